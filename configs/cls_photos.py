@@ -1,0 +1,13 @@
+"""Search on the embedded photographs with classification: a demonstration for two CPU cores.
+
+    launch/local.sh --config=configs/cls_photos.py
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The recipe."""
+    return common.photos("cls")

@@ -1,0 +1,13 @@
+"""Search on the embedded photographs with jigsaw puzzles: a demonstration for two CPU cores.
+
+    launch/local.sh --config=configs/jig_photos.py
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The recipe."""
+    return common.photos("jig")

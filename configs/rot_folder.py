@@ -1,0 +1,21 @@
+"""Search on your own images, without labels: any folder of JPEG, PNG and WebP files.
+
+    python main.py --config=configs/rot_folder.py --config.dataset.path=~/my_images
+
+The sizes suit thousands of images and one GPU; on a CPU, start with
+--config.network.width=8 --config.network.cells=3 --config.input.crop=48 --config.input.resize=56.
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The recipe: that of ImageNet-1K, with more epochs for fewer images."""
+    config = common.imagenet_1k("rot")
+    config.dataset.name = "folder"
+    config.train.epochs = 20
+    config.search.arch_start_epoch = 4.0
+    config.input.update(crop=128, resize=146)
+    return config

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Checks everything: lint, format, types, shell scripts, tests; goes on after a failure and ends
+# with a summary and one exit status.
+#
+#   launch/test.sh [arguments of pytest]
+#
+# UNNAS_VENV names another place for the virtual environment than .venv, UNNAS_PYTEST_ARGS replaces
+# how pytest spreads the tests (default: -n 2 --dist loadfile), JAX_COMPILATION_CACHE_DIR where
+# compiled programs are kept between runs (default: .jax_cache).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# shellcheck source=launch/environment.sh
+source launch/environment.sh
+prepare_environment test
+
+# Tests compile the same programs again and again; workers share what one of them compiled.
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$PWD/.jax_cache}"
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0.5}"
+read -r -a spread <<<"${UNNAS_PYTEST_ARGS--n 2 --dist loadfile}"
+
+summary=()
+status=0
+
+check() { # check NAME COMMAND...
+  local name=$1 start=$SECONDS word=passed
+  shift
+  printf '\n== %s\n' "$name"
+  if ! "$@"; then
+    word=FAILED
+    status=1
+  fi
+  summary+=("$(printf '%-12s %-7s %4d s' "$name" "$word" $((SECONDS - start)))")
+}
+
+scripts=(launch/*.sh .ci/run)
+check 'ruff check' "$VENV/bin/ruff" check .
+check 'ruff format' "$VENV/bin/ruff" format --check .
+check mypy "$VENV/bin/mypy"
+if command -v shellcheck >/dev/null; then
+  check shellcheck shellcheck -x "${scripts[@]}"
+else
+  summary+=('shellcheck   skipped (not installed)')
+fi
+check pytest "$VENV/bin/pytest" ${spread[@]+"${spread[@]}"} "$@"
+
+printf '\n'
+printf '%s\n' "${summary[@]}"
+exit "$status"

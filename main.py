@@ -1,0 +1,41 @@
+"""Runs the experiment of a config: `python main.py --config=configs/X.py --workdir=DIR`."""
+
+import os
+import sys
+
+# Before jax is imported, so that a run does not compile again what an earlier one compiled.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    os.path.join(
+        os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "unnas_jax", "xla"
+    ),
+)
+
+from absl import app, flags, logging  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+
+from unnas_jax import command_line  # noqa: E402
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; default: runs/CONFIG_NAME.")
+
+
+def main(argv: list[str]) -> int:
+    """Dispatches on config.experiment; returns the exit status."""
+    if len(argv) > 1:
+        return command_line.fail(f"unexpected argument {argv[1]!r}; write --flag=value")
+    if _CONFIG.value is None:
+        return command_line.fail("--config is missing; name a file of configs/")
+    from unnas_jax import config as config_lib
+
+    logging.set_verbosity(logging.INFO)
+    workdir = _WORKDIR.value or config_lib.workdir(config_flags.get_config_filename(flags.FLAGS["config"]))
+    from unnas_jax.search import search
+
+    with command_line.user_errors() as outcome:
+        search(_CONFIG.value, workdir)
+    return outcome.status
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=command_line.parse_flags)

@@ -1,0 +1,20 @@
+"""Settings of every test: eight fake CPU devices, strict numerics, one compilation cache."""
+
+import os
+import pathlib
+import sys
+
+# Before jax is imported. Subprocesses that tests start inherit these.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+sys.path.insert(0, str(ROOT))  # For configs/ and benchmarks/, which are not installed.
+
+import jax  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_nans", False)

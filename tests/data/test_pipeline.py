@@ -1,0 +1,259 @@
+"""Batches: what is in them, and that nothing but the step decides it."""
+
+import multiprocessing
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from unnas_jax.data import pipeline
+from unnas_jax.errors import UserError
+
+COUNT, BATCH = 50, 8
+
+
+class Numbers:
+    """Example i is an image of 12 x 12 pixels of the colour (i, row, column), label 3 i."""
+
+    def __init__(self, broken=()):
+        self.broken = broken
+
+    def __len__(self):
+        return COUNT
+
+    def __getitem__(self, i):
+        if i in self.broken:
+            return {"image": b"nothing", "label": 0}
+        rows, columns = np.mgrid[:12, :12]
+        pixels = np.stack([columns, rows, np.full_like(rows, i)], axis=-1)  # BGR.
+        return {"image": cv2.imencode(".png", pixels.astype(np.uint8))[1].tobytes(), "label": 3 * i}
+
+
+def train(indices, steps, records=None, **changes):
+    arguments = {
+        "batch_size": BATCH,
+        "crop": 8,
+        "resize": 12,
+        "train_crop": "resize_random",
+        "apply_exif": False,
+        "seed": 5,
+        "start_step": 0,
+        "workers": 0,
+    }
+    batches = pipeline.train_batches(records or Numbers(), indices, **(arguments | changes))
+    try:
+        return [next(batches) for _ in range(steps)]
+    finally:
+        batches.close()
+
+
+def evaluate(indices, **changes):
+    arguments = {"batch_size": BATCH, "crop": 8, "resize": 12, "apply_exif": False, "workers": 0}
+    return list(pipeline.eval_batches(Numbers(), indices, **(arguments | changes)))
+
+
+def assert_same(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        assert x.keys() == y.keys()
+        for key in x:
+            np.testing.assert_array_equal(x[key], y[key])
+            assert x[key].dtype == y[key].dtype
+
+
+def numbers(batches):
+    """The examples of batches as their pixels tell."""
+    return np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches])
+
+
+def test_types_and_shapes():
+    (batch,) = train(np.arange(COUNT), 1)
+    assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
+        "image": ((BATCH, 8, 8, 3), "uint8"),
+        "label": ((BATCH,), "int32"),
+        "index": ((BATCH,), "int32"),
+    }
+
+
+def test_epochs_are_different_permutations():
+    indices = np.arange(5, 40)  # 35 of them: 4 batches of 8.
+    assert pipeline.steps_per_epoch(35, BATCH) == 4
+    batches = train(indices, 12)
+    seen = numbers(batches)
+    np.testing.assert_array_equal(np.concatenate([b["label"] for b in batches]), 3 * seen)
+    np.testing.assert_array_equal(np.concatenate([b["index"] for b in batches]), np.arange(96))
+    epochs = seen.reshape(3, 32)
+    for epoch in epochs:
+        assert len(set(epoch)) == 32 and set(epoch) <= set(indices)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    # What an epoch leaves out is not always the same.
+    assert len({frozenset(indices) - frozenset(epoch) for epoch in epochs}) > 1
+
+
+def test_crops_are_new_in_every_epoch():
+    batches = train(np.array([3]), 150, batch_size=1)  # An epoch is one step.
+    corners = {tuple(batch["image"][0, 0, 0].tolist()) for batch in batches}
+    assert corners == {(3, top, left) for top in range(5) for left in range(5)}
+
+
+@pytest.mark.parametrize("start", [1, 4, 9])
+def test_resumes_at_any_step(start):
+    whole = train(np.arange(35), 12)
+    assert_same(train(np.arange(35), 12 - start, start_step=start), whole[start:])
+
+
+def test_resumes_far_ahead_at_once():
+    begin = time.monotonic()
+    (batch,) = train(np.arange(COUNT), 1, start_step=10**8)
+    assert batch["index"][0] == (10**8 * BATCH) % 2**31
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_processes_change_nothing(workers):
+    expected = train(np.arange(35), 6, start_step=3)
+    assert_same(train(np.arange(35), 6, start_step=3, workers=workers), expected)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_the_global_batches(processes):
+    whole = train(np.arange(35), 6)
+    parts = [
+        train(np.arange(35), 6, process_index=p, process_count=processes) for p in range(processes)
+    ]
+    joined = [
+        {key: np.concatenate([part[key] for part in step]) for key in step[0]}
+        for step in zip(*parts, strict=True)
+    ]
+    assert_same(joined, whole)
+
+
+def test_the_seed_changes_order_and_crops():
+    a, b = train(np.arange(COUNT), 1), train(np.arange(COUNT), 1, seed=6)
+    assert (numbers(a) != numbers(b)).any()
+
+
+def test_evaluation_is_one_padded_pass_in_order():
+    indices = np.array([7, 3, 9, 30, 31, 32, 33, 34, 35, 2, 1])
+    batches = evaluate(indices)
+    assert [b["image"].shape for b in batches] == [(BATCH, 8, 8, 3)] * 2
+    mask = np.concatenate([b["mask"] for b in batches])
+    np.testing.assert_array_equal(mask, [1.0] * 11 + [0.0] * 5)
+    assert mask.dtype == np.float32
+    np.testing.assert_array_equal(numbers(batches)[:11], indices)
+    np.testing.assert_array_equal(np.concatenate([b["label"] for b in batches])[:11], 3 * indices)
+    # The centre of 12 x 12.
+    np.testing.assert_array_equal(batches[0]["image"][0, 0, :, 2], np.arange(2, 10))
+    np.testing.assert_array_equal(np.concatenate([b["index"] for b in batches]), np.arange(16))
+
+
+def test_evaluation_in_processes():
+    indices = np.arange(11)
+    whole = evaluate(indices)
+    parts = [evaluate(indices, process_index=p, process_count=2) for p in range(2)]
+    joined = [
+        {key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(*parts, strict=True)
+    ]
+    assert_same(joined, whole)
+    assert_same(evaluate(indices, workers=1), whole)
+
+
+def test_halves():
+    a, b = pipeline.halves(101, 0)
+    assert len(a) == len(b) == 50
+    assert len(set(a) | set(b)) == 100 and set(a) | set(b) <= set(range(101))
+    for half, other in zip(pipeline.halves(101, 0), pipeline.halves(101, 1), strict=True):
+        assert (half != other).any()
+    np.testing.assert_array_equal(a, pipeline.halves(101, 0)[0])
+    assert list(map(len, pipeline.halves(1, 0))) == [0, 0]
+
+
+def test_halves_never_change():
+    """Results of different versions are compared on the same halves: do not update these."""
+    a, b = pipeline.halves(10, 0)
+    assert a.tolist() == [7, 4, 5, 1, 9]
+    assert b.tolist() == [8, 6, 2, 0, 3]
+
+
+def test_permutations_are_uniform():
+    draws = np.array([pipeline.permutation(4, seed) for seed in range(2400)])
+    _, counts = np.unique(draws, axis=0, return_counts=True)
+    assert len(counts) == 24
+    assert ((counts - 100) ** 2 / 100).sum() < 49.7  # Chi-squared, 23 degrees, p = 0.001.
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_undecodable_image_is_named(workers):
+    with pytest.raises(UserError, match=r"record 13 cannot be decoded; repair or remove it"):
+        train(np.arange(10, 18), 1, records=Numbers(broken=(13,)), workers=workers)
+
+
+def test_too_few_images():
+    with pytest.raises(UserError, match="batch_size=8: is larger than the 7 images"):
+        train(np.arange(7), 1)
+
+
+def test_a_batch_that_cannot_be_shared():
+    with pytest.raises(UserError, match="batch_size=8: is not divisible by the 3 processes"):
+        train(np.arange(COUNT), 1, process_count=3)
+
+
+@pytest.mark.parametrize("cores, expected", [(1, 0), (2, 0), (4, 0), (6, 3), (16, 8), (96, 16)])
+def test_workers_by_cores(monkeypatch, cores, expected):
+    monkeypatch.setattr(pipeline, "_cores", lambda: cores)
+    assert pipeline._num_workers(-1) == expected
+    assert pipeline._num_workers(3) == 3
+
+
+def alive(pid):
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("end", ["exit", "kill"])
+def test_workers_end_with_the_main_process(tmp_path, end):
+    here = pathlib.Path(__file__).parent
+    script = tmp_path / "main.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import multiprocessing, sys, time
+        sys.path[:0] = [{str(here)!r}, {str(here.parents[1])!r}]
+        import numpy as np
+        from test_pipeline import Numbers
+        from unnas_jax.data import pipeline
+        if __name__ == "__main__":
+            batches = pipeline.train_batches(
+                Numbers(), np.arange(50), batch_size=8, crop=8, resize=12, train_crop="centre",
+                apply_exif=False, seed=0, start_step=0, workers=1)
+            next(batches)
+            print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+            if {end!r} == "kill":
+                time.sleep(60)
+        """)
+    )
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    with process:
+        workers = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(workers) == 1
+        if end == "kill":
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait(timeout=20)
+    deadline = time.monotonic() + 10
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = [pid for pid in workers if alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left

@@ -1,0 +1,268 @@
+"""Tests that the supernet, computed by source state, is every operation on every edge, summed.
+
+The chain of definitions: `Supernet` equals `benchmarks.per_edge`, the plain formulation, and a
+mixed edge of that equals NumPy (`tests.reference`); the stem is compared in `test_layers`.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import per_edge
+from tests import reference
+from tests.spaces import quick
+from unnas_jax import sharding
+from unnas_jax.complexity import parameters
+from unnas_jax.spaces.darts import supernet
+from unnas_jax.spaces.darts.genotype import OPERATIONS
+from unnas_jax.tasks.heads import ImageHead
+
+WIDTH, BATCH = 4, 8
+
+
+class Features(nn.Module):
+    """A head that shows the features as they are."""
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        return features
+
+
+class Case(NamedTuple):
+    """A supernet's shape; the reductions of a dense task (one) make two cells enough."""
+
+    stem: str
+    cells: int
+    nodes: int
+    size: int
+    dense_task: bool
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "width": WIDTH,
+            "cells": self.cells,
+            "nodes": self.nodes,
+            "stem": self.stem,
+            "dense_task": self.dense_task,
+        }
+
+    def arguments(self, dtype: Any) -> tuple[Any, Any, Any, Any]:
+        """Random parameters, running statistics, inputs and alphas."""
+        rng = np.random.default_rng(0)
+        inputs = rng.standard_normal((BATCH, self.size, self.size, 3)).astype(dtype)
+        edges = self.nodes * (self.nodes + 3) // 2
+        alphas = {
+            kind: rng.standard_normal((edges, len(OPERATIONS))).astype(dtype)
+            for kind in ("normal", "reduce")
+        }
+        module = supernet.Supernet(**self.settings(), head=Features())
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), inputs, alphas, True))
+        variables = reference.random_like(shapes, seed=1, dtype=dtype)
+        return variables["params"], variables["batch_stats"], inputs, alphas
+
+    def by_source(self, dense: bool, train: bool, dtype: Any) -> Any:
+        """(params, stats, inputs, alphas) to (outputs, new stats), as the package does it."""
+        module = supernet.Supernet(**self.settings(), head=Features(), dense=dense, dtype=dtype)
+
+        def function(params: Any, stats: Any, inputs: Any, alphas: Any) -> tuple[Any, Any]:
+            variables = {"params": params, "batch_stats": stats}
+            outputs, new = module.apply(variables, inputs, alphas, train, mutable=["batch_stats"])
+            return outputs, new["batch_stats"]
+
+        return function
+
+    def by_edge(self, train: bool) -> Any:
+        """The same by the plain definition."""
+
+        def function(params: Any, stats: Any, inputs: Any, alphas: Any) -> tuple[Any, Any]:
+            return per_edge.supernet(
+                params,
+                stats,
+                inputs,
+                alphas,
+                **self.settings(),
+                head_apply=lambda _, features: features,
+                train=train,
+            )
+
+        return function
+
+
+# 9 -> 5 pixels behind the CIFAR stem, 20 -> 5 and 3 -> 2 -> 1 behind the ImageNet stem.
+SMALL = Case("cifar", cells=2, nodes=2, size=9, dense_task=True)
+LARGE = Case("imagenet", cells=3, nodes=3, size=20, dense_task=False)
+
+
+def with_gradients(function: Any) -> Any:
+    """Adds the gradients of a random projection of the outputs."""
+
+    def projected(params: Any, stats: Any, inputs: Any, alphas: Any) -> tuple[Any, Any]:
+        outputs, new = function(params, stats, inputs, alphas)
+        weights = np.random.default_rng(2).standard_normal(outputs.shape)
+        return jnp.sum(outputs * weights), (outputs, new)
+
+    return jax.value_and_grad(projected, argnums=(0, 2, 3), has_aux=True)
+
+
+def assert_trees_close(actual: Any, expected: Any, tolerance: float) -> None:
+    """Every value within the tolerance of its array's largest."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for (path, a), b in zip(
+        jax.tree.leaves_with_path(actual), jax.tree.leaves(expected), strict=True
+    ):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        scale = np.abs(b).max()
+        assert scale > 0, f"{jax.tree_util.keystr(path)} is all zeros: nothing is compared"
+        np.testing.assert_allclose(
+            a, b, rtol=0, atol=tolerance * scale, err_msg=jax.tree_util.keystr(path)
+        )
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[str, Any]:
+    """What the plain definition gives in float64, and what it was given."""
+    with jax.enable_x64(True):
+        small, large = SMALL.arguments(np.float64), LARGE.arguments(np.float64)
+        return {
+            "small arguments": small,
+            "small": with_gradients(SMALL.by_edge(train=True))(*small),
+            "large arguments": large,
+            "large": LARGE.by_edge(train=True)(*large),
+            "large eval": LARGE.by_edge(train=False)(*large),
+        }
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_values_statistics_and_gradients(plain: dict[str, Any], dense: bool) -> None:
+    with jax.enable_x64(True):
+        function = quick.jit(with_gradients(SMALL.by_source(dense, True, jnp.float64)))
+        actual = function(*plain["small arguments"])
+        assert actual[0][1][0].dtype == jnp.float64
+        assert_trees_close(actual, plain["small"], 1e-9)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("train", [True, False])
+def test_deeper_network(plain: dict[str, Any], dense: bool, train: bool) -> None:
+    with jax.enable_x64(True):
+        actual = quick.jit(LARGE.by_source(dense, train, jnp.float64))(*plain["large arguments"])
+        assert_trees_close(actual, plain["large" if train else "large eval"], 1e-9)
+    outputs, statistics = actual
+    assert outputs.shape == (BATCH, 1, 1, 3 * 4 * WIDTH)
+    if not train:
+        assert_trees_close(statistics, plain["large arguments"][1], 0)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_mixed_edge_equals_numpy(stride: int) -> None:
+    channels, position = 4, 1
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 6, 7, channels))
+    weights = rng.uniform(0.05, 1.0, len(OPERATIONS))
+    with jax.enable_x64(True):
+        module = supernet.SourceEdges(2, channels, stride, dense=False, dtype=jnp.float64)
+        both = np.stack([weights, weights])
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, both, True))
+        variables = reference.random_like(shapes, seed=1)
+        kernels = per_edge.edge_params(variables["params"], position)
+        statistics = per_edge.edge_stats(variables["batch_stats"], position, channels)
+        by_edge, _ = per_edge.mixed_edge(
+            kernels, statistics, x, weights, stride=stride, train=True
+        )
+        by_source, _ = quick.jit(
+            lambda v: module.apply(v, x, both, True, mutable=["batch_stats"])
+        )(variables)
+    expected = reference.mixed_edge(x, dict(zip(OPERATIONS, weights, strict=True)), kernels, stride)
+    np.testing.assert_allclose(by_edge, expected, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(by_source[..., position, :], expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.fixture(scope="module")
+def in_float32() -> tuple[Any, Any]:
+    """Arguments in float32 and what one device makes of them."""
+    arguments = LARGE.arguments(np.float32)
+    return arguments, quick.jit(LARGE.by_source(False, True, jnp.float32))(*arguments)
+
+
+def test_float32_is_close(plain: dict[str, Any], in_float32: tuple[Any, Any]) -> None:
+    _, actual = in_float32
+    assert actual[0].dtype == jnp.float32
+    assert_trees_close(actual, plain["large"], 1e-3)
+
+
+def test_bfloat16_keeps_statistics_in_float32(in_float32: tuple[Any, Any]) -> None:
+    arguments, (expected, statistics) = in_float32
+    function = quick.jit(LARGE.by_source(False, False, jnp.bfloat16))
+    outputs, kept = function(arguments[0], statistics, *arguments[2:])
+    reference_outputs, _ = quick.jit(LARGE.by_source(False, False, jnp.float32))(
+        arguments[0], statistics, *arguments[2:]
+    )
+    assert outputs.dtype == jnp.bfloat16
+    assert {value.dtype for value in jax.tree.leaves(kept)} == {jnp.dtype("float32")}
+    error = np.asarray(outputs, np.float32) - np.asarray(reference_outputs)
+    assert 0 < np.linalg.norm(error) < 0.05 * np.linalg.norm(reference_outputs)
+
+
+def test_batch_norm_is_global_over_devices(in_float32: tuple[Any, Any]) -> None:
+    (params, stats, inputs, alphas), expected = in_float32
+    mesh = sharding.data_mesh()
+    assert mesh.size == BATCH
+    everywhere = sharding.replicated(mesh)
+    params, stats, alphas = jax.device_put((params, stats, alphas), everywhere)
+    inputs = jax.device_put(inputs, sharding.split(mesh))
+    outputs, new = quick.jit(LARGE.by_source(False, True, jnp.float32))(
+        params, stats, inputs, alphas
+    )
+    assert len(outputs.sharding.device_set) == BATCH
+    assert_trees_close((outputs, new), expected, 1e-4)
+
+
+def test_parameter_count() -> None:
+    module = supernet.Supernet(width=16, cells=8, nodes=4, stem="imagenet", head=ImageHead(4))
+    alphas = jax.eval_shape(lambda: supernet.init_alphas(jax.random.key(0), 4, 1e-3))
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    shapes = jax.eval_shape(
+        lambda x, a: module.init(jax.random.key(0), x, a, True), images, alphas
+    )
+    assert parameters(shapes["params"]) == 1_929_900
+
+
+def test_initial_alphas() -> None:
+    alphas = supernet.init_alphas(jax.random.key(0), 4, 1e-3)
+    assert set(alphas) == {"normal", "reduce"}
+    for value in alphas.values():
+        assert value.shape == (14, 8)
+        assert value.dtype == jnp.float32
+        assert 0.7e-3 < np.std(value) < 1.3e-3
+    assert not np.any(alphas["normal"] == alphas["reduce"])
+
+
+def test_initial_weights_stay_in_their_bounds() -> None:
+    settings = {**SMALL.settings(), "width": 16}
+    module = supernet.Supernet(**settings, head=ImageHead(4))
+    alphas = supernet.init_alphas(jax.random.key(0), 2, 1e-3)
+    inputs = jax.ShapeDtypeStruct((1, 9, 9, 3), jnp.float32)
+    params = module.lazy_init(jax.random.key(1), inputs, alphas, train=True)["params"]
+    for path, value in jax.tree.leaves_with_path(params):
+        name = jax.tree_util.keystr(path)
+        shape = value.shape
+        if name.endswith("['scale']") or "['bn_" in name:
+            assert np.all(np.asarray(value) == (1.0 if "scale" in name else 0.0)), name
+            continue
+        if "depthwise" in name:
+            fan_in = shape[0] * shape[1]
+        elif "pointwise" in name:
+            fan_in = shape[1]
+        elif "skip_connect" in name:
+            fan_in = shape[0]
+        elif name.endswith("['bias']"):
+            fan_in = params["head"]["linear"]["kernel"].shape[0]
+        else:
+            fan_in = int(np.prod(shape[:-1]))
+        largest = np.abs(np.asarray(value)).max() * fan_in**0.5
+        assert largest <= 1 + 1e-6, name
+        assert largest > 0.9 or value.size < 16, name

@@ -1,0 +1,132 @@
+"""Draws how the operation weights of every edge of the supernet evolve during a search."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from unnas_jax.analysis import results, style
+from unnas_jax.spaces.darts import genotype as genotypes
+
+# Sizes in inches.
+_PANEL = (1.85, 1.35)
+_LEFT = 0.85
+_TITLE = 0.6
+_LEGEND = 0.8
+
+
+def softmax(alphas: np.ndarray) -> np.ndarray:
+    """The operation weights of alphas, over the last axis."""
+    weights = np.exp(alphas.astype(np.float64) - alphas.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def edge_name(source: int, node: int) -> str:
+    """An edge of a cell by the names of its states, as in the drawing of the cells."""
+    return f"{style.state_name(source)}→{style.state_name(node + 2)}"
+
+
+def _panel(
+    axes: Axes, epoch: np.ndarray, weights: np.ndarray, name: str, chosen: str | None
+) -> None:
+    """One edge: `weights` has the shape (T, operations)."""
+    few: dict[str, Any] = {"marker": "o", "markersize": 2.5} if len(epoch) < 12 else {}
+    axes.axhline(1 / weights.shape[1], color=style.FAINT, linewidth=0.6, zorder=1)
+    for k, operation in enumerate(genotypes.OPERATIONS):
+        colour, dash = style.OPERATION_STYLES[operation]
+        kept = operation == chosen
+        axes.plot(
+            epoch,
+            weights[:, k],
+            color=colour,
+            linestyle=dash,
+            linewidth=2.4 if kept else 1.0,
+            zorder=3 if kept else 2,
+            **few,
+        )
+    title = f"{name}  {chosen}" if chosen else name
+    axes.set_title(
+        title,
+        fontsize=8,
+        weight="bold" if chosen else "normal",
+        color=style.INK if chosen else "#666666",
+        pad=3,
+        loc="left",
+    )
+    axes.set_facecolor("#eef4fa" if chosen else "white")
+    for spine in axes.spines.values():
+        spine.set(color=style.INK if chosen else "#c8c8c8", linewidth=1.3 if chosen else 0.7)
+    axes.tick_params(labelsize=7, length=2, labelbottom=False, labelleft=False)
+
+
+def draw(history: results.Alphas) -> Figure:
+    """One panel an edge, the normal cell above the reduction cell.
+
+    Rows are the states that edges leave, columns the nodes they enter, so that the two edges
+    that a node keeps (shaded, with the operation in the title) stand in one column. All panels
+    share both axes; the thin line is 1/8, where every search starts.
+    """
+    final = genotypes.discretise(history.normal[-1], history.reduce[-1])
+    nodes = genotypes.nodes_of(final.normal)
+    part = _TITLE + (nodes + 1) * _PANEL[1]
+    size = (_LEFT + nodes * _PANEL[0], 2 * part + _LEGEND)
+    figure = Figure(figsize=size, facecolor="white")
+    weights = {"Normal cell": softmax(history.normal), "Reduction cell": softmax(history.reduce)}
+    limits = _limits(history.epoch, list(weights.values()))
+    for half, (kind, cell) in enumerate(weights.items()):
+        pairs = final.normal if half == 0 else final.reduce
+        kept = {(source, k // 2): operation for k, (operation, source) in enumerate(pairs)}
+        top = 1 - half * part / size[1]
+        grid = figure.add_gridspec(
+            nodes + 1,
+            nodes,
+            left=_LEFT / size[0],
+            right=1 - 0.12 / size[0],
+            top=top - _TITLE / size[1],
+            bottom=top - (part - 0.42) / size[1],
+            wspace=0.12,
+            hspace=0.42,
+        )
+        figure.text(
+            0.15 / size[0], top - 0.22 / size[1], kind, fontsize=12, weight="bold", va="center"
+        )
+        for e, (source, node) in enumerate(genotypes.edges(nodes)):
+            axes = figure.add_subplot(grid[source, node], **limits)
+            chosen = kept.get((source, node))
+            _panel(axes, history.epoch, cell[:, e], edge_name(source, node), chosen)
+            if len(history.epoch) == 1:
+                axes.set_xticks(history.epoch)
+            if source == node + 1:  # The lowest panel of its column.
+                axes.tick_params(labelbottom=True)
+                axes.set_xlabel("epoch", fontsize=8, labelpad=1)
+            if node == max(source - 1, 0):  # The leftmost panel of its row.
+                axes.tick_params(labelleft=True)
+            if node == source == 0:
+                axes.set_ylabel("softmax weight", fontsize=8)
+    handles = [
+        Line2D([], [], color=colour, linestyle=dash, linewidth=2, label=operation)
+        for operation, (colour, dash) in style.OPERATION_STYLES.items()
+    ]
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        ncols=4 if nodes > 2 else 2,
+        frameon=False,
+        fontsize=9,
+        handlelength=3,
+    )
+    return figure
+
+
+def _limits(epoch: np.ndarray, weights: list[np.ndarray]) -> dict[str, tuple[float, float]]:
+    """The axes that all panels share: all epochs, all weights, and zero if near."""
+    last = float(epoch[-1])
+    low, high = min(float(w.min()) for w in weights), max(float(w.max()) for w in weights)
+    margin = max(0.05 * (high - low), 0.0005)
+    bottom = low - margin if low > 0.03 else 0.0
+    return {
+        "xlim": (-0.02 * last, 1.02 * last) if last > 0 else (-0.5, 0.5),
+        "ylim": (bottom, high + margin),
+    }

@@ -1,0 +1,135 @@
+"""Checkpoints of the whole state through one asynchronous, atomic Orbax manager.
+
+A user needs nothing of this package to read one:
+
+    import orbax.checkpoint as ocp
+    manager = ocp.CheckpointManager("WORKDIR/checkpoints")  # An absolute path.
+    state = manager.restore(manager.latest_step(), ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
+    state["alphas"]["normal"], state["params"]  # NumPy or jax arrays.
+
+Each checkpoint has two items: `state`, the arrays, and `progress`, JSON with the step and the
+position of the data, which the step determines.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint import checkpoint_managers as policies
+
+from unnas_jax.errors import UserError
+
+State = TypeVar("State")
+
+METRIC = "validation_accuracy"
+
+
+class Checkpoints:
+    """The checkpoints of a workdir: the last two and the one with the best validation accuracy."""
+
+    def __init__(self, workdir: str) -> None:
+        self.directory = os.path.join(os.path.abspath(workdir), "checkpoints")
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [
+                        policies.LatestN(2),
+                        policies.BestN(
+                            n=1,
+                            get_metric_fn=lambda metrics: metrics[METRIC],
+                            keep_checkpoints_without_metrics=False,
+                        ),
+                    ]
+                ),
+                save_decision_policy=None,
+                enable_async_checkpointing=True,
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        progress: Mapping[str, Any],
+        accuracy: float | None = None,
+    ) -> None:
+        """Starts saving; `accuracy` ranks the checkpoint, those without it are only ever last."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(dict(progress))
+            ),
+            metrics=None if accuracy is None else {METRIC: accuracy},
+            force=True,
+        )
+
+    def steps(self) -> list[int]:
+        """The steps with a complete checkpoint, in order."""
+        return sorted(self._manager.all_steps(read=True))
+
+    def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
+        """The newest readable state and its progress, or None if there is no checkpoint.
+
+        A checkpoint that cannot be read is moved aside to `checkpoints_damaged`, with a warning,
+        and the one before it is taken.
+
+        Args:
+          like: a state whose structure, shapes, dtypes and shardings the result takes.
+
+        Raises:
+          UserError: there are checkpoints and none can be read.
+        """
+        steps = self.steps()
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        for step in reversed(steps):
+            try:
+                restored = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
+                    ),
+                )
+            except Exception as error:  # Orbax and TensorStore raise many types for a bad file.
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                logging.warning(
+                    "The checkpoint of step %d is damaged (%s); falling back to the one before it.",
+                    step,
+                    reason[:200],
+                )
+                self._set_aside(step)
+            else:
+                return restored["state"], restored["progress"]
+        if steps:
+            raise UserError(
+                f"{self.directory}: none of the checkpoints (steps {', '.join(map(str, steps))}) "
+                "can be read; they are kept in checkpoints_damaged; run again to start over"
+            )
+        return None
+
+    def _set_aside(self, step: int) -> None:
+        source = os.path.join(self.directory, str(step))
+        target = os.path.join(os.path.dirname(self.directory), "checkpoints_damaged")
+        self._manager.close()
+        if jax.process_index() == 0:
+            os.makedirs(target, exist_ok=True)
+            number = len(os.listdir(target))
+            shutil.move(source, os.path.join(target, f"{step}.{number}"))
+        self._manager = self._open()
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk; raises what went wrong with it."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for the last save and releases the manager's threads."""
+        self._manager.wait_until_finished()
+        self._manager.close()

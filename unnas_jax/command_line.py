@@ -1,0 +1,47 @@
+"""What all command-line programs share: mistakes of the user end in one line, not a traceback."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+
+from absl import flags
+
+from unnas_jax import workdir
+from unnas_jax.errors import UserError
+
+
+class Outcome:
+    """The exit status that a block of `user_errors` calls for."""
+
+    status = 0
+
+
+def fail(message: str) -> int:
+    """Prints one line to standard error and returns the status of a user's mistake, 2."""
+    print(f"unnas_jax: {message}", file=sys.stderr)
+    return 2
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[Outcome]:
+    """Turns a `UserError` or a full disk inside the block into one line and a status."""
+    outcome = Outcome()
+    try:
+        yield outcome
+    except UserError as error:
+        outcome.status = fail(str(error))
+    except Exception as error:
+        if not workdir.is_full_disk(error):
+            raise
+        outcome.status = fail(
+            "the disk is full; the last complete checkpoint is kept: make space and run the same "
+            "command again"
+        )
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """absl's parsing, with one line for an unknown key, a bad value or a bad config file."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, UserError) as error:
+        raise SystemExit(fail(" ".join(str(error).split()))) from None

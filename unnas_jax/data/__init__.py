@@ -1,0 +1,6 @@
+"""Where images come from and how they reach the device: datasets, host crops, batches."""
+
+from unnas_jax.data.pipeline import halves
+from unnas_jax.data.registry import Dataset, open_dataset
+
+__all__ = ["Dataset", "halves", "open_dataset"]

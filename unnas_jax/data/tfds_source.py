@@ -1,0 +1,181 @@
+"""Datasets prepared by TFDS in array_record, read without TensorFlow: `tfds:NAME`."""
+
+import dataclasses
+import difflib
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import file_adapters, read_only_builder
+
+from unnas_jax.data import registry
+from unnas_jax.errors import UserError
+
+_CIFAR_STATISTICS = (
+    (125.3 / 255, 123.0 / 255, 113.9 / 255),
+    (63.0 / 255, 62.1 / 255, 66.7 / 255),
+)
+_STATISTICS = {"cifar10": _CIFAR_STATISTICS}
+"""Mean and standard deviation of datasets that are not normalised as ImageNet is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsRecords:
+    """A split of a prepared dataset; opened when first read, in every process anew.
+
+    Attributes:
+      directory: of the prepared version, .../NAME/[CONFIG/]VERSION.
+      split: its name.
+      count: examples.
+      image: the name of the image feature.
+      label: the name of the label feature, or '' for none.
+    """
+
+    directory: str
+    split: str
+    count: int
+    image: str
+    label: str
+
+    def __len__(self) -> int:
+        return self.count
+
+    @functools.cached_property
+    def _source(self) -> Sequence[Mapping[str, Any]]:
+        builder = tfds.builder_from_directory(self.directory)
+        # All images stay encoded, those that are not asked for too.
+        decoders = {key: tfds.decode.SkipDecoding() for key in _image_features(builder)}
+        source: Sequence[Mapping[str, Any]] = builder.as_data_source(
+            self.split, decoders=decoders, file_format="array_record"
+        )
+        return source
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def __getitem__(self, i: int, /) -> Mapping[str, Any]:
+        example = self._source[i]
+        return {
+            "image": bytes(example[self.image]),
+            "label": int(example[self.label]) if self.label else 0,
+        }
+
+    def describe(self, i: int) -> str:
+        """Where record `i` is."""
+        return f"of the split {self.split!r} in {self.directory}"
+
+
+def _features(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
+    features = builder.info.features
+    return dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+
+
+def _image_features(builder: tfds.core.DatasetBuilder) -> list[str]:
+    return [k for k, v in _features(builder).items() if isinstance(v, tfds.features.Image)]
+
+
+def _find_features(builder: tfds.core.DatasetBuilder, name: str) -> tuple[str, str]:
+    """The names of the image and the label feature, found by type; '' for no label."""
+    items, images = _features(builder), _image_features(builder)
+    if not images:
+        raise UserError(
+            f"config.dataset.name={name!r}: has no image; its features are "
+            f"{', '.join(sorted(items)) or 'not named'}; use an image dataset"
+        )
+    labels = [key for key, value in items.items() if isinstance(value, tfds.features.ClassLabel)]
+    number = items.get("label")
+    if not labels and number is not None and number.shape == ():
+        labels = ["label"] if np.issubdtype(number.np_dtype, np.integer) else []
+    image = "image" if "image" in images else images[0]
+    return image, "label" if "label" in labels else next(iter(labels), "")
+
+
+def from_builder(builder: tfds.core.DatasetBuilder, name: str) -> registry.Dataset:
+    """The dataset that a builder has prepared in array_record.
+
+    Args:
+      builder: prepared.
+      name: as the user wrote it, for messages.
+
+    Raises:
+      UserError: it has no image, no split 'train' or another file format.
+    """
+    directory = os.fspath(builder.data_path)
+    formats = builder.info.available_file_formats()
+    if file_adapters.FileFormat.ARRAY_RECORD not in formats:
+        found = ", ".join(sorted(f.value for f in formats))
+        raise UserError(
+            f"config.dataset.name={name!r}: {directory} is in the format {found}; add array_record "
+            "files, where TensorFlow is installed, with: tfds convert_format "
+            f"--dataset_version_dir={directory} --out_file_format=array_record"
+        )
+    image, label = _find_features(builder, name)
+    counts = {key: split.num_examples for key, split in builder.info.splits.items()}
+    splits = {
+        key: TfdsRecords(directory, key, count, image, label)
+        for key, count in counts.items()
+        if count
+    }
+    if "train" not in splits:
+        raise UserError(
+            f"config.dataset.name={name!r}: has no split 'train', only "
+            f"{', '.join(sorted(splits)) or 'empty ones'}; prepare it again or use another dataset"
+        )
+    feature = builder.info.features[label] if label else None
+    # How many classes plain integers have is not known: 0, and no names.
+    names = tuple(feature.names) if isinstance(feature, tfds.features.ClassLabel) else ()
+    mean, std = _STATISTICS.get(builder.name, (registry.IMAGENET_MEAN, registry.IMAGENET_STD))
+    return registry.Dataset(name, splits, len(names), names, mean, std)
+
+
+def _not_found(name: str, wanted: str, data_dir: str) -> UserError:
+    base = wanted.split("/")[0].split(":")[0]
+    known = tfds.list_builders(with_community_datasets=False)
+    where = data_dir or os.path.expanduser(os.fspath(tfds.core.constants.DATA_DIR))
+    if base not in known:
+        close = difflib.get_close_matches(base, known, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        return UserError(
+            f"config.dataset.name={name!r}: TFDS knows no dataset {base!r} and {where} has "
+            f"none{hint or '; see tensorflow.org/datasets/catalog'}"
+        )
+    flag = f" --data_dir={data_dir}" if data_dir else ""
+    return UserError(
+        f"config.dataset.name={name!r}: is not prepared in {where}; prepare it once with: "
+        f"tfds build {wanted} --file_format=array_record{flag} (this needs TensorFlow, on any "
+        "machine: pip install tensorflow; reading does not)"
+    )
+
+
+def open_dataset(name: str, path: str, data_dir: str) -> registry.Dataset:
+    """Opens a prepared dataset.
+
+    Args:
+      name: tfds:NAME[/CONFIG][:VERSION], or NAME.
+      path: not used.
+      data_dir: where TFDS keeps datasets; '': its default.
+
+    Raises:
+      UserError: the name is unknown, or the dataset is not prepared as it must be.
+    """
+    del path
+    wanted = name.removeprefix("tfds:")
+    root = os.path.expanduser(data_dir)
+    try:
+        # From the files, not from TFDS's own code: any prepared version will do, and the code of
+        # some datasets needs TensorFlow.
+        builder = read_only_builder.builder_from_files(wanted, data_dir=root or None)
+    except tfds.core.DatasetNotFoundError as error:
+        raise _not_found(name, wanted, root) from error
+    except (AssertionError, ValueError) as error:
+        line = " ".join(str(error).split())
+        raise UserError(
+            f"config.dataset.name={name!r}: {line}; write tfds:NAME[/CONFIG][:VERSION]"
+        ) from error
+    return from_builder(builder, name)

@@ -1,0 +1,47 @@
+"""Where arrays live: batches split over a 1-D `data` mesh, everything else on every device.
+
+Steps are jitted over the global batch, so XLA inserts the reductions that make gradients and
+batch-norm statistics global; no step mentions devices.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from unnas_jax.errors import UserError
+
+
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with the one axis `data` of these devices, by default all of all processes."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    """The first axis split over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def check_batch_size(key: str, batch_size: int) -> None:
+    """Raises `UserError` if a global batch cannot be split evenly over the devices."""
+    devices = jax.device_count()
+    if batch_size % devices:
+        raise UserError(
+            f"config.{key}={batch_size}: not divisible by the {devices} devices; use a multiple"
+        )
+
+
+def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows of a batch as global arrays split over the mesh."""
+    sharding = split(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, value)
+        for name, value in batch.items()
+    }

@@ -1,0 +1,203 @@
+"""Genotypes: discrete cells of the DARTS space, from alphas, to and from JSON."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unnas_jax.errors import UserError
+
+OPERATIONS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""The candidates on every edge, in the order of the alphas' last axis (Liu et al., DARTS)."""
+
+# Operations that only cells published by others use.
+EXTRA_OPERATIONS = (
+    "sep_conv_7x7",
+    "conv_1x1",
+    "conv_3x3",
+    "conv_3x1_1x3",
+    "conv_7x1_1x7",
+    "max_pool_2x2",
+    "max_pool_5x5",
+    "max_pool_7x7",
+    "avg_pool_2x2",
+    "avg_pool_5x5",
+    "dil_sep_conv_3x3",
+)
+
+SCHEMA = "unnas_jax.genotype/1"
+
+Pairs = tuple[tuple[str, int], ...]
+
+
+def num_edges(nodes: int) -> int:
+    """Edges of a cell with `nodes` nodes: 14 for the 4 of DARTS."""
+    return nodes * (nodes + 3) // 2
+
+
+def edges(nodes: int) -> list[tuple[int, int]]:
+    """All (source state, node) pairs of a cell, in the order of the alphas' first axis.
+
+    States 0 and 1 are the cell's inputs, state 2 + i is node i; edges are listed node by node.
+    """
+    return [(source, node) for node in range(nodes) for source in range(node + 2)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Genotype:
+    """Two discrete cells.
+
+    Attributes:
+      normal, reduce: (operation, input state) pairs, two per node, node by node. States 0 and 1
+        are the cell's inputs (the outputs of the cells before it), state 2 + i is node i.
+      normal_concat, reduce_concat: the states whose concatenation is the cell's output.
+    """
+
+    normal: Pairs
+    normal_concat: tuple[int, ...]
+    reduce: Pairs
+    reduce_concat: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for kind in ("normal", "reduce"):
+            pairs, concat = getattr(self, kind), getattr(self, f"{kind}_concat")
+            if not pairs or len(pairs) % 2:
+                raise UserError(
+                    f"genotype: the {kind} cell has {len(pairs)} (operation, input) pairs; "
+                    "give two for every node"
+                )
+            for k, (operation, source) in enumerate(pairs):
+                if operation not in OPERATIONS and operation not in EXTRA_OPERATIONS:
+                    raise UserError(
+                        f"genotype: the {kind} cell's pair {k} names the operation {operation!r}; "
+                        f"use one of {', '.join(OPERATIONS + EXTRA_OPERATIONS)}"
+                    )
+                if not 0 <= source < k // 2 + 2:
+                    raise UserError(
+                        f"genotype: the {kind} cell's pair {k} takes state {source}, but node "
+                        f"{k // 2} can only take the states 0 to {k // 2 + 1}"
+                    )
+            states = len(pairs) // 2 + 2
+            if not concat or any(not 0 <= state < states for state in concat):
+                raise UserError(
+                    f"genotype: the {kind} cell's output concatenates the states {list(concat)}; "
+                    f"name at least one, all from 0 to {states - 1}"
+                )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The genotype in the types of JSON."""
+        return {
+            "normal": [list(pair) for pair in self.normal],
+            "normal_concat": list(self.normal_concat),
+            "reduce": [list(pair) for pair in self.reduce],
+            "reduce_concat": list(self.reduce_concat),
+        }
+
+
+def from_dict(value: Mapping[str, Any]) -> Genotype:
+    """The inverse of `Genotype.as_dict`; raises `UserError` for anything that is not a genotype."""
+    try:
+        return Genotype(
+            normal=tuple((str(op), int(source)) for op, source in value["normal"]),
+            normal_concat=tuple(int(s) for s in value["normal_concat"]),
+            reduce=tuple((str(op), int(source)) for op, source in value["reduce"]),
+            reduce_concat=tuple(int(s) for s in value["reduce_concat"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            "genotype: expected the keys normal, normal_concat, reduce, reduce_concat with lists of "
+            f"[operation, input] pairs and of states ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _softmax(alphas: np.ndarray) -> np.ndarray:
+    weights = np.exp(alphas - alphas.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def _discretise_cell(weights: np.ndarray, nodes: int) -> Pairs:
+    candidates = [k for k, name in enumerate(OPERATIONS) if name != "none"]
+    pairs: list[tuple[str, int]] = []
+    first = 0
+    for node in range(nodes):
+        incoming = weights[first : first + node + 2][:, candidates]
+        strongest = incoming.max(axis=1)
+        # A stable sort, so that equal weights keep the earlier input.
+        best = np.argsort(-strongest, kind="stable")[:2]
+        pairs += [(OPERATIONS[candidates[int(incoming[s].argmax())]], int(s)) for s in best]
+        first += node + 2
+    return tuple(pairs)
+
+
+def discretise(normal: np.ndarray, reduce: np.ndarray) -> Genotype:
+    """The discrete cells that a search ends in (DARTS, section 2.4).
+
+    Every node keeps the two incoming edges whose strongest operation other than `none` has the
+    largest softmax weight, and on each that operation; the best edge comes first.
+
+    Args:
+      normal, reduce: alphas of shape (edges, operations), edges in the order of `edges`.
+    """
+    nodes = next(n for n in range(1, 64) if num_edges(n) == len(normal))
+    concat = tuple(range(2, nodes + 2))
+    return Genotype(
+        normal=_discretise_cell(_softmax(np.asarray(normal, np.float64)), nodes),
+        normal_concat=concat,
+        reduce=_discretise_cell(_softmax(np.asarray(reduce, np.float64)), nodes),
+        reduce_concat=concat,
+    )
+
+
+def document(
+    normal: np.ndarray, reduce: np.ndarray, provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of a `genotype.json`: the discrete cells of alphas and where they came from."""
+    return {
+        "schema": SCHEMA,
+        "space": "darts",
+        "operations": list(OPERATIONS),
+        "genotype": discretise(normal, reduce).as_dict(),
+        "alphas_softmax": {
+            "normal": _softmax(np.asarray(normal, np.float64)).round(6).tolist(),
+            "reduce": _softmax(np.asarray(reduce, np.float64)).round(6).tolist(),
+        },
+        **provenance,
+    }
+
+
+def load(path: str | os.PathLike[str]) -> tuple[Genotype, dict[str, Any]]:
+    """Reads a `genotype.json`; returns the genotype and the whole document.
+
+    Raises:
+      UserError: the file is missing, is not JSON, has another schema or holds no valid cells.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = json.load(file)
+    except OSError as error:
+        raise UserError(f"genotype: cannot read {os.fspath(path)}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"genotype: {os.fspath(path)} is not JSON ({error})") from error
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if schema != SCHEMA:
+        raise UserError(
+            f"genotype: {os.fspath(path)} has the schema {schema!r}; this version reads {SCHEMA!r}"
+        )
+    return from_dict(value["genotype"] if "genotype" in value else {}), value
+
+
+def nodes_of(pairs: Sequence[tuple[str, int]]) -> int:
+    """The number of nodes of a discrete cell."""
+    return len(pairs) // 2

@@ -1,0 +1,160 @@
+"""Discrete DARTS networks: a genotype's cells, stacked, with a task's head."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from unnas_jax.spaces.darts.genotype import Genotype, Pairs
+from unnas_jax.spaces.darts.operations import BUILDERS, Identity
+from unnas_jax.spaces.layers import (
+    Conv,
+    FactorizedReduction,
+    ReluConvBN,
+    Stem,
+    batch_norm,
+    reductions,
+    uniform_fan_in,
+)
+
+
+class Cell(nn.Module):
+    """A discrete cell: every node sums two operations on earlier states.
+
+    Attributes:
+      pairs, concat: one half of a `Genotype`.
+      channels: of every state; the output has len(concat) * channels.
+      reduction: whether the edges from the two inputs have stride 2.
+      reduce_input0: whether input 0 has twice the side of input 1.
+    """
+
+    pairs: Pairs
+    concat: tuple[int, ...]
+    channels: int
+    reduction: bool
+    reduce_input0: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, input0: jax.Array, input1: jax.Array, train: bool, drop_path: Any = None
+    ) -> jax.Array:
+        """`drop_path`: the probability that an operation's output is dropped, None for never."""
+        before = FactorizedReduction if self.reduce_input0 else ReluConvBN
+        states = [
+            before(self.channels, dtype=self.dtype, name="preprocess0")(input0, train),
+            ReluConvBN(self.channels, dtype=self.dtype, name="preprocess1")(input1, train),
+        ]
+        outputs = []
+        for k, (operation, source) in enumerate(self.pairs):
+            stride = 2 if self.reduction and source < 2 else 1
+            module = BUILDERS[operation](self.channels, stride, self.dtype, f"op_{k}")
+            output = module(states[source], train)
+            if train and drop_path is not None and not isinstance(module, Identity):
+                output = self._dropped(output, drop_path)
+            outputs.append(output)
+            if k % 2:
+                states.append(outputs[k - 1] + outputs[k])
+        return jnp.concatenate([states[state] for state in self.concat], axis=-1)
+
+    def _dropped(self, x: jax.Array, probability: Any) -> jax.Array:
+        """Zero for some examples, scaled so that the mean over draws stays (Larsson, 2017)."""
+        keep = 1.0 - jnp.asarray(probability, jnp.float32)
+        kept = jax.random.bernoulli(self.make_rng("drop_path"), keep, (len(x), 1, 1, 1))
+        return jnp.where(kept, x / keep.astype(x.dtype), jnp.zeros((), x.dtype))
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier in the middle of the network (DARTS).
+
+    ReLU, 5x5 mean pooling, 1x1 to 128, BN, ReLU, 2x2 to 768, BN, ReLU, linear. On 8x8 features
+    (CIFAR) the pooling has stride 3; on 14x14 (ImageNet) 2, and the second BN is left out.
+    """
+
+    classes: int
+    imagenet: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        stride = 2 if self.imagenet else 3
+        x = nn.avg_pool(nn.relu(x), (5, 5), (stride, stride))
+        x = Conv(128, dtype=self.dtype, name="conv_0")(x)
+        x = nn.relu(batch_norm(train=train, affine=True, dtype=self.dtype, name="bn_0")(x))
+        x = nn.Conv(
+            768,
+            (2, 2),
+            padding="VALID",
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=uniform_fan_in(4 * 128),
+            name="conv_1",
+        )(x)
+        if not self.imagenet:
+            x = batch_norm(train=train, affine=True, dtype=self.dtype, name="bn_1")(x)
+        x = nn.relu(x).reshape(len(x), -1).astype(jnp.float32)
+        return nn.Dense(
+            self.classes,
+            kernel_init=uniform_fan_in(x.shape[-1]),
+            bias_init=uniform_fan_in(x.shape[-1]),
+            name="linear",
+        )(x)
+
+
+class Network(nn.Module):
+    """Stem, discrete cells, head.
+
+    Attributes:
+      head: a module from the cells' features to the task's outputs.
+      auxiliary_classes: the classes of the auxiliary head on cell 2 * cells // 3; 0: none.
+      dense_task: whether the task answers per pixel; such a network reduces only once.
+    """
+
+    genotype: Genotype
+    width: int
+    cells: int
+    stem: str
+    head: nn.Module
+    auxiliary_classes: int = 0
+    dense_task: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, inputs: jax.Array, train: bool, drop_path: Any = None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """The head's and the auxiliary head's outputs for inputs (N, H, W, channels).
+
+        The auxiliary output is None where there is no such head and, after initialisation, in
+        evaluation.
+        """
+        states = Stem(self.stem, self.width, dtype=self.dtype, name="stem")(
+            inputs.astype(self.dtype), train
+        )
+        reducing = reductions(self.cells, self.dense_task)
+        channels, halved = self.width, self.stem == "imagenet"
+        auxiliary = None
+        for index in range(self.cells):
+            reduction = index in reducing
+            channels *= 2 if reduction else 1
+            kind = "reduce" if reduction else "normal"
+            output = Cell(
+                pairs=getattr(self.genotype, kind),
+                concat=getattr(self.genotype, f"{kind}_concat"),
+                channels=channels,
+                reduction=reduction,
+                reduce_input0=halved,
+                dtype=self.dtype,
+                name=f"cell_{index}",
+            )(*states, train, drop_path)
+            states, halved = (states[1], output), reduction
+            wanted = train or self.is_initializing()
+            if index == 2 * self.cells // 3 and self.auxiliary_classes and wanted:
+                auxiliary = AuxiliaryHead(
+                    self.auxiliary_classes,
+                    imagenet=self.stem == "imagenet",
+                    dtype=self.dtype,
+                    name="auxiliary",
+                )(output, train)
+        return self.head(states[1]), auxiliary

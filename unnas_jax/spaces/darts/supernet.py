@@ -1,0 +1,294 @@
+"""The DARTS supernet: every operation on every edge, mixed by the alphas' softmax.
+
+A cell is computed *by source state*, not by edge. All edges that leave one state share its ReLU
+and its poolings, and their convolutions are batched over the target nodes. The result is the
+plain definition, every operation on every edge summed, up to rounding.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unnas_jax.spaces.darts.genotype import OPERATIONS, edges, num_edges
+from unnas_jax.spaces.layers import (
+    FactorizedReduction,
+    ReluConvBN,
+    Stem,
+    batch_norm,
+    depthwise_conv,
+    reductions,
+    shifted,
+    uniform_fan_in,
+)
+
+Alphas = Mapping[str, jax.Array]
+"""`normal` and `reduce`, each float32 (edges, operations)."""
+
+# The convolutions of an edge as (operation, kernel, dilation), in the order of OPERATIONS.
+_CONVOLUTIONS = (
+    ("sep_conv_3x3", 3, 1),
+    ("sep_conv_5x5", 5, 1),
+    ("dil_conv_3x3", 3, 2),
+    ("dil_conv_5x5", 5, 2),
+)
+
+
+def init_alphas(key: jax.Array, nodes: int, scale: float) -> dict[str, jax.Array]:
+    """Alphas drawn from scale * normal, float32 (edges, operations) for both kinds of cell."""
+    shape = (num_edges(nodes), len(OPERATIONS))
+    normal, reduce = jax.random.split(key)
+    return {
+        "normal": scale * jax.random.normal(normal, shape, jnp.float32),
+        "reduce": scale * jax.random.normal(reduce, shape, jnp.float32),
+    }
+
+
+def _max_pool(x: jax.Array, stride: int) -> jax.Array:
+    return nn.max_pool(x, (3, 3), strides=(stride, stride), padding=((1, 1), (1, 1)))
+
+
+def _avg_pool(x: jax.Array, stride: int) -> jax.Array:
+    return nn.avg_pool(
+        x, (3, 3), strides=(stride, stride), padding=((1, 1), (1, 1)), count_include_pad=False
+    )
+
+
+class SourceEdges(nn.Module):
+    """All edges that leave one state of a cell, to `targets` nodes.
+
+    Attributes:
+      targets: the number E of edges.
+      channels: the channels C of every state of the cell.
+      stride: 2 on the edges from a reduction cell's inputs, otherwise 1.
+      dense: compute a depthwise and its pointwise convolution, between which nothing happens, as
+        one dense convolution whose kernel is their product. It moves a third of the bytes and
+        suits matrix units; the depthwise form needs far fewer multiply-adds and suits CPUs.
+    """
+
+    targets: int
+    channels: int
+    stride: int
+    dense: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, weights: jax.Array, train: bool) -> jax.Array:
+        """The mixed operations' outputs.
+
+        Args:
+          x: (N, H, W, C), the state.
+          weights: (E, operations), the softmax of the edges' alphas.
+          train: whether batch norm uses the batch's statistics.
+
+        Returns:
+          (N, H / stride, W / stride, E, C), one output per target node.
+        """
+        edges, channels = self.targets, self.channels
+        # (1, 1, 1, E, 1) per operation, against (N, H, W, E, C).
+        by_operation = jnp.moveaxis(weights.astype(self.dtype), -1, 0)[:, None, None, None, :, None]
+        weight = dict(zip(OPERATIONS, by_operation, strict=True))
+
+        def norm(x: jax.Array, name: str) -> jax.Array:
+            return batch_norm(train=train, affine=False, dtype=self.dtype, name=name)(x)
+
+        def grouped(x: jax.Array) -> jax.Array:
+            return x.reshape(*x.shape[:3], -1, edges, channels)
+
+        # One pooling serves all edges: without scale and bias their BNs are equal too.
+        pools = norm(
+            jnp.concatenate([_max_pool(x, self.stride), _avg_pool(x, self.stride)], axis=-1),
+            "bn_pool",
+        )
+        shared = [pools[..., :channels], pools[..., channels:]]
+        names = ["max_pool_3x3", "avg_pool_3x3"]
+        positive = nn.relu(x)
+        skipped = None
+        if self.stride == 1:
+            shared.append(x)
+            names.append("skip_connect")
+        else:
+            skipped = grouped(norm(self._reduce(positive), "bn_skip"))[..., 0, :, :]
+
+        first = self._convolve(
+            [jnp.tile(positive, edges) if not self.dense else positive] * 4, "first", self.stride
+        )
+        first = grouped(norm(first, "bn_first"))
+        second = nn.relu(first[..., :2, :, :]).reshape(*first.shape[:3], 2, edges * channels)
+        second = self._convolve([second[..., 0, :], second[..., 1, :]], "second", 1)
+        second = grouped(norm(second, "bn_second"))
+
+        out = sum(
+            (y[..., None, :] * weight[n] for y, n in zip(shared, names, strict=True)),
+            start=jnp.zeros((), self.dtype),
+        )
+        if skipped is not None:
+            out = out + skipped * weight["skip_connect"]
+        separable = jnp.stack([weight["sep_conv_3x3"], weight["sep_conv_5x5"]], axis=-3)
+        dilated = jnp.stack([weight["dil_conv_3x3"], weight["dil_conv_5x5"]], axis=-3)
+        out = out + jnp.sum(second * separable, axis=-3)
+        return out + jnp.sum(first[..., 2:, :, :] * dilated, axis=-3)
+
+    def _reduce(self, x: jax.Array) -> jax.Array:
+        """The factorized reductions of all edges before BN: (N, H / 2, W / 2, E * C)."""
+        half = self.channels // 2
+        shape = (self.channels, self.targets, half)
+        init = uniform_fan_in(self.channels)
+        outputs = []
+        for name, image in (("conv_1", x), ("conv_2", shifted(x))):
+            kernel = self.param(f"skip_connect_{name}", init, shape).astype(self.dtype)
+            outputs.append(jnp.einsum("nhwc,ced->nhwed", image[:, ::2, ::2], kernel))
+        x = jnp.concatenate(outputs, axis=-1)
+        return x.reshape(*x.shape[:3], -1)
+
+    def _convolve(self, inputs: list[jax.Array], half: str, stride: int) -> jax.Array:
+        """Depthwise then pointwise convolutions of some operations on all edges, before BN.
+
+        Args:
+          inputs: one per operation: (N, H, W, E * C), or (N, H, W, C) shared by all edges where
+            the dense form makes its own copies.
+          half: `first` for all four operations, `second` for the second half of the separable
+            ones, which has no stride and no dilation.
+          stride: of the depthwise convolution.
+
+        Returns:
+          (N, H / stride, W / stride, operations * E * C), operation by operation, edge by edge.
+        """
+        edges, channels = self.targets, self.channels
+        kernels, pointwise = [], []
+        for operation, size, _ in _CONVOLUTIONS[: len(inputs)]:
+            kernel = self.param(
+                f"{operation}_{half}_depthwise",
+                uniform_fan_in(size * size),
+                (size, size, edges, channels),
+            )
+            mixer = self.param(
+                f"{operation}_{half}_pointwise", uniform_fan_in(channels), (edges, channels, channels)
+            )
+            kernels.append(kernel)
+            pointwise.append(mixer)
+        outputs = []
+        for (_, size, dilation), x, kernel, mixer in zip(
+            _CONVOLUTIONS, inputs, kernels, pointwise, strict=False
+        ):
+            if not self.dense:
+                filters = kernel.reshape(size, size, edges * channels).astype(self.dtype)
+                outputs.append(depthwise_conv(x, filters, stride=stride, dilation=dilation))
+                continue
+            # (k, k, C_in, E * C_out): the product of the two kernels, in float32.
+            product = jnp.einsum("hwec,ecd->hwced", kernel, mixer)
+            pad = dilation * (size // 2)
+            outputs.append(
+                jax.lax.conv_general_dilated(
+                    x,
+                    product.reshape(size, size, channels, edges * channels).astype(self.dtype),
+                    (stride, stride),
+                    ((pad, pad), (pad, pad)),
+                    rhs_dilation=(dilation, dilation),
+                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                    feature_group_count=x.shape[-1] // channels,
+                )
+            )
+        x = jnp.concatenate(outputs, axis=-1)
+        if not self.dense:
+            x = x.reshape(*x.shape[:3], -1, channels)
+            mixers = jnp.concatenate(pointwise).astype(self.dtype)
+            x = jnp.einsum("nhwgc,gcd->nhwgd", x, mixers)
+        return x.reshape(*x.shape[:3], -1)
+
+
+class MixedCell(nn.Module):
+    """A cell of the supernet: nodes that sum the mixed operations of all earlier states.
+
+    Attributes:
+      channels: the channels C of every state; the output has nodes * C.
+      reduction: whether the edges from the two inputs have stride 2.
+      reduce_input0: whether input 0 has twice the side of input 1.
+    """
+
+    channels: int
+    nodes: int
+    reduction: bool
+    reduce_input0: bool
+    dense: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, input0: jax.Array, input1: jax.Array, weights: jax.Array, train: bool
+    ) -> jax.Array:
+        """Weights (edges, operations): the softmax of this kind of cell's alphas."""
+        before = FactorizedReduction if self.reduce_input0 else ReluConvBN
+        states = [
+            before(self.channels, affine=False, dtype=self.dtype, name="preprocess0")(
+                input0, train
+            ),
+            ReluConvBN(self.channels, affine=False, dtype=self.dtype, name="preprocess1")(
+                input1, train
+            ),
+        ]
+        rows = edges(self.nodes)
+        sums: list[Any] = [0] * self.nodes
+        for source in range(self.nodes + 1):
+            leaving = np.array([k for k, (state, _) in enumerate(rows) if state == source])
+            targets = [rows[k][1] for k in leaving]
+            outputs = SourceEdges(
+                targets=len(targets),
+                channels=self.channels,
+                stride=2 if self.reduction and source < 2 else 1,
+                dense=self.dense,
+                dtype=self.dtype,
+                name=f"source_{source}",
+            )(states[source], weights[leaving], train)
+            for position, node in enumerate(targets):
+                sums[node] = sums[node] + outputs[..., position, :]
+            if source > 0:
+                # All edges into node source - 1 have been added.
+                states.append(sums[source - 1])
+        return jnp.concatenate(states[2:], axis=-1)
+
+
+class Supernet(nn.Module):
+    """Stem, cells, head.
+
+    Attributes:
+      head: a module from the cells' features to the task's outputs.
+      dense_task: whether the task answers per pixel; such a network reduces only once.
+      dense: the form of the convolutions, see `SourceEdges`.
+    """
+
+    width: int
+    cells: int
+    nodes: int
+    stem: str
+    head: nn.Module
+    dense_task: bool = False
+    dense: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, alphas: Alphas, train: bool) -> jax.Array:
+        """The head's outputs for inputs (N, H, W, channels) and `Alphas`."""
+        weights = {kind: jax.nn.softmax(value, axis=-1) for kind, value in alphas.items()}
+        states = Stem(self.stem, self.width, dtype=self.dtype, name="stem")(
+            inputs.astype(self.dtype), train
+        )
+        reducing = reductions(self.cells, self.dense_task)
+        channels, halved = self.width, self.stem == "imagenet"
+        for index in range(self.cells):
+            reduction = index in reducing
+            channels *= 2 if reduction else 1
+            output = MixedCell(
+                channels=channels,
+                nodes=self.nodes,
+                reduction=reduction,
+                reduce_input0=halved,
+                dense=self.dense,
+                dtype=self.dtype,
+                name=f"cell_{index}",
+            )(*states, weights["reduce" if reduction else "normal"], train)
+            states, halved = (states[1], output), reduction
+        return self.head(states[1])

@@ -1,0 +1,84 @@
+"""What a task is: how images become examples, the head that answers, and the score of an answer."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Batch = Mapping[str, jax.Array]
+"""`image` uint8 (B, S, S, 3), `label` int32 (B,), and in evaluation `mask` float32 (B,)."""
+
+Sums = dict[str, jax.Array]
+"""float32 scalars `loss`, `correct` and `count`, each a sum over a batch (over pixels where the
+task is dense), so that sums over batches give exact means whatever the batch size."""
+
+
+@flax.struct.dataclass
+class Examples:
+    """What the network is fed.
+
+    Attributes:
+      inputs: float32 (N, h, w, channels). N may be a multiple of the images (rotations, tiles).
+      targets: int32 (M,) or, for dense tasks, (M, h, w), one row per answer of the head.
+      weights: float32 (M,), 1 for real rows and 0 for padding.
+    """
+
+    inputs: jax.Array
+    targets: jax.Array
+    weights: jax.Array
+
+
+class Task(Protocol):
+    """A pretext task or a supervised one. Instances are immutable and hold no arrays.
+
+    A new task is one module with a class of this shape and one line in `registry.TASKS`.
+
+    Attributes:
+      num_classes: classes of one answer; chance accuracy is its inverse.
+      input_channels: channels of `Examples.inputs`.
+      dense: whether an answer is given for each pixel.
+    """
+
+    name: ClassVar[str]
+    dense: ClassVar[bool]
+    num_classes: int
+    input_channels: int
+
+    @classmethod
+    def validate(cls, config: Mapping[str, Any]) -> None:
+        """Raises `UserError` for a config that this task cannot run."""
+
+    def examples(self, key: jax.Array, batch: Batch, *, train: bool) -> Examples:
+        """Makes the network's examples of a batch, on the device; augmented if `train`."""
+
+    def head(self, dtype: Any) -> nn.Module:
+        """The last layers: `head(features (N, h', w', C)) -> outputs`."""
+
+    def score(self, outputs: jax.Array, examples: Examples) -> Sums:
+        """Loss and correct answers of a batch, summed; the training loss is loss / count."""
+
+
+def image_weights(batch: Batch) -> jax.Array:
+    """float32 (B,): the batch's mask, ones where it has none."""
+    if "mask" in batch:
+        return batch["mask"]
+    return jnp.ones(batch["image"].shape[:1], jnp.float32)
+
+
+def classification_score(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> Sums:
+    """Softmax cross entropy and top-1 hits of logits (M, K) against classes (M,), summed.
+
+    The first of several equal logits counts as the answer. Computed in float32.
+    """
+    logits = logits.astype(jnp.float32)
+    log_probability = jax.nn.log_softmax(logits)
+    nll = -jnp.take_along_axis(log_probability, targets[:, None], axis=-1)[:, 0]
+    hits = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
+    return {
+        "loss": jnp.sum(nll * weights),
+        "correct": jnp.sum(hits * weights),
+        "count": jnp.sum(weights),
+    }

@@ -1,0 +1,51 @@
+"""Supervised classification: the comparison that the pretext tasks are measured against."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import flax.linen as nn
+import jax
+
+from unnas_jax.errors import UserError
+from unnas_jax.tasks import base, heads
+from unnas_jax.tasks.transforms import Augmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """The dataset's labels as classes."""
+
+    name: ClassVar[str] = "classification"
+    dense: ClassVar[bool] = False
+
+    augmentation: Augmentation
+    num_classes: int
+    input_channels: int = 3
+
+    @classmethod
+    def validate(cls, config: Mapping[str, Any]) -> None:
+        """Nothing beyond the common checks."""
+
+    @classmethod
+    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+        """The task of a config on a dataset; `UserError` if the dataset has no labels."""
+        if dataset.num_classes < 2:
+            raise UserError(
+                f"config.task.name='classification': the dataset {dataset.name!r} has no labels; "
+                "use a pretext task (rotation, colorization, jigsaw) or a labelled dataset"
+            )
+        return cls(Augmentation.create(config, dataset), dataset.num_classes)
+
+    def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
+        """One example per image."""
+        x = self.augmentation.normalise(self.augmentation(key, batch["image"], train=train))
+        return base.Examples(x, batch["label"], base.image_weights(batch))
+
+    def head(self, dtype: Any) -> nn.Module:
+        """Global pooling and a linear layer."""
+        return heads.ImageHead(self.num_classes, dtype=dtype)
+
+    def score(self, outputs: jax.Array, examples: base.Examples) -> base.Sums:
+        """Cross entropy and top-1 hits."""
+        return base.classification_score(outputs, examples.targets, examples.weights)

@@ -1,0 +1,85 @@
+"""Scores of per-pixel answers: upsample the logits to the targets, then softmax cross entropy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unnas_jax.tasks.base import Sums
+
+# Pixels of a row block times classes stay below this many logits an image.
+_BLOCK_LOGITS = 2_000_000
+
+
+def interpolation(source: int, target: int) -> np.ndarray:
+    """The matrix (target, source) of linear interpolation with aligned corners, float32."""
+    if source == 1 or target == 1:
+        # Aligned corners are not defined for one sample: it is repeated; one target is the first.
+        matrix = np.zeros((target, source), np.float32)
+        matrix[:, 0] = 1.0
+        return matrix
+    positions = np.arange(target) * (source - 1) / (target - 1)
+    lower = np.minimum(positions.astype(int), source - 2)
+    fraction = positions - lower
+    matrix = np.zeros((target, source), np.float64)
+    matrix[np.arange(target), lower] = 1.0 - fraction
+    matrix[np.arange(target), lower + 1] += fraction
+    return matrix.astype(np.float32)
+
+
+def upsample(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Bilinear interpolation of (N, h, w, K) to (N, *size, K), aligned corners."""
+    rows = interpolation(logits.shape[1], size[0]).astype(logits.dtype)
+    columns = interpolation(logits.shape[2], size[1]).astype(logits.dtype)
+    logits = jnp.einsum("rh,nhwk->nrwk", rows, logits)
+    return jnp.einsum("cw,nrwk->nrck", columns, logits)
+
+
+def _score_rows(
+    logits: jax.Array, rows: jax.Array, targets: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Loss, hits and count of a block of rows; `rows` (R, h) interpolates the logits' rows."""
+    columns = interpolation(logits.shape[2], targets.shape[2]).astype(logits.dtype)
+    block = jnp.einsum("rh,nhwk->nrwk", rows.astype(logits.dtype), logits)
+    block = jnp.einsum("cw,nrwk->nrck", columns, block).astype(jnp.float32)
+    valid = (targets >= 0) & (targets < block.shape[-1])
+    classes = jnp.where(valid, targets, 0)
+    pixel_weights = jnp.where(valid, weights[:, None, None], 0.0)
+    chosen = jnp.take_along_axis(block, classes[..., None], axis=-1)[..., 0]
+    nll = jax.nn.logsumexp(block, axis=-1) - chosen
+    hits = (jnp.argmax(block, axis=-1) == classes).astype(jnp.float32)
+    return (
+        jnp.sum(nll * pixel_weights),
+        jnp.sum(hits * pixel_weights),
+        jnp.sum(pixel_weights),
+    )
+
+
+def pixel_score(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> Sums:
+    """Cross entropy and hits of upsampled logits, summed over all pixels with a valid class.
+
+    Full-resolution logits of 313 classes would need gigabytes (64 images of 224 pixels: 4 GB in
+    float32), so large images are scored in blocks of rows that the backward pass recomputes.
+
+    Args:
+      logits: (N, h, w, K), at the features' resolution.
+      targets: int32 (N, H, W); a class outside 0..K-1 (the ignore label 255) does not count.
+      weights: float32 (N,).
+    """
+    height, width = targets.shape[1:]
+    rows = interpolation(logits.shape[1], height)
+    block = max(1, _BLOCK_LOGITS // (width * logits.shape[-1]))
+    if block >= height:
+        loss, correct, count = _score_rows(logits, rows, targets, weights)
+        return {"loss": loss, "correct": correct, "count": count}
+    blocks = -(-height // block)
+    extra = blocks * block - height
+    rows = np.pad(rows, ((0, extra), (0, 0))).reshape(blocks, block, -1)
+    targets = jnp.pad(targets, ((0, 0), (0, extra), (0, 0)), constant_values=-1)
+    targets = jnp.moveaxis(targets.reshape(len(targets), blocks, block, width), 1, 0)
+
+    @jax.checkpoint
+    def add(sums: jax.Array, piece: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        return sums + jnp.stack(_score_rows(logits, *piece, weights)), None
+
+    sums, _ = jax.lax.scan(add, jnp.zeros(3, jnp.float32), (rows, targets))
+    return {"loss": sums[0], "correct": sums[1], "count": sums[2]}

@@ -1,0 +1,100 @@
+"""Jigsaw puzzles (Noroozi and Favaro, 2016): which permutation shuffled the image's tiles?"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unnas_jax.errors import UserError
+from unnas_jax.tasks import base, heads
+from unnas_jax.tasks.permutations import limit, permutations
+from unnas_jax.tasks.transforms import Augmentation, crops_at
+
+_TILE_SHARE = 0.76  # Of a patch's side: the gaps keep edges from giving neighbours away.
+_MIN_DEVIATION = 1e-5  # A tile of one colour has none; its rounding noise must stay small.
+
+
+@dataclasses.dataclass(frozen=True)
+class Jigsaw:
+    """grid x grid shuffled tiles per image; the network sees each tile alone."""
+
+    name: ClassVar[str] = "jigsaw"
+    dense: ClassVar[bool] = False
+
+    augmentation: Augmentation
+    grid: int
+    num_classes: int
+    input_channels: int = 3
+
+    @classmethod
+    def validate(cls, config: Mapping[str, Any]) -> None:
+        """Raises `UserError` for a grid or a number of permutations that does not exist."""
+        grid, count = config["task"]["grid"], config["task"]["permutations"]
+        if grid not in (2, 3):
+            raise UserError(f"config.task.grid={grid}: use 2 or 3")
+        if not 2 <= count <= limit(grid):
+            raise UserError(
+                f"config.task.permutations={count}: a grid of {grid} has 2 to {limit(grid)}"
+            )
+        if int(_TILE_SHARE * (config["input"]["crop"] // grid)) < 8:
+            raise UserError(
+                f"config.input.crop={config['input']['crop']}: too small for {grid}x{grid} tiles "
+                "of at least 8 pixels"
+            )
+
+    @classmethod
+    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+        """The task of a config on a dataset."""
+        task = config["task"]
+        return cls(Augmentation.create(config, dataset), task["grid"], task["permutations"])
+
+    @property
+    def tiles(self) -> int:
+        """Tiles per image."""
+        return self.grid**2
+
+    def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
+        """Examples tiles * i to tiles * (i + 1) - 1 are the tiles of image i by their new place.
+
+        Each patch gives a random tile, normalised to mean 0 and deviation 1 over its own pixels
+        and channels; the tile of patch p goes to place permutation[p].
+        """
+        augment_key, tile_key, class_key = jax.random.split(key, 3)
+        x = self.augmentation(augment_key, batch["image"], train=train)
+        tiles = self._tiles(tile_key, self.augmentation.normalise(x))
+        targets = jax.random.randint(class_key, x.shape[:1], 0, self.num_classes)
+        # Place q takes the tile of the patch that the permutation sends there.
+        sources = np.argsort(permutations(self.grid, self.num_classes), axis=1).astype(np.int32)
+        order = jnp.asarray(sources)[targets]
+        shuffled = jnp.take_along_axis(tiles, order[:, :, None, None, None], axis=1)
+        return base.Examples(
+            inputs=shuffled.reshape(-1, *tiles.shape[2:]),
+            targets=targets,
+            weights=base.image_weights(batch),
+        )
+
+    def _tiles(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """(B, S, S, 3) to (B, tiles, t, t, 3), patches row by row."""
+        count, grid = len(x), self.grid
+        patch = x.shape[1] // grid
+        tile = int(_TILE_SHARE * patch)
+        x = x[:, : grid * patch, : grid * patch].reshape(count, grid, patch, grid, patch, 3)
+        patches = jnp.swapaxes(x, 2, 3).reshape(count * grid * grid, patch, patch, 3)
+        corners = jax.random.randint(key, (len(patches), 2), 0, patch - tile + 1)
+        tiles = crops_at(patches, corners, tile)
+        tiles = tiles - jnp.mean(tiles, axis=(1, 2, 3), keepdims=True)
+        deviation = jnp.sqrt(jnp.mean(tiles**2, axis=(1, 2, 3), keepdims=True))
+        tiles = tiles / jnp.maximum(deviation, _MIN_DEVIATION)
+        return tiles.reshape(count, self.tiles, tile, tile, 3)
+
+    def head(self, dtype: Any) -> nn.Module:
+        """Tiles are pooled one by one, concatenated in order of place, then a linear layer."""
+        return heads.ImageHead(self.num_classes, group=self.tiles, dtype=dtype)
+
+    def score(self, outputs: jax.Array, examples: base.Examples) -> base.Sums:
+        """Cross entropy and hits over the permutations."""
+        return base.classification_score(outputs, examples.targets, examples.weights)

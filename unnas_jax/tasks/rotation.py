@@ -1,0 +1,51 @@
+"""Rotation prediction (Gidaris et al., 2018): by how much was the image turned?"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from unnas_jax.tasks import base, heads
+from unnas_jax.tasks.transforms import Augmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotation:
+    """Four examples per image: turned by 0, 90, 180 and 270 degrees counter-clockwise."""
+
+    name: ClassVar[str] = "rotation"
+    dense: ClassVar[bool] = False
+
+    augmentation: Augmentation
+    num_classes: int = 4
+    input_channels: int = 3
+
+    @classmethod
+    def validate(cls, config: Mapping[str, Any]) -> None:
+        """Nothing beyond the common checks."""
+
+    @classmethod
+    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+        """The task of a config on a dataset."""
+        return cls(Augmentation.create(config, dataset))
+
+    def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
+        """Examples 4i to 4i + 3 are image i turned by k times 90 degrees, of class k."""
+        x = self.augmentation.normalise(self.augmentation(key, batch["image"], train=train))
+        turned = jnp.stack([jnp.rot90(x, k, axes=(1, 2)) for k in range(4)], axis=1)
+        return base.Examples(
+            inputs=turned.reshape(-1, *x.shape[1:]),
+            targets=jnp.tile(jnp.arange(4, dtype=jnp.int32), len(x)),
+            weights=jnp.repeat(base.image_weights(batch), 4),
+        )
+
+    def head(self, dtype: Any) -> nn.Module:
+        """Global pooling and a linear layer."""
+        return heads.ImageHead(self.num_classes, dtype=dtype)
+
+    def score(self, outputs: jax.Array, examples: base.Examples) -> base.Sums:
+        """Cross entropy and hits over the four turns."""
+        return base.classification_score(outputs, examples.targets, examples.weights)

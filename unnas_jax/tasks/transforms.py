@@ -1,0 +1,127 @@
+"""From uint8 crops to augmented float images, on the device.
+
+The host decodes and crops; everything else happens here, inside the jitted step. Every draw
+comes from the key that the caller passes, so a step's examples are a function of (seed, step).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# AlexNet's principal components of ImageNet's RGB values: rows R, G, B (Krizhevsky et al., 2012).
+_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045], np.float32)
+_COMPONENTS = np.array(
+    [
+        [-0.5675, 0.7192, 0.4009],
+        [-0.5808, -0.0045, -0.8140],
+        [-0.5836, -0.6948, 0.4203],
+    ],
+    np.float32,
+)
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """The settings of the device transforms of one dataset and recipe.
+
+    Attributes:
+      mean, std: of the RGB channels, in [0, 1].
+      lighting: standard deviation of the PCA lighting.
+      gray: share of training images that are turned gray.
+      pad: zeros around the normalised image before a random crop back to its size, in pixels.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    lighting: float = 0.0
+    gray: float = 0.0
+    pad: int = 0
+
+    @classmethod
+    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+        """The augmentation of a config's section `input` on a `unnas_jax.data.Dataset`."""
+        section = config["input"]
+        return cls(
+            mean=tuple(dataset.mean),
+            std=tuple(dataset.std),
+            lighting=section["lighting"],
+            gray=section["gray"],
+            pad=section["pad"],
+        )
+
+    def __call__(self, key: jax.Array, images: jax.Array, *, train: bool) -> jax.Array:
+        """uint8 (B, S, S, 3) to float32 RGB of the same shape, near [0, 1]; augmented if `train`.
+
+        Flip, gray, lighting, padded crop, in this order. The padding is the mean colour: zero
+        once the image is normalised.
+        """
+        x = images.astype(jnp.float32) / 255.0
+        if not train:
+            return x
+        flip_key, gray_key, light_key, crop_key = jax.random.split(key, 4)
+        x = random_flip(flip_key, x)
+        if self.gray:
+            x = random_gray(gray_key, x, self.gray)
+        if self.lighting:
+            x = lighting(light_key, x, self.lighting)
+        if self.pad:
+            x = padded_crop(crop_key, x, self.pad, np.asarray(self.mean, np.float32))
+        return x
+
+    def normalise(self, x: jax.Array) -> jax.Array:
+        """Float RGB (..., 3) minus the mean, over the deviation, per channel."""
+        return (x - _per_channel(self.mean, x)) / _per_channel(self.std, x)
+
+
+def _per_channel(values: Any, x: jax.Array) -> np.ndarray:
+    """Values (C,), float32, in a shape that meets the last axis of x."""
+    return np.asarray(values, np.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors each of the images (B, H, W, C) left to right with probability one half."""
+    flip = jax.random.bernoulli(key, 0.5, (len(images), 1, 1, 1))
+    return jnp.where(flip, images[:, :, ::-1], images)
+
+
+def random_gray(key: jax.Array, images: jax.Array, probability: float) -> jax.Array:
+    """Turns each of the images (B, H, W, 3) gray (Rec. 601 luma) with the given probability."""
+    gray = jax.random.bernoulli(key, probability, (len(images), 1, 1, 1))
+    # Sums instead of a dot product, which a TPU would round to bfloat16.
+    luma = jnp.sum(images * _per_channel(_LUMA, images), axis=-1, keepdims=True)
+    return jnp.where(gray, luma, images)
+
+
+def lighting(key: jax.Array, images: jax.Array, scale: float) -> jax.Array:
+    """AlexNet's PCA lighting: one offset per image along the principal colours.
+
+    Adds to the channels of each image `components @ (normal(0, scale) * eigenvalues)`.
+    """
+    draws = scale * jax.random.normal(key, (len(images), 1, 3), jnp.float32)
+    offsets = jnp.sum(_COMPONENTS[None] * (draws * _EIGENVALUES[None, None]), axis=-1)
+    return images + offsets[:, None, None, :]
+
+
+def padded_crop(key: jax.Array, images: jax.Array, pad: int, value: np.ndarray) -> jax.Array:
+    """Pads (B, S, S, 3) by `pad` pixels of one colour and crops back to S at a random place."""
+    size = images.shape[1]
+    wide = jnp.broadcast_to(value, (len(images), size + 2 * pad, size + 2 * pad, 3))
+    wide = wide.at[:, pad : pad + size, pad : pad + size].set(images)
+    corners = jax.random.randint(key, (len(images), 2), 0, 2 * pad + 1)
+    return crops_at(wide, corners, size)
+
+
+def crops_at(images: jax.Array, corners: jax.Array, size: int) -> jax.Array:
+    """From each of the images (B, H, W, C) the square of `size` pixels at its corner (B, 2)."""
+
+    def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(
+            image, (corner[0], corner[1], 0), (size, size, image.shape[-1])
+        )
+
+    return jax.vmap(crop)(images, corners)

@@ -1,0 +1,67 @@
+"""The directory of a run: who it belongs to, whether it can be written, where it resumes."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from unnas_jax import config as config_lib
+from unnas_jax import files
+from unnas_jax.errors import UserError
+
+# A run may be continued with other values of these: they do not change its result.
+MAY_CHANGE = ("workers", "log_every_steps", "checkpoint_every_steps")
+
+
+def claim(workdir: str, config: Mapping[str, Any], *, write: bool = True) -> None:
+    """Makes the workdir and writes its config.json, or checks that it belongs to this config.
+
+    Args:
+      workdir: the directory, which may exist.
+      config: the run's config as a dict.
+      write: whether this process writes (one of a run does).
+
+    Raises:
+      UserError: the directory cannot be written, or belongs to a run with another config.
+    """
+    path = os.path.join(workdir, "config.json")
+    if os.path.exists(path):
+        try:
+            old = files.read_json(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"workdir {workdir}: config.json cannot be read ({error})") from error
+        lines = config_lib.difference(_essential(old), _essential(config))
+        if lines:
+            raise UserError(
+                f"workdir {workdir} belongs to another config ({'; '.join(lines)}); "
+                "give another --workdir or the same config"
+            )
+    if not write:
+        return
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir) as file:
+            file.write(b"0")
+        files.write_json(path, config)
+    except OSError as error:
+        raise UserError(
+            f"workdir {workdir} cannot be written: {error.strerror}; give another --workdir"
+        ) from error
+
+
+def _essential(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in MAY_CHANGE}
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error, or one that caused it, says that there is no space left."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # TensorStore reports the system's message in errors of its own.
+        if "No space left on device" in str(cause) or "Disk quota exceeded" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
