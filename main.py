@@ -1,7 +1,6 @@
 """Runs the experiment of a config: `python main.py --config=configs/X.py --workdir=DIR`."""
 
 import os
-import sys
 
 # Before jax is imported, so that a run does not compile again what an earlier one compiled.
 os.environ.setdefault(
@@ -11,7 +10,7 @@ os.environ.setdefault(
     ),
 )
 
-from absl import app, flags, logging  # noqa: E402
+from absl import app, flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from unnas_jax import command_line  # noqa: E402
@@ -28,8 +27,10 @@ def main(argv: list[str]) -> int:
         return command_line.fail("--config is missing; name a file of configs/")
     from unnas_jax import config as config_lib
 
-    logging.set_verbosity(logging.INFO)
-    workdir = _WORKDIR.value or config_lib.workdir(config_flags.get_config_filename(flags.FLAGS["config"]))
+    command_line.start_logging()
+    workdir = _WORKDIR.value or config_lib.workdir(
+        config_flags.get_config_filename(flags.FLAGS["config"])
+    )
     from unnas_jax.search import search
 
     with command_line.user_errors() as outcome:

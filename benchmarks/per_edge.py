@@ -41,24 +41,29 @@ def supernet(
     stem: str,
     head_apply: Callable[[Tree, jax.Array], jax.Array],
     train: bool,
-    dense_task: bool = False,
+    single_reduction: bool = False,
 ) -> tuple[jax.Array, dict[str, Any]]:
     """The outputs and the running statistics after them.
 
     Args:
-      params, batch_stats: the variables of a `Supernet`.
+      params: of a `Supernet`.
+      batch_stats: the running statistics of one.
       inputs: (N, H, W, channels); their type is the type that is computed in.
       alphas: `normal` and `reduce`, each (edges, operations).
-      width, cells, nodes, stem, dense_task: as for `Supernet`.
+      width: see `Supernet`.
+      cells: see `Supernet`.
+      nodes: see `Supernet`.
+      stem: see `Supernet`.
       head_apply: (the head's parameters, features) to outputs.
       train: whether batch norm uses the batch's statistics and updates the running ones.
+      single_reduction: see `Supernet`.
     """
     weights = {kind: jax.nn.softmax(value, axis=-1) for kind, value in alphas.items()}
     (before, last), stem_stats = _stem(
         params["stem"], batch_stats["stem"], inputs, stem=stem, train=train
     )
     new_stats: dict[str, Any] = {"stem": stem_stats}
-    reducing = {cells // 3} if dense_task else {cells // 3, 2 * cells // 3}
+    reducing = {cells // 3} if single_reduction else {cells // 3, 2 * cells // 3}
     channels, halved = width, stem == "imagenet"
     for index in range(cells):
         reduction, name = index in reducing, f"cell_{index}"
@@ -147,7 +152,10 @@ def edge_stats(source: Tree, position: int, channels: int) -> dict[str, Tree]:
         return {k: v.reshape(-1, channels)[row] for k, v in bn.items()}
 
     edges = source["bn_first"]["mean"].size // (len(_CONVOLUTIONS) * channels)
-    result = {"max_pool_3x3": pick(source["bn_pool"], 0), "avg_pool_3x3": pick(source["bn_pool"], 1)}
+    result = {
+        "max_pool_3x3": pick(source["bn_pool"], 0),
+        "avg_pool_3x3": pick(source["bn_pool"], 1),
+    }
     if "bn_skip" in source:
         result["skip_connect"] = pick(source["bn_skip"], position)
     for row, name in enumerate(_CONVOLUTIONS):

@@ -4,8 +4,8 @@ A user needs nothing of this package to read one:
 
     import orbax.checkpoint as ocp
     manager = ocp.CheckpointManager("WORKDIR/checkpoints")  # An absolute path.
-    state = manager.restore(manager.latest_step(), ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
-    state["alphas"]["normal"], state["params"]  # NumPy or jax arrays.
+    state = manager.restore(manager.latest_step()).state
+    state["alphas"]["normal"], state["params"]  # Arrays.
 
 Each checkpoint has two items: `state`, the arrays, and `progress`, JSON with the step and the
 position of the data, which the step determines.
@@ -25,11 +25,11 @@ from unnas_jax.errors import UserError
 
 State = TypeVar("State")
 
-METRIC = "validation_accuracy"
+METRIC = "validation"
 
 
 class Checkpoints:
-    """The checkpoints of a workdir: the last two and the one with the best validation accuracy."""
+    """The checkpoints of a workdir: the last two and the one with the best validation metric."""
 
     def __init__(self, workdir: str) -> None:
         self.directory = os.path.join(os.path.abspath(workdir), "checkpoints")
@@ -60,21 +60,27 @@ class Checkpoints:
         step: int,
         state: Any,
         progress: Mapping[str, Any],
-        accuracy: float | None = None,
+        ranking: float | None = None,
     ) -> None:
-        """Starts saving; `accuracy` ranks the checkpoint, those without it are only ever last."""
+        """Starts saving; `ranking` (more is better) can make it the best checkpoint."""
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(dict(progress))
             ),
-            metrics=None if accuracy is None else {METRIC: accuracy},
+            metrics=None if ranking is None else {METRIC: ranking},
             force=True,
         )
 
     def steps(self) -> list[int]:
         """The steps with a complete checkpoint, in order."""
-        return sorted(self._manager.all_steps(read=True))
+        self._manager.reload()
+        return sorted(self._manager.all_steps())
+
+    def latest(self) -> int | None:
+        """The step of the newest complete checkpoint."""
+        steps = self.steps()
+        return steps[-1] if steps else None
 
     def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
         """The newest readable state and its progress, or None if there is no checkpoint.

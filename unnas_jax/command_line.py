@@ -1,13 +1,26 @@
 """What all command-line programs share: mistakes of the user end in one line, not a traceback."""
 
 import contextlib
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 
 from absl import flags
+from absl import logging as absl_logging
 
 from unnas_jax import workdir
 from unnas_jax.errors import UserError
+
+
+def start_logging() -> None:
+    """Shows this package's progress; of the libraries only warnings."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("unnas_jax")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    absl_logging.set_verbosity(absl_logging.WARNING)
 
 
 class Outcome:
@@ -40,8 +53,16 @@ def user_errors() -> Iterator[Outcome]:
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """absl's parsing, with one line for an unknown key, a bad value or a bad config file."""
+    """Parses flags as absl does, with one line for an unknown key, a bad value or a bad config file."""
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, UserError) as error:
+    except (
+        flags.Error,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OSError,
+        UserError,
+    ) as error:
         raise SystemExit(fail(" ".join(str(error).split()))) from None

@@ -1,17 +1,90 @@
-"""Parameters and multiply-adds of networks, counted from shapes without running anything."""
+"""Parameters and multiply-adds of networks: `python -m unnas_jax.complexity --config=... [--json]`.
 
-from collections.abc import Iterator
+Nothing is traced or run. Each kind of module has one function here that says what it holds and
+computes for an input of some size, from the module's own attributes; a network is the sum over its
+cells. It takes milliseconds, where tracing the modules takes seconds. The tests compare every
+module with the parameters and the program that it really has.
+
+A multiply-add is one product of a convolution or a linear layer, at true output sizes (dilation
+included). Batch norm, pooling and activations count none.
+"""
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.extend import core as jax_core
+from absl import app, flags
+from ml_collections import config_flags
 
+from unnas_jax import command_line
+from unnas_jax import config as config_lib
+from unnas_jax.errors import UserError
+from unnas_jax.spaces.darts import network as network_lib
+from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.spaces.darts.genotype import Genotype
-from unnas_jax.spaces.darts.network import Network
-from unnas_jax.tasks.heads import ImageHead
+from unnas_jax.spaces.darts.network import AuxiliaryHead, Cell, Network
+from unnas_jax.spaces.darts.operations import BUILDERS, Identity, Pool, Separable, Spatial, Zero
+from unnas_jax.spaces.darts.supernet import MixedCell, SourceEdges, Supernet
+from unnas_jax.spaces.layers import FactorizedReduction, ReluConvBN
+from unnas_jax.tasks import registry
+from unnas_jax.tasks.heads import AsppHead, ImageHead, PixelHead
+
+Size = tuple[int, int, int]
+"""Height, width and channels."""
+
+AUXILIARY = "auxiliary"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """What one layer holds and computes for one answer of the network.
+
+    Attributes:
+      name: its path, as flax names it.
+      parameters: trainable values.
+      multiply_adds: products of a forward pass.
+    """
+
+    name: str
+    parameters: int
+    multiply_adds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """The layers of a network in order of execution, and their sums."""
+
+    layers: tuple[Layer, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Without the auxiliary head, which evaluation does not run."""
+        return sum(layer.parameters for layer in self.layers if not _is_auxiliary(layer))
+
+    @property
+    def parameters_with_auxiliary(self) -> int:
+        """With the auxiliary head."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of evaluation: without the auxiliary head."""
+        return sum(layer.multiply_adds for layer in self.layers if not _is_auxiliary(layer))
+
+    def totals(self) -> dict[str, int]:
+        """The three sums by name."""
+        names = ("parameters", "parameters_with_auxiliary", "multiply_adds")
+        return {name: getattr(self, name) for name in names}
+
+
+def _is_auxiliary(layer: Layer) -> bool:
+    return layer.name.split("/")[0] == AUXILIARY
 
 
 def parameters(params: Any) -> int:
@@ -19,113 +92,475 @@ def parameters(params: Any) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
 
 
-def _equations(jaxpr: jax_core.Jaxpr) -> Iterator[Any]:
-    """All equations of a program, those of the programs it calls included."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in equation.params.values():
-            for inner in value if isinstance(value, (tuple, list)) else (value,):
-                if isinstance(inner, jax_core.ClosedJaxpr):
-                    yield from _equations(inner.jaxpr)
-                elif isinstance(inner, jax_core.Jaxpr):
-                    yield from _equations(inner)
+@dataclasses.dataclass(frozen=True)
+class _Scope:
+    """Where in the network the count is, and the layers found so far.
 
-
-def _multiply_adds(equation: Any) -> int:
-    """Of one convolution or matrix product; everything else counts nothing."""
-    out = int(np.prod(equation.outvars[0].aval.shape))
-    if equation.primitive.name == "conv_general_dilated":
-        kernel = equation.invars[1].aval.shape
-        features = equation.params["dimension_numbers"].rhs_spec[0]
-        return out * int(np.prod(kernel)) // kernel[features]
-    if equation.primitive.name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        left = equation.invars[0].aval.shape
-        return out * int(np.prod([left[axis] for axis in contracted]))
-    return 0
-
-
-def multiply_adds(function: Any, *arguments: Any) -> dict[str, int]:
-    """Multiply-adds of a function's convolutions and matrix products, by layer.
-
-    Args:
-      function: a traceable function, such as a network's forward pass.
-      *arguments: arrays or `jax.ShapeDtypeStruct`s.
-
-    Returns:
-      Multiply-adds by module path (as flax names it), in order of execution.
+    Attributes:
+      layers: shared by all scopes of a network.
+      prefix: of the layers' names.
+      images: how many images an answer takes through these layers.
     """
-    counts: dict[str, int] = {}
-    for equation in _equations(jax.make_jaxpr(function)(*arguments).jaxpr):
-        count = _multiply_adds(equation)
-        if count:
-            layer = str(equation.source_info.name_stack)
-            counts[layer] = counts.get(layer, 0) + count
-    return counts
+
+    layers: list[Layer]
+    prefix: str = ""
+    images: int = 1
+
+    def at(self, name: str) -> "_Scope":
+        return dataclasses.replace(self, prefix=f"{self.prefix}{name}/")
+
+    def add(self, name: str, values: int, products: int) -> None:
+        self.layers.append(Layer(self.prefix + name, values, self.images * products))
+
+    def kernel(
+        self,
+        name: str,
+        size: Size,
+        channels: int,
+        kernel: tuple[int, int] = (1, 1),
+        *,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> Size:
+        """A convolution from `size[2]` channels whose output has the sides of `size`."""
+        height, width, ins = size
+        values = kernel[0] * kernel[1] * ins // groups * channels
+        self.add(name, values + bias * channels, height * width * values)
+        return height, width, channels
+
+    def conv(
+        self,
+        name: str,
+        size: Size,
+        channels: int,
+        kernel: tuple[int, int] = (1, 1),
+        stride: tuple[int, int] = (1, 1),
+        groups: int = 1,
+    ) -> Size:
+        """A `layers.Conv`: the padding keeps the sides but for the stride."""
+        height, width = -(-size[0] // stride[0]), -(-size[1] // stride[1])
+        return self.kernel(
+            f"{name}/conv", (height, width, size[2]), channels, kernel, groups=groups
+        )
+
+    def norm(self, name: str, size: Size, affine: bool = True) -> Size:
+        """A batch norm."""
+        if affine:
+            self.add(name, 2 * size[2], 0)
+        return size
+
+    def linear(self, name: str, features: int, classes: int) -> None:
+        """A linear layer with bias."""
+        self.add(name, (features + 1) * classes, features * classes)
 
 
-def discrete(
-    genotype: Genotype,
-    *,
-    width: int,
-    cells: int,
-    stem: str,
-    head: nn.Module,
-    input_shape: tuple[int, int, int],
-    auxiliary_classes: int = 0,
-    dense_task: bool = False,
-) -> dict[str, int]:
-    """Counts of a discrete network on one image.
+@functools.singledispatch
+def _count(module: nn.Module, size: Size, scope: _Scope) -> Size:
+    """Adds a module's layers for an input of `size` to `scope` and returns its output's size.
 
-    Args:
-      genotype, width, cells, stem, head, auxiliary_classes, dense_task: as for `Network`.
-      input_shape: height, width and channels of an image.
-
-    Returns:
-      `parameters` and `multiply_adds` without the auxiliary head, which evaluation does not run,
-      and `parameters_with_auxiliary`.
+    A new kind of module needs a function of this name for its type.
     """
-    network = Network(
-        genotype=genotype,
-        width=width,
-        cells=cells,
-        stem=stem,
-        head=head,
-        auxiliary_classes=auxiliary_classes,
-        dense_task=dense_task,
+    raise TypeError(f"complexity: no count for modules of the type {type(module).__name__}")
+
+
+@_count.register
+def _(module: ReluConvBN, size: Size, scope: _Scope) -> Size:
+    strides = (module.stride, module.stride)
+    size = scope.conv("convolution", size, module.channels, module.kernel, strides)
+    return scope.norm("bn", size, module.affine)
+
+
+@_count.register
+def _(module: FactorizedReduction, size: Size, scope: _Scope) -> Size:
+    half = module.channels // 2
+    height, width, _ = scope.conv("conv_1", size, half, stride=(2, 2))
+    scope.conv("conv_2", size, module.channels - half, stride=(2, 2))
+    return scope.norm("bn", (height, width, module.channels), module.affine)
+
+
+@_count.register
+def _(module: Separable, size: Size, scope: _Scope) -> Size:
+    kernel = (module.kernel, module.kernel)
+    for half in range(module.repeats):
+        strides = (module.stride if half == 0 else 1,) * 2
+        channels = size[2]
+        size = scope.conv(f"depthwise_{half}", size, channels, kernel, strides, groups=channels)
+        size = scope.conv(f"pointwise_{half}", size, module.channels)
+        size = scope.norm(f"bn_{half}", size)
+    return size
+
+
+@_count.register
+def _(module: Spatial, size: Size, scope: _Scope) -> Size:
+    size = scope.conv("row", size, module.channels, (1, module.kernel), (1, module.stride))
+    size = scope.conv("column", size, module.channels, (module.kernel, 1), (module.stride, 1))
+    return scope.norm("bn", size)
+
+
+@_count.register
+def _(module: Pool, size: Size, scope: _Scope) -> Size:
+    pad = module.kernel // 2 if module.kernel % 2 else 0
+    height, width = ((side + 2 * pad - module.kernel) // module.stride + 1 for side in size[:2])
+    return height, width, size[2]
+
+
+@_count.register
+def _(module: Identity, size: Size, scope: _Scope) -> Size:
+    return size
+
+
+@_count.register
+def _(module: Zero, size: Size, scope: _Scope) -> Size:
+    return -(-size[0] // module.stride), -(-size[1] // module.stride), size[2]
+
+
+@_count.register
+def _(module: ImageHead, size: Size, scope: _Scope) -> Size:
+    scope.linear("linear", module.group * size[2], module.classes)
+    return 1, 1, module.classes
+
+
+@_count.register
+def _(module: PixelHead, size: Size, scope: _Scope) -> Size:
+    return scope.kernel("conv", size, module.classes, bias=True)
+
+
+@_count.register
+def _(module: AsppHead, size: Size, scope: _Scope) -> Size:
+    def layer(size: Size, name: str, side: int = 1) -> Size:
+        size = scope.conv(f"conv_{name}", size, module.channels, (side, side))
+        return scope.norm(f"bn_{name}", size)
+
+    layer(size, "pixel")
+    for rate in module.rates:
+        layer(size, f"rate_{rate}", 3)
+    layer((1, 1, size[2]), "image")
+    joined = layer((size[0], size[1], (2 + len(module.rates)) * module.channels), "join")
+    return _count(PixelHead(module.classes), joined, scope.at("classifier"))
+
+
+@_count.register
+def _(module: AuxiliaryHead, size: Size, scope: _Scope) -> Size:
+    stride = 2 if module.imagenet else 3
+    height, width = ((side - 5) // stride + 1 for side in size[:2])
+    size = scope.norm("bn_0", scope.conv("conv_0", (height, width, size[2]), 128))
+    size = scope.kernel("conv_1", (size[0] - 1, size[1] - 1, 128), 768, (2, 2))
+    if not module.imagenet:
+        scope.norm("bn_1", size)
+    scope.linear("linear", size[0] * size[1] * size[2], module.classes)
+    return 1, 1, module.classes
+
+
+@_count.register
+def _(module: SourceEdges, size: Size, scope: _Scope) -> Size:
+    """Every operation of every edge; its layers hold the kernels of all edges."""
+    edges, channels = module.targets, module.channels
+    height, width = -(-size[0] // module.stride), -(-size[1] // module.stride)
+
+    def add(name: str, values: int) -> None:
+        scope.add(name, edges * values, edges * values * height * width)
+
+    if module.stride > 1:
+        for half in (1, 2):
+            add(f"skip_connect_conv_{half}", channels * (channels // 2))
+    for operation, kernel, _ in supernet_lib.CONVOLUTIONS:
+        for part in ("first", "second") if operation.startswith("sep") else ("first",):
+            add(f"{operation}_{part}_depthwise", kernel * kernel * channels)
+            add(f"{operation}_{part}_pointwise", channels * channels)
+    return height, width, channels
+
+
+def _inputs(
+    module: Cell | MixedCell, sizes: tuple[Size, Size], scope: _Scope, affine: bool
+) -> list[Size]:
+    """The first two states of a cell: its inputs, brought to its channels and one size."""
+    before = FactorizedReduction if module.reduce_input0 else ReluConvBN
+    preprocess = (
+        before(module.channels, affine=affine, name="preprocess0"),
+        ReluConvBN(module.channels, affine=affine, name="preprocess1"),
     )
-    image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    variables = jax.eval_shape(lambda k, x: network.init(k, x, train=False), key, image)
-    layers = multiply_adds(lambda v, x: network.apply(v, x, train=False)[0], variables, image)
-    main = {name: value for name, value in variables["params"].items() if name != "auxiliary"}
-    return {
-        "parameters": parameters(main),
-        "parameters_with_auxiliary": parameters(variables["params"]),
-        "multiply_adds": sum(layers.values()),
-    }
+    return [
+        _count(layer, size, scope.at(str(layer.name)))
+        for layer, size in zip(preprocess, sizes, strict=True)
+    ]
+
+
+def _cell(module: Cell | MixedCell, sizes: tuple[Size, Size], scope: _Scope) -> Size:
+    """The size of a cell's output; like `_count`, but a cell has two inputs."""
+    states = _inputs(module, sizes, scope, affine=isinstance(module, Cell))
+    if isinstance(module, MixedCell):
+        for edges in supernet_lib.sources_of(module):
+            source = int(str(edges.name).rpartition("_")[2])
+            states.append(_count(edges, states[source], scope.at(str(edges.name))))
+        height, width, channels = states[-1]
+        return height, width, module.nodes * channels
+    for k, (operation, source) in enumerate(module.pairs):
+        stride = 2 if module.reduction and source < 2 else 1
+        layer = BUILDERS[operation](module.channels, stride, module.dtype, f"op_{k}")
+        output = _count(layer, states[source], scope.at(f"op_{k}"))
+        if k % 2:
+            states.append(output)
+    chosen = [states[state] for state in module.concat]
+    return chosen[0][0], chosen[0][1], sum(state[2] for state in chosen)
+
+
+def _stem(network: Network | Supernet, size: Size, scope: _Scope) -> tuple[Size, Size]:
+    def conv_bn(size: Size, channels: int, stride: int, k: int) -> Size:
+        size = scope.conv(f"conv_{k}", size, channels, (3, 3), (stride, stride))
+        return scope.norm(f"bn_{k}", size)
+
+    if network.stem == "cifar":
+        size = conv_bn(size, 3 * network.width, 1, 0)
+        return size, size
+    first = conv_bn(conv_bn(size, network.width // 2, 2, 0), network.width, 2, 1)
+    return first, conv_bn(first, network.width, 2, 2)
+
+
+def count(network: Network | Supernet, size: Size) -> Counts:
+    """Counts the layers of a network for one answer.
+
+    An answer is what the head gives one of: it takes one image, or all the tiles of a puzzle. The
+    auxiliary head's layers are in the list under `auxiliary/`, and left out of the sums that do
+    not name it.
+
+    Args:
+      network: a discrete network; or a supernet, which is counted by its definition: every
+        operation on every edge, in the depthwise form.
+      size: height, width and channels of what the network is fed.
+    """
+    layers: list[Layer] = []
+    whole = _Scope(layers)
+    body = dataclasses.replace(whole, images=getattr(network.head, "group", 1))
+    states = _stem(network, size, body.at("stem"))
+    discrete = isinstance(network, Network)
+    for index, cell in enumerate((network_lib if discrete else supernet_lib).cells_of(network)):
+        output = _cell(cell, states, body.at(str(cell.name)))
+        states = (states[1], output)
+        if discrete and network.auxiliary_classes and index == 2 * network.cells // 3:
+            auxiliary = AuxiliaryHead(network.auxiliary_classes, network.stem == "imagenet")
+            _count(auxiliary, output, whole.at(AUXILIARY))
+    _count(network.head, states[1], whole.at("head"))
+    return Counts(tuple(layers))
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A discrete network at which genotypes are compared.
+
+    Attributes:
+      title: in words.
+      cells, stem, head, auxiliary_classes, single_reduction: of the `Network`.
+      size: height, width and channels of what it is evaluated on.
+      fitted: the sum that a fitted width keeps in `limits`, a name of `Counts.totals`.
+      limits: the smallest and the largest value allowed.
+    """
+
+    title: str
+    cells: int
+    stem: str
+    head: nn.Module
+    size: Size
+    auxiliary_classes: int = 0
+    single_reduction: bool = False
+    fitted: str = "multiply_adds"
+    limits: tuple[int, int] = (0, sys.maxsize)
+
+    def count(self, genotype: Genotype, width: int) -> Counts:
+        """The counts of a genotype's network of this kind."""
+        network = Network(
+            genotype=genotype,
+            width=width,
+            cells=self.cells,
+            stem=self.stem,
+            head=self.head,
+            auxiliary_classes=self.auxiliary_classes,
+            single_reduction=self.single_reduction,
+        )
+        return count(network, self.size)
+
+
+IMAGENET = Evaluation(
+    "ImageNet-1K classification",
+    cells=14,
+    stem="imagenet",
+    head=ImageHead(1000),
+    size=(224, 224, 3),
+    auxiliary_classes=1000,
+    limits=(500_000_000, 600_000_000),
+)
+CITYSCAPES = Evaluation(
+    "Cityscapes segmentation",
+    cells=12,
+    stem="imagenet",
+    head=AsppHead(19, 256, (6, 12, 18)),
+    size=(1025, 2049, 3),
+    single_reduction=True,
+    fitted="parameters",
+    limits=(9_500_000, 10_500_000),
+)
+CIFAR10 = Evaluation(
+    "CIFAR-10 classification",
+    cells=20,
+    stem="cifar",
+    head=ImageHead(10),
+    size=(32, 32, 3),
+    auxiliary_classes=10,
+)
+
+
+def fit_width(genotype: Genotype, evaluation: Evaluation = IMAGENET) -> int:
+    """The largest even width at which a genotype's network keeps the evaluation's limits.
+
+    The paper's own widths keep them too, but are not always the largest (and its count of
+    multiply-adds is 1 to 3% above the true one).
+
+    Raises:
+      UserError: no even width does.
+    """
+    low, high = evaluation.limits
+
+    def value(width: int) -> int:
+        return int(getattr(evaluation.count(genotype, width), evaluation.fitted))
+
+    # The counts grow with the width: double it until one is too large, then halve the interval.
+    above = 2
+    while value(above) <= high:
+        above *= 2
+    below = above // 2
+    while above - below > 2:
+        middle = (below + above) // 4 * 2
+        below, above = (middle, above) if value(middle) <= high else (below, middle)
+    if below < 2 or value(below) < low:
+        name = evaluation.fitted.replace("_", "-")
+        found = [f"{value(width) / 1e6:.4g} at {width}" for width in (below, above) if width > 1]
+        raise UserError(
+            f"genotype: no even width has {low / 1e6:g} to {high / 1e6:g} million {name} "
+            f"({evaluation.title}): {', '.join(found)}; give a width"
+        )
+    return below
 
 
 def evaluation_sizes(genotype: Genotype) -> list[dict[str, Any]]:
-    """The counts of a genotype's network at the sizes of the ImageNet and CIFAR-10 evaluations.
+    """The counts of a genotype's networks for the ImageNet and CIFAR-10 evaluations.
 
-    Widths are the paper's for the ImageNet network (48 is where published cells stand) and DARTS'
-    own for CIFAR-10.
+    The width is the fitted one for ImageNet (48, that of most published cells, if none fits) and
+    DARTS' own for CIFAR-10.
     """
-    sizes = (
-        ("ImageNet-1K classification", "imagenet", 14, 48, 224, 1000),
-        ("CIFAR-10 classification", "cifar", 20, 36, 32, 10),
-    )
-    rows = []
-    for name, stem, cells, width, size, classes in sizes:
-        counts = discrete(
-            genotype,
-            width=width,
-            cells=cells,
-            stem=stem,
-            head=ImageHead(classes),
-            input_shape=(size, size, 3),
-            auxiliary_classes=classes,
-        )
-        rows.append({"name": name, "cells": cells, "width": width, "input_size": size, **counts})
-    return rows
+    try:
+        imagenet = fit_width(genotype, IMAGENET)
+    except UserError:
+        imagenet = 48
+    return [
+        {
+            "name": evaluation.title,
+            "cells": evaluation.cells,
+            "width": width,
+            "input_size": evaluation.size[0],
+            **evaluation.count(genotype, width).totals(),
+        }
+        for evaluation, width in ((IMAGENET, imagenet), (CIFAR10, 36))
+    ]
+
+
+# The classes of a dataset are known before it is prepared.
+_CLASSES = {
+    "imagenet2012": 1000,
+    "imagenet22k": 21841,
+    "cityscapes": 19,
+    "cifar10": 10,
+    "photos": 11,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+    """What tasks ask of a dataset, without the dataset."""
+
+    name: str
+    num_classes: int
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+def _facts(config: Mapping[str, Any], classes: int | None) -> _Facts:
+    name = config["dataset"]["name"]
+    known = _CLASSES.get(name.removeprefix("tfds:").split(":")[0].split("/")[0], 0)
+    return _Facts(name, known if classes is None else classes)
+
+
+def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str, Any]:
+    """The counts of the network that a config (a valid one, as a dict) trains.
+
+    Args:
+      config: of a search.
+      classes: of the dataset; None: as known by its name.
+
+    Returns:
+      The sums of `Counts.totals`, `width`, `input_size` (the side of what the network sees, in
+      pixels), `inputs` (how many of those an answer takes) and `layers`, the single `Layer`s as
+      dicts.
+    """
+    facts = _facts(config, classes)
+    try:
+        task = registry.create(config, facts)
+    except UserError as error:
+        if facts.num_classes:
+            raise
+        raise UserError(
+            f"config.dataset.name={facts.name!r}: its number of classes is not known here; "
+            "give it with --classes"
+        ) from error
+    # Neither changes a count; `auto` would start the backend to see what it is.
+    plain = {"precision": "float32", "search": {**config["search"], "formulation": "depthwise"}}
+    network = supernet_lib.build_supernet({**config, **plain}, task)
+    side = task.input_side(config["input"]["crop"])
+    counts = count(network, (side, side, task.input_channels))
+    return {
+        **counts.totals(),
+        "width": network.width,
+        "input_size": side,
+        "inputs": getattr(network.head, "group", 1),
+        "layers": [dataclasses.asdict(layer) for layer in counts.layers],
+    }
+
+
+def _table(counts: Mapping[str, Any], every_layer: bool) -> str:
+    """The layers, or their sums by stem, cell and head, and the totals, as text."""
+    rows: dict[str, list[int]] = {}
+    for layer in counts["layers"]:
+        name = layer["name"] if every_layer else layer["name"].split("/")[0]
+        row = rows.setdefault(name, [0, 0])
+        row[0] += layer["parameters"]
+        row[1] += layer["multiply_adds"]
+    rows["total"] = [counts["parameters"], counts["multiply_adds"]]
+    if AUXILIARY in {layer["name"].split("/")[0] for layer in counts["layers"]}:
+        rows["total with auxiliary head"] = [counts["parameters_with_auxiliary"], 0]
+    column = max(map(len, rows)) + 2
+    side, inputs = counts["input_size"], counts["inputs"]
+    lines = [
+        f"width {counts['width']}, {inputs} input{'s' if inputs > 1 else ''} of "
+        f"{side}x{side} pixels an answer",
+        f"{'':{column}}{'parameters':>14}{'multiply-adds':>18}",
+    ]
+    lines += [f"{name:{column}}{a:>14,}{b:>18,}" for name, (a, b) in rows.items()]
+    return "\n".join(lines)
+
+
+def _main(argv: list[str]) -> int:
+    if len(argv) > 1:
+        return command_line.fail(f"unexpected argument {argv[1]!r}; write --flag=value")
+    if flags.FLAGS.config is None:
+        return command_line.fail("--config is missing; name a file of configs/")
+    with command_line.user_errors() as outcome:
+        config_lib.validate(flags.FLAGS.config)
+        counts = of_config(flags.FLAGS.config.to_dict(), flags.FLAGS.classes)
+        print(json.dumps(counts) if flags.FLAGS.json else _table(counts, flags.FLAGS.layers))
+    return outcome.status
+
+
+if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
+    flags.DEFINE_boolean("json", False, "Print one JSON object.")
+    flags.DEFINE_boolean("layers", False, "Print every layer, not only stem, cells and head.")
+    flags.DEFINE_integer("classes", None, "The dataset's classes, where its name does not tell.")
+    app.run(_main, flags_parser=command_line.parse_flags)

@@ -24,6 +24,7 @@ def search() -> ml_collections.ConfigDict:
                 "name": "imagenet2012",  # A name of unnas_jax.data, or tfds:NAME[/CONFIG][:VERSION].
                 "path": "",  # The folder of images, for the dataset `folder`.
                 "data_dir": "",  # Where TFDS keeps datasets; empty: $TFDS_DATA_DIR or its default.
+                "subset": "",  # A list of files, as `unnas_jax.data.prepare` writes; empty: all.
             },
             "input": {
                 "crop": 224,
@@ -37,6 +38,8 @@ def search() -> ml_collections.ConfigDict:
                 "name": "rotation",
                 "grid": 3,  # Jigsaw: patches a side.
                 "permutations": 1000,  # Jigsaw: classes.
+                "aspp_channels": 64,  # Segmentation: of each branch of the head.
+                "aspp_rates": (6,),  # Segmentation: the dilations of its 3x3 convolutions.
             },
             "network": {"width": 16, "cells": 8, "nodes": 4, "stem": "imagenet"},
             "search": {
@@ -80,6 +83,11 @@ def as_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return dict(config.to_dict())
 
 
+def _as_json(value: Any) -> Any:
+    """Tuples come back from JSON as lists."""
+    return list(value) if isinstance(value, tuple) else value
+
+
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Lines `key: old -> new` for every field in which two configs differ."""
     lines = []
@@ -87,7 +95,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
         a, b = old.get(key, "(absent)"), new.get(key, "(absent)")
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             lines += difference(a, b, f"{prefix}{key}.")
-        elif a != b:
+        elif _as_json(a) != _as_json(b):
             lines.append(f"{prefix}{key}: {a} -> {b}")
     return lines
 
@@ -193,7 +201,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if name == "folder":
         _check(bool(path), "dataset.path", path, "give the folder of images")
     else:
-        _check(not path, "dataset.path", path, f"only the dataset 'folder' has a path, not {name!r}")
+        _check(
+            not path, "dataset.path", path, f"only the dataset 'folder' has a path, not {name!r}"
+        )
 
 
 def workdir(config_path: str) -> str:

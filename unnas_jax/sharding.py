@@ -29,9 +29,9 @@ def split(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_batch_size(key: str, batch_size: int) -> None:
+def check_batch_size(key: str, batch_size: int, mesh: Mesh) -> None:
     """Raises `UserError` if a global batch cannot be split evenly over the devices."""
-    devices = jax.device_count()
+    devices = mesh.size
     if batch_size % devices:
         raise UserError(
             f"config.{key}={batch_size}: not divisible by the {devices} devices; use a multiple"

@@ -18,6 +18,11 @@ def image():
     return np.asarray(Image.open(path).convert("RGB"))[40:160, 300:460]
 
 
+def train_crop(name, image, size, resize, rng):
+    height, width = image.shape[:2]
+    return crops.cut(image, crops.TRAIN_CROPS[name](height, width, size, resize, rng), size)
+
+
 def encode(image, form, **options):
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
@@ -119,24 +124,23 @@ def test_every_image_gives_a_crop_of_the_size(name, shape):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
     for _ in range(20):
-        crop = crops.TRAIN_CROPS[name](image, 32, 40, rng)
+        crop = train_crop(name, image, 32, 40, rng)
         assert crop.shape == (32, 32, 3) and crop.dtype == np.uint8
         assert crop.flags.c_contiguous
 
 
 @pytest.mark.parametrize("name", crops.TRAIN_CROPS)
 def test_crops_depend_on_nothing_but_the_generator(image, name):
-    crop = crops.TRAIN_CROPS[name]
-    a, b = (crop(image, 48, 60, np.random.default_rng(3)) for _ in range(2))
+    a, b = (train_crop(name, image, 48, 60, np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(a, b)
-    others = [crop(image, 48, 60, np.random.default_rng(seed)) for seed in range(4, 8)]
+    others = [train_crop(name, image, 48, 60, np.random.default_rng(seed)) for seed in range(4, 8)]
     moves = any((other != a).any() for other in others)
-    assert moves == (name in ("random_resized", "resize_random"))
+    assert moves == (name not in ("centre", "none"))
 
 
 def test_none_leaves_an_image_of_the_size(image):
     whole = image[:96, :96]
-    crop = crops.TRAIN_CROPS["none"](whole, 96, 200, np.random.default_rng(0))
+    crop = train_crop("none", whole, 96, 200, np.random.default_rng(0))
     np.testing.assert_array_equal(crop, whole)
 
 
@@ -145,7 +149,7 @@ def test_resize_random_reaches_every_place():
     image = np.stack([rows, columns, 0 * rows], axis=-1).astype(np.uint8)
     rng = np.random.default_rng(0)
     corners = {
-        tuple(crops.TRAIN_CROPS["resize_random"](image, 30, 40, rng)[0, 0, :2].tolist())
+        tuple(train_crop("resize_random", image, 30, 40, rng)[0, 0, :2].tolist())
         for _ in range(4000)
     }
     assert corners == {(top, left) for top in range(11) for left in range(31)}
@@ -179,3 +183,112 @@ def test_shrinking_does_not_alias():
     stripes = np.zeros((450, 450, 3), np.uint8)
     stripes[:, ::2] = 255
     assert crops.centre_crop(stripes, 64, 64).astype(float).std() < 12  # Bilinear: above 100.
+
+
+def test_shrinking_to_more_than_half_passes_over_no_pixel():
+    side, size = 59, 30
+    for row in range(side):
+        image = np.zeros((side, side, 3), np.uint8)
+        image[row] = image[:, row] = 255
+        crop = crops.cut(image, (0, 0, side, side), size)
+        assert crop[:, size // 4].max() > 0 and crop[size // 4].max() > 0
+
+
+@pytest.mark.parametrize("size, resize", [(40, 60), (40, 120), (80, 60), (96, 200)])
+def test_scale_random_is_resize_then_crop(image, size, resize):
+    """Against the whole image, resized by Pillow, in which the crop is looked up where it fits."""
+    rng = np.random.default_rng(1)
+    scales = []
+    for _ in range(8):
+        state = rng.bit_generator.state
+        top, left, height, width = crops.TRAIN_CROPS["scale_random"](120, 160, size, resize, rng)
+        # The definition: the first draw is u.
+        again = np.random.default_rng()
+        again.bit_generator.state = state
+        scale = max(size, resize * 2 ** again.uniform(-1, 1)) / 120
+        assert height == width and abs(height - size / scale) <= 0.5
+        scales.append(scale)
+        whole = Image.fromarray(image).resize(
+            (round(160 * scale), round(120 * scale)),
+            Image.Resampling.BILINEAR if scale > 0.5 else Image.Resampling.BOX,
+        )
+        y, x = (
+            min(round(corner * scale), side - size)
+            for corner, side in ((top, whole.height), (left, whole.width))
+        )
+        expected = np.asarray(whole)[y : y + size, x : x + size].astype(float)
+        crop = crops.cut(image, (top, left, height, width), size)
+        error = np.abs(crop - expected).mean()
+        assert error < 12 and error < np.abs(crop[::-1] - expected).mean() / 2
+    assert max(scales) > 1.2 * min(scales)
+
+
+def test_scale_random_has_the_published_distribution():
+    rng = np.random.default_rng(0)
+    boxes = np.array(
+        [crops.TRAIN_CROPS["scale_random"](1024, 2048, 321, 512, rng) for _ in range(4000)]
+    )
+    top, left, side = boxes[:, 0], boxes[:, 1], boxes[:, 2]
+    # u below log2(321 / 512) shows the whole height.
+    assert abs((side == 1024).mean() - (1 + math.log2(321 / 512)) / 2) < 0.03
+    u = np.log2(1024 * 321 / side[side < 1024] / 512)
+    quarters = np.histogram(u, bins=4, range=(math.log2(321 / 512), 1))[0] / len(u)
+    assert np.abs(quarters - 0.25).max() < 0.03
+    assert (top + side <= 1024).all() and (left + side <= 2048).all() and (left >= 0).all()
+    share = left / (2048 - side)
+    assert share.min() < 0.01 and share.max() > 0.99 and abs(share.mean() - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("size", [20, 45, 90, 133])
+def test_a_label_map_is_cut_as_its_image(size):
+    """An image whose colour is its class, in flat blocks."""
+    rng = np.random.default_rng(size)
+    classes = np.kron(rng.integers(0, 19, (6, 8)), np.ones((15, 15))).astype(np.uint8)
+    image = np.stack([classes * 10] * 3, axis=-1)
+    for name in ("scale_random", "random_resized", "centre"):
+        for _ in range(5):
+            box = crops.TRAIN_CROPS[name](90, 120, size, 60, rng)
+            labels = crops.cut_map(classes, box, size)
+            assert labels.shape == (size, size) and labels.dtype == np.uint8
+            # The nearest pixel by centres, computed apart; half-way, either will do.
+            rows = box[0] + (np.arange(size) + 0.5) * box[2] / size
+            columns = box[1] + (np.arange(size) + 0.5) * box[3] / size
+            clear = np.ix_(rows % 1 != 0, columns % 1 != 0)
+            expected = classes[np.ix_(np.floor(rows).astype(int), np.floor(columns).astype(int))]
+            np.testing.assert_array_equal(labels[clear], expected[clear])
+            # And no shift of a pixel would fit the image better.
+            cut = crops.cut(image, box, size)[..., 0].astype(int)
+            inner = np.s_[1:-1, 1:-1]
+            errors = {
+                shift: np.abs(cut - 10 * np.roll(labels, shift, (0, 1)).astype(int))[inner].mean()
+                for shift in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
+            }
+            if box[2] < 60 or size != 45:  # Of exact halves there are two nearest.
+                assert errors[0, 0] == min(errors.values())
+
+
+def test_label_maps_decode_and_translate():
+    ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for form in (".png", ".pgm", ".tiff"):
+        data = cv2.imencode(form, ids)[1].tobytes()
+        np.testing.assert_array_equal(crops.LabelMap(data).decode(), ids)
+        table = bytes(255 - k for k in range(256))
+        np.testing.assert_array_equal(crops.LabelMap(data, table).decode(), 255 - ids)
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint16)], ids=["RGB", "16 bits"]
+)
+def test_label_maps_are_gray_of_8_bits(pixels):
+    data = cv2.imencode(".png", pixels)[1].tobytes()
+    with pytest.raises(ValueError, match="is not a gray image of 8 bits"):
+        crops.decode_gray(data)
+
+
+def test_padding():
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    padded = crops.pad(image, 3, 5, (7, 8, 9))
+    np.testing.assert_array_equal(padded[:2, :4], image)
+    assert (padded[2] == (7, 8, 9)).all() and (padded[:, 4] == (7, 8, 9)).all()
+    with pytest.raises(ValueError, match="is 2 x 4, larger than 2 x 3"):
+        crops.pad(image, 2, 3, 0)

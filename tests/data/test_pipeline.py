@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from unnas_jax.data import pipeline
+from unnas_jax.data import crops, pipeline
 from unnas_jax.errors import UserError
 
 COUNT, BATCH = 50, 8
@@ -54,9 +54,13 @@ def train(indices, steps, records=None, **changes):
         batches.close()
 
 
-def evaluate(indices, **changes):
+def evaluate(indices, records=None, **changes):
     arguments = {"batch_size": BATCH, "crop": 8, "resize": 12, "apply_exif": False, "workers": 0}
-    return list(pipeline.eval_batches(Numbers(), indices, **(arguments | changes)))
+    return list(pipeline.eval_batches(records or Numbers(), indices, **(arguments | changes)))
+
+
+def decoded(i):
+    return crops.decode(Numbers()[i]["image"], apply_exif=False)
 
 
 def assert_same(a, b):
@@ -101,6 +105,74 @@ def test_crops_are_new_in_every_epoch():
     batches = train(np.array([3]), 150, batch_size=1)  # An epoch is one step.
     corners = {tuple(batch["image"][0, 0, 0].tolist()) for batch in batches}
     assert corners == {(3, top, left) for top in range(5) for left in range(5)}
+
+
+class Maps(Numbers):
+    """Images of `Numbers` with label maps of 12 x (12 + extra): 20 i + row, and 255 in column 0."""
+
+    def __init__(self, extra=0):
+        super().__init__()
+        self.extra = extra
+
+    def __getitem__(self, i):
+        ids = np.tile(np.arange(12, dtype=np.uint8)[:, None], (1, 12 + self.extra)) + 20 * (i % 5)
+        ids[:, 0] = 255
+        data = cv2.imencode(".png", ids)[1].tobytes()
+        return {**super().__getitem__(i), "label": crops.LabelMap(data)}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_label_maps_are_cropped_along(workers):
+    for batch in train(np.arange(COUNT), 2, Maps(), label_maps=True, workers=workers):
+        assert batch["label"].shape == (BATCH, 8, 8) and batch["label"].dtype == np.uint8
+        number, row, column = np.moveaxis(batch["image"].astype(int), -1, 0)
+        np.testing.assert_array_equal(
+            batch["label"], np.where(column == 0, 255, 20 * (number % 5) + row)
+        )
+
+
+def test_label_maps_that_nobody_asks_for_stay_encoded():
+    class Undecodable(Maps):
+        def __getitem__(self, i):
+            return {**super().__getitem__(i), "label": crops.LabelMap(b"nothing")}
+
+    (batch,) = train(np.arange(COUNT), 1, Undecodable())
+    assert batch["label"].dtype == np.int32 and (batch["label"] == 0).all()
+    with pytest.raises(UserError, match="the label map of record .* cannot be decoded"):
+        train(np.arange(COUNT), 1, Undecodable(), label_maps=True)
+
+
+def test_label_maps_of_another_size_are_refused():
+    with pytest.raises(UserError, match=r"label map of record .* differ in size \(13 x 12 and 12"):
+        train(np.arange(COUNT), 1, Maps(extra=1), label_maps=True)
+
+
+def test_datasets_without_label_maps_are_refused():
+    with pytest.raises(UserError, match="record .* has no label map; use a dataset for segment"):
+        train(np.arange(COUNT), 1, label_maps=True)
+
+
+def test_whole_images_are_padded_right_and_bottom():
+    indices = np.arange(11)
+    (first, second) = evaluate(indices, Maps(), crop=(13, 15), eval_crop="whole", label_maps=True)
+    assert first["image"].shape == (BATCH, 13, 15, 3) and first["label"].shape == (BATCH, 13, 15)
+    np.testing.assert_array_equal(first["image"][3, :12, :12], decoded(3))
+    normalised = first["image"][:, 12:] / 255 - np.array([0.485, 0.456, 0.406])
+    assert np.abs(normalised).max() < 0.5 / 255 + 1e-9
+    for batch in (first, second):
+        assert (batch["label"][:, 12:] == 255).all() and (batch["label"][:, :, 12:] == 255).all()
+    np.testing.assert_array_equal(
+        first["label"][3, :12, 1:12], 60 + np.arange(12)[:, None] + np.zeros((1, 11))
+    )
+    np.testing.assert_array_equal(second["mask"], [1, 1, 1, 0, 0, 0, 0, 0])
+    assert (second["label"][3:] == 255).all()
+    with pytest.raises(UserError, match="record 0 is 12 x 12, larger than 11 x 12"):
+        evaluate(indices, Maps(), crop=(11, 12), eval_crop="whole")
+
+
+def test_the_central_crop_of_label_maps():
+    batch, _ = evaluate(np.arange(11), Maps(), label_maps=True)
+    np.testing.assert_array_equal(batch["label"][1], np.tile(np.arange(22, 30)[:, None], (1, 8)))
 
 
 @pytest.mark.parametrize("start", [1, 4, 9])
@@ -208,7 +280,7 @@ def test_a_batch_that_cannot_be_shared():
 
 @pytest.mark.parametrize("cores, expected", [(1, 0), (2, 0), (4, 0), (6, 3), (16, 8), (96, 16)])
 def test_workers_by_cores(monkeypatch, cores, expected):
-    monkeypatch.setattr(pipeline, "_cores", lambda: cores)
+    monkeypatch.setattr(pipeline, "cores", lambda: cores)
     assert pipeline._num_workers(-1) == expected
     assert pipeline._num_workers(3) == 3
 
@@ -232,7 +304,7 @@ def test_workers_end_with_the_main_process(tmp_path, end):
         sys.path[:0] = [{str(here)!r}, {str(here.parents[1])!r}]
         import numpy as np
         from test_pipeline import Numbers
-        from unnas_jax.data import pipeline
+        from unnas_jax.data import crops, pipeline
         if __name__ == "__main__":
             batches = pipeline.train_batches(
                 Numbers(), np.arange(50), batch_size=8, crop=8, resize=12, train_crop="centre",

@@ -103,7 +103,7 @@ def test_dict_round_trips_through_json() -> None:
     ("change", "message"),
     [
         ({"normal": [["conv_9x9", 0], ["none", 1]]}, "the normal cell's pair 0 names .*'conv_9x9'"),
-        ({"reduce": [["none", 0], ["none", 2]]}, "the reduce cell's pair 1 takes state 2, but node 0"),
+        ({"reduce": [["none", 0], ["none", 2]]}, "the reduce cell's pair 1 takes state 2, but"),
         ({"normal": [["none", 0], ["none", -1]]}, "pair 1 takes state -1"),
         ({"normal": [["none", 0]]}, r"the normal cell has 1 \(operation, input\) pairs"),
         ({"reduce": []}, r"the reduce cell has 0 \(operation, input\) pairs"),

@@ -3,7 +3,6 @@
 import concurrent.futures
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import tempfile
@@ -13,12 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
-import numpy as np
 import PIL
 from absl import logging
-from PIL import Image
 
-from unnas_jax.data import crops, registry
+from unnas_jax.data import registry, verify
 from unnas_jax.errors import UserError
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
@@ -56,6 +53,10 @@ class FolderRecords:
                 f"dataset: cannot read {self.describe(i)} ({error.strerror}); it was there when "
                 "the run began"
             ) from error
+
+    def names(self) -> Sequence[str]:
+        """The paths, by which subset lists name examples."""
+        return self.paths
 
     def describe(self, i: int) -> str:
         """The path of record `i`."""
@@ -100,36 +101,12 @@ def find_images(root: str) -> list[str]:
 
 
 def why_unreadable(path: str) -> str:
-    """Why a file is no whole image that training can decode; '' if it is one.
-
-    Pillow tells a truncated file from a whole one (OpenCV 4 fills the rest with gray), OpenCV is
-    what decodes in training. Of a JPEG both decode an eighth of the resolution, which reads all of
-    the file in a third of the time.
-    """
+    """Why a file is no whole image that training can decode; '' if it is one."""
     try:
         with open(path, "rb") as file:
-            data = file.read()
-        if not data:
-            return "is empty"
-        with Image.open(io.BytesIO(data)) as image:
-            jpeg = image.format == "JPEG"
-            if jpeg:
-                image.draft("RGB", (1, 1))
-            image.load()
-    except Image.UnidentifiedImageError:
-        return "is not an image"
+            return verify.why_damaged(file.read())
     except OSError as error:
         return error.strerror or str(error)
-    except (ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        return str(error) or type(error).__name__
-    try:
-        if not jpeg:
-            crops.decode(data, apply_exif=True)
-        elif cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) is None:
-            return "cannot be decoded"
-    except (ValueError, cv2.error) as error:
-        return str(error)
-    return ""
 
 
 def _cache_path(root: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from unnas_jax.data import crops
-from unnas_jax.data.registry import Records, describe
+from unnas_jax.data.registry import IMAGENET_MEAN, Records, describe
 from unnas_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -85,15 +85,38 @@ class _Order:
         return int(self._indices[order[offset]])
 
 
-def _read(records: Records, i: int, apply_exif: bool) -> tuple[np.ndarray, int]:
-    """Record i's image and label; raises `UserError` naming it if it does not decode."""
+def _read(
+    records: Records, i: int, apply_exif: bool, label_maps: bool
+) -> tuple[np.ndarray, np.ndarray | int]:
+    """Record i's image and label or label map.
+
+    Raises:
+      UserError: naming the record, if it does not decode or its parts do not fit.
+    """
     record = records[i]
+    label = record["label"]
     try:
-        return crops.decode(record["image"], apply_exif=apply_exif), record["label"]
+        image = crops.decode(record["image"], apply_exif=apply_exif)
     except ValueError as error:
         raise UserError(
             f"dataset: the image of {describe(records, i)} {error}; repair or remove it"
         ) from error
+    if not label_maps:
+        return image, 0 if isinstance(label, crops.LabelMap) else label
+    if not isinstance(label, crops.LabelMap):
+        raise UserError(
+            f"dataset: {describe(records, i)} has no label map; use a dataset for segmentation"
+        )
+    try:
+        classes = label.decode()
+        if classes.shape != image.shape[:2]:
+            sizes = " and ".join(f"{a.shape[1]} x {a.shape[0]}" for a in (classes, image))
+            raise ValueError(f"and the image differ in size ({sizes})")
+    except ValueError as error:
+        raise UserError(
+            f"dataset: the label map of {describe(records, i)} {error}; prepare the dataset again"
+        ) from error
+    return image, classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +130,28 @@ class _TrainRow:
     train_crop: str
     apply_exif: bool
     seed: int
+    label_maps: bool
 
     def __call__(self, position: int) -> dict[str, Any]:
-        image, label = _read(self.records, self.order(position), self.apply_exif)
+        image, label = _read(self.records, self.order(position), self.apply_exif, self.label_maps)
         rng = np.random.default_rng((self.seed, position, _CROP))
-        crop = crops.TRAIN_CROPS[self.train_crop](image, self.size, self.resize, rng)
+        height, width = image.shape[:2]
+        box = crops.TRAIN_CROPS[self.train_crop](height, width, self.size, self.resize, rng)
         # 31 bits, so that the device may take the number as int32.
-        return {"image": crop, "label": np.int32(label), "index": np.int32(position % 2**31)}
+        return {
+            "image": crops.cut(image, box, self.size),
+            "label": _cut_label(label, box, self.size),
+            "index": np.int32(position % 2**31),
+        }
+
+
+def _cut_label(label: np.ndarray | int, box: crops.Box, size: int) -> np.ndarray | np.int32:
+    """The class, or the region of the label map."""
+    return crops.cut_map(label, box, size) if isinstance(label, np.ndarray) else np.int32(label)
+
+
+# Where an evaluation image is padded: zero once it is normalised, to half a gray level.
+_PADDING = tuple(round(255 * value) for value in IMAGENET_MEAN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,18 +160,37 @@ class _EvalRow:
 
     records: Records
     indices: np.ndarray
-    size: int
+    size: tuple[int, int]
     resize: int
     apply_exif: bool
+    label_maps: bool
+    eval_crop: str
 
     def __call__(self, position: int) -> dict[str, Any]:
         real = position < len(self.indices)
-        crop, label = np.zeros((self.size, self.size, 3), np.uint8), 0
         if real:
-            image, label = _read(self.records, int(self.indices[position]), self.apply_exif)
-            crop = crops.centre_crop(image, self.size, self.resize)
+            image, label = self._example(int(self.indices[position]))
+        else:
+            image = np.zeros((*self.size, 3), np.uint8)
+            label = np.full(self.size, crops.IGNORE, np.uint8) if self.label_maps else np.int32(0)
         index, mask = np.int32(position), np.float32(real)
-        return {"image": crop, "label": np.int32(label), "index": index, "mask": mask}
+        return {"image": image, "label": label, "index": index, "mask": mask}
+
+    def _example(self, i: int) -> tuple[np.ndarray, np.ndarray | np.int32]:
+        image, label = _read(self.records, i, self.apply_exif, self.label_maps)
+        if self.eval_crop == "centre":
+            box = crops.centre_box(image.shape[0], image.shape[1], self.size[0], self.resize)
+            return crops.cut(image, box, self.size[0]), _cut_label(label, box, self.size[0])
+        try:
+            padded = crops.pad(image, *self.size, _PADDING)
+        except ValueError as error:
+            raise UserError(
+                f"dataset: the image of {describe(self.records, i)} {error}; evaluate on larger "
+                "images"
+            ) from error
+        if isinstance(label, np.ndarray):
+            return padded, crops.pad(label, *self.size, crops.IGNORE)
+        return padded, np.int32(label)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +207,7 @@ class _Rows:
         return self.make(step * self.batch_size + self.first + offset)
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -167,8 +224,8 @@ def _num_workers(workers: int) -> int:
     """
     if workers >= 0:
         return workers
-    cores = _cores()
-    return 0 if cores <= 4 else min(cores // 2, _MAX_WORKERS)
+    available = cores()
+    return 0 if available <= 4 else min(available // 2, _MAX_WORKERS)
 
 
 def _end_with_parent() -> None:
@@ -178,7 +235,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _start_worker(index: int, count: int) -> None:
+def start_worker(index: int = 0, count: int = 1) -> None:
     """Runs in every process that decodes, before it does."""
     del index, count
     # Ctrl-C goes to the whole group: the main process alone decides what it means.
@@ -208,14 +265,14 @@ def _batches(
     batches = dataset.batch(rows, drop_remainder=True)
     workers = _num_workers(workers)
     if workers == 0:
-        threads = min(_cores(), _MAX_THREADS)
+        threads = min(cores(), _MAX_THREADS)
         return iter(batches.to_iter_dataset(grain.ReadOptions(threads, threads + 1)))
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads its flags; a notebook or test parses none.
     # Every process works on one batch and has one ready, so that memory stays bounded.
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
     inline = batches.to_iter_dataset(grain.ReadOptions(0, 0))
-    return iter(inline.mp_prefetch(options, worker_init_fn=_start_worker))
+    return iter(inline.mp_prefetch(options, worker_init_fn=start_worker))
 
 
 def train_batches(
@@ -232,6 +289,7 @@ def train_batches(
     workers: int,
     process_index: int = 0,
     process_count: int = 1,
+    label_maps: bool = False,
 ) -> "grain.DatasetIterator[Batch]":
     """Training batches without end, from step `start_step` on.
 
@@ -253,10 +311,13 @@ def train_batches(
       workers: processes that decode; 0: threads of this one; -1: by the number of cores.
       process_index: this process, of `process_count`.
       process_count: processes that share every global batch.
+      label_maps: crops the label map along with the image. Without, the maps of a dataset that
+        has them stay encoded, and the labels are 0.
 
     Returns:
       An iterator with a method `close()` of {'image': uint8 (b, crop, crop, 3), 'label': int32
-      (b,), 'index': int32 (b,), the global position, to fold into random keys}.
+      (b,) or, with `label_maps`, uint8 (b, crop, crop), 'index': int32 (b,), the global position,
+      to fold into random keys}.
 
     Raises:
       UserError: there are fewer examples than a batch has, the batch cannot be shared, or, while
@@ -269,7 +330,7 @@ def train_batches(
             "use a smaller batch or more images"
         )
     order = _Order(numbers, batch_size, seed)
-    make = _TrainRow(records, order, crop, resize, train_crop, apply_exif, seed)
+    make = _TrainRow(records, order, crop, resize, train_crop, apply_exif, seed, label_maps)
     no_end = start_step + 2**40
     return _batches(make, start_step, no_end, batch_size, workers, process_index, process_count)
 
@@ -279,23 +340,46 @@ def eval_batches(
     indices: Sequence[int] | np.ndarray,
     *,
     batch_size: int,
-    crop: int,
+    crop: int | tuple[int, int],
     resize: int,
     apply_exif: bool,
     workers: int,
     process_index: int = 0,
     process_count: int = 1,
+    label_maps: bool = False,
+    eval_crop: str = "centre",
 ) -> "grain.DatasetIterator[Batch]":
     """One pass over `indices` in order; the last batch is padded, never dropped.
 
-    Args are those of `train_batches`.
+    Args:
+      records: where examples are read from.
+      indices: the examples to evaluate on.
+      batch_size: of the global batch.
+      crop: side of the images, or height and width of 'whole' ones.
+      resize: short side before the central crop.
+      apply_exif: as `Dataset.apply_exif`.
+      workers: processes that decode.
+      process_index: this process.
+      process_count: processes that share every global batch.
+      label_maps: labels are maps.
+      eval_crop: 'centre', the central square; or 'whole', all of the image at its own scale,
+        padded right and bottom to `crop` with the mean colour and the label 255.
 
     Returns:
-      An iterator with a method `close()` of {'image': uint8 (b, crop, crop, 3), 'label': int32
-      (b,), 'index': int32 (b,), the position in `indices`, 'mask': float32 (b,), 1 for an image
-      and 0 for padding}.
+      An iterator with a method `close()` of {'image': uint8 (b, height, width, 3), 'label': int32
+      (b,) or, with `label_maps`, uint8 (b, height, width), 'index': int32 (b,), the position in
+      `indices`, 'mask': float32 (b,), 1 for an image and 0 for padding}.
+
+    Raises:
+      UserError: the batch cannot be shared, or, while iterating, an image does not decode or is
+        larger than it may be.
     """
     numbers = np.asarray(indices)
-    make = _EvalRow(records, numbers, crop, resize, apply_exif)
+    size = (crop, crop) if isinstance(crop, int) else (crop[0], crop[1])
+    if eval_crop not in crops.EVAL_CROPS:
+        raise ValueError(f"eval_crop={eval_crop!r}: use one of {crops.EVAL_CROPS}")
+    if eval_crop == "centre" and size[0] != size[1]:
+        raise ValueError(f"crop={crop}: the central crop is a square")
+    make = _EvalRow(records, numbers, size, resize, apply_exif, label_maps, eval_crop)
     steps = -(-len(numbers) // batch_size)
     return _batches(make, 0, steps, batch_size, workers, process_index, process_count)

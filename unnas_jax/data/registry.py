@@ -15,6 +15,9 @@ DATASETS: Mapping[str, str] = {
     "photos": "unnas_jax.data.photos",
     "folder": "unnas_jax.data.folder",
     "imagenet2012": "unnas_jax.data.tfds_source",
+    "imagenet22k": "unnas_jax.data.tfds_source",
+    "cifar10": "unnas_jax.data.tfds_source",
+    "cityscapes": "unnas_jax.data.cityscapes",
 }
 """Name -> the module whose `open_dataset(name, path, data_dir)` opens it.
 
@@ -26,13 +29,14 @@ class Records(Protocol):
     """The examples of a split, still encoded, by number.
 
     Records are pickled into the processes that decode them: they open files only when read. They
-    may have a method `describe(i) -> str` that says what record `i` is, for error messages.
+    may have a method `describe(i) -> str` that says what record `i` is, for error messages, and
+    `names() -> Sequence[str]`, a name for every record, by which subset lists name them.
     """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int, /) -> Mapping[str, Any]:
-        """{'image': the bytes of an encoded image, 'label': int}."""
+        """{'image': the bytes of an encoded image, 'label': int or a `crops.LabelMap`}."""
         ...
 
 
@@ -47,6 +51,8 @@ class Dataset:
       class_names: a name for every label.
       mean, std: of the RGB channels in [0, 1], for the normalisation on the device.
       apply_exif: whether images are turned upright as their EXIF orientation says.
+      label_maps: whether every pixel has a label; the records' labels are then `crops.LabelMap`.
+      directory: of the prepared files, '' where there is none; subset lists lie below it.
     """
 
     name: str
@@ -56,6 +62,8 @@ class Dataset:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     apply_exif: bool = False
+    label_maps: bool = False
+    directory: str = ""
 
 
 def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
@@ -63,7 +71,8 @@ def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
 
     Args:
       config_dataset: `name` (a key of `DATASETS` or tfds:NAME[/CONFIG][:VERSION]), `path` (the
-        folder of images, for 'folder') and `data_dir` (where TFDS keeps datasets, or '').
+        folder of images, for 'folder'), `data_dir` (where TFDS keeps datasets, or '') and
+        `subset` (a list of names of training examples, to use no others, or '').
 
     Raises:
       UserError: there is no such dataset, or it cannot be read.
@@ -77,11 +86,14 @@ def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
             f"config.dataset.name={name!r}: {hint}use one of {', '.join(sorted(DATASETS))}, or "
             "tfds:NAME[/CONFIG][:VERSION]"
         )
+    from unnas_jax.data.subsets import restrict  # It needs this module's types.
+
     module = importlib.import_module(key)
     dataset: Dataset = module.open_dataset(
         name, config_dataset.get("path", ""), config_dataset.get("data_dir", "")
     )
-    return dataset
+    subset = config_dataset.get("subset", "")
+    return restrict(dataset, subset) if subset else dataset
 
 
 def describe(records: Records, i: int) -> str:

@@ -1,18 +1,25 @@
 """Datasets prepared by TFDS in array_record, read without TensorFlow: `tfds:NAME`."""
 
+import contextlib
 import dataclasses
 import difflib
 import functools
 import os
+import resource
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 from tensorflow_datasets.core import file_adapters, read_only_builder
 
-from unnas_jax.data import registry
+from unnas_jax import files
+from unnas_jax.data import crops, registry, shards
 from unnas_jax.errors import UserError
+
+OWN = ("imagenet2012", "imagenet22k", "cityscapes", "cifar10")
+"""Datasets that `python -m unnas_jax.data.prepare` makes."""
 
 _CIFAR_STATISTICS = (
     (125.3 / 255, 123.0 / 255, 113.9 / 255),
@@ -32,6 +39,8 @@ class TfdsRecords:
       count: examples.
       image: the name of the image feature.
       label: the name of the label feature, or '' for none.
+      label_map: the name of the feature with label maps, instead.
+      table: of the label maps, as `crops.LabelMap.table`.
     """
 
     directory: str
@@ -39,12 +48,15 @@ class TfdsRecords:
     count: int
     image: str
     label: str
+    label_map: str = ""
+    table: bytes = b""
 
     def __len__(self) -> int:
         return self.count
 
     @functools.cached_property
     def _source(self) -> Sequence[Mapping[str, Any]]:
+        _allow_open_files()
         builder = tfds.builder_from_directory(self.directory)
         # All images stay encoded, those that are not asked for too.
         decoders = {key: tfds.decode.SkipDecoding() for key in _image_features(builder)}
@@ -61,14 +73,51 @@ class TfdsRecords:
 
     def __getitem__(self, i: int, /) -> Mapping[str, Any]:
         example = self._source[i]
-        return {
-            "image": bytes(example[self.image]),
-            "label": int(example[self.label]) if self.label else 0,
-        }
+        label: int | crops.LabelMap = int(example[self.label]) if self.label else 0
+        if self.label_map:
+            label = crops.LabelMap(bytes(example[self.label_map]), self.table)
+        return {"image": bytes(example[self.image]), "label": label}
+
+    def names(self) -> Sequence[str]:
+        """A name for every record, from a list beside the dataset or else from all records.
+
+        Raises:
+          UserError: the records have no names.
+        """
+        try:
+            with open(shards.names_path(self.directory, self.split), encoding="utf-8") as file:
+                return file.read().split("\n")[:-1]
+        except FileNotFoundError:
+            return self._read_names()
+
+    def _read_names(self) -> Sequence[str]:
+        feature = next((name for name in _NAMES if name in self._source[0]), "")
+        if not feature:
+            raise UserError(
+                f"config.dataset.subset: the examples of {self.directory} have no names; use all"
+            )
+        logging.info("reading the names of %s records of %s", f"{self.count:,}", self.directory)
+        names = [str(self._source[i][feature], "utf-8") for i in range(self.count)]
+        path = shards.names_path(self.directory, self.split)
+        # Unless the directory belongs to somebody else.
+        with contextlib.suppress(OSError), files.replacing(path) as file:
+            file.writelines(f"{name}\n" for name in names)
+        return names
 
     def describe(self, i: int) -> str:
         """Where record `i` is."""
         return f"of the split {self.split!r} in {self.directory}"
+
+
+# Features that name an example in TFDS's own datasets and in this package's.
+_NAMES = ("file_name", "image_id", "id", "filename", "image/filename")
+
+
+def _allow_open_files() -> None:
+    """Reading keeps a file open for every shard; TFDS cuts ImageNet in 1,024, the usual limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _features(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
@@ -131,7 +180,9 @@ def from_builder(builder: tfds.core.DatasetBuilder, name: str) -> registry.Datas
     # How many classes plain integers have is not known: 0, and no names.
     names = tuple(feature.names) if isinstance(feature, tfds.features.ClassLabel) else ()
     mean, std = _STATISTICS.get(builder.name, (registry.IMAGENET_MEAN, registry.IMAGENET_STD))
-    return registry.Dataset(name, splits, len(names), names, mean, std)
+    return registry.Dataset(
+        name, splits, len(names), names, mean, std, directory=os.fspath(directory)
+    )
 
 
 def _not_found(name: str, wanted: str, data_dir: str) -> UserError:
@@ -146,6 +197,11 @@ def _not_found(name: str, wanted: str, data_dir: str) -> UserError:
             f"none{hint or '; see tensorflow.org/datasets/catalog'}"
         )
     flag = f" --data_dir={data_dir}" if data_dir else ""
+    if base in OWN:
+        return UserError(
+            f"config.dataset.name={name!r}: is not prepared in {where}; prepare it once with: "
+            f"python -m unnas_jax.data.prepare {base} --source=FOLDER{flag}"
+        )
     return UserError(
         f"config.dataset.name={name!r}: is not prepared in {where}; prepare it once with: "
         f"tfds build {wanted} --file_format=array_record{flag} (this needs TensorFlow, on any "
@@ -165,12 +221,25 @@ def open_dataset(name: str, path: str, data_dir: str) -> registry.Dataset:
       UserError: the name is unknown, or the dataset is not prepared as it must be.
     """
     del path
-    wanted = name.removeprefix("tfds:")
+    return from_builder(find_builder(name.removeprefix("tfds:"), name, data_dir), name)
+
+
+def find_builder(wanted: str, name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    """The builder of a prepared dataset.
+
+    Args:
+      wanted: NAME[/CONFIG][:VERSION]; without a version, the highest that is there.
+      name: as the user wrote it, for messages.
+      data_dir: where TFDS keeps datasets; '': its default.
+
+    Raises:
+      UserError: there is none.
+    """
     root = os.path.expanduser(data_dir)
     try:
         # From the files, not from TFDS's own code: any prepared version will do, and the code of
         # some datasets needs TensorFlow.
-        builder = read_only_builder.builder_from_files(wanted, data_dir=root or None)
+        return read_only_builder.builder_from_files(wanted, data_dir=root or None)
     except tfds.core.DatasetNotFoundError as error:
         raise _not_found(name, wanted, root) from error
     except (AssertionError, ValueError) as error:
@@ -178,4 +247,3 @@ def open_dataset(name: str, path: str, data_dir: str) -> registry.Dataset:
         raise UserError(
             f"config.dataset.name={name!r}: {line}; write tfds:NAME[/CONFIG][:VERSION]"
         ) from error
-    return from_builder(builder, name)

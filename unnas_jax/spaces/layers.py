@@ -1,5 +1,6 @@
 """The layers that every search space is built from."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -225,6 +226,35 @@ class Stem(nn.Module):
         return first, conv_bn(nn.relu(first), self.width, 2, 2)
 
 
-def reductions(cells: int, dense: bool) -> tuple[int, ...]:
-    """The positions of the reduction cells: at 1/3 and 2/3, for segmentation only at 1/3."""
-    return (cells // 3,) if dense else (cells // 3, 2 * cells // 3)
+def reductions(cells: int, single: bool) -> tuple[int, ...]:
+    """The positions of the reduction cells: at 1/3 and 2/3, or (segmentation) only at 1/3."""
+    return (cells // 3,) if single else (cells // 3, 2 * cells // 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class CellPlan:
+    """What the place of a cell in a network decides.
+
+    Attributes:
+      name: the cell's module name.
+      channels: of every state of the cell.
+      reduction: whether the edges from the two inputs have stride 2.
+      reduce_input0: whether input 0 has twice the side of input 1.
+    """
+
+    name: str
+    channels: int
+    reduction: bool
+    reduce_input0: bool
+
+
+def plan(width: int, cells: int, stem: str, single_reduction: bool) -> list[CellPlan]:
+    """The cells of a network from the first to the last; a reduction doubles the channels."""
+    reducing = reductions(cells, single_reduction)
+    plans, channels, halved = [], width, stem == "imagenet"
+    for index in range(cells):
+        reduction = index in reducing
+        channels *= 2 if reduction else 1
+        plans.append(CellPlan(f"cell_{index}", channels, reduction, halved))
+        halved = reduction
+    return plans

@@ -1,19 +1,22 @@
 """What a task is: how images become examples, the head that answers, and the score of an answer."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, Self
 
 import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Batch = Mapping[str, jax.Array]
-"""`image` uint8 (B, S, S, 3), `label` int32 (B,), and in evaluation `mask` float32 (B,)."""
+"""`image` uint8 (B, S, S, 3), `label` int32 (B,) or, of label maps, (B, S, S), and in evaluation
+`mask` float32 (B,)."""
 
 Sums = dict[str, jax.Array]
 """float32 scalars `loss`, `correct` and `count`, each a sum over a batch (over pixels where the
-task is dense), so that sums over batches give exact means whatever the batch size."""
+task is dense), and what else a task sums; sums over batches give exact means whatever the batch
+size. `Task.summarize` makes the reported metrics of them."""
 
 
 @flax.struct.dataclass
@@ -40,10 +43,16 @@ class Task(Protocol):
       num_classes: classes of one answer; chance accuracy is its inverse.
       input_channels: channels of `Examples.inputs`.
       dense: whether an answer is given for each pixel.
+      label_maps: whether it learns from the dataset's labels of pixels, (B, S, S) in a batch.
+      single_reduction: whether its networks reduce once, not twice, to keep more resolution.
+      metric: the name of the metric that tells which of two networks is better.
     """
 
     name: ClassVar[str]
-    dense: ClassVar[bool]
+    dense: ClassVar[bool] = False
+    label_maps: ClassVar[bool] = False
+    single_reduction: ClassVar[bool] = False
+    metric: ClassVar[str] = "accuracy"
     num_classes: int
     input_channels: int
 
@@ -51,14 +60,49 @@ class Task(Protocol):
     def validate(cls, config: Mapping[str, Any]) -> None:
         """Raises `UserError` for a config that this task cannot run."""
 
+    @classmethod
+    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+        """The task of a valid config on a `unnas_jax.data.Dataset`, of which it reads the facts."""
+
     def examples(self, key: jax.Array, batch: Batch, *, train: bool) -> Examples:
         """Makes the network's examples of a batch, on the device; augmented if `train`."""
 
-    def head(self, dtype: Any) -> nn.Module:
-        """The last layers: `head(features (N, h', w', C)) -> outputs`."""
+    def input_side(self, crop: int) -> int:
+        """The side of what the network sees of a crop, in pixels: less than it for tiles."""
+        return crop
 
-    def score(self, outputs: jax.Array, examples: Examples) -> Sums:
-        """Loss and correct answers of a batch, summed; the training loss is loss / count."""
+    def head(self, dtype: Any) -> nn.Module:
+        """The last layers: `head(features (N, h', w', C), train) -> outputs`."""
+
+    def score(self, outputs: jax.Array, examples: Examples, *, train: bool) -> Sums:
+        """Loss and correct answers of a batch, summed; the training loss is loss / count.
+
+        In evaluation (not `train`) also what the task's other metrics need.
+        """
+
+    def summarize(self, sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """The metrics of an evaluation from its batches' sums: loss, accuracy and `metric`."""
+        return means(total(sums))
+
+
+def total(sums: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """The sums of several batches, added up on the host in float64 or int64."""
+    names = sums[0] if sums else ()
+
+    def exact(value: Any) -> np.ndarray:
+        value = np.asarray(value)
+        return value.astype(np.int64 if value.dtype.kind in "iu" else np.float64)
+
+    return {name: np.sum([exact(batch[name]) for batch in sums], axis=0) for name in names}
+
+
+def means(sums: Mapping[str, Any]) -> dict[str, float]:
+    """Mean loss and accuracy from sums; 0 where nothing counted."""
+    count = max(float(sums.get("count", 0.0)), 1.0)
+    return {
+        "loss": float(sums.get("loss", 0.0)) / count,
+        "accuracy": float(sums.get("correct", 0.0)) / count,
+    }
 
 
 def image_weights(batch: Batch) -> jax.Array:

@@ -13,11 +13,10 @@ from unnas_jax.tasks.transforms import Augmentation
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
+class Classification(base.Task):
     """The dataset's labels as classes."""
 
     name: ClassVar[str] = "classification"
-    dense: ClassVar[bool] = False
 
     augmentation: Augmentation
     num_classes: int
@@ -46,6 +45,6 @@ class Classification:
         """Global pooling and a linear layer."""
         return heads.ImageHead(self.num_classes, dtype=dtype)
 
-    def score(self, outputs: jax.Array, examples: base.Examples) -> base.Sums:
+    def score(self, outputs: jax.Array, examples: base.Examples, *, train: bool) -> base.Sums:
         """Cross entropy and top-1 hits."""
         return base.classification_score(outputs, examples.targets, examples.weights)

@@ -81,7 +81,7 @@ def color_classes(ab: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Colorization:
+class Colorization(base.Task):
     """Lightness in, one of 313 colours out, for every pixel."""
 
     name: ClassVar[str] = "colorization"
@@ -115,6 +115,6 @@ class Colorization:
         """A 1x1 convolution; `score` upsamples."""
         return heads.PixelHead(self.num_classes, dtype=dtype)
 
-    def score(self, outputs: jax.Array, examples: base.Examples) -> base.Sums:
+    def score(self, outputs: jax.Array, examples: base.Examples, *, train: bool) -> base.Sums:
         """Per-pixel cross entropy and hits at the input's resolution."""
         return dense.pixel_score(outputs, examples.targets, examples.weights)

@@ -1,5 +1,7 @@
 """Scores of per-pixel answers: upsample the logits to the targets, then softmax cross entropy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,10 +36,23 @@ def upsample(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
     return jnp.einsum("cw,nrwk->nrck", columns, logits)
 
 
+def _confusion(targets: jax.Array, answers: jax.Array, valid: jax.Array, classes: int) -> jax.Array:
+    """How many valid pixels of class i were answered j: int32 (classes, classes).
+
+    A product of one-hot matrices, which an accelerator counts faster than it scatters; in float32
+    it is exact up to 2^24 pixels, of which a row block of one image has fewer.
+    """
+    pixels = (len(targets), -1, classes)
+    rows = (jax.nn.one_hot(targets, classes) * valid[..., None]).reshape(pixels)
+    columns = jax.nn.one_hot(answers, classes).reshape(pixels)
+    counts = jnp.einsum("npi,npj->nij", rows, columns).astype(jnp.int32)
+    return jnp.sum(counts, axis=0)
+
+
 def _score_rows(
-    logits: jax.Array, rows: jax.Array, targets: jax.Array, weights: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Loss, hits and count of a block of rows; `rows` (R, h) interpolates the logits' rows."""
+    logits: jax.Array, rows: Any, targets: jax.Array, weights: jax.Array, confusion: bool
+) -> Sums:
+    """The sums of a block of rows; `rows` (R, h) interpolates the logits' rows."""
     columns = interpolation(logits.shape[2], targets.shape[2]).astype(logits.dtype)
     block = jnp.einsum("rh,nhwk->nrwk", rows.astype(logits.dtype), logits)
     block = jnp.einsum("cw,nrwk->nrck", columns, block).astype(jnp.float32)
@@ -46,15 +61,21 @@ def _score_rows(
     pixel_weights = jnp.where(valid, weights[:, None, None], 0.0)
     chosen = jnp.take_along_axis(block, classes[..., None], axis=-1)[..., 0]
     nll = jax.nn.logsumexp(block, axis=-1) - chosen
-    hits = (jnp.argmax(block, axis=-1) == classes).astype(jnp.float32)
-    return (
-        jnp.sum(nll * pixel_weights),
-        jnp.sum(hits * pixel_weights),
-        jnp.sum(pixel_weights),
-    )
+    answers = jnp.argmax(block, axis=-1)
+    hits = (answers == classes).astype(jnp.float32)
+    sums = {
+        "loss": jnp.sum(nll * pixel_weights),
+        "correct": jnp.sum(hits * pixel_weights),
+        "count": jnp.sum(pixel_weights),
+    }
+    if confusion:
+        sums["confusion"] = _confusion(classes, answers, pixel_weights > 0, block.shape[-1])
+    return sums
 
 
-def pixel_score(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> Sums:
+def pixel_score(
+    logits: jax.Array, targets: jax.Array, weights: jax.Array, *, confusion: bool = False
+) -> Sums:
     """Cross entropy and hits of upsampled logits, summed over all pixels with a valid class.
 
     Full-resolution logits of 313 classes would need gigabytes (64 images of 224 pixels: 4 GB in
@@ -64,13 +85,13 @@ def pixel_score(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> Su
       logits: (N, h, w, K), at the features' resolution.
       targets: int32 (N, H, W); a class outside 0..K-1 (the ignore label 255) does not count.
       weights: float32 (N,).
+      confusion: also sum `confusion`, int32 (K, K): pixels of class i (row) answered as j.
     """
     height, width = targets.shape[1:]
     rows = interpolation(logits.shape[1], height)
     block = max(1, _BLOCK_LOGITS // (width * logits.shape[-1]))
     if block >= height:
-        loss, correct, count = _score_rows(logits, rows, targets, weights)
-        return {"loss": loss, "correct": correct, "count": count}
+        return _score_rows(logits, rows, targets, weights, confusion)
     blocks = -(-height // block)
     extra = blocks * block - height
     rows = np.pad(rows, ((0, extra), (0, 0))).reshape(blocks, block, -1)
@@ -78,8 +99,11 @@ def pixel_score(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> Su
     targets = jnp.moveaxis(targets.reshape(len(targets), blocks, block, width), 1, 0)
 
     @jax.checkpoint
-    def add(sums: jax.Array, piece: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        return sums + jnp.stack(_score_rows(logits, *piece, weights)), None
+    def add(sums: Sums, piece: tuple[jax.Array, jax.Array]) -> tuple[Sums, None]:
+        of_block = _score_rows(logits, *piece, weights, confusion)
+        return jax.tree.map(jnp.add, sums, of_block), None
 
-    sums, _ = jax.lax.scan(add, jnp.zeros(3, jnp.float32), (rows, targets))
-    return {"loss": sums[0], "correct": sums[1], "count": sums[2]}
+    zeros: Sums = {name: jnp.zeros((), jnp.float32) for name in ("loss", "correct", "count")}
+    if confusion:
+        zeros["confusion"] = jnp.zeros((logits.shape[-1],) * 2, jnp.int32)
+    return jax.lax.scan(add, zeros, (rows, targets))[0]

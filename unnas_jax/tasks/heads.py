@@ -1,4 +1,4 @@
-"""The last layers of a network, one per kind of answer."""
+"""The last layers of a network, one per kind of answer; called as head(features, train)."""
 
 from typing import Any
 
@@ -6,8 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unnas_jax.spaces.layers import uniform_fan_in
-
+from unnas_jax.spaces.layers import Conv, batch_norm, uniform_fan_in
 
 
 class ImageHead(nn.Module):
@@ -22,7 +21,9 @@ class ImageHead(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
+    def __call__(self, features: jax.Array, train: bool) -> jax.Array:
+        """The logits of every group of images; nothing here differs in training."""
+        del train
         x = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
         x = x.reshape(-1, self.group * x.shape[-1])
         return nn.Dense(
@@ -45,7 +46,9 @@ class PixelHead(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
+    def __call__(self, features: jax.Array, train: bool) -> jax.Array:
+        """The logits of every pixel; nothing here differs in training."""
+        del train
         fan_in = features.shape[-1]
         return nn.Conv(
             self.classes,
@@ -55,3 +58,40 @@ class PixelHead(nn.Module):
             bias_init=uniform_fan_in(fan_in),
             name="conv",
         )(features)
+
+
+class AsppHead(nn.Module):
+    """Atrous spatial pyramid pooling (Chen et al., DeepLabv3, 2017), then a `PixelHead`.
+
+    Branches, each to `channels` with BN and ReLU: a 1x1 convolution; a 3x3 one per dilation rate;
+    the image's mean through a 1x1 convolution, given to every pixel. Their concatenation goes
+    through a 1x1 convolution to `channels`, BN and ReLU.
+
+    Features (N, h, w, C) to logits (N, h, w, classes), to be upsampled by the task's score.
+    """
+
+    classes: int
+    channels: int
+    rates: tuple[int, ...]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array, train: bool) -> jax.Array:
+        """The logits of every pixel; batch statistics in training."""
+
+        def layer(x: jax.Array, name: str, size: int = 1, rate: int = 1) -> jax.Array:
+            x = Conv(
+                self.channels, (size, size), dilation=rate, dtype=self.dtype, name=f"conv_{name}"
+            )(x)
+            return nn.relu(
+                batch_norm(train=train, affine=True, dtype=self.dtype, name=f"bn_{name}")(x)
+            )
+
+        features = features.astype(self.dtype)
+        branches = [layer(features, "pixel")]
+        branches += [layer(features, f"rate_{rate}", 3, rate) for rate in self.rates]
+        mean = jnp.mean(features, axis=(1, 2), keepdims=True, dtype=jnp.float32)
+        image = layer(mean.astype(self.dtype), "image")
+        branches.append(jnp.broadcast_to(image, branches[0].shape))
+        x = layer(jnp.concatenate(branches, axis=-1), "join")
+        return PixelHead(self.classes, dtype=self.dtype, name="classifier")(x, train)

@@ -19,11 +19,10 @@ _MIN_DEVIATION = 1e-5  # A tile of one colour has none; its rounding noise must 
 
 
 @dataclasses.dataclass(frozen=True)
-class Jigsaw:
+class Jigsaw(base.Task):
     """grid x grid shuffled tiles per image; the network sees each tile alone."""
 
     name: ClassVar[str] = "jigsaw"
-    dense: ClassVar[bool] = False
 
     augmentation: Augmentation
     grid: int
@@ -57,6 +56,10 @@ class Jigsaw:
         """Tiles per image."""
         return self.grid**2
 
+    def input_side(self, crop: int) -> int:
+        """The side of a tile."""
+        return int(_TILE_SHARE * (crop // self.grid))
+
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
         """Examples tiles * i to tiles * (i + 1) - 1 are the tiles of image i by their new place.
 
@@ -81,7 +84,7 @@ class Jigsaw:
         """(B, S, S, 3) to (B, tiles, t, t, 3), patches row by row."""
         count, grid = len(x), self.grid
         patch = x.shape[1] // grid
-        tile = int(_TILE_SHARE * patch)
+        tile = self.input_side(x.shape[1])
         x = x[:, : grid * patch, : grid * patch].reshape(count, grid, patch, grid, patch, 3)
         patches = jnp.swapaxes(x, 2, 3).reshape(count * grid * grid, patch, patch, 3)
         corners = jax.random.randint(key, (len(patches), 2), 0, patch - tile + 1)
@@ -95,6 +98,6 @@ class Jigsaw:
         """Tiles are pooled one by one, concatenated in order of place, then a linear layer."""
         return heads.ImageHead(self.num_classes, group=self.tiles, dtype=dtype)
 
-    def score(self, outputs: jax.Array, examples: base.Examples) -> base.Sums:
+    def score(self, outputs: jax.Array, examples: base.Examples, *, train: bool) -> base.Sums:
         """Cross entropy and hits over the permutations."""
         return base.classification_score(outputs, examples.targets, examples.weights)

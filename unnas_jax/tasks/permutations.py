@@ -46,9 +46,12 @@ def _moebius(a: int, b: int, c: int, d: int, squarings: int) -> tuple[int, ...]:
 
 def _projective(squarings: int) -> np.ndarray:
     """The 504 maps with one automorphism, in lexicographic order, (504, 9)."""
-    matrices = itertools.product(range(8), repeat=4)
-    regular = [m for m in matrices if _multiply(m[0], m[3]) != _multiply(m[1], m[2])]
-    return np.array(sorted({_moebius(*m, squarings) for m in regular}), np.uint8)
+    maps = {
+        _moebius(a, b, c, d, squarings)
+        for a, b, c, d in itertools.product(range(8), repeat=4)
+        if _multiply(a, d) != _multiply(b, c)
+    }
+    return np.array(sorted(maps), np.uint8)
 
 
 @functools.cache

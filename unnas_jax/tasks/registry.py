@@ -8,9 +8,10 @@ from unnas_jax.tasks.classification import Classification
 from unnas_jax.tasks.colorization import Colorization
 from unnas_jax.tasks.jigsaw import Jigsaw
 from unnas_jax.tasks.rotation import Rotation
+from unnas_jax.tasks.segmentation import Segmentation
 
-TASKS: dict[str, Any] = {
-    task.name: task for task in (Rotation, Colorization, Jigsaw, Classification)
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Rotation, Colorization, Jigsaw, Classification, Segmentation)
 }
 
 

@@ -13,11 +13,10 @@ from unnas_jax.tasks.transforms import Augmentation
 
 
 @dataclasses.dataclass(frozen=True)
-class Rotation:
+class Rotation(base.Task):
     """Four examples per image: turned by 0, 90, 180 and 270 degrees counter-clockwise."""
 
     name: ClassVar[str] = "rotation"
-    dense: ClassVar[bool] = False
 
     augmentation: Augmentation
     num_classes: int = 4
@@ -46,6 +45,6 @@ class Rotation:
         """Global pooling and a linear layer."""
         return heads.ImageHead(self.num_classes, dtype=dtype)
 
-    def score(self, outputs: jax.Array, examples: base.Examples) -> base.Sums:
+    def score(self, outputs: jax.Array, examples: base.Examples, *, train: bool) -> base.Sums:
         """Cross entropy and hits over the four turns."""
         return base.classification_score(outputs, examples.targets, examples.weights)

@@ -22,6 +22,9 @@ _COMPONENTS = np.array(
     ],
     np.float32,
 )
+IGNORE = 255
+"""The label of pixels that do not count."""
+
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -57,21 +60,40 @@ class Augmentation:
     def __call__(self, key: jax.Array, images: jax.Array, *, train: bool) -> jax.Array:
         """uint8 (B, S, S, 3) to float32 RGB of the same shape, near [0, 1]; augmented if `train`.
 
-        Flip, gray, lighting, padded crop, in this order. The padding is the mean colour: zero
+        Gray, lighting, flip, padded crop, in this order. The padding is the mean colour: zero
         once the image is normalised.
         """
         x = images.astype(jnp.float32) / 255.0
         if not train:
             return x
-        flip_key, gray_key, light_key, crop_key = jax.random.split(key, 4)
-        x = random_flip(flip_key, x)
+        colour_key, geometry_key = jax.random.split(key)
+        x = self._recolour(colour_key, x)
+        return self._move(geometry_key, x, np.asarray(self.mean, np.float32))
+
+    def labels(self, key: jax.Array, labels: jax.Array, *, train: bool) -> jax.Array:
+        """int32 (B, S, S) label maps, moved as `__call__` moves the images with the same key.
+
+        Where a padded crop has no pixel the label is `IGNORE`.
+        """
+        if not train:
+            return labels
+        _, geometry_key = jax.random.split(key)
+        fill = np.asarray([IGNORE], labels.dtype)
+        return self._move(geometry_key, labels[..., None], fill)[..., 0]
+
+    def _recolour(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        gray_key, light_key = jax.random.split(key)
         if self.gray:
             x = random_gray(gray_key, x, self.gray)
         if self.lighting:
             x = lighting(light_key, x, self.lighting)
-        if self.pad:
-            x = padded_crop(crop_key, x, self.pad, np.asarray(self.mean, np.float32))
         return x
+
+    def _move(self, key: jax.Array, x: jax.Array, fill: np.ndarray) -> jax.Array:
+        """The draws depend on the key and the batch's size only, not on what the channels are."""
+        flip_key, crop_key = jax.random.split(key)
+        x = random_flip(flip_key, x)
+        return padded_crop(crop_key, x, self.pad, fill) if self.pad else x
 
     def normalise(self, x: jax.Array) -> jax.Array:
         """Float RGB (..., 3) minus the mean, over the deviation, per channel."""
@@ -108,9 +130,9 @@ def lighting(key: jax.Array, images: jax.Array, scale: float) -> jax.Array:
 
 
 def padded_crop(key: jax.Array, images: jax.Array, pad: int, value: np.ndarray) -> jax.Array:
-    """Pads (B, S, S, 3) by `pad` pixels of one colour and crops back to S at a random place."""
-    size = images.shape[1]
-    wide = jnp.broadcast_to(value, (len(images), size + 2 * pad, size + 2 * pad, 3))
+    """Pads (B, S, S, C) by `pad` pixels of one value (C,) and crops back to S at a random place."""
+    size, channels = images.shape[1], images.shape[-1]
+    wide = jnp.broadcast_to(value, (len(images), size + 2 * pad, size + 2 * pad, channels))
     wide = wide.at[:, pad : pad + size, pad : pad + size].set(images)
     corners = jax.random.randint(key, (len(images), 2), 0, 2 * pad + 1)
     return crops_at(wide, corners, size)

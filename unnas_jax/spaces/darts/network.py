@@ -14,7 +14,7 @@ from unnas_jax.spaces.layers import (
     ReluConvBN,
     Stem,
     batch_norm,
-    reductions,
+    plan,
     uniform_fan_in,
 )
 
@@ -69,7 +69,7 @@ class AuxiliaryHead(nn.Module):
     """A second classifier in the middle of the network (DARTS).
 
     ReLU, 5x5 mean pooling, 1x1 to 128, BN, ReLU, 2x2 to 768, BN, ReLU, linear. On 8x8 features
-    (CIFAR) the pooling has stride 3; on 14x14 (ImageNet) 2, and the second BN is left out.
+    (CIFAR) the pooling has stride 3; on 7x7 (ImageNet) 2, and the second BN is left out.
     """
 
     classes: int
@@ -108,7 +108,7 @@ class Network(nn.Module):
     Attributes:
       head: a module from the cells' features to the task's outputs.
       auxiliary_classes: the classes of the auxiliary head on cell 2 * cells // 3; 0: none.
-      dense_task: whether the task answers per pixel; such a network reduces only once.
+      single_reduction: reduce only at a third of the cells, as for segmentation; else also at two.
     """
 
     genotype: Genotype
@@ -117,7 +117,7 @@ class Network(nn.Module):
     stem: str
     head: nn.Module
     auxiliary_classes: int = 0
-    dense_task: bool = False
+    single_reduction: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -132,23 +132,10 @@ class Network(nn.Module):
         states = Stem(self.stem, self.width, dtype=self.dtype, name="stem")(
             inputs.astype(self.dtype), train
         )
-        reducing = reductions(self.cells, self.dense_task)
-        channels, halved = self.width, self.stem == "imagenet"
         auxiliary = None
-        for index in range(self.cells):
-            reduction = index in reducing
-            channels *= 2 if reduction else 1
-            kind = "reduce" if reduction else "normal"
-            output = Cell(
-                pairs=getattr(self.genotype, kind),
-                concat=getattr(self.genotype, f"{kind}_concat"),
-                channels=channels,
-                reduction=reduction,
-                reduce_input0=halved,
-                dtype=self.dtype,
-                name=f"cell_{index}",
-            )(*states, train, drop_path)
-            states, halved = (states[1], output), reduction
+        for index, cell in enumerate(cells_of(self)):
+            output = cell(*states, train, drop_path)
+            states = (states[1], output)
             wanted = train or self.is_initializing()
             if index == 2 * self.cells // 3 and self.auxiliary_classes and wanted:
                 auxiliary = AuxiliaryHead(
@@ -157,4 +144,23 @@ class Network(nn.Module):
                     dtype=self.dtype,
                     name="auxiliary",
                 )(output, train)
-        return self.head(states[1]), auxiliary
+        return self.head(states[1], train), auxiliary
+
+
+def cells_of(network: Network) -> list[Cell]:
+    """The cells of a network from the first to the last."""
+    cells = []
+    for place in plan(network.width, network.cells, network.stem, network.single_reduction):
+        kind = "reduce" if place.reduction else "normal"
+        cells.append(
+            Cell(
+                pairs=getattr(network.genotype, kind),
+                concat=getattr(network.genotype, f"{kind}_concat"),
+                channels=place.channels,
+                reduction=place.reduction,
+                reduce_input0=place.reduce_input0,
+                dtype=network.dtype,
+                name=place.name,
+            )
+        )
+    return cells

@@ -5,6 +5,7 @@ and its poolings, and their convolutions are batched over the target nodes. The 
 plain definition, every operation on every edge summed, up to rounding.
 """
 
+import collections
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax import precision
 from unnas_jax.spaces.darts.genotype import OPERATIONS, edges, num_edges
 from unnas_jax.spaces.layers import (
     FactorizedReduction,
@@ -20,21 +22,22 @@ from unnas_jax.spaces.layers import (
     Stem,
     batch_norm,
     depthwise_conv,
-    reductions,
+    plan,
     shifted,
     uniform_fan_in,
 )
+from unnas_jax.tasks.base import Task
 
 Alphas = Mapping[str, jax.Array]
 """`normal` and `reduce`, each float32 (edges, operations)."""
 
-# The convolutions of an edge as (operation, kernel, dilation), in the order of OPERATIONS.
-_CONVOLUTIONS = (
+CONVOLUTIONS = (
     ("sep_conv_3x3", 3, 1),
     ("sep_conv_5x5", 5, 1),
     ("dil_conv_3x3", 3, 2),
     ("dil_conv_5x5", 5, 2),
 )
+"""The convolutions of an edge as (operation, kernel, dilation), in the order of `OPERATIONS`."""
 
 
 def init_alphas(key: jax.Array, nodes: int, scale: float) -> dict[str, jax.Array]:
@@ -159,7 +162,7 @@ class SourceEdges(nn.Module):
         """
         edges, channels = self.targets, self.channels
         kernels, pointwise = [], []
-        for operation, size, _ in _CONVOLUTIONS[: len(inputs)]:
+        for operation, size, _ in CONVOLUTIONS[: len(inputs)]:
             kernel = self.param(
                 f"{operation}_{half}_depthwise",
                 uniform_fan_in(size * size),
@@ -172,7 +175,7 @@ class SourceEdges(nn.Module):
             pointwise.append(mixer)
         outputs = []
         for (_, size, dilation), x, kernel, mixer in zip(
-            _CONVOLUTIONS, inputs, kernels, pointwise, strict=False
+            CONVOLUTIONS, inputs, kernels, pointwise, strict=False
         ):
             if not self.dense:
                 filters = kernel.reshape(size, size, edges * channels).astype(self.dtype)
@@ -232,17 +235,10 @@ class MixedCell(nn.Module):
         ]
         rows = edges(self.nodes)
         sums: list[Any] = [0] * self.nodes
-        for source in range(self.nodes + 1):
+        for source, module in enumerate(sources_of(self)):
             leaving = np.array([k for k, (state, _) in enumerate(rows) if state == source])
             targets = [rows[k][1] for k in leaving]
-            outputs = SourceEdges(
-                targets=len(targets),
-                channels=self.channels,
-                stride=2 if self.reduction and source < 2 else 1,
-                dense=self.dense,
-                dtype=self.dtype,
-                name=f"source_{source}",
-            )(states[source], weights[leaving], train)
+            outputs = module(states[source], weights[leaving], train)
             for position, node in enumerate(targets):
                 sums[node] = sums[node] + outputs[..., position, :]
             if source > 0:
@@ -251,12 +247,28 @@ class MixedCell(nn.Module):
         return jnp.concatenate(states[2:], axis=-1)
 
 
+def sources_of(cell: MixedCell) -> list[SourceEdges]:
+    """The edges of a cell by the state that they leave: its inputs, then all nodes but the last."""
+    leaving = collections.Counter(source for source, _ in edges(cell.nodes))
+    return [
+        SourceEdges(
+            targets=leaving[source],
+            channels=cell.channels,
+            stride=2 if cell.reduction and source < 2 else 1,
+            dense=cell.dense,
+            dtype=cell.dtype,
+            name=f"source_{source}",
+        )
+        for source in range(cell.nodes + 1)
+    ]
+
+
 class Supernet(nn.Module):
     """Stem, cells, head.
 
     Attributes:
       head: a module from the cells' features to the task's outputs.
-      dense_task: whether the task answers per pixel; such a network reduces only once.
+      single_reduction: reduce only at a third of the cells, as for segmentation; else also at two.
       dense: the form of the convolutions, see `SourceEdges`.
     """
 
@@ -265,7 +277,7 @@ class Supernet(nn.Module):
     nodes: int
     stem: str
     head: nn.Module
-    dense_task: bool = False
+    single_reduction: bool = False
     dense: bool = False
     dtype: Any = jnp.float32
 
@@ -276,19 +288,41 @@ class Supernet(nn.Module):
         states = Stem(self.stem, self.width, dtype=self.dtype, name="stem")(
             inputs.astype(self.dtype), train
         )
-        reducing = reductions(self.cells, self.dense_task)
-        channels, halved = self.width, self.stem == "imagenet"
-        for index in range(self.cells):
-            reduction = index in reducing
-            channels *= 2 if reduction else 1
-            output = MixedCell(
-                channels=channels,
-                nodes=self.nodes,
-                reduction=reduction,
-                reduce_input0=halved,
-                dense=self.dense,
-                dtype=self.dtype,
-                name=f"cell_{index}",
-            )(*states, weights["reduce" if reduction else "normal"], train)
-            states, halved = (states[1], output), reduction
-        return self.head(states[1])
+        for cell in cells_of(self):
+            output = cell(*states, weights["reduce" if cell.reduction else "normal"], train)
+            states = (states[1], output)
+        return self.head(states[1], train)
+
+
+def cells_of(supernet: Supernet) -> list[MixedCell]:
+    """The cells of a supernet from the first to the last."""
+    return [
+        MixedCell(
+            channels=place.channels,
+            nodes=supernet.nodes,
+            reduction=place.reduction,
+            reduce_input0=place.reduce_input0,
+            dense=supernet.dense,
+            dtype=supernet.dtype,
+            name=place.name,
+        )
+        for place in plan(
+            supernet.width, supernet.cells, supernet.stem, supernet.single_reduction
+        )
+    ]
+
+
+def build_supernet(config: Mapping[str, Any], task: Task) -> Supernet:
+    """The supernet of a config (as a dict) with the head of a task."""
+    network, form = config["network"], config["search"]["formulation"]
+    dtype = precision.compute_dtype(config["precision"])
+    return Supernet(
+        width=network["width"],
+        cells=network["cells"],
+        nodes=network["nodes"],
+        stem=network["stem"],
+        head=task.head(dtype),
+        single_reduction=task.single_reduction,
+        dense=jax.default_backend() != "cpu" if form == "auto" else form == "dense",
+        dtype=dtype,
+    )

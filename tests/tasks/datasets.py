@@ -1,0 +1,32 @@
+"""What the tests' tasks are made for: configs and datasets with only what tasks read."""
+
+import types
+from typing import Any
+
+import numpy as np
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def dataset(
+    mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD, num_classes: int = 10
+) -> Any:
+    return types.SimpleNamespace(name="some images", mean=mean, std=std, num_classes=num_classes)
+
+
+def plain() -> Any:
+    """A dataset whose normalisation changes nothing."""
+    return dataset((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def config(name: str, **task: Any) -> dict[str, Any]:
+    """A config without augmentations but the flip; `grid` and `permutations` for the jigsaw."""
+    return {
+        "input": {"crop": 48, "lighting": 0.0, "gray": 0.0, "pad": 0},
+        "task": {"name": name, "grid": 3, "permutations": 1000, **task},
+    }
+
+
+def images(count: int, size: int, seed: int = 0) -> np.ndarray:
+    """Random uint8 images (count, size, size, 3)."""
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)

@@ -1,0 +1,111 @@
+"""Tests of the device transforms: flip, gray, lighting, padded crop, normalisation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.tasks import datasets
+from unnas_jax.tasks import transforms
+from unnas_jax.tasks.transforms import Augmentation
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).uniform(size=(400, 6, 6, 3)).astype(np.float32)
+
+
+def test_flip_mirrors_half_of_the_images_and_changes_nothing_else(images: np.ndarray) -> None:
+    out = np.asarray(transforms.random_flip(jax.random.key(0), images))
+    flipped = np.all(out == images[:, :, ::-1], axis=(1, 2, 3))
+    kept = np.all(out == images, axis=(1, 2, 3))
+    assert np.all(flipped ^ kept)
+    assert 0.4 < flipped.mean() < 0.6
+
+
+def test_gray_is_luma_for_a_share_of_the_images(images: np.ndarray) -> None:
+    out = np.asarray(transforms.random_gray(jax.random.key(0), images, 0.3))
+    kept = np.all(out == images, axis=(1, 2, 3))
+    assert 0.2 < 1 - kept.mean() < 0.4
+    luma = images.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(out[~kept], np.repeat(luma[~kept, :, :, None], 3, -1), atol=1e-6)
+
+
+def test_lighting_moves_along_the_principal_colours() -> None:
+    count, scale = 20_000, 0.1
+    values = np.array([0.2175, 0.0188, 0.0045])
+    red, green, blue = (
+        [-0.5675, 0.7192, 0.4009],
+        [-0.5808, -0.0045, -0.8140],
+        [-0.5836, -0.6948, 0.4203],
+    )
+    components = np.array([red, green, blue])
+    zeros = jnp.zeros((count, 2, 1, 3), jnp.float32)
+    offsets = np.asarray(transforms.lighting(jax.random.key(0), zeros, scale), np.float64)
+    np.testing.assert_array_equal(offsets[:, 0], offsets[:, 1])
+    draws = np.linalg.solve(components * values, offsets[:, 0, 0].T).T
+    # 20,000 draws: deviations of 0.0007 (mean), 0.0005 (deviation), 0.7% (correlation).
+    np.testing.assert_allclose(draws.mean(axis=0), 0, atol=0.003)
+    np.testing.assert_allclose(draws.std(axis=0), scale, rtol=0.025)
+    np.testing.assert_allclose(np.corrcoef(draws.T), np.eye(3), atol=0.03)
+
+
+def test_lighting_adds_to_the_image(images: np.ndarray) -> None:
+    key = jax.random.key(0)
+    offsets = transforms.lighting(key, jnp.zeros_like(images), 0.1)
+    np.testing.assert_allclose(
+        transforms.lighting(key, images, 0.1), images + np.asarray(offsets), atol=1e-6
+    )
+
+
+def test_padded_crop_shows_a_window_of_the_padded_image() -> None:
+    count, size, pad = 300, 5, 2
+    value = np.array([0.1, 0.2, 0.3], np.float32)
+    images = np.random.default_rng(0).uniform(0.4, 1.0, (count, size, size, 3)).astype(np.float32)
+    out = np.asarray(transforms.padded_crop(jax.random.key(0), images, pad, value))
+    seen = set()
+    for image, crop in zip(images, out, strict=True):
+        wide = np.broadcast_to(value, (size + 2 * pad, size + 2 * pad, 3)).copy()
+        wide[pad:-pad, pad:-pad] = image
+        matches = [
+            (row, column)
+            for row in range(2 * pad + 1)
+            for column in range(2 * pad + 1)
+            if np.array_equal(wide[row : row + size, column : column + size], crop)
+        ]
+        assert len(matches) == 1
+        seen.add(matches[0])
+    assert len(seen) == (2 * pad + 1) ** 2
+
+
+def test_padding_is_zero_after_normalisation() -> None:
+    augmentation = Augmentation(datasets.MEAN, datasets.STD, pad=4)
+    white = np.full((64, 8, 8, 3), 255, np.uint8)
+    x = augmentation(jax.random.key(0), white, train=True)
+    normalised = np.asarray(augmentation.normalise(x))
+    colour = (1 - np.array(datasets.MEAN)) / np.array(datasets.STD)
+    padding = np.all(normalised == 0, axis=-1)
+    assert padding.any(axis=(1, 2)).mean() > 0.9
+    np.testing.assert_allclose(
+        normalised[~padding], np.broadcast_to(colour, (np.sum(~padding), 3)), rtol=1e-5
+    )
+    # The crop moves by at most 4 of 8 pixels: at least a quarter of the image stays.
+    assert np.mean(~padding, axis=(1, 2)).min() >= 0.25
+
+
+def test_normalisation() -> None:
+    augmentation = Augmentation(datasets.MEAN, datasets.STD)
+    x = np.random.default_rng(0).uniform(size=(2, 3, 3, 3)).astype(np.float32)
+    expected = (x.astype(np.float64) - datasets.MEAN) / datasets.STD
+    np.testing.assert_allclose(augmentation.normalise(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_evaluation_changes_nothing_and_training_depends_on_the_key() -> None:
+    augmentation = Augmentation(datasets.MEAN, datasets.STD, lighting=0.1, gray=0.5, pad=2)
+    images = datasets.images(16, 8)
+    out = augmentation(jax.random.key(0), images, train=False)
+    assert out.dtype == jnp.float32
+    np.testing.assert_array_equal(out, images.astype(np.float32) / np.float32(255))
+    train = [np.asarray(augmentation(jax.random.key(k), images, train=True)) for k in (0, 0, 1)]
+    np.testing.assert_array_equal(train[0], train[1])
+    assert not np.any(np.all(train[0] == train[2], axis=(1, 2, 3)))

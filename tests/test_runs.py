@@ -1,0 +1,184 @@
+"""Whole runs of main.py as a user starts them: outputs, kills, signals, mistakes."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.conftest import ROOT
+
+CONFIG = "tests/configs/tiny.py"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("images")
+    for number, image in enumerate(tiny.upright(64, 20)):
+        cv2.imwrite(str(folder / f"{number:03d}.png"), image)
+    return folder
+
+
+def start(workdir: pathlib.Path, images: pathlib.Path, *flags: str) -> subprocess.Popen:
+    # One device, so that a run is as quick as it can be.
+    environment = dict(os.environ, XLA_FLAGS="--xla_backend_optimization_level=0")
+    return subprocess.Popen(
+        [sys.executable, "main.py", f"--config={CONFIG}", f"--workdir={workdir}"]
+        + [f"--config.dataset.path={images}", *flags],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen, status: int = 0) -> str:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == status, errors
+    return errors
+
+
+def wait_for(process: subprocess.Popen, condition) -> None:
+    """Returns when the condition holds; fails if the run ends or a long time passes before."""
+    end = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def rows(workdir: pathlib.Path) -> list[dict]:
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def steps(workdir: pathlib.Path) -> list[int]:
+    return [row["step"] for row in rows(workdir) if row["kind"] == "train"]
+
+
+def losses(workdir: pathlib.Path) -> list[tuple]:
+    """What a run measured, without what a clock measured."""
+    return [
+        (row["kind"], row["step"], row["loss"], row["accuracy"])
+        for row in rows(workdir)
+        if row["kind"] != "start"
+    ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, images) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    log = finish(start(workdir, images))
+    assert "images/s" in log and "left" in log and "Finished" in log
+    return workdir
+
+
+def test_a_run_leaves_what_the_readme_lists(uninterrupted):
+    found = {path.name for path in uninterrupted.iterdir()}
+    assert found >= {
+        "config.json",
+        "genotype.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "alphas.npz",
+        "cells.svg",
+        "cells.png",
+        "alphas.png",
+        "curves.png",
+        "report.html",
+        "checkpoints",
+    }
+    genotype = json.loads((uninterrupted / "genotype.json").read_text())
+    assert genotype["schema"] == "unnas_jax.genotype/1"
+    assert (genotype["dataset"], genotype["task"], genotype["seed"]) == ("folder", "rotation", 0)
+    assert genotype["finished"] and genotype["step"] == 48
+    assert {"jax", "flax", "unnas_jax"} <= set(genotype["versions"])
+    with np.load(uninterrupted / "alphas.npz") as alphas:
+        assert alphas["step"].tolist() == list(range(0, 49, 4))
+        weights = np.exp(alphas["normal"][-1])
+        weights /= weights.sum(axis=-1, keepdims=True)
+        np.testing.assert_allclose(weights, genotype["alphas_softmax"]["normal"], atol=1e-6)
+    assert list((uninterrupted / "tensorboard").glob("events*"))
+
+
+def test_the_documented_three_lines_restore_a_checkpoint(uninterrupted):
+    import orbax.checkpoint as ocp
+
+    manager = ocp.CheckpointManager(uninterrupted / "checkpoints")
+    state = manager.restore(manager.latest_step()).state
+    with np.load(uninterrupted / "alphas.npz") as alphas:
+        np.testing.assert_array_equal(state["alphas"]["normal"], alphas["normal"][-1])
+    manager.close()
+
+
+def test_killed_runs_end_in_bitwise_the_same_alphas(uninterrupted, images, tmp_path):
+    workdir = tmp_path / "killed"
+
+    # In the middle of an epoch, some steps after a checkpoint.
+    process = start(workdir, images)
+    wait_for(process, lambda: any(step % 4 and step > 8 for step in steps(workdir)))
+    process.kill()
+    process.communicate()
+    # While a checkpoint is being written.
+    process = start(workdir, images)
+    checkpoints = workdir / "checkpoints"
+    wait_for(process, lambda: any("tmp" in p.name for p in checkpoints.iterdir()))
+    process.kill()
+    process.communicate()
+    reached = max(steps(workdir))
+    assert reached < 48
+    # A polite stop saves the step that it stopped at.
+    process = start(workdir, images)
+    wait_for(process, lambda: max(steps(workdir)) > reached)
+    process.send_signal(signal.SIGTERM)
+    log = finish(process)
+    assert "Stopped by a signal" in log
+    log = finish(start(workdir, images))
+    assert "continuing at step" in log
+
+    with np.load(uninterrupted / "alphas.npz") as a, np.load(workdir / "alphas.npz") as b:
+        for name in ("step", "normal", "reduce"):
+            np.testing.assert_array_equal(a[name], b[name])
+    assert [row for row in losses(workdir) if row[0] == "validation"] == [
+        row for row in losses(uninterrupted) if row[0] == "validation"
+    ]
+    assert len(steps(workdir)) == len(set(steps(workdir)))
+
+
+def test_a_finished_run_started_again_changes_nothing(uninterrupted, images):
+    before = losses(uninterrupted)
+    finish(start(uninterrupted, images))
+    assert losses(uninterrupted) == before
+
+
+def test_a_workdir_of_another_config_is_refused(uninterrupted, images):
+    before = (uninterrupted / "config.json").read_text()
+    error = finish(start(uninterrupted, images, "--config.seed=1"), status=2)
+    assert "belongs to another config (seed: 0 -> 1)" in error
+    assert "Traceback" not in error
+    assert (uninterrupted / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--config.network.widht=8"], ["widht"]),
+        (["--config.network.width=broad"], ["width", "broad"]),
+        (["--config.task.name=rotate"], ["task.name", "rotate", "rotation"]),
+        (["--config=configs/absent.py"], ["configs/absent.py"]),
+    ],
+)
+def test_mistakes_on_the_command_line_end_in_one_line(flags, words, images, tmp_path):
+    error = finish(start(tmp_path / "w", images, *flags), status=2)
+    own = [line for line in error.splitlines() if line.startswith("unnas_jax: ")]
+    assert len(own) == 1 and "Traceback" not in error
+    assert all(word in own[0] for word in words), own
+    assert not (tmp_path / "w").exists()

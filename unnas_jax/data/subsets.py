@@ -1,0 +1,114 @@
+"""Subsets of a training split, as lists of names that can be published: one a line."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unnas_jax import files
+from unnas_jax.data import pipeline, registry
+from unnas_jax.errors import UserError
+
+_SUBSET = 4  # What the draw is for, next to those of the pipeline.
+
+
+@dataclasses.dataclass(frozen=True)
+class SubsetRecords:
+    """Some records of others, in their order there.
+
+    Attributes:
+      records: the others.
+      positions: int (count,), rising.
+    """
+
+    records: registry.Records
+    positions: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, i: int, /) -> Mapping[str, Any]:
+        return self.records[int(self.positions[i])]
+
+    def names(self) -> Sequence[str]:
+        """The names of the records."""
+        names = _names(self.records)
+        return [names[position] for position in self.positions]
+
+    def describe(self, i: int) -> str:
+        """Which of the others record `i` is."""
+        return registry.describe(self.records, int(self.positions[i]))
+
+
+def _names(records: registry.Records) -> Sequence[str]:
+    known = getattr(records, "names", None)
+    if known is None:
+        raise UserError("config.dataset.subset: the examples of this dataset have no names")
+    names: Sequence[str] = known()
+    return names
+
+
+def restrict(dataset: registry.Dataset, subset: str) -> registry.Dataset:
+    """The dataset with no more of its train split than a list names; other splits are left.
+
+    Args:
+      dataset: the whole.
+      subset: a file, or the name of one in the folder `subsets` beside the dataset.
+
+    Raises:
+      UserError: the list cannot be read, or names an example that is not there.
+    """
+    path = os.path.expanduser(subset)
+    if not os.path.exists(path) and dataset.directory:
+        path = os.path.join(dataset.directory, "subsets", subset)
+    try:
+        with open(path, encoding="utf-8") as file:
+            wanted = {line.strip() for line in file if line.strip()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"config.dataset.subset={subset!r}: cannot read {path} ({error}); write a list with "
+            "python -m unnas_jax.data.prepare NAME --subset=SHARE"
+        ) from error
+    records = dataset.splits["train"]
+    names = _names(records)
+    positions = np.array([i for i, name in enumerate(names) if name in wanted], np.int64)
+    if len(positions) < len(wanted) or not wanted:
+        unknown = sorted(wanted - set(names))
+        raise UserError(
+            f"config.dataset.subset={subset!r}: "
+            + (
+                f"{len(unknown):,} of its {len(wanted):,} names are not in the train split of "
+                f"{dataset.name!r}, the first is {unknown[0]!r}"
+                if wanted
+                else "names no example"
+            )
+            + "; use a list of this dataset"
+        )
+    splits = {**dataset.splits, "train": SubsetRecords(records, positions)}
+    return dataclasses.replace(dataset, splits=splits)
+
+
+def write(dataset: registry.Dataset, share: float, seed: int) -> str:
+    """Writes a random subset of the train split beside the dataset; returns the file.
+
+    The names are drawn by one permutation of all names in sorted order: the list depends on
+    nothing but them, the share and the seed.
+
+    Raises:
+      UserError: the share is none, or the dataset has no names.
+    """
+    if not 0 < share < 1:
+        raise UserError(f"--subset={share}: must be between 0 and 1")
+    names = sorted(_names(dataset.splits["train"]))
+    count = round(share * len(names))
+    if not count:
+        raise UserError(f"--subset={share}: is no image of {len(names)}; use a larger share")
+    chosen = pipeline.permutation(len(names), seed, _SUBSET)[:count]
+    folder = os.path.join(dataset.directory, "subsets")
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"train-{share:g}-seed{seed}.txt")
+    with files.replacing(path) as file:
+        file.writelines(f"{names[k]}\n" for k in np.sort(chosen))
+    return path

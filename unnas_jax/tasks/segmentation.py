@@ -1,0 +1,97 @@
+"""Semantic segmentation: the class of every pixel, learned from label maps."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unnas_jax.errors import UserError
+from unnas_jax.tasks import base, dense, heads
+from unnas_jax.tasks.transforms import Augmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation(base.Task):
+    """The dataset's label maps as targets; pixels labelled 255 do not count."""
+
+    name: ClassVar[str] = "segmentation"
+    dense: ClassVar[bool] = True
+    label_maps: ClassVar[bool] = True
+    single_reduction: ClassVar[bool] = True
+    metric: ClassVar[str] = "miou"
+
+    augmentation: Augmentation
+    num_classes: int
+    aspp_channels: int
+    aspp_rates: tuple[int, ...]
+    input_channels: int = 3
+
+    @classmethod
+    def validate(cls, config: Mapping[str, Any]) -> None:
+        """Raises `UserError` for an ASPP without channels or with impossible rates."""
+        channels, rates = config["task"]["aspp_channels"], tuple(config["task"]["aspp_rates"])
+        if channels < 1:
+            raise UserError(f"config.task.aspp_channels={channels}: must be greater than 0")
+        if any(not isinstance(rate, int) or rate < 1 for rate in rates):
+            raise UserError(f"config.task.aspp_rates={rates}: give whole numbers from 1 on")
+        if len(set(rates)) < len(rates):
+            raise UserError(f"config.task.aspp_rates={rates}: give each rate once")
+
+    @classmethod
+    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+        """The task of a config on a dataset; `UserError` if the dataset has no labels."""
+        if dataset.num_classes < 2:
+            raise UserError(
+                f"config.task.name='segmentation': the dataset {dataset.name!r} has no labels; "
+                "use a dataset of images and label maps, such as cityscapes"
+            )
+        task = config["task"]
+        return cls(
+            Augmentation.create(config, dataset),
+            dataset.num_classes,
+            task["aspp_channels"],
+            tuple(task["aspp_rates"]),
+        )
+
+    def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
+        """One example per image; image and label map are flipped alike."""
+        if batch["label"].ndim != 3:
+            raise UserError(
+                "config.task.name='segmentation': the dataset has one label an image, not one a "
+                "pixel; use a dataset of images and label maps, such as cityscapes"
+            )
+        x = self.augmentation.normalise(self.augmentation(key, batch["image"], train=train))
+        labels = self.augmentation.labels(key, batch["label"].astype(jnp.int32), train=train)
+        return base.Examples(x, labels, base.image_weights(batch))
+
+    def head(self, dtype: Any) -> nn.Module:
+        """ASPP; `score` upsamples."""
+        return heads.AsppHead(self.num_classes, self.aspp_channels, self.aspp_rates, dtype=dtype)
+
+    def score(self, outputs: jax.Array, examples: base.Examples, *, train: bool) -> base.Sums:
+        """Per-pixel cross entropy and hits; in evaluation also `confusion`, (classes, classes)."""
+        return dense.pixel_score(outputs, examples.targets, examples.weights, confusion=not train)
+
+    def summarize(self, sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Loss, pixel accuracy and the mIoU of all pixels together."""
+        whole = base.total(sums)
+        return {**base.means(whole), "miou": mean_iou(whole["confusion"])}
+
+
+def mean_iou(confusion: np.ndarray) -> float:
+    """The mean over classes of intersection over union.
+
+    Args:
+      confusion: (K, K), pixels of class i (row) answered as j, summed over the whole split.
+
+    Returns:
+      The mean over the classes that occur, as a label or as an answer; 0 where none does.
+    """
+    intersection = np.diag(confusion)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - intersection
+    occurs = union > 0
+    return float(np.mean(intersection[occurs] / union[occurs])) if occurs.any() else 0.0
