@@ -25,16 +25,18 @@ def main(argv: list[str]) -> int:
         return command_line.fail(f"unexpected argument {argv[1]!r}; write --flag=value")
     if _CONFIG.value is None:
         return command_line.fail("--config is missing; name a file of configs/")
+    # Here, because processes that decode images import this file too.
     from unnas_jax import config as config_lib
+    from unnas_jax.search import search
+    from unnas_jax.train import train
 
     command_line.start_logging()
-    workdir = _WORKDIR.value or config_lib.workdir(
-        config_flags.get_config_filename(flags.FLAGS["config"])
-    )
-    from unnas_jax.search import search
-
+    experiments = {"search": search, "train": train}
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
     with command_line.user_errors() as outcome:
-        search(_CONFIG.value, workdir)
+        config_lib.validate(_CONFIG.value)
+        run = experiments[_CONFIG.value.experiment]
+        run(_CONFIG.value, _WORKDIR.value or config_lib.workdir(path))
     return outcome.status
 
 

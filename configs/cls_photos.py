@@ -1,6 +1,8 @@
 """Search on the embedded photographs with classification: a demonstration for two CPU cores.
 
     launch/local.sh --config=configs/cls_photos.py
+
+Cost: 576 weight and 480 alpha steps of 16 images, some minutes with the compilation.
 """
 
 import ml_collections

@@ -1,4 +1,13 @@
-"""What the recipes in this directory share; not a recipe itself."""
+"""What the recipes in this directory share; not a recipe itself.
+
+Their docstrings give what a search costs as it follows from the recipe:
+
+- steps: half of the images over the batch size, times the epochs; an alpha step comes before each
+  weight step once the alphas move;
+- multiply-adds: a pass takes three times the forward pass' (`python -m unnas_jax.complexity`);
+- memory: an estimate of what a pass keeps for its backward pass, in bfloat16: 18 maps an edge and
+  5 a state of every cell. XLA's workspace comes on top; the parameters are small beside it.
+"""
 
 import ml_collections
 
@@ -9,6 +18,7 @@ TASKS = {
     "col": "colorization",
     "jig": "jigsaw",
     "cls": "classification",
+    "seg": "segmentation",
 }
 
 
@@ -41,20 +51,107 @@ def imagenet_1k(task: str) -> ml_collections.ConfigDict:
     config = config_lib.search()
     config.dataset.name = "imagenet2012"
     config.task.name = TASKS[task]
-    if task in ("cls", "col"):
-        config.weights.learning_rate = 0.1
-        config.alphas.learning_rate = 3e-4
-        config.train.batch_size = 64
-    else:
-        config.weights.learning_rate = 0.05
-        config.alphas.learning_rate = 1.5e-4
-        config.train.batch_size = 32
+    _rates(config, batch_size=64 if task in ("cls", "col") else 32, full=64)
     if task == "jig":
         jigsaw_input(config)
         config.input.crop = 255
     return config
 
 
+def imagenet_22k(task: str) -> ml_collections.ConfigDict:
+    """A search on ImageNet-22K: four times the batch and the rates, one epoch, no warm-up."""
+    config = imagenet_1k(task)
+    config.dataset.name = "imagenet22k"
+    config.search.arch_start_epoch = 0.0
+    _rates(config, batch_size=256 if task in ("cls", "col") else 128, full=64)
+    config.train.epochs = 1
+    # A report on all seven million images of half B would take half as long as the search.
+    config.eval.max_images = 50_000
+    return config
+
+
+def cityscapes(task: str) -> ml_collections.ConfigDict:
+    """A search on Cityscapes with the paper's recipe (appendix, search phase).
+
+    The crop is that of the released settings, 321 pixels (8k + 1); the paper's text says 312.
+    """
+    config = config_lib.search()
+    config.dataset.name = "cityscapes"
+    config.task.name = TASKS[task]
+    config.network.cells = 12
+    config.search.arch_start_epoch = 0.0
+    config.weights.weight_decay = 3e-4
+    _rates(config, batch_size=32 if task in ("seg", "jig") else 16, full=32)
+    if task == "jig":
+        jigsaw_input(config)
+    config.input.update(crop=321, resize=512, train_crop="scale_random")
+    config.train.epochs = 400
+    config.eval.batch_size = 64
+    return config
+
+
+def cifar10(task: str) -> ml_collections.ConfigDict:
+    """DARTS' search on CIFAR-10 (Liu et al., 2019), first order, with any task.
+
+    Tasks that make several examples of an image take half the batch and half the rates, as in the
+    paper's searches on ImageNet.
+    """
+    config = config_lib.search()
+    config.dataset.name = "cifar10"
+    config.task.name = TASKS[task]
+    config.network.stem = "cifar"
+    config.search.arch_start_epoch = 0.0
+    config.weights.update(learning_rate=0.025, final_learning_rate=0.001, weight_decay=3e-4)
+    config.alphas.learning_rate = 3e-4
+    config.train.update(batch_size=64, epochs=50)
+    if task in ("rot", "jig"):
+        config.weights.update(learning_rate=0.0125, final_learning_rate=0.0005)
+        config.alphas.learning_rate = 1.5e-4
+        config.train.batch_size = 32
+    if task == "jig":
+        jigsaw_input(config)
+        config.task.update(grid=2, permutations=24)
+    config.input.update(crop=32, resize=32, train_crop="none", pad=4, lighting=0.0)
+    return config
+
+
+# The published widths; they keep the paper's windows (its count is 1 to 3% above the true one).
+IMAGENET_WIDTHS = {
+    "darts_v2": 48, "pdarts": 48, "pcdarts_c10": 48, "pcdarts_in1k": 48,
+    "unnas_in1k_cls": 44, "unnas_in1k_rot": 42, "unnas_in1k_col": 46, "unnas_in1k_jig": 42,
+    "unnas_in22k_cls": 46, "unnas_in22k_rot": 42, "unnas_in22k_col": 42, "unnas_in22k_jig": 42,
+    "unnas_cityscapes_seg": 44, "unnas_cityscapes_rot": 42, "unnas_cityscapes_col": 54,
+    "unnas_cityscapes_jig": 44,
+}  # fmt: skip
+CITYSCAPES_WIDTHS = {
+    "darts_v2": 82,
+    "unnas_in1k_cls": 78, "unnas_in1k_rot": 78, "unnas_in1k_col": 80, "unnas_in1k_jig": 78,
+    "unnas_in22k_cls": 80, "unnas_in22k_rot": 78, "unnas_in22k_col": 78, "unnas_in22k_jig": 78,
+    "unnas_cityscapes_seg": 80, "unnas_cityscapes_rot": 78, "unnas_cityscapes_col": 86,
+    "unnas_cityscapes_jig": 80,
+}  # fmt: skip
+
+
+def evaluation(
+    genotype: str, widths: dict[str, int] = IMAGENET_WIDTHS
+) -> ml_collections.ConfigDict:
+    """The evaluation of a genotype with the paper's ImageNet recipe, at its published width.
+
+    A genotype without a published width is fitted to the paper's window.
+    """
+    config = config_lib.training()
+    config.network.genotype = genotype
+    config.network.width = str(widths.get(genotype, "fit"))
+    return config
+
+
 def jigsaw_input(config: ml_collections.ConfigDict) -> None:
     """The input of jigsaw puzzles: whole images, 30% of them gray, no lighting."""
     config.input.update(train_crop="resize_random", gray=0.3, lighting=0.0)
+
+
+def _rates(config: ml_collections.ConfigDict, batch_size: int, full: int) -> None:
+    """The batch, and rates that grow with it: 0.1 (weights) and 3e-4 (alphas) at `full` images."""
+    config.train.batch_size = batch_size
+    config.weights.learning_rate = 0.1 * (batch_size / full)
+    config.alphas.learning_rate = 3e-4 * (batch_size / full)

@@ -3,22 +3,18 @@
     python main.py --config=configs/darts_cifar10.py --workdir=runs/darts_cifar10
 
 First order by default; --config.search.order=2 takes the exact second-order gradient.
+
+Cost: 19,500 weight and 19,500 alpha steps of 64 images, 2.2e+15 multiply-adds; about 2.3 GiB of
+activations (estimates, see common.py).
+Expected: a cell like the published darts_v1 (darts_v2 with order 2); darts_v2 reaches 74.9 +-
+0.08% on ImageNet-1K in the paper's training, 72.6 +- 0.55% mIoU on Cityscapes.
 """
 
 import ml_collections
 
-from unnas_jax import config as config_lib
+from configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    config = config_lib.search()
-    config.dataset.name = "tfds:cifar10"
-    config.task.name = "classification"
-    config.input.update(crop=32, resize=32, train_crop="none", pad=4, lighting=0.0)
-    config.network.stem = "cifar"
-    config.search.arch_start_epoch = 0.0
-    config.weights.update(learning_rate=0.025, final_learning_rate=0.001, weight_decay=3e-4)
-    config.alphas.learning_rate = 3e-4
-    config.train.update(batch_size=64, epochs=50)
-    return config
+    return common.cifar10("cls")

@@ -100,7 +100,9 @@ def example_shapes(config: Mapping[str, Any], task: Task, images: int = 1) -> Ex
     crop = config["input"]["crop"]
     batch = {
         "image": jax.ShapeDtypeStruct((images, crop, crop, 3), jnp.uint8),
-        "label": jax.ShapeDtypeStruct((images,), jnp.int32),
+        "label": jax.ShapeDtypeStruct(
+            (images, crop, crop) if task.label_maps else (images,), jnp.int32
+        ),
     }
     return jax.eval_shape(lambda batch: task.examples(jax.random.key(0), batch, train=True), batch)
 

@@ -53,7 +53,7 @@ def user_errors() -> Iterator[Outcome]:
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses flags as absl does, with one line for an unknown key, a bad value or a bad config file."""
+    """Parses flags as absl does, but ends a mistake in one line and status 2."""
     try:
         return flags.FLAGS(argv)
     except (

@@ -1,13 +1,46 @@
-"""The schema of a search's config: every field, its default, and what values are possible."""
+"""The schemas of the experiments' configs: fields, defaults, and what values are possible."""
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
 
 from unnas_jax.errors import UserError
+
+
+def _common() -> dict[str, Any]:
+    """The fields that all experiments have."""
+    return {
+        "seed": 0,
+        "dataset": {
+            "name": "imagenet2012",  # A name of unnas_jax.data, or tfds:NAME[/CONFIG][:VERSION].
+            "path": "",  # The folder of images, for the dataset `folder`.
+            "data_dir": "",  # Where TFDS keeps datasets; empty: $TFDS_DATA_DIR or its default.
+            "subset": "",  # A list of files, as `unnas_jax.data.prepare` writes; empty: all.
+        },
+        "input": {
+            "crop": 224,
+            "resize": 256,  # The short side before an evaluation's centre crop.
+            "train_crop": "random_resized",  # One of unnas_jax.data.crops.TRAIN_CROPS.
+            "pad": 0,  # Pad by so many zeros after normalisation and crop again (CIFAR).
+            "lighting": 0.1,  # Standard deviation of PCA lighting; 0 turns it off.
+            "gray": 0.0,  # The share of training images turned gray.
+        },
+        "task": {
+            "name": "rotation",
+            "grid": 3,  # Jigsaw: patches a side.
+            "permutations": 1000,  # Jigsaw: classes.
+            "aspp_channels": 64,  # Segmentation: of each branch of the head.
+            "aspp_rates": (6,),  # Segmentation: the dilations of its 3x3 convolutions.
+            "label_smoothing": 0.0,  # Classification: the share of the wrong classes.
+        },
+        "precision": "auto",  # float32, bfloat16, or bfloat16 where there is an accelerator.
+        "log_every_steps": 50,
+        "checkpoint_every_steps": 1000,
+        "workers": -1,  # Processes that decode images; -1: by the number of cores; 0: threads.
+    }
 
 
 def search() -> ml_collections.ConfigDict:
@@ -19,28 +52,7 @@ def search() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {
             "experiment": "search",
-            "seed": 0,
-            "dataset": {
-                "name": "imagenet2012",  # A name of unnas_jax.data, or tfds:NAME[/CONFIG][:VERSION].
-                "path": "",  # The folder of images, for the dataset `folder`.
-                "data_dir": "",  # Where TFDS keeps datasets; empty: $TFDS_DATA_DIR or its default.
-                "subset": "",  # A list of files, as `unnas_jax.data.prepare` writes; empty: all.
-            },
-            "input": {
-                "crop": 224,
-                "resize": 256,  # The short side before an evaluation's centre crop.
-                "train_crop": "random_resized",  # One of unnas_jax.data.crops.TRAIN_CROPS.
-                "pad": 0,  # Pad by so many zeros after normalisation and crop again (CIFAR).
-                "lighting": 0.1,  # Standard deviation of PCA lighting; 0 turns it off.
-                "gray": 0.0,  # The share of training images turned gray.
-            },
-            "task": {
-                "name": "rotation",
-                "grid": 3,  # Jigsaw: patches a side.
-                "permutations": 1000,  # Jigsaw: classes.
-                "aspp_channels": 64,  # Segmentation: of each branch of the head.
-                "aspp_rates": (6,),  # Segmentation: the dilations of its 3x3 convolutions.
-            },
+            **_common(),
             "network": {"width": 16, "cells": 8, "nodes": 4, "stem": "imagenet"},
             "search": {
                 "order": 1,  # 1: alpha gradient at the current weights; 2: through a weight step.
@@ -70,17 +82,60 @@ def search() -> ml_collections.ConfigDict:
                 "batch_size": 256,
                 "max_images": -1,  # Images of the held-out half to evaluate on; -1: all.
             },
-            "precision": "auto",  # float32, bfloat16, or bfloat16 where there is an accelerator.
-            "log_every_steps": 50,
-            "checkpoint_every_steps": 1000,
-            "workers": -1,  # Processes that decode images; -1: by the number of cores; 0: threads.
         }
     )
 
 
-def as_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The config in the types of JSON."""
-    return dict(config.to_dict())
+def training() -> ml_collections.ConfigDict:
+    """Every field of the evaluation phase with its default: the paper's ImageNet-1K recipe."""
+    config = ml_collections.ConfigDict(
+        {
+            "experiment": "train",
+            "mode": "train",  # Or eval: evaluate the newest checkpoint of the workdir.
+            "seeds": 3,  # Independent trainings, with the seeds seed, seed + 1, ...
+            **_common(),
+            "network": {
+                "genotype": "darts_v2",  # A published name, or the path of a genotype.json.
+                "width": "fit",  # A number, or fit: the largest in the paper's window.
+                "cells": 14,
+                "stem": "imagenet",
+                "auxiliary_weight": 0.4,  # Of the auxiliary head's loss; 0: no such head.
+                "drop_path": 0.0,  # The probability that is reached at the last epoch.
+            },
+            "weights": {
+                "learning_rate": 0.5,
+                "final_learning_rate": 0.0,
+                "warmup_epochs": 5,
+                "warmup_factor": 0.1,
+                "momentum": 0.9,
+                "nesterov": True,
+                "weight_decay": 3e-5,
+                "clip_norm": 0.0,  # 0: gradients are not clipped.
+            },
+            "train": {
+                "batch_size": 1024,
+                "epochs": 250,
+                "max_steps": -1,  # Stop after so many steps; -1: all epochs.
+                "seeds_together": -1,  # Seeds in one program; -1: one on CPUs, otherwise all.
+                "ema": 0.0,  # The decay of the parameters' moving average; 0: none.
+                "precise_bn_images": 0,  # Images for BN statistics before evaluations; 0: none.
+            },
+            "eval": {
+                "batch_size": 1000,
+                "max_images": -1,  # Images of the held-out split to evaluate on; -1: all.
+                "every_epochs": 1,
+                "crop": "centre",  # Of the short side resized; or whole, for segmentation.
+                "whole_size": (1025, 2049),  # Height and width that whole images are padded to.
+            },
+        }
+    )
+    config.task.name = "classification"
+    config.task.label_smoothing = 0.1
+    return config
+
+
+SCHEMAS = {"search": search, "train": training}
+"""The experiments, by the value of config.experiment."""
 
 
 def _as_json(value: Any) -> Any:
@@ -126,6 +181,21 @@ def _check_keys(config: Mapping[str, Any], schema: Mapping[str, Any], prefix: st
             _check(math.isfinite(value), prefix + key, value, "must be finite")
 
 
+def _check_numbers(config: Mapping[str, Any], keys: str, minimum: float, strict: bool) -> None:
+    """Checks that fields, given as `section.key` words, are at least or greater than a minimum."""
+    words = "greater than" if strict else "at least"
+    for key in keys.split():
+        value: Any = config
+        for part in key.split("."):
+            value = value[part]
+        good = value > minimum if strict else value >= minimum
+        _check(good, key, value, f"must be {words} {minimum:g}")
+
+
+def _check_choice(key: str, value: Any, choices: Iterable[str]) -> None:
+    _check(value in choices, key, value, f"use one of {', '.join(sorted(choices))}")
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
     """Refuses unknown keys, wrong types and impossible values before anything is built.
 
@@ -136,76 +206,81 @@ def validate(config: ml_collections.ConfigDict) -> None:
     from unnas_jax.tasks import registry
 
     c = config.to_dict()
-    _check_keys(c, search().to_dict())
+    experiment = c.get("experiment")
+    _check_choice("experiment", experiment, SCHEMAS)
+    _check_keys(c, SCHEMAS[str(experiment)]().to_dict())
 
-    def positive(*keys: str) -> None:
-        for key in keys:
-            section, field = key.split(".")
-            _check(c[section][field] > 0, key, c[section][field], "must be greater than 0")
-
-    def not_negative(*keys: str) -> None:
-        for key in keys:
-            section, field = key.split(".")
-            _check(c[section][field] >= 0, key, c[section][field], "must not be negative")
-
-    _check(c["experiment"] == "search", "experiment", c["experiment"], "use 'search'")
-    _check(c["seed"] >= 0, "seed", c["seed"], "must not be negative")
-    positive("network.width", "network.nodes", "train.batch_size", "eval.batch_size")
-    positive("train.epochs", "weights.learning_rate", "weights.clip_norm", "input.crop")
-    positive("alphas.learning_rate", "alphas.init_scale")
-    not_negative("weights.final_learning_rate", "weights.weight_decay", "alphas.weight_decay")
-    not_negative("search.arch_start_epoch", "input.lighting", "input.pad")
-    task = c["task"]["name"]
-    _check(
-        task in registry.TASKS, "task.name", task, f"use one of {', '.join(sorted(registry.TASKS))}"
-    )
-    registry.TASKS[task].validate(c)
-    stem, cells, width = c["network"]["stem"], c["network"]["cells"], c["network"]["width"]
-    _check(stem in ("imagenet", "cifar"), "network.stem", stem, "use 'imagenet' or 'cifar'")
+    _check_numbers(c, "train.batch_size eval.batch_size train.epochs input.crop", 1, strict=False)
+    _check_numbers(c, "log_every_steps checkpoint_every_steps", 1, strict=False)
+    _check_numbers(c, "weights.learning_rate", 0, strict=True)
+    _check_numbers(c, "seed input.lighting input.pad input.gray", 0, strict=False)
+    _check_numbers(c, "weights.final_learning_rate weights.weight_decay", 0, strict=False)
+    _check_choice("task.name", c["task"]["name"], registry.TASKS)
+    registry.TASKS[c["task"]["name"]].validate(c)
+    _check_choice("network.stem", c["network"]["stem"], ("imagenet", "cifar"))
+    _check_choice("precision", c["precision"], ("auto", "float32", "bfloat16"))
+    _check_choice("input.train_crop", c["input"]["train_crop"], crops.TRAIN_CROPS)
+    cells, momentum = c["network"]["cells"], c["weights"]["momentum"]
     _check(cells >= 3, "network.cells", cells, "use at least 3, for cells of both kinds")
-    _check(width % 2 == 0, "network.width", width, "must be even: reductions halve it")
-    order = c["search"]["order"]
-    _check(order in (1, 2), "search.order", order, "use 1 or 2")
-    form = c["search"]["formulation"]
-    forms = ("auto", "dense", "depthwise")
-    _check(form in forms, "search.formulation", form, f"use one of {', '.join(forms)}")
-    precision, precisions = c["precision"], ("auto", "float32", "bfloat16")
-    _check(precision in precisions, "precision", precision, f"use one of {', '.join(precisions)}")
-    start, epochs = c["search"]["arch_start_epoch"], c["train"]["epochs"]
-    _check(
-        start < epochs,
-        "search.arch_start_epoch",
-        start,
-        f"must be smaller than train.epochs={epochs}, or no alpha ever moves",
-    )
-    for key in ("momentum",):
-        _check(0 <= c["weights"][key] < 1, f"weights.{key}", c["weights"][key], "must be in [0, 1)")
-    for key in ("b1", "b2"):
-        _check(0 <= c["alphas"][key] < 1, f"alphas.{key}", c["alphas"][key], "must be in [0, 1)")
-    gray = c["input"]["gray"]
-    _check(0 <= gray <= 1, "input.gray", gray, "is a share from 0 to 1")
-    kind = c["input"]["train_crop"]
-    kinds = tuple(crops.TRAIN_CROPS)
-    _check(kind in kinds, "input.train_crop", kind, f"use one of {', '.join(kinds)}")
+    _check(0 <= momentum < 1, "weights.momentum", momentum, "must be in [0, 1)")
+    gray, smoothing = c["input"]["gray"], c["task"]["label_smoothing"]
+    _check(gray <= 1, "input.gray", gray, "is a share from 0 to 1")
+    _check(0 <= smoothing < 1, "task.label_smoothing", smoothing, "must be in [0, 1)")
     crop, resize = c["input"]["crop"], c["input"]["resize"]
     _check(crop <= resize, "input.crop", crop, f"is larger than input.resize={resize}")
-    steps = c["train"]["max_steps"]
+    steps, images = c["train"]["max_steps"], c["eval"]["max_images"]
     _check(steps == -1 or steps > 0, "train.max_steps", steps, "use -1 (all epochs) or at least 1")
-    images = c["eval"]["max_images"]
     _check(images == -1 or images > 0, "eval.max_images", images, "use -1 (all) or at least 1")
-    _check(c["log_every_steps"] > 0, "log_every_steps", c["log_every_steps"], "must be at least 1")
-    every = c["checkpoint_every_steps"]
-    _check(every > 0, "checkpoint_every_steps", every, "must be at least 1")
     _check(c["workers"] >= -1, "workers", c["workers"], "use -1 (by cores), 0 (threads) or more")
     name, path = c["dataset"]["name"], c["dataset"]["path"]
     if name == "folder":
         _check(bool(path), "dataset.path", path, "give the folder of images")
     else:
-        _check(
-            not path, "dataset.path", path, f"only the dataset 'folder' has a path, not {name!r}"
-        )
+        _check(not path, "dataset.path", path, f"only the dataset 'folder' has one, not {name!r}")
+    _validate_search(c) if experiment == "search" else _validate_training(c)
+
+
+def _validate_search(c: Mapping[str, Any]) -> None:
+    _check_numbers(c, "network.width network.nodes", 1, strict=False)
+    _check_numbers(c, "weights.clip_norm alphas.learning_rate alphas.init_scale", 0, strict=True)
+    _check_numbers(c, "alphas.weight_decay search.arch_start_epoch", 0, strict=False)
+    width, order = c["network"]["width"], c["search"]["order"]
+    _check(width % 2 == 0, "network.width", width, "must be even: reductions halve it")
+    _check(order in (1, 2), "search.order", order, "use 1 or 2")
+    _check_choice("search.formulation", c["search"]["formulation"], ("auto", "dense", "depthwise"))
+    for key in ("b1", "b2"):
+        _check(0 <= c["alphas"][key] < 1, f"alphas.{key}", c["alphas"][key], "must be in [0, 1)")
+    start, epochs = c["search"]["arch_start_epoch"], c["train"]["epochs"]
+    remedy = f"must be smaller than train.epochs={epochs}, or no alpha ever moves"
+    _check(start < epochs, "search.arch_start_epoch", start, remedy)
+
+
+def _validate_training(c: Mapping[str, Any]) -> None:
+    from unnas_jax.data import crops
+    from unnas_jax.spaces.darts import published
+
+    _check_choice("mode", c["mode"], ("train", "eval"))
+    _check_numbers(c, "seeds eval.every_epochs", 1, strict=False)
+    _check_numbers(c, "weights.clip_norm weights.warmup_epochs", 0, strict=False)
+    _check_numbers(c, "network.auxiliary_weight train.precise_bn_images", 0, strict=False)
+    width = c["network"]["width"]
+    even = width.isdecimal() and int(width) >= 2 and int(width) % 2 == 0
+    _check(width == "fit" or even, "network.width", width, "use an even number, or 'fit'")
+    for key in ("network.drop_path", "train.ema", "weights.warmup_factor"):
+        section, field = key.split(".")
+        value = c[section][field]
+        _check(0 <= value < 1, key, value, "must be in [0, 1)")
+    together = c["train"]["seeds_together"]
+    remedy = "use -1 (by the backend) or at least 1"
+    _check(together == -1 or together > 0, "train.seeds_together", together, remedy)
+    _check_choice("eval.crop", c["eval"]["crop"], crops.EVAL_CROPS)
+    published.resolve(c["network"]["genotype"])
 
 
 def workdir(config_path: str) -> str:
-    """The default workdir of a config file: runs/<config name>."""
-    return os.path.join("runs", os.path.splitext(os.path.basename(config_path))[0])
+    """The default workdir of a `--config`: runs/<config name>, with its argument if it has one."""
+    path, _, argument = config_path.partition(".py:")
+    name = os.path.basename(path).removesuffix(".py")
+    # Of a path to a genotype.json only the directory tells searches apart.
+    words = [word for word in argument.removesuffix("/genotype.json").split("/") if word]
+    return os.path.join("runs", "_".join([name, *words[-1:]]))

@@ -31,7 +31,6 @@ class Feed:
     def __init__(self, config: Mapping[str, Any], dataset: Dataset, task: Task, mesh: Mesh) -> None:
         self._config, self._dataset, self._mesh = config, dataset, mesh
         self._common = {
-            "crop": config["input"]["crop"],
             "resize": config["input"]["resize"],
             "apply_exif": dataset.apply_exif,
             "workers": config["workers"],
@@ -42,34 +41,53 @@ class Feed:
 
     @contextlib.contextmanager
     def train(
-        self, records: Records, indices: np.ndarray, *, seed: int, start_step: int
-    ) -> Iterator[Iterator[DeviceBatch]]:
-        """A block with an endless iterator of training batches from `start_step` on."""
+        self,
+        records: Records,
+        indices: np.ndarray,
+        *,
+        seed: int,
+        start_step: int,
+        place: bool = True,
+    ) -> Iterator[Iterator[Any]]:
+        """A block with an endless iterator of training batches from `start_step` on.
+
+        They are split over the mesh or, without `place`, this process's rows on the host.
+        """
         batches = pipeline.train_batches(
             records,
             indices,
             batch_size=self._config["train"]["batch_size"],
+            crop=self._config["input"]["crop"],
             train_crop=self._config["input"]["train_crop"],
             seed=seed,
             start_step=start_step,
             **self._common,
         )
         try:
-            yield (self._on_devices(batch) for batch in batches)
+            yield (self._columns(batch, place) for batch in batches)
         finally:
             batches.close()
 
-    def evaluation(self, records: Records, indices: np.ndarray) -> Iterator[DeviceBatch]:
+    def evaluation(
+        self, records: Records, indices: np.ndarray, *, place: bool = True
+    ) -> Iterator[Any]:
         """One pass in order; the last batch is padded and masked."""
+        section = self._config["eval"]
+        whole = section.get("crop", "centre") == "whole"
         batches = pipeline.eval_batches(
-            records, indices, batch_size=self._config["eval"]["batch_size"], **self._common
+            records,
+            indices,
+            batch_size=section["batch_size"],
+            crop=tuple(section["whole_size"]) if whole else self._config["input"]["crop"],
+            eval_crop="whole" if whole else "centre",
+            **self._common,
         )
         try:
             for batch in batches:
-                yield self._on_devices(batch)
+                yield self._columns(batch, place)
         finally:
             batches.close()
 
-    def _on_devices(self, batch: Mapping[str, np.ndarray]) -> DeviceBatch:
+    def _columns(self, batch: Mapping[str, np.ndarray], place: bool) -> Any:
         columns = {name: batch[name] for name in _FOR_DEVICE if name in batch}
-        return sharding.to_devices(columns, self._mesh)
+        return sharding.to_devices(columns, self._mesh) if place else columns

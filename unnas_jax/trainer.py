@@ -109,9 +109,7 @@ def build_steps(
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
         return jax.device_put(stacked, everywhere)
 
-    def loss(
-        params: Any, state: TrainState, batch: Batch
-    ) -> tuple[jax.Array, tuple[Any, Sums]]:
+    def loss(params: Any, state: TrainState, batch: Batch) -> tuple[jax.Array, tuple[Any, Sums]]:
         key = key_for(state.seed, _STEP, state.step)
         example_key, drop_key = jax.random.split(key)
         examples = task.examples(example_key, batch, train=True)

@@ -76,6 +76,9 @@ COLORS = (
 )
 """RGB of the classes, as Cityscapes paints them."""
 
+# Not "cityscapes", of which TFDS looks for nothing but its own configurations.
+_NAME = "cityscapes_fine"
+
 _TRAINED_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _LAST_ID = 33
 
@@ -132,7 +135,7 @@ def cityscapes(source: str) -> shards.Recipe:
     if "train" not in groups:
         raise UserError(f"--source={source!r}: has no leftImg8bit/train/CITY/*{_IMAGE_END}")
     return shards.Recipe(
-        name="cityscapes",
+        name=_NAME,
         version="1.0.0",
         description="Cityscapes, left images with fine label maps of the 19 trained classes.",
         source=source,
@@ -271,9 +274,9 @@ def open_dataset(name: str, path: str, data_dir: str) -> registry.Dataset:
     """
     del path
     try:
-        builder = tfds_source.find_builder("cityscapes/semantic_segmentation", name, data_dir)
+        builder = tfds_source.find_builder(_NAME, name, data_dir)
     except UserError:
-        builder = tfds_source.find_builder("cityscapes", name, data_dir)
+        builder = tfds_source.find_builder("cityscapes/semantic_segmentation", name, data_dir)
     dataset = tfds_source.from_builder(builder, name)
     own = "train_ids" in builder.info.features
     label_map, table = ("train_ids", b"") if own else ("segmentation_label", label_table())

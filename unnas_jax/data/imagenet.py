@@ -40,6 +40,7 @@ _SOLUTION = "LOC_val_solution.csv"
 class _Container:
     """Images of one class: a folder, or an archive, maybe within an archive."""
 
+    name: str
     place: archives.Place
     folder: bool
 
@@ -159,10 +160,10 @@ def _class_containers(source: str) -> tuple[dict[str, list[_Container]], tuple[s
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                inner = _Container(archives.Place(entry.path), True)
+                inner = _Container(entry.name, archives.Place(entry.path), True)
                 found.setdefault(entry.name, []).append(inner)
             elif entry.name.endswith(".tar"):
-                inner = _Container(archives.Place(entry.path), False)
+                inner = _Container(entry.name, archives.Place(entry.path), False)
                 found.setdefault(entry.name.removesuffix(".tar"), []).append(inner)
             else:
                 others.append(f"{entry.path}: is neither a class folder nor a class archive")
@@ -171,7 +172,9 @@ def _class_containers(source: str) -> tuple[dict[str, list[_Container]], tuple[s
             stem, end = os.path.splitext(os.path.basename(member.name))
             if end == ".tar":
                 place = archives.Place(source, member.offset, member.size)
-                found.setdefault(stem, []).append(_Container(place, False))
+                found.setdefault(stem, []).append(
+                    _Container(os.path.basename(member.name), place, False)
+                )
             else:
                 others.append(f"{source}: its member {member.name} is no class archive")
     if not found:
@@ -258,7 +261,8 @@ def _images(
                     place = archives.Place(path, member.offset, member.size)
                     found.append((place, member.name, member.size))
             except archives.Damaged as error:
-                problems.append({"name": str(container.place), "reason": f"{error}"})
+                reason = f"{error}; what comes before is used"
+                problems.append({"name": container.name, "reason": reason})
     images = []
     for place, name, size in found:
         if name.lower().endswith(_EXTENSIONS):
@@ -283,7 +287,7 @@ def _wanted(path: str) -> frozenset[str]:
 
 def _validation_groups(source: str, path: str, number: Mapping[str, int]) -> list[shards.Group]:
     folder = os.path.isdir(path)
-    if folder and any(e.is_dir() and not e.name.startswith(".") for e in os.scandir(path)):
+    if folder and any(os.path.isdir(os.path.join(path, name)) for name in os.listdir(path)):
         containers, _ = _class_containers(path)
         unknown = sorted(set(containers) - set(number))
         if unknown:
@@ -302,7 +306,7 @@ def _validation_groups(source: str, path: str, number: Mapping[str, int]) -> lis
     if not folder:
         _outer_members(path)
     labels = {name: number[synset] for name, synset in synsets.items()}
-    container = _Container(archives.Place(path), folder)
+    container = _Container(os.path.basename(path), archives.Place(path), folder)
     lister = functools.partial(_list_validation, container, labels, label_file)
     return [shards.Group("validation", lister, (path, label_file))]
 

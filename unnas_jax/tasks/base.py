@@ -112,14 +112,20 @@ def image_weights(batch: Batch) -> jax.Array:
     return jnp.ones(batch["image"].shape[:1], jnp.float32)
 
 
-def classification_score(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> Sums:
+def classification_score(
+    logits: jax.Array, targets: jax.Array, weights: jax.Array, *, smoothing: float = 0.0
+) -> Sums:
     """Softmax cross entropy and top-1 hits of logits (M, K) against classes (M,), summed.
 
-    The first of several equal logits counts as the answer. Computed in float32.
+    With smoothing e the true class has the probability 1 - e and each other one e / (K - 1). The
+    first of several equal logits counts as the answer. Computed in float32.
     """
     logits = logits.astype(jnp.float32)
     log_probability = jax.nn.log_softmax(logits)
     nll = -jnp.take_along_axis(log_probability, targets[:, None], axis=-1)[:, 0]
+    if smoothing:
+        others = -jnp.sum(log_probability, axis=-1) - nll
+        nll = (1.0 - smoothing) * nll + smoothing / (logits.shape[-1] - 1) * others
     hits = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
     return {
         "loss": jnp.sum(nll * weights),

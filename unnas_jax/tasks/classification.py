@@ -14,12 +14,13 @@ from unnas_jax.tasks.transforms import Augmentation
 
 @dataclasses.dataclass(frozen=True)
 class Classification(base.Task):
-    """The dataset's labels as classes."""
+    """The dataset's labels as classes; smoothed in training if the config says so."""
 
     name: ClassVar[str] = "classification"
 
     augmentation: Augmentation
     num_classes: int
+    label_smoothing: float = 0.0
     input_channels: int = 3
 
     @classmethod
@@ -34,7 +35,11 @@ class Classification(base.Task):
                 f"config.task.name='classification': the dataset {dataset.name!r} has no labels; "
                 "use a pretext task (rotation, colorization, jigsaw) or a labelled dataset"
             )
-        return cls(Augmentation.create(config, dataset), dataset.num_classes)
+        return cls(
+            Augmentation.create(config, dataset),
+            dataset.num_classes,
+            config["task"]["label_smoothing"],
+        )
 
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
         """One example per image."""
@@ -47,4 +52,9 @@ class Classification(base.Task):
 
     def score(self, outputs: jax.Array, examples: base.Examples, *, train: bool) -> base.Sums:
         """Cross entropy and top-1 hits."""
-        return base.classification_score(outputs, examples.targets, examples.weights)
+        return base.classification_score(
+            outputs,
+            examples.targets,
+            examples.weights,
+            smoothing=self.label_smoothing if train else 0.0,
+        )

@@ -1,0 +1,83 @@
+"""CIFAR-10 from its Python version."""
+
+import os
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+
+from tests.data import published
+from unnas_jax.data import crops, open_dataset, prepare, shards
+from unnas_jax.errors import UserError
+
+NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def run(source, data_dir):
+    return shards.prepare(prepare.recipe("cifar10", str(source)), str(data_dir), 0)
+
+
+def pack(root):
+    path = root / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(root / "cifar-10-batches-py", "cifar-10-batches-py")
+    return path
+
+
+@pytest.mark.parametrize("layout", ["folder", "batches", "archive"])
+def test_every_pixel(tmp_path, layout):
+    batches = published.cifar_batches()
+    source = published.write_cifar(tmp_path / "source", batches)
+    source = {"folder": source, "batches": source / "cifar-10-batches-py"}.get(layout) or pack(
+        source
+    )
+    report = run(source, tmp_path)
+    assert report["examples"] == {"train": 30, "test": 6} and report["rejected"] == []
+    dataset = open_dataset({"name": "cifar10", "data_dir": str(tmp_path)})
+    assert dataset.class_names == tuple(NAMES)
+    np.testing.assert_allclose(dataset.mean, (0.4914, 0.4824, 0.4467), atol=1e-4)
+    for split, names in (("train", list(batches)[:5]), ("test", ["test_batch"])):
+        records = dataset.splits[split]
+        images = np.concatenate([batches[name][0] for name in names])
+        labels = [label for name in names for label in batches[name][1]]
+        for i in range(len(records)):
+            assert records[i]["label"] == labels[i]
+            pixels = crops.decode(records[i]["image"], apply_exif=False)
+            np.testing.assert_array_equal(pixels, images[i])
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/unnas_jax_evil",)
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"", ""),
+        (pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]}), "has 1 labels"),
+        (pickle.dumps({b"data": np.zeros((1, 9), np.uint8), b"labels": [1]}), "has 1 labels"),
+        (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}), "no class"),
+        (pickle.dumps(Evil()), r"holds (posix|nt).system"),
+    ],
+    ids=["empty", "labels", "pixels", "class", "code"],
+)
+def test_damaged_batches_are_refused(tmp_path, content, reason):
+    source = published.write_cifar(tmp_path / "source", published.cifar_batches())
+    (source / "cifar-10-batches-py" / "data_batch_3").write_bytes(content)
+    with pytest.raises(UserError, match=f"data_batch_3 in .* is damaged .*{reason}.*again"):
+        run(source, tmp_path)
+
+
+def test_a_cut_archive_and_a_missing_batch_are_refused(tmp_path):
+    source = published.write_cifar(tmp_path / "source", published.cifar_batches())
+    path = pack(source)
+    path.write_bytes(path.read_bytes()[:-20000])
+    with pytest.raises(UserError, match="in .*cifar-10-python.tar.gz is damaged"):
+        run(path, tmp_path)
+    (source / "cifar-10-batches-py" / "data_batch_2").unlink()
+    with pytest.raises(UserError, match="data_batch_2"):
+        run(source, tmp_path / "b")
+    with pytest.raises(UserError, match="has neither cifar-10-batches-py/ nor"):
+        run(tmp_path, tmp_path / "c")

@@ -1,0 +1,223 @@
+"""Tests of every recipe: it is valid, its model builds at full size, and a reduced one learns.
+
+The step runs with width 4, 3 cells of 2 nodes, 2 images and 10 dataset classes, on crops of 33
+pixels (stem `imagenet`), 24 (stem `cifar`) or 48 (jigsaw behind the stem `imagenet`). Tasks, head,
+stem and augmentations are the recipe's own. Recipes that agree in these share one compilation.
+"""
+
+import dataclasses
+import functools
+import importlib
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from tests import conftest
+from unnas_jax import bilevel, complexity, sharding
+from unnas_jax import config as config_lib
+from unnas_jax.spaces.darts.supernet import build_supernet, init_alphas
+from unnas_jax.tasks import registry
+
+NAMES = sorted(
+    path.stem
+    for path in (conftest.ROOT / "configs").glob("*.py")
+    if path.stem not in ("__init__", "common") and not path.stem.startswith("eval_")
+)
+BATCH = 2
+
+
+def recipe(name: str) -> ml_collections.ConfigDict:
+    config = importlib.import_module(f"configs.{name}").get_config()
+    if config.dataset.name == "folder":
+        config.dataset.path = "images"
+    return config
+
+
+def as_key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+@functools.cache
+def full_size(key: str) -> tuple[int, tuple[int, ...]]:
+    """The parameters of a recipe's supernet and its output's shape for one image."""
+    config = json.loads(key)
+    task = registry.create(config, complexity._facts(config, None))
+    inputs = bilevel.example_shapes(config, task).inputs
+    network = build_supernet(config, task)
+
+    def build(x: jax.Array) -> Any:
+        alphas = init_alphas(jax.random.key(0), config["network"]["nodes"], 1e-3)
+        return network.init_with_output(jax.random.key(0), x, alphas, train=True)
+
+    outputs, variables = jax.eval_shape(build, inputs)
+    return complexity.parameters(variables["params"]), outputs.shape
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_valid_and_builds_at_full_size(name: str) -> None:
+    config = recipe(name)
+    config_lib.validate(config)
+    c = config.to_dict()
+    counts = complexity.of_config(c)
+    model = ("network", "task", "search", "precision")
+    own = {section: c[section] for section in model}
+    dataset = {"name": "x" if c["task"]["name"] == "rotation" else c["dataset"]["name"]}
+    inputs = {**c["input"], "resize": 0, "train_crop": "", "lighting": 0.0, "gray": 0.0, "pad": 0}
+    own["search"] = {**c["search"], "arch_start_epoch": 0.0}
+    parameters, outputs = full_size(as_key({**own, "dataset": dataset, "input": inputs}))
+    assert parameters == counts["parameters"]
+    assert outputs[0] == {"rotation": 4}.get(c["task"]["name"], 1)
+    assert counts["multiply_adds"] > 0
+
+
+def reduced(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """A recipe without what does not matter for a step's program, at the sizes named above."""
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.network.update(width=4, cells=3, nodes=2)
+    jigsaw, cifar = config.task.name == "jigsaw", config.network.stem == "cifar"
+    crop = 24 if cifar else 48 if jigsaw else 33
+    config.input.update(crop=crop, resize=crop, train_crop="none")
+    if not jigsaw:
+        config.task.update(grid=3, permutations=1000)
+    config.dataset.update(name="fake", path="")
+    config.search.arch_start_epoch = 0.0
+    for section, values in config_lib.search().items():
+        if section in ("weights", "alphas", "train", "eval"):
+            config[section] = values
+    for key in ("log_every_steps", "checkpoint_every_steps"):
+        config[key] = 1
+    config.train.batch_size = BATCH
+    return config.to_dict()
+
+
+@dataclasses.dataclass(frozen=True)
+class Fake:
+    name: str = "fake"
+    num_classes: int = 10
+    mean: tuple[float, ...] = (0.5, 0.4, 0.3)
+    std: tuple[float, ...] = (0.2, 0.3, 0.2)
+
+
+def batch(task: Any, crop: int, seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = (BATCH, crop, crop) if task.label_maps else (BATCH,)
+    label = rng.integers(0, 10, labels)
+    if task.label_maps:
+        label[:, :5] = 255
+    return {
+        "image": rng.integers(0, 256, (BATCH, crop, crop, 3), np.uint8),
+        "label": label.astype(np.uint8 if task.label_maps else np.int32),
+    }
+
+
+@functools.cache
+def one_step(key: str) -> dict[str, float]:
+    """Takes an alpha step and a weight step and evaluates; returns what the test looks at."""
+    config = json.loads(key)
+    task = registry.create(config, Fake())
+    mesh = sharding.data_mesh(jax.devices()[:1])
+    steps = bilevel.build_steps(config, task, mesh, steps_per_epoch=10)
+    crop = config["input"]["crop"]
+    half_a, half_b = (sharding.to_devices(batch(task, crop, seed=seed), mesh) for seed in range(2))
+    state = steps.init()
+    before = jax.device_get((state.params, state.alphas))
+    state, of_alphas = steps.alphas(state, half_b, half_a)
+    state, of_weights = steps.weights(state, half_a)
+    after = jax.device_get((state.params, state.alphas))
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after)
+    metrics = task.summarize([jax.device_get(steps.evaluate(state, half_b, 0))])
+    return {
+        "alpha_loss": float(of_alphas["loss"] / of_alphas["count"]),
+        "loss": float(of_weights["loss"] / of_weights["count"]),
+        "count": float(of_weights["count"]),
+        "classes": task.num_classes,
+        "params_moved": float(np.mean(jax.tree.leaves(moved[0]))),
+        "alphas_moved": float(all(moved[1].values())),
+        "metric": metrics[task.metric],
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_step(name: str) -> None:
+    config = reduced(recipe(name))
+    result = one_step(as_key(config))
+    # Not trained: about the loss of guessing.
+    for key in ("loss", "alpha_loss"):
+        assert 0.3 < result[key] / np.log(result["classes"]) < 3
+    crop, task = config["input"]["crop"], config["task"]["name"]
+    pixels = {"colorization": crop * crop, "segmentation": crop * (crop - 5), "rotation": 4}
+    assert result["count"] == BATCH * pixels.get(task, 1)
+    assert result["alphas_moved"] == 1
+    assert result["params_moved"] == 1
+    assert 0 <= result["metric"] <= 1
+
+
+TABLE = {
+    # Classes, batch, weights' and alphas' rates, weight decay, crop, cells, epochs, warm-up.
+    "cls_in1k": (1000, 64, 0.1, 3e-4, 3e-5, 224, 8, 2, 1.0),
+    "rot_in1k": (4, 32, 0.05, 1.5e-4, 3e-5, 224, 8, 2, 1.0),
+    "col_in1k": (313, 64, 0.1, 3e-4, 3e-5, 224, 8, 2, 1.0),
+    "jig_in1k": (1000, 32, 0.05, 1.5e-4, 3e-5, 255, 8, 2, 1.0),
+    "cls_in22k": (21841, 256, 0.4, 1.2e-3, 3e-5, 224, 8, 1, 0.0),
+    "rot_in22k": (4, 128, 0.2, 6e-4, 3e-5, 224, 8, 1, 0.0),
+    "col_in22k": (313, 256, 0.4, 1.2e-3, 3e-5, 224, 8, 1, 0.0),
+    "jig_in22k": (1000, 128, 0.2, 6e-4, 3e-5, 255, 8, 1, 0.0),
+    "seg_cityscapes": (19, 32, 0.1, 3e-4, 3e-4, 321, 12, 400, 0.0),
+    "rot_cityscapes": (4, 16, 0.05, 1.5e-4, 3e-4, 321, 12, 400, 0.0),
+    "col_cityscapes": (313, 16, 0.05, 1.5e-4, 3e-4, 321, 12, 400, 0.0),
+    "jig_cityscapes": (1000, 32, 0.1, 3e-4, 3e-4, 321, 12, 400, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_paper_s_recipes(name: str) -> None:
+    c = recipe(name)
+    task = registry.create(c.to_dict(), complexity._facts(c.to_dict(), None))
+    assert (
+        task.num_classes,
+        c.train.batch_size,
+        c.weights.learning_rate,
+        c.alphas.learning_rate,
+        c.weights.weight_decay,
+        c.input.crop,
+        c.network.cells,
+        c.train.epochs,
+        c.search.arch_start_epoch,
+    ) == TABLE[name]
+    task_name, dataset = name.split("_")
+    assert c.input.gray == (0.3 if task_name == "jig" else 0.0)
+    assert c.input.lighting == (0.0 if task_name == "jig" else 0.1)
+    if dataset == "cityscapes":
+        assert (c.input.train_crop, c.input.resize) == ("scale_random", 512)
+    else:
+        kind = "resize_random" if task_name == "jig" else "random_resized"
+        assert (c.input.train_crop, c.input.resize) == (kind, 256)
+    assert (c.network.width, c.network.nodes, c.network.stem) == (16, 4, "imagenet")
+    assert (c.weights.momentum, c.weights.clip_norm, c.weights.final_learning_rate) == (0.9, 5, 0)
+    assert (c.alphas.b1, c.alphas.b2, c.alphas.weight_decay) == (0.5, 0.999, 1e-3)
+    assert (c.task.aspp_channels, c.task.aspp_rates) == (64, (6,))
+    assert task.single_reduction == (task_name == "seg")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_docstring_gives_the_command(name: str) -> None:
+    source = pathlib.Path(conftest.ROOT, "configs", f"{name}.py").read_text()
+    docstring = source.split('"""')[1]
+    assert f"--config=configs/{name}.py" in docstring
+    assert len(docstring.splitlines()) >= 4
+
+
+def test_every_parameter_of_a_step_is_float32() -> None:
+    config = reduced(recipe("seg_cityscapes"))
+    task = registry.create({**config, "task": config["task"]}, Fake())
+    head = task.head(jnp.bfloat16)
+    variables = jax.eval_shape(
+        lambda: head.init(jax.random.key(0), jnp.ones((1, 3, 3, 8), jnp.bfloat16), True)
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
