@@ -137,5 +137,4 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the last save and releases the manager's threads."""
-        self._manager.wait_until_finished()
         self._manager.close()

@@ -168,69 +168,69 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
     held_out = half_b[: c["eval"]["max_images"]] if c["eval"]["max_images"] > 0 else half_b
     feed = Feed(c, dataset, task, mesh)
 
-    # Steps, state, and where it continues.
-    steps = build_steps(c, task, mesh, plan.steps_per_epoch)
-    state = steps.init()
-    checkpoints = checkpoint.Checkpoints(workdir)
-    restored = checkpoints.restore(state)
-    step, ranking = 0, None
-    if restored is not None:
-        state, position = restored
-        step, ranking = int(position["step"]), position["validation"]
-
-    outputs = _Outputs(workdir, c, plan, step, primary)
-    _LOG.info(
-        "Searching on %s with %s: %d + %d images, %d steps an epoch, %d steps, %d devices (%s)%s.",
-        dataset.name,
-        task.name,
-        len(half_a),
-        len(half_b),
-        plan.steps_per_epoch,
-        plan.total,
-        mesh.size,
-        jax.default_backend(),
-        f", continuing at step {step}" if step else "",
-    )
-    outputs.metrics(
-        "start",
-        step,
-        num_classes=task.num_classes,
-        train_images=len(half_a),
-        validation_images=len(held_out),
-        devices=mesh.size,
-        backend=jax.default_backend(),
-        total_steps=plan.total,
-    )
-    if step == 0:
-        outputs.alphas(state, 0, finished=False)
-    progress = Progress(
-        total_steps=plan.total,
-        steps_per_epoch=plan.steps_per_epoch,
-        batch_size=c["train"]["batch_size"],
-        schedule=optim.weights_schedule(c, plan.steps_per_epoch),
-        write=outputs.metrics,
-        last_checkpoint=checkpoints.latest,
-    )
-
-    def save(ranked: bool) -> None:
-        # The step determines the position of both streams of data; it is written out for readers.
-        position = {
-            "step": step,
-            "epoch": plan.epoch(step),
-            "data_position": step * c["train"]["batch_size"],
-            "validation": ranking,
-        }
-        checkpoints.save(step, state, position, ranking if ranked else None)
-
-    # The loop.
-    first_step, running = step, collections.deque[Sums]()
     with contextlib.ExitStack() as stack:
+        # Steps, state, and where it continues.
+        steps = build_steps(c, task, mesh, plan.steps_per_epoch)
+        state = steps.init()
+        checkpoints = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(workdir)))
+        restored = checkpoints.restore(state)
+        step, ranking = 0, None
+        if restored is not None:
+            state, position = restored
+            step, ranking = int(position["step"]), position["validation"]
+
+        outputs = stack.enter_context(contextlib.closing(_Outputs(workdir, c, plan, step, primary)))
+        _LOG.info(
+            "Searching on %s with %s: %d + %d images, %d steps of %d an epoch, %d devices (%s)%s.",
+            dataset.name,
+            task.name,
+            len(half_a),
+            len(half_b),
+            plan.total,
+            plan.steps_per_epoch,
+            mesh.size,
+            jax.default_backend(),
+            f", continuing at step {step}" if step else "",
+        )
+        outputs.metrics(
+            "start",
+            step,
+            num_classes=task.num_classes,
+            train_images=len(half_a),
+            validation_images=len(held_out),
+            devices=mesh.size,
+            backend=jax.default_backend(),
+            total_steps=plan.total,
+        )
+        if step == 0:
+            outputs.alphas(state, 0, finished=False)
+        progress = Progress(
+            total_steps=plan.total,
+            steps_per_epoch=plan.steps_per_epoch,
+            batch_size=c["train"]["batch_size"],
+            schedule=optim.weights_schedule(c, plan.steps_per_epoch),
+            write=outputs.metrics,
+            last_checkpoint=checkpoints.latest,
+        )
+
+        def save(ranked: bool) -> None:
+            # The step determines where both streams of data stand; it is spelled out for readers.
+            position = {
+                "step": step,
+                "epoch": plan.epoch(step),
+                "data_position": step * c["train"]["batch_size"],
+                "validation": ranking,
+            }
+            checkpoints.save(step, state, position, ranking if ranked else None)
+
+        # The loop.
+        first_step, running = step, collections.deque[Sums]()
         stop = stack.enter_context(stopping.on_sigterm())
         stream_a, stream_b = (
             stack.enter_context(feed.train(records, half, seed=seed, start_step=step))
             for half, seed in ((half_a, 2 * c["seed"]), (half_b, 2 * c["seed"] + 1))
         )
-        while step < plan.total and not stop.requested:
+        while step < plan.total:
             batch_a, batch_b = next(stream_a), next(stream_b)
             with jax.transfer_guard("disallow"):
                 alpha_sums = None
@@ -249,7 +249,8 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
                 jax.block_until_ready(running.popleft())
 
             epoch_ends = step % plan.steps_per_epoch == 0 or step == plan.total
-            saves = step % c["checkpoint_every_steps"] == 0 or stop.requested
+            stops = stop.requested
+            saves = step % c["checkpoint_every_steps"] == 0 or stops
             if progress.steps >= c["log_every_steps"] or epoch_ends or saves:
                 progress.flush(step)
             if epoch_ends:
@@ -271,13 +272,14 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
                 if epoch_ends:
                     outputs.pictures(final=False)
                 progress.restart()
+            if stops:
+                break
 
-    # The end.
-    checkpoints.close()
-    if step < plan.total:
-        _LOG.info("Stopped by a signal at step %d; the same command continues.", step)
-    else:
-        outputs.pictures(final=True)
-        _LOG.info("Finished. See %s", os.path.join(workdir, "report.html"))
-    outputs.close()
-    return state
+        # The end.
+        checkpoints.wait()
+        if step < plan.total:
+            _LOG.info("Stopped by a signal at step %d; the same command continues.", step)
+        else:
+            outputs.pictures(final=True)
+            _LOG.info("Finished. See %s", os.path.join(workdir, "report.html"))
+        return state

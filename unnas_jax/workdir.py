@@ -10,8 +10,8 @@ from unnas_jax import config as config_lib
 from unnas_jax import files
 from unnas_jax.errors import UserError
 
-# A run may be continued with other values of these: they do not change its result.
-MAY_CHANGE = ("workers", "log_every_steps", "checkpoint_every_steps")
+# A run may be continued with other values of these: they do not change what it computes.
+MAY_CHANGE = ("workers", "log_every_steps", "checkpoint_every_steps", "train.max_steps", "mode")
 
 
 def claim(workdir: str, config: Mapping[str, Any], *, write: bool = True) -> None:
@@ -50,8 +50,12 @@ def claim(workdir: str, config: Mapping[str, Any], *, write: bool = True) -> Non
         ) from error
 
 
-def _essential(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in MAY_CHANGE}
+def _essential(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    return {
+        key: _essential(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if prefix + key not in MAY_CHANGE
+    }
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -287,5 +287,10 @@ def open_dataset(name: str, path: str, data_dir: str) -> registry.Dataset:
         if isinstance(records, tfds_source.TfdsRecords)
     }
     return dataclasses.replace(
-        dataset, splits=splits, num_classes=len(CLASSES), class_names=CLASSES, label_maps=True
+        dataset,
+        splits=splits,
+        num_classes=len(CLASSES),
+        class_names=CLASSES,
+        label_maps=True,
+        colors=COLORS,
     )

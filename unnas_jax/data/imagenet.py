@@ -209,7 +209,7 @@ def _class_groups(
         shards.Group(
             name,
             functools.partial(_list_class, name, number[name], tuple(places), files),
-            tuple(container.place.path for container in places),
+            (*(container.place.path for container in places), *([files] if files else [])),
         )
         for name, places in containers.items()
     ]

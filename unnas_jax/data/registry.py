@@ -52,6 +52,7 @@ class Dataset:
       mean, std: of the RGB channels in [0, 1], for the normalisation on the device.
       apply_exif: whether images are turned upright as their EXIF orientation says.
       label_maps: whether every pixel has a label; the records' labels are then `crops.LabelMap`.
+      colors: RGB of every class, where label maps have customary ones.
       directory: of the prepared files, '' where there is none; subset lists lie below it.
     """
 
@@ -63,6 +64,7 @@ class Dataset:
     std: tuple[float, float, float] = IMAGENET_STD
     apply_exif: bool = False
     label_maps: bool = False
+    colors: tuple[tuple[int, int, int], ...] = ()
     directory: str = ""
 
 

@@ -18,6 +18,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import pickle
 import shutil
 import sys
 import time
@@ -286,8 +287,10 @@ def _index_path(staging: str, split: str, number: int) -> str:
 
 
 def _signature(group: Group) -> list[Any]:
+    """What a listing depends on: how it is made, with all arguments, and from which files."""
+    how = hashlib.sha256(pickle.dumps(group.list)).hexdigest()
     stats = [os.stat(path) for path in group.sources]
-    return [group.name, [[s.st_size, s.st_mtime_ns] for s in stats], list(group.sources)]
+    return [group.name, how, [[s.st_size, s.st_mtime_ns] for s in stats], list(group.sources)]
 
 
 def _list_group(group: Group, path: str) -> int:
@@ -439,7 +442,9 @@ def _write_shard(
                 except Rejected as error:
                     rejected.append({"name": name, "reason": str(error)})
                     continue
-                data = serializer.serialize_example(connectors.encode_example(example.features))
+                encoded = connectors.encode_example(example.features)
+                # Of several equal serialisations always the same.
+                data = serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
                 writer.write(data)
                 names.append(name)
                 size += len(data)

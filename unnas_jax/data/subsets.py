@@ -90,11 +90,11 @@ def restrict(dataset: registry.Dataset, subset: str) -> registry.Dataset:
     return dataclasses.replace(dataset, splits=splits)
 
 
-def write(dataset: registry.Dataset, share: float, seed: int) -> str:
-    """Writes a random subset of the train split beside the dataset; returns the file.
+def draw(dataset: registry.Dataset, share: float, seed: int) -> list[str]:
+    """The names of a random subset of the train split, sorted.
 
     The names are drawn by one permutation of all names in sorted order: the list depends on
-    nothing but them, the share and the seed.
+    nothing but them, the share and the seed, and holds those of smaller shares.
 
     Raises:
       UserError: the share is none, or the dataset has no names.
@@ -106,9 +106,15 @@ def write(dataset: registry.Dataset, share: float, seed: int) -> str:
     if not count:
         raise UserError(f"--subset={share}: is no image of {len(names)}; use a larger share")
     chosen = pipeline.permutation(len(names), seed, _SUBSET)[:count]
+    return [names[k] for k in np.sort(chosen)]
+
+
+def write(dataset: registry.Dataset, share: float, seed: int) -> str:
+    """Writes what `draw` gives to a list beside the dataset; returns the file."""
+    names = draw(dataset, share, seed)
     folder = os.path.join(dataset.directory, "subsets")
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"train-{share:g}-seed{seed}.txt")
     with files.replacing(path) as file:
-        file.writelines(f"{names[k]}\n" for k in np.sort(chosen))
+        file.writelines(f"{name}\n" for name in names)
     return path

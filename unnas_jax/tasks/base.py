@@ -34,6 +34,19 @@ class Examples:
     weights: jax.Array
 
 
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """A picture of an example.
+
+    Attributes:
+      title: what it is, and its target.
+      image: uint8 (h, w, 3).
+    """
+
+    title: str
+    image: np.ndarray
+
+
 class Task(Protocol):
     """A pretext task or a supervised one. Instances are immutable and hold no arrays.
 
@@ -83,6 +96,10 @@ class Task(Protocol):
     def summarize(self, sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """The metrics of an evaluation from its batches' sums: loss, accuracy and `metric`."""
         return means(total(sums))
+
+    def panels(self, examples: Examples, dataset: Any) -> list[list[Panel]]:
+        """For people: the examples of a batch as pictures with words, a list for every image."""
+        raise NotImplementedError
 
 
 def total(sums: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import jax
 
 from unnas_jax.errors import UserError
 from unnas_jax.tasks import base, heads
-from unnas_jax.tasks.transforms import Augmentation
+from unnas_jax.tasks.transforms import Augmentation, displayable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,15 @@ class Classification(base.Task):
         """One example per image."""
         x = self.augmentation.normalise(self.augmentation(key, batch["image"], train=train))
         return base.Examples(x, batch["label"], base.image_weights(batch))
+
+    def panels(self, examples: base.Examples, dataset: Any) -> list[list[base.Panel]]:
+        """Image and class."""
+        images = displayable(self.augmentation, examples.inputs)
+        names = dataset.class_names or [""] * self.num_classes
+        return [
+            [base.Panel(f"{int(k)}: {names[int(k)]}", image)]
+            for k, image in zip(examples.targets, images, strict=True)
+        ]
 
     def head(self, dtype: Any) -> nn.Module:
         """Global pooling and a linear layer."""

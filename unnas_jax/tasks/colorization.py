@@ -1,6 +1,7 @@
 """Colorization (Zhang et al., 2016): the colour class of every pixel from its lightness."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unnas_jax.tasks import base, dense, heads
-from unnas_jax.tasks.transforms import Augmentation
+from unnas_jax.tasks.transforms import Augmentation, to_uint8
 
 # The 313 colour centres: in each row of constant a, every multiple of 10 from the first b to the
 # last. Class ids count along b, row by row.
@@ -110,6 +111,23 @@ class Colorization(base.Task):
         mean, std = np.mean(self.augmentation.mean), np.mean(self.augmentation.std)
         lightness = (lab[..., :1] / 100.0 - np.float32(mean)) / np.float32(std)
         return base.Examples(lightness, color_classes(lab[..., 1:]), base.image_weights(batch))
+
+    def panels(self, examples: base.Examples, dataset: Any) -> list[list[base.Panel]]:
+        """The lightness; and with it the colours of the classes."""
+        from skimage import color
+
+        mean, std = np.mean(self.augmentation.mean), np.mean(self.augmentation.std)
+        lightness = np.asarray(examples.inputs)[..., 0] * std + mean
+        rows = []
+        for light, target in zip(lightness, np.asarray(examples.targets), strict=True):
+            lab = np.concatenate([100.0 * light[..., None], centres()[target]], axis=-1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Not every centre is a colour at every lightness.
+                painted = to_uint8(color.lab2rgb(lab))
+            gray = to_uint8(np.repeat(light[..., None], 3, axis=-1))
+            words = f"{len(np.unique(target))} colour classes"
+            rows.append([base.Panel("lightness", gray), base.Panel(words, painted)])
+        return rows
 
     def head(self, dtype: Any) -> nn.Module:
         """A 1x1 convolution; `score` upsamples."""

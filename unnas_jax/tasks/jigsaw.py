@@ -12,7 +12,7 @@ import numpy as np
 from unnas_jax.errors import UserError
 from unnas_jax.tasks import base, heads
 from unnas_jax.tasks.permutations import limit, permutations
-from unnas_jax.tasks.transforms import Augmentation, crops_at
+from unnas_jax.tasks.transforms import Augmentation, crops_at, to_uint8
 
 _TILE_SHARE = 0.76  # Of a patch's side: the gaps keep edges from giving neighbours away.
 _MIN_DEVIATION = 1e-5  # A tile of one colour has none; its rounding noise must stay small.
@@ -93,6 +93,31 @@ class Jigsaw(base.Task):
         deviation = jnp.sqrt(jnp.mean(tiles**2, axis=(1, 2, 3), keepdims=True))
         tiles = tiles / jnp.maximum(deviation, _MIN_DEVIATION)
         return tiles.reshape(count, self.tiles, tile, tile, 3)
+
+    def panels(self, examples: base.Examples, dataset: Any) -> list[list[base.Panel]]:
+        """The tiles by their places, with the patch of each; and the tiles put back."""
+        size = examples.inputs.shape[1]
+        tiles = np.asarray(examples.inputs).reshape(-1, self.tiles, size, size, 3)
+        tiles = to_uint8(0.25 * tiles + 0.5)  # Two deviations span black to white.
+        rows = []
+        for target, shuffled in zip(np.asarray(examples.targets), tiles, strict=True):
+            places = permutations(self.grid, self.num_classes)[target]
+            patches = " ".join(map(str, np.argsort(places)))
+            rows.append(
+                [
+                    base.Panel(f"{int(target)}: patches {patches}", self._in_place(shuffled)),
+                    base.Panel("put back", self._in_place(shuffled[places])),
+                ]
+            )
+        return rows
+
+    def _in_place(self, tiles: np.ndarray) -> np.ndarray:
+        """uint8 (tiles, t, t, 3) as one picture with white lines between them."""
+        line = max(1, tiles.shape[1] // 16)
+        framed = np.pad(tiles, ((0, 0), (line, line), (line, line), (0, 0)), constant_values=255)
+        side = self.grid * framed.shape[1]
+        framed = framed.reshape(self.grid, self.grid, *framed.shape[1:])
+        return framed.swapaxes(1, 2).reshape(side, side, 3)
 
     def head(self, dtype: Any) -> nn.Module:
         """Tiles are pooled one by one, concatenated in order of place, then a linear layer."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from unnas_jax.tasks import base, heads
-from unnas_jax.tasks.transforms import Augmentation
+from unnas_jax.tasks.transforms import Augmentation, displayable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,15 @@ class Rotation(base.Task):
             targets=jnp.tile(jnp.arange(4, dtype=jnp.int32), len(x)),
             weights=jnp.repeat(base.image_weights(batch), 4),
         )
+
+    def panels(self, examples: base.Examples, dataset: Any) -> list[list[base.Panel]]:
+        """The four turns and their classes."""
+        images = displayable(self.augmentation, examples.inputs)
+        all_panels = [
+            base.Panel(f"{int(k)}: turned by {90 * int(k)}\N{DEGREE SIGN}", image)
+            for k, image in zip(examples.targets, images, strict=True)
+        ]
+        return [all_panels[i : i + 4] for i in range(0, len(all_panels), 4)]
 
     def head(self, dtype: Any) -> nn.Module:
         """Global pooling and a linear layer."""

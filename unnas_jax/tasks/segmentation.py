@@ -1,5 +1,6 @@
 """Semantic segmentation: the class of every pixel, learned from label maps."""
 
+import colorsys
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -11,7 +12,7 @@ import numpy as np
 
 from unnas_jax.errors import UserError
 from unnas_jax.tasks import base, dense, heads
-from unnas_jax.tasks.transforms import Augmentation
+from unnas_jax.tasks.transforms import Augmentation, displayable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,22 @@ class Segmentation(base.Task):
         x = self.augmentation.normalise(self.augmentation(key, batch["image"], train=train))
         labels = self.augmentation.labels(key, batch["label"].astype(jnp.int32), train=train)
         return base.Examples(x, labels, base.image_weights(batch))
+
+    def panels(self, examples: base.Examples, dataset: Any) -> list[list[base.Panel]]:
+        """Image and painted classes; what does not count is black."""
+        images = displayable(self.augmentation, examples.inputs)
+        colors = np.zeros((256, 3), np.uint8)
+        colors[: self.num_classes] = dataset.colors or [
+            np.multiply(colorsys.hsv_to_rgb(k / self.num_classes, 0.6 + 0.4 * (k % 2), 0.9), 255)
+            for k in range(self.num_classes)
+        ]
+        rows = []
+        for image, target in zip(images, np.asarray(examples.targets), strict=True):
+            classes, counts = np.unique(target[target < self.num_classes], return_counts=True)
+            largest = classes[np.argsort(-counts)][:3]
+            words = ", ".join(dataset.class_names[k] for k in largest)
+            rows.append([base.Panel("", image), base.Panel(words, colors[target])])
+        return rows
 
     def head(self, dtype: Any) -> nn.Module:
         """ASPP; `score` upsamples."""

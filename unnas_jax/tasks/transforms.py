@@ -100,6 +100,17 @@ class Augmentation:
         return (x - _per_channel(self.mean, x)) / _per_channel(self.std, x)
 
 
+def displayable(augmentation: Augmentation, x: Any) -> np.ndarray:
+    """What `Augmentation.normalise` gave, (..., 3), as uint8 RGB for people; clipped."""
+    rgb = np.asarray(x, np.float32) * np.asarray(augmentation.std) + np.asarray(augmentation.mean)
+    return to_uint8(rgb)
+
+
+def to_uint8(x: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] as uint8; clipped."""
+    return np.clip(np.round(255.0 * x), 0, 255).astype(np.uint8)
+
+
 def _per_channel(values: Any, x: jax.Array) -> np.ndarray:
     """Values (C,), float32, in a shape that meets the last axis of x."""
     return np.asarray(values, np.float32).reshape((1,) * (x.ndim - 1) + (-1,))

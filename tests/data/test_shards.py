@@ -1,0 +1,181 @@
+"""Preparing a dataset: complete, in order, in parallel, after a kill, and never half."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tensorflow_datasets as tfds
+
+from tests.data import numbered
+from unnas_jax.data import shards
+from unnas_jax.errors import UserError
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "source"
+    path.write_text("")
+    return path
+
+
+def values(data_dir):
+    builder = tfds.builder("numbered", data_dir=data_dir)
+    return [int(e["value"]) for e in builder.as_data_source("train")]
+
+
+def contents(data_dir):
+    """Every file but the report, which tells the time."""
+    root = pathlib.Path(data_dir, "numbered", "1.0.0")
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(root.iterdir())
+        if path.name != shards.REPORT
+    }
+
+
+def test_everything_in_order(tmp_path, source):
+    report = numbered.prepare(source, tmp_path, bad=(3, 17))
+    assert values(tmp_path) == [k for k in range(40) if k not in (3, 17)]
+    assert report["examples"] == {"train": 38}
+    rejected = [(p["split"], p["name"], p["reason"]) for p in report["rejected"]]
+    assert rejected == [("train", "x", "is odd")] * 4 + [
+        ("train", "0003", "is bad"),
+        ("train", "0017", "is bad"),
+    ]
+    assert [p["name"] for p in report["duplicates"]] == ["0009", "0019", "0029", "0039"]
+    assert [p["name"] for p in report["remarks"]] == ["0012"]
+    assert report["notes"] == ["a note", "train: 38 examples; 41 are published"]
+    root = tmp_path / "numbered" / "1.0.0"
+    names = (root / "names-train.txt").read_text().split()
+    assert names == [f"{k:04d}" for k in range(40) if k not in (3, 17)]
+    assert sorted(os.listdir(root)) == sorted(
+        [f"numbered-train.array_record-{k:05d}-of-00008" for k in range(8)]
+        + ["dataset_info.json", "features.json", "names-train.txt", "report.json"]
+    )
+
+
+def test_a_shard_of_bad_examples_alone(tmp_path, source):
+    numbered.prepare(source, tmp_path, bad=range(10, 15))
+    assert values(tmp_path) == [*range(10), *range(15, 40)]
+
+
+def test_processes_change_nothing(tmp_path, source):
+    """They list, from 50 groups on, and write."""
+    numbered.prepare(source, tmp_path / "a", groups=60, count=1, workers=0)
+    numbered.prepare(source, tmp_path / "b", groups=60, count=1, workers=2)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert len(values(tmp_path / "a")) == 60
+
+
+def test_what_is_prepared_is_left_alone(tmp_path, source):
+    report = numbered.prepare(source, tmp_path, bad=(3,))
+    before = contents(tmp_path)
+    assert numbered.prepare(source, tmp_path) == report
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_run_goes_on(tmp_path, source, workers):
+    numbered.prepare(source, tmp_path / "whole", bad=(3,))
+    data_dir = tmp_path / "killed"
+    options = {"source": str(source), "data_dir": str(data_dir), "bad": [3], "workers": workers}
+    environment = os.environ | {
+        "NUMBERED": json.dumps(options | {"seconds": 0.1}),
+        "PYTHONPATH": str(pathlib.Path(__file__).parents[2]),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.data.numbered"], env=environment, start_new_session=True
+    )
+    staging = data_dir / "numbered" / "1.0.0.incomplete"
+    deadline = time.monotonic() + 40
+    while len(list(staging.glob("numbered-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    # Its own processes end with it, or they would go on to write.
+    while _group(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _group(process.pid)
+    kept = {path: path.stat().st_ino for path in staging.glob("numbered-*")}
+    assert 2 <= len(kept) < 8
+    assert not (data_dir / "numbered" / "1.0.0").exists()
+    (staging / ".numbered-train.array_record-00007-of-00008.1").write_bytes(b"half")
+    numbered.prepare(source, data_dir, bad=(3,))
+    assert contents(data_dir) == contents(tmp_path / "whole")
+    final = data_dir / "numbered" / "1.0.0"
+    assert {path.name: (final / path.name).stat().st_ino for path in kept} == {
+        path.name: inode for path, inode in kept.items()
+    }
+    assert not staging.exists()
+
+
+def _group(leader):
+    """The living processes of a session."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z":
+            found.append(path.parent.name)
+    return found
+
+
+def stop_early(source, data_dir, **options):
+    """A run that ends in the middle."""
+    recipe = numbered.recipe(source, **options)
+
+    def interrupt(name, value):
+        if value == 20:
+            raise KeyboardInterrupt
+        return recipe.make(name, value)
+
+    broken = shards.Recipe(**{**vars(recipe), "make": interrupt})
+    with pytest.raises(KeyboardInterrupt):
+        shards.prepare(broken, str(data_dir), 0, shard_bytes=500)
+
+
+def test_an_interrupted_run_leaves_no_half_file_and_keeps_the_whole_ones(tmp_path, source):
+    stop_early(source, tmp_path)
+    staging = tmp_path / "numbered" / "1.0.0.incomplete"
+    assert sorted(os.listdir(staging)) == [
+        "index",
+        *(f"numbered-train.array_record-{k:05d}-of-00008" for k in range(4)),
+        "plan.json",
+    ]
+    numbered.prepare(source, tmp_path)
+    assert values(tmp_path) == list(range(40))
+
+
+def test_other_sources_than_at_the_beginning_are_refused(tmp_path, source):
+    stop_early(source, tmp_path)
+    with pytest.raises(UserError, match=r"1.0.0.incomplete: was begun from other files .* delete"):
+        numbered.prepare(source, tmp_path, count=9)
+    source.write_text("changed")
+    with pytest.raises(UserError, match="was begun from other files"):
+        numbered.prepare(source, tmp_path)
+
+
+def test_two_runs_at_once_are_refused(tmp_path, source, monkeypatch):
+    def second(*arguments):
+        with pytest.raises(UserError, match="another run is preparing this"):
+            numbered.prepare(source, tmp_path, count=10)
+        return shards.Example({"file_name": "a", "value": 1})
+
+    recipe = shards.Recipe(**{**vars(numbered.recipe(source, 1, 1)), "make": second})
+    shards.prepare(recipe, str(tmp_path), 0)
+    assert values(tmp_path) == [1]
+
+
+def test_shards_are_not_too_many(tmp_path, source, monkeypatch):
+    monkeypatch.setattr(shards, "MAX_SHARDS", 3)
+    numbered.prepare(source, tmp_path)
+    assert len(list((tmp_path / "numbered" / "1.0.0").glob("*array_record*"))) == 3
+    assert values(tmp_path) == list(range(40))

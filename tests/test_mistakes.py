@@ -1,0 +1,111 @@
+"""Bad input, damage and failures in the middle of a search: one clear line, and nothing is lost."""
+
+import pathlib
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.test_runs import finish, start
+from unnas_jax import checkpoint, search
+from unnas_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("images")
+    for number, image in enumerate(tiny.upright(64, 20)):
+        cv2.imwrite(str(folder / f"{number:03d}.png"), image)
+    return folder
+
+
+def config(images, max_steps=8, **changes):
+    c = tiny.config(epochs=12)
+    c.dataset.update(name="folder", path=str(images))
+    c.train.max_steps = max_steps
+    c.checkpoint_every_steps = 3
+    c.log_every_steps = 2
+    c.update_from_flattened_dict(changes)
+    return c
+
+
+@pytest.fixture(scope="module")
+def finished(images, tmp_path_factory) -> pathlib.Path:
+    """A search stopped at step 7, with checkpoints of the steps 6 and 7."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    search.search(config(images, max_steps=7), str(workdir))
+    return workdir
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"train.batch_size": 12}, ["train.batch_size=12", "8 devices"]),
+        ({"train.batch_size": 64}, ["train.batch_size=64", "32 images"]),
+        ({"input.crop": 32, "input.resize": 32}, ["input.crop=32", "at most 20"]),
+        ({"dataset.path": "/nowhere/at/all"}, ["/nowhere/at/all"]),
+    ],
+)
+def test_what_only_data_and_devices_can_tell(changes, words, images, tmp_path):
+    with pytest.raises(UserError) as error:
+        search.search(config(images, **changes), str(tmp_path / "w"))
+    assert all(word in str(error.value) for word in words), error.value
+    assert "\n" not in str(error.value)
+
+
+def test_a_workdir_that_cannot_be_made(images, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        search.search(config(images), str(tmp_path / "file" / "w"))
+
+
+def _damage(workdir: pathlib.Path, step: int) -> None:
+    """Cuts every array file of a checkpoint in half."""
+    for path in (workdir / "checkpoints" / str(step) / "state").rglob("*"):
+        if path.is_file() and path.stat().st_size > 100:
+            data = path.read_bytes()
+            path.write_bytes(data[: len(data) // 2])
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished, images, tmp_path, caplog):
+    sound, damaged = tmp_path / "sound", tmp_path / "damaged"
+    for copy in (sound, damaged):
+        shutil.copytree(finished, copy)
+    _damage(damaged, 7)
+    expected = search.search(config(images, max_steps=8), str(sound))
+    with caplog.at_level("WARNING", "absl"):
+        state = search.search(config(images, max_steps=8), str(damaged))
+    assert "checkpoint of step 7 is damaged" in caplog.text
+    for kind in ("normal", "reduce"):
+        np.testing.assert_array_equal(state.alphas[kind], expected.alphas[kind])
+    assert list((damaged / "checkpoints_damaged").iterdir())
+
+
+def test_when_every_checkpoint_is_damaged_nothing_is_overwritten(finished, images, tmp_path):
+    workdir = tmp_path / "w"
+    shutil.copytree(finished, workdir)
+    steps = checkpoint.Checkpoints(str(workdir)).steps()
+    for step in steps:
+        _damage(workdir, step)
+    with pytest.raises(UserError, match="none of the checkpoints"):
+        search.search(config(images), str(workdir))
+    assert len(list((workdir / "checkpoints_damaged").iterdir())) == len(steps)
+
+
+def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(images, tmp_path):
+    changes = {"weights.learning_rate": 1e12, "weights.clip_norm": 1e30}
+    with pytest.raises(UserError, match="NaN or infinite at step") as error:
+        search.search(config(images, max_steps=-1, **changes), str(tmp_path / "w"))
+    kept = checkpoint.Checkpoints(str(tmp_path / "w")).latest()
+    named = f"of step {kept} is kept" if kept else "there is no checkpoint yet"
+    assert named in str(error.value)
+
+
+def test_a_full_disk_ends_in_one_line(images, tmp_path):
+    workdir = tmp_path / "w"
+    workdir.mkdir()
+    (workdir / "metrics.jsonl").symlink_to("/dev/full")
+    error = finish(start(workdir, images), status=2)
+    assert "the disk is full" in error and "Traceback" not in error
