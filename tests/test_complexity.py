@@ -341,6 +341,25 @@ def test_the_command() -> None:
     assert done.stderr == ""
 
 
+def test_an_evaluation_s_network() -> None:
+    done = run("--config=configs/eval_in1k.py:unnas_in22k_rot", "--json")
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    same = complexity.IMAGENET.count(GENOTYPES["unnas_in22k_rot"], 42)
+    assert {name: counts[name] for name in same.totals()} == same.totals()
+    assert (counts["width"], counts["input_size"]) == (42, 224)
+    assert counts["parameters_with_auxiliary"] > counts["parameters"]
+
+
+def test_whole_images() -> None:
+    from configs import eval_cityscapes
+
+    counts = complexity.of_config(eval_cityscapes.get_config("darts_v2").to_dict())
+    same = complexity.CITYSCAPES.count(GENOTYPES["darts_v2"], CITYSCAPES_WIDTHS["darts_v2"])
+    assert counts["input_size"] == [1025, 2049]
+    assert {name: counts[name] for name in same.totals()} == same.totals()
+
+
 def test_the_command_names_mistakes() -> None:
     done = run("--config=configs/rot_in1k.py", "--config.network.width=15")
     assert (done.returncode, done.stdout) == (2, "")
@@ -348,13 +367,13 @@ def test_the_command_names_mistakes() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_classes_that_only_the_dataset_knows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_classes_that_only_the_dataset_knows() -> None:
     from configs import cls_photos
 
     config = cls_photos.get_config().to_dict()
     assert complexity.of_config(config)["layers"][-1]["parameters"] % len(photos.NAMES) == 0
-    config["dataset"].update(name="folder", path="images")
-    with pytest.raises(UserError, match="'folder': its number of classes is not known"):
+    config["dataset"].update(name="tfds:oxford_flowers102")
+    with pytest.raises(UserError, match="flowers102': its number of classes is not known"):
         complexity.of_config(config)
     more = complexity.of_config(config, classes=23)["parameters"]
     assert more > complexity.of_config(config, classes=22)["parameters"]

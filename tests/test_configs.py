@@ -1,8 +1,8 @@
 """Tests of every recipe: it is valid, its model builds at full size, and a reduced one learns.
 
 The step runs with width 4, 3 cells of one node, 2 images and 10 dataset classes, on crops of 33
-pixels behind the stem `imagenet` (48 for the jigsaw) and 16 behind the stem `cifar` (24). Tasks, head,
-stem and augmentations are the recipe's own. Recipes that agree in these share one step.
+pixels behind the stem `imagenet` (48 for the jigsaw) and 16 behind the stem `cifar` (24). Tasks,
+head, stem and augmentations are the recipe's own. Recipes that agree in these share one step.
 """
 
 import dataclasses

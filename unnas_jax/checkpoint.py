@@ -11,6 +11,7 @@ Each checkpoint has two items: `state`, the arrays, and `progress`, JSON with th
 position of the data, which the step determines.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -26,6 +27,16 @@ from unnas_jax.errors import UserError
 State = TypeVar("State")
 
 METRIC = "validation"
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of a tree's arrays by their path, whatever types of containers it has."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+        if hasattr(leaf, "shape")
+    }
 
 
 class Checkpoints:
@@ -92,7 +103,7 @@ class Checkpoints:
           like: a state whose structure, shapes, dtypes and shardings the result takes.
 
         Raises:
-          UserError: there are checkpoints and none can be read.
+          UserError: there are checkpoints and none can be read, or one is of another network.
         """
         steps = self.steps()
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
@@ -105,6 +116,7 @@ class Checkpoints:
                     ),
                 )
             except Exception as error:  # Orbax and TensorStore raise many types for a bad file.
+                self._check_shapes(step, like)
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 logging.warning(
                     "The checkpoint of step %d is damaged (%s); falling back to the one before it.",
@@ -120,6 +132,23 @@ class Checkpoints:
                 "can be read; they are kept in checkpoints_damaged; run again to start over"
             )
         return None
+
+    def _check_shapes(self, step: int, like: Any) -> None:
+        """Raises `UserError` if a checkpoint is whole, but its arrays are not those of `like`."""
+        path = os.path.join(self.directory, str(step), "state")
+        try:
+            with contextlib.closing(ocp.StandardCheckpointer()) as checkpointer:
+                there = _shapes(checkpointer.metadata(path).item_metadata)
+        except Exception:  # Not even the list of arrays can be read: it is damaged.
+            return
+        here = _shapes(like)
+        for name in sorted(there.keys() | here.keys()):
+            a, b = there.get(name, "absent"), here.get(name, "absent")
+            if a != b:
+                raise UserError(
+                    f"{self.directory}: the checkpoint of step {step} is of another network "
+                    f"({name} is {a} there and {b} here); give another --workdir"
+                )
 
     def _set_aside(self, step: int) -> None:
         source = os.path.join(self.directory, str(step))

@@ -12,6 +12,7 @@ included). Batch norm, pooling and activations count none.
 import dataclasses
 import functools
 import json
+import logging
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -39,6 +40,7 @@ Size = tuple[int, int, int]
 """Height, width and channels."""
 
 AUXILIARY = "auxiliary"
+_LOG = logging.getLogger("unnas_jax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -485,6 +487,9 @@ class _Facts:
 def _facts(config: Mapping[str, Any], classes: int | None) -> _Facts:
     name = config["dataset"]["name"]
     known = _CLASSES.get(name.removeprefix("tfds:").split(":")[0].split("/")[0], 0)
+    if classes is None and name == "folder" and config["task"]["name"] == "classification":
+        _LOG.warning("The folder's classes are not counted: taking 1000, or give --classes.")
+        known = 1000
     return _Facts(name, known if classes is None else classes)
 
 
@@ -492,14 +497,19 @@ def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str
     """The counts of the network that a config (a valid one, as a dict) trains.
 
     Args:
-      config: of a search.
+      config: of a search or of a training.
       classes: of the dataset; None: as known by its name.
 
     Returns:
       The sums of `Counts.totals`, `width`, `input_size` (the side of what the network sees, in
-      pixels), `inputs` (how many of those an answer takes) and `layers`, the single `Layer`s as
-      dicts.
+      pixels; height and width of whole images), `inputs` (how many of those an answer takes) and
+      `layers`, the single `Layer`s as dicts.
+
+    Raises:
+      UserError: the number of classes is needed and not known, or no such genotype.
     """
+    from unnas_jax import networks  # Which imports this module, to fit widths.
+
     facts = _facts(config, classes)
     try:
         task = registry.create(config, facts)
@@ -511,14 +521,22 @@ def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str
             "give it with --classes"
         ) from error
     # Neither changes a count; `auto` would start the backend to see what it is.
-    plain = {"precision": "float32", "search": {**config["search"], "formulation": "depthwise"}}
-    network = supernet_lib.build_supernet({**config, **plain}, task)
+    plain = {**config, "precision": "float32"}
     side = task.input_side(config["input"]["crop"])
-    counts = count(network, (side, side, task.input_channels))
+    sides = (side, side)
+    network: Network | Supernet
+    if config["experiment"] == "search":
+        plain["search"] = {**config["search"], "formulation": "depthwise"}
+        network = supernet_lib.build_supernet(plain, task)
+    else:
+        network = networks.build_network(plain, task)
+        if config["eval"]["crop"] == "whole":
+            sides = tuple(config["eval"]["whole_size"])
+    counts = count(network, (*sides, task.input_channels))
     return {
         **counts.totals(),
         "width": network.width,
-        "input_size": side,
+        "input_size": side if sides == (side, side) else list(sides),
         "inputs": getattr(network.head, "group", 1),
         "layers": [dataclasses.asdict(layer) for layer in counts.layers],
     }
@@ -527,19 +545,23 @@ def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str
 def _table(counts: Mapping[str, Any], every_layer: bool) -> str:
     """The layers, or their sums by stem, cell and head, and the totals, as text."""
     rows: dict[str, list[int]] = {}
+    auxiliary = 0
     for layer in counts["layers"]:
-        name = layer["name"] if every_layer else layer["name"].split("/")[0]
-        row = rows.setdefault(name, [0, 0])
+        module = layer["name"].split("/")[0]
+        row = rows.setdefault(layer["name"] if every_layer else module, [0, 0])
         row[0] += layer["parameters"]
         row[1] += layer["multiply_adds"]
+        auxiliary += layer["multiply_adds"] * (module == AUXILIARY)
     rows["total"] = [counts["parameters"], counts["multiply_adds"]]
-    if AUXILIARY in {layer["name"].split("/")[0] for layer in counts["layers"]}:
-        rows["total with auxiliary head"] = [counts["parameters_with_auxiliary"], 0]
+    if auxiliary:
+        both = [counts["parameters_with_auxiliary"], counts["multiply_adds"] + auxiliary]
+        rows["total with auxiliary head"] = both
     column = max(map(len, rows)) + 2
-    side, inputs = counts["input_size"], counts["inputs"]
+    size, inputs = counts["input_size"], counts["inputs"]
+    height, width = size if isinstance(size, list) else (size, size)
     lines = [
         f"width {counts['width']}, {inputs} input{'s' if inputs > 1 else ''} of "
-        f"{side}x{side} pixels an answer",
+        f"{height}x{width} pixels an answer",
         f"{'':{column}}{'parameters':>14}{'multiply-adds':>18}",
     ]
     lines += [f"{name:{column}}{a:>14,}{b:>18,}" for name, (a, b) in rows.items()]
@@ -551,9 +573,13 @@ def _main(argv: list[str]) -> int:
         return command_line.fail(f"unexpected argument {argv[1]!r}; write --flag=value")
     if flags.FLAGS.config is None:
         return command_line.fail("--config is missing; name a file of configs/")
+    config = flags.FLAGS.config
+    command_line.start_logging()
     with command_line.user_errors() as outcome:
-        config_lib.validate(flags.FLAGS.config)
-        counts = of_config(flags.FLAGS.config.to_dict(), flags.FLAGS.classes)
+        if config.dataset.name == "folder" and not config.dataset.path:
+            config.dataset.path = "."  # Which nothing here opens.
+        config_lib.validate(config)
+        counts = of_config(config.to_dict(), flags.FLAGS.classes)
         print(json.dumps(counts) if flags.FLAGS.json else _table(counts, flags.FLAGS.layers))
     return outcome.status
 

@@ -62,7 +62,8 @@ class Progress:
         """
         if not self.steps:
             return
-        fetched = jax.device_get(self._sums)
+        # device_get sorts the keys of a dict; the line keeps the order in which they were given.
+        fetched = {name: jax.device_get(sums) for name, sums in self._sums.items()}
         for name, sums in fetched.items():
             position = metrics.first_not_finite(sums)
             if position is not None:

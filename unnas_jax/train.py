@@ -2,9 +2,10 @@
 
 import collections
 import contextlib
+import dataclasses
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,17 +13,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from unnas_jax import (
-    checkpoint,
-    complexity,
-    files,
-    metrics,
-    optim,
-    precision,
-    sharding,
-    stopping,
-    trainer,
-)
+from unnas_jax import checkpoint, complexity, files, metrics, optim, sharding, stopping, trainer
 from unnas_jax import config as config_lib
 from unnas_jax import workdir as workdir_lib
 from unnas_jax.bilevel import example_shapes
@@ -31,137 +22,194 @@ from unnas_jax.data.registry import Records
 from unnas_jax.data.sizes import check_sizes
 from unnas_jax.errors import UserError
 from unnas_jax.feed import DeviceBatch, Feed
+from unnas_jax.networks import build_network
 from unnas_jax.progress import Progress
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts import published
-from unnas_jax.spaces.darts.network import Network
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Sums, Task
+from unnas_jax.trainer import TrainState, TrainSteps
 
 _LOG = logging.getLogger("unnas_jax")
 
 RESULT_SCHEMA = "unnas_jax.result/1"
 
 
-def build_network(config: Mapping[str, Any], task: Task) -> Network:
-    """The discrete network of a validated config (as a dict) with the head of a task.
+@dataclasses.dataclass(frozen=True)
+class _Subset:
+    """Some examples of a split."""
 
-    Raises:
-      UserError: no such genotype, or no width fits the window of `width='fit'`.
+    records: Records
+    indices: np.ndarray
+
+
+def _subsets(config: Mapping[str, Any], dataset: Dataset) -> tuple[_Subset, _Subset]:
+    """The examples to train on and the ones to evaluate on.
+
+    Where the dataset has no held-out split, the second half of a fixed permutation is held out.
     """
-    section = config["network"]
-    genotype = published.resolve(section["genotype"])
-    dtype = precision.compute_dtype(config["precision"])
-    width = section["width"]
-    if width == "fit":
-        window = complexity.CITYSCAPES if task.single_reduction else complexity.IMAGENET
-        width = complexity.fit_width(genotype, window)
-        _LOG.info("Width %d fits %s into the paper's window.", width, section["genotype"])
-    return Network(
-        genotype=genotype,
-        width=int(width),
-        cells=section["cells"],
-        stem=section["stem"],
-        head=task.head(dtype),
-        auxiliary_classes=task.num_classes if section["auxiliary_weight"] else 0,
-        single_reduction=task.single_reduction,
-        dtype=dtype,
-    )
+    records = dataset.splits["train"]
+    split = next((name for name in ("validation", "test") if name in dataset.splits), None)
+    if split is None:
+        kept, held = halves(len(records), 0)
+        training, held_out = _Subset(records, kept), _Subset(records, held)
+        _LOG.warning(
+            "The dataset %s has no split validation or test: half of its images is held out.",
+            dataset.name,
+        )
+    else:
+        training = _Subset(records, np.arange(len(records)))
+        held_out = _Subset(dataset.splits[split], np.arange(len(dataset.splits[split])))
+    if config["eval"]["max_images"] > 0:
+        held_out = _Subset(held_out.records, held_out.indices[: config["eval"]["max_images"]])
+    return training, held_out
 
 
-def _splits(
-    config: Mapping[str, Any], dataset: Dataset
-) -> tuple[Records, np.ndarray, Records, np.ndarray]:
-    """Records and example numbers to train and to evaluate on.
+def _length(config: Mapping[str, Any], dataset: Dataset, images: int) -> tuple[int, int]:
+    """The steps of an epoch and of the whole training."""
+    batch_size = config["train"]["batch_size"]
+    per_epoch = images // batch_size
+    if per_epoch == 0:
+        raise UserError(
+            f"config.train.batch_size={batch_size}: the dataset {dataset.name!r} has only {images} "
+            "images to train on; use a smaller batch"
+        )
+    total = per_epoch * config["train"]["epochs"]
+    if config["train"]["max_steps"] > 0:
+        total = min(total, config["train"]["max_steps"])
+    return per_epoch, total
 
-    Where the dataset has no held-out split, the second half of a seeded permutation is held out.
+
+def _keep_genotype(workdir: str, name: str, *, write: bool) -> dict[str, Any]:
+    """The document of the genotype that a config names; of a published one its cells alone.
+
+    A file is copied to WORKDIR/genotype.json, because the search that wrote it may go on and
+    replace it: a run that continues must find the same cells.
     """
-    train = dataset.splits["train"]
-    for name in ("validation", "test"):
-        if name in dataset.splits:
-            held = dataset.splits[name]
-            return train, np.arange(len(train)), held, np.arange(len(held))
-    kept, held_out = halves(len(train), 0)
-    _LOG.warning(
-        "The dataset %s has no split validation or test: half of its images is held out.",
-        dataset.name,
-    )
-    return train, kept, train, held_out
+    if name in published.GENOTYPES:
+        return {"genotype": published.GENOTYPES[name].as_dict()}
+    path, copy = os.path.expanduser(name), os.path.join(workdir, "genotype.json")
+    path = os.path.join(path, "genotype.json") if os.path.isdir(path) else path
+    genotype, document = genotype_lib.load(path)
+    if os.path.exists(copy):
+        kept, document = genotype_lib.load(copy)
+        lines = config_lib.difference(kept.as_dict(), genotype.as_dict())
+        if lines:
+            raise UserError(
+                f"workdir {workdir} trains other cells than {name} holds now ({'; '.join(lines)}); "
+                "give another --workdir"
+            )
+    elif write:
+        files.write_json(copy, document)
+    return document
 
 
-def _together(config: Mapping[str, Any], count: int) -> int:
-    """How many seeds one program trains: on a CPU one, elsewhere all, unless the config says."""
-    together: int = config["train"]["seeds_together"]
-    if together > 0:
-        return min(together, count)
-    return 1 if jax.default_backend() == "cpu" else count
+def _together(
+    config: Mapping[str, Any], task: Task, steps: TrainSteps, state: TrainState, mesh: Mesh
+) -> int:
+    """How many seeds one program trains: all if they fit on an accelerator, one on a CPU.
+
+    On a CPU several are not quicker, and XLA compiles their program for longer.
+    """
+    count, wanted = len(state.seed), int(config["train"]["seeds_together"])
+    if wanted > 0:
+        return min(wanted, count)
+    if count == 1 or jax.default_backend() == "cpu":
+        return 1
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
+    needed = trainer.memory(config, task, steps, state, mesh)
+    if needed <= 0.9 * limit:
+        return count
+    _LOG.info("%d seeds at once would take %.1f GB: they train in turn.", count, needed / 1e9)
+    return 1
 
 
-class _Groups:
-    """The seeds of a run, cut into groups that are trained in one program each, step by step."""
+@dataclasses.dataclass(frozen=True)
+class _Seeds:
+    """The trainings of all seeds: in groups, each of which is one program, taken in turn.
 
-    def __init__(self, steps: trainer.TrainSteps, seeds: list[int], together: int) -> None:
-        self.steps = steps
-        self.seeds = [seeds[k : k + together] for k in range(0, len(seeds), together)]
+    Attributes:
+      groups: the seeds of every group; functions below take and give one thing for each.
+      precise_bn_images: on how many images statistics are taken before an evaluation.
+    """
 
-    def init(self) -> list[trainer.TrainState]:
-        """The states of all groups."""
-        return [self.steps.init(group) for group in self.seeds]
+    groups: list[list[int]]
+    steps: TrainSteps
+    task: Task
+    feed: Feed
+    mesh: Mesh
+    training: _Subset
+    held_out: _Subset
+    batch_size: int
+    precise_bn_images: int
 
-    def evaluate(
-        self, states: list[trainer.TrainState], batches: Iterator[DeviceBatch], task: Task
-    ) -> list[dict[str, float]]:
-        """The metrics of every seed over one pass."""
+    def batches(self, stack: contextlib.ExitStack, start_step: int) -> list[Iterator[DeviceBatch]]:
+        """Training batches (S, B, ...): every seed has its own order, crops and augmentation."""
+
+        def stream(seed: int) -> Iterator[Any]:
+            return stack.enter_context(
+                self.feed.train(
+                    self.training.records,
+                    self.training.indices,
+                    seed=seed,
+                    start_step=start_step,
+                    place=False,
+                )
+            )
+
+        def stacked(streams: list[Iterator[Any]]) -> Iterator[DeviceBatch]:
+            for of_seeds in zip(*streams, strict=True):
+                yield trainer.stack_seeds(of_seeds, self.mesh)
+
+        return [stacked([stream(seed) for seed in group]) for group in self.groups]
+
+    def precise(self, states: list[TrainState]) -> list[TrainState]:
+        """The states with the mean statistics of some training batches (Wu and Johnson, 2021)."""
+        count = -(-self.precise_bn_images // self.batch_size)
+        if count == 0:
+            return states
+        result = []
+        with contextlib.ExitStack() as stack:
+            for state, batches in zip(states, self.batches(stack, 0), strict=True):
+                found = [
+                    jax.device_get(self.steps.statistics(state, next(batches), number))
+                    for number in range(count)
+                ]
+                mean = jax.tree.map(lambda *values: np.mean(values, axis=0), *found)
+                placed = jax.device_put(mean, sharding.replicated(self.mesh))
+                result.append(state.replace(batch_stats=placed))
+        return result
+
+    def evaluate(self, states: list[TrainState]) -> list[dict[str, float]]:
+        """The metrics of every seed on the held-out images."""
+        states = self.precise(states)
         sums: list[list[Sums]] = [[] for _ in states]
+        batches = self.feed.evaluation(self.held_out.records, self.held_out.indices)
         for number, batch in enumerate(batches):
             for of_group, state in zip(sums, states, strict=True):
                 of_group.append(self.steps.evaluate(state, batch, number))
-        fetched = jax.device_get(sums)
         return [
-            task.summarize([{name: value[k] for name, value in s.items()} for s in of_group])
-            for of_group, group in zip(fetched, self.seeds, strict=True)
+            self.task.summarize([{name: value[k] for name, value in s.items()} for s in of_group])
+            for of_group, group in zip(jax.device_get(sums), self.groups, strict=True)
             for k in range(len(group))
         ]
 
 
-class _SeedStreams:
-    """Training batches (S, B, ...) per group: every seed has its own order and crops."""
-
-    def __init__(
-        self,
-        stack: contextlib.ExitStack,
-        feed: Feed,
-        records: Records,
-        indices: np.ndarray,
-        groups: list[list[int]],
-        start_step: int,
-        mesh: Mesh,
-    ) -> None:
-        self._mesh = mesh
-        self._streams = [
-            [
-                stack.enter_context(
-                    feed.train(records, indices, seed=seed, start_step=start_step, place=False)
-                )
-                for seed in group
-            ]
-            for group in groups
-        ]
-
-    def next(self, group: int) -> DeviceBatch:
-        """The group's batch of the next step."""
-        batches = [next(stream) for stream in self._streams[group]]
-        return stack_seeds(batches, self._mesh)
+@jax.jit
+def _added(sums: list[Sums]) -> Sums:
+    """The sums of all seeds of all groups together."""
+    return jax.tree.map(lambda *values: jax.numpy.concatenate(values).sum(), *sums)
 
 
-def stack_seeds(batches: list[Any], mesh: Mesh) -> DeviceBatch:
-    """Host batches of several seeds as global arrays (S, B, ...)."""
-    placed = trainer.split_seeds(mesh)
+def _statistics(values: Sequence[Mapping[str, float]], metric: str) -> dict[str, Any]:
+    """The metric of every seed, its mean and (unbiased) standard deviation, and the losses."""
+    numbers = [value[metric] for value in values]
     return {
-        name: jax.make_array_from_process_local_data(
-            placed, np.stack([batch[name] for batch in batches])
-        )
-        for name in batches[0]
+        "metric": metric,
+        "values": numbers,
+        "mean": float(np.mean(numbers)),
+        "std": float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0,
+        "loss": [value["loss"] for value in values],
     }
 
 
@@ -175,7 +223,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
       workdir: a directory; files as listed in the README.
 
     Returns:
-      The content of `result.json`.
+      The content of `result.json`; empty if the run was stopped before its first evaluation.
 
     Raises:
       UserError: bad input, or the loss became NaN.
@@ -187,207 +235,172 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     for section in ("train", "eval"):
         sharding.check_batch_size(f"{section}.batch_size", c[section]["batch_size"], mesh)
     primary, evaluate_only = jax.process_index() == 0, c["mode"] == "eval"
-    genotype = published.resolve(c["network"]["genotype"])
-    workdir_lib.claim(workdir, c, write=primary)
+    if evaluate_only and not os.path.isdir(os.path.join(workdir, "checkpoints")):
+        raise UserError(f"config.mode='eval': {workdir} has no checkpoint; train first")
+    workdir_lib.claim(workdir, c, write=primary and not evaluate_only)
+    genotype = _keep_genotype(workdir, c["network"]["genotype"], write=primary)
+    result_path = os.path.join(workdir, "result.json")
 
     # Data.
     dataset = open_dataset(c["dataset"])
     task = registry.create(c, dataset)
     check_sizes(dataset, c["input"]["crop"])
-    records, indices, held_records, held = _splits(c, dataset)
-    if c["eval"]["max_images"] > 0:
-        held = held[: c["eval"]["max_images"]]
-    per_epoch = len(indices) // c["train"]["batch_size"]
-    if per_epoch == 0:
-        raise UserError(
-            f"config.train.batch_size={c['train']['batch_size']}: the dataset {dataset.name!r} has "
-            f"only {len(indices)} images to train on; use a smaller batch"
-        )
-    total = per_epoch * c["train"]["epochs"]
-    if c["train"]["max_steps"] > 0:
-        total = min(total, c["train"]["max_steps"])
-    feed = Feed(c, dataset, task, mesh)
+    training, held_out = _subsets(c, dataset)
+    per_epoch, total = _length(c, dataset, len(training.indices))
 
-    # Network, steps, state, and where it continues.
+    # Network and steps.
     network = build_network(c, task)
     inputs = example_shapes(c, task).inputs
+    counts = complexity.count(network, inputs.shape[1:])
     steps = trainer.build_steps(c, network, task, mesh, per_epoch, inputs)
     seeds = [c["seed"] + k for k in range(c["seeds"])]
-    groups = _Groups(steps, seeds, _together(c, len(seeds)))
-    states = groups.init()
-    checkpoints = checkpoint.Checkpoints(workdir)
-    restored = checkpoints.restore(states)
-    step, ranking = 0, None
-    if restored is not None:
-        states, position = restored
-        step, ranking = int(position["step"]), position["validation"]
-    elif evaluate_only:
-        raise UserError(f"config.mode='eval': {workdir} has no checkpoint; train first")
 
-    log = metrics.MetricsLog(workdir, step) if primary else None
-
-    def write(kind: str, step: int, **values: Any) -> None:
-        if log:
-            log.write(kind, step, epoch=step / per_epoch, **values)
-
-    counts = complexity.count(network, inputs.shape[1:])
-    _LOG.info(
-        "Training %s (width %d, %d cells, %.2fM parameters, %.0fM multiply-adds) on %s: %d images, "
-        "%d steps, seeds %s, %d devices (%s)%s.",
-        c["network"]["genotype"],
-        network.width,
-        network.cells,
-        counts.parameters / 1e6,
-        counts.multiply_adds / 1e6,
-        dataset.name,
-        len(indices),
-        total,
-        ", ".join(map(str, seeds)),
-        mesh.size,
-        jax.default_backend(),
-        f", continuing at step {step}" if step else "",
-    )
-    write("start", step, num_classes=task.num_classes, total_steps=total, seeds=seeds)
-    progress = Progress(
-        total_steps=total,
-        steps_per_epoch=per_epoch,
-        batch_size=c["train"]["batch_size"] * len(seeds),
-        schedule=optim.training_schedule(c, per_epoch),
-        write=write,
-        last_checkpoint=checkpoints.latest,
-    )
-
-    def precise(states: list[trainer.TrainState]) -> list[trainer.TrainState]:
-        """The states with BN statistics averaged over some training images."""
-        count = c["train"]["precise_bn_images"]
-        if not count:
-            return states
-        kept = []
-        batches = max(1, count // c["train"]["batch_size"])
-        for state, group in zip(states, groups.seeds, strict=True):
-            found = []
-            with feed.train(records, indices, seed=c["seed"], start_step=0, place=False) as stream:
-                for _ in range(batches):
-                    batch = stack_seeds([next(stream)] * len(group), mesh)
-                    found.append(steps.statistics(state, batch))
-            mean = jax.tree.map(lambda *values: sum(values) / len(values), *found)
-            kept.append(state.replace(batch_stats=mean))
-        return kept
-
-    def evaluate() -> list[dict[str, float]]:
-        batches = feed.evaluation(held_records, held)
-        return groups.evaluate(precise(states), batches, task)
-
-    def report(values: list[dict[str, float]], *, finished: bool) -> dict[str, Any]:
-        numbers = [value[task.metric] for value in values]
-        result = {
-            "schema": RESULT_SCHEMA,
-            "experiment": "train",
-            "dataset": dataset.name,
-            "task": task.name,
-            "genotype": c["network"]["genotype"],
-            "genotype_source": _source(c["network"]["genotype"]),
-            "cells_used": genotype.as_dict(),
-            "width": network.width,
-            "cells": network.cells,
-            "parameters": counts.parameters,
-            "multiply_adds": counts.multiply_adds,
-            "seeds": seeds,
-            "metric": task.metric,
-            "values": numbers,
-            "mean": float(np.mean(numbers)),
-            "std": float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0,
-            "loss": [value["loss"] for value in values],
-            "step": step,
-            "epoch": step / per_epoch,
-            "finished": finished,
-        }
-        if primary:
-            files.write_json(os.path.join(workdir, "result.json"), result)
-        _LOG.info(
-            "Epoch %.3g, %d images held out: %s %.2f%% +- %.2f (%s).",
-            step / per_epoch,
-            len(held),
-            task.metric,
-            100 * result["mean"],
-            100 * result["std"],
-            ", ".join(f"{100 * number:.2f}" for number in numbers),
-        )
-        return result
-
-    if evaluate_only:
-        result = report(evaluate(), finished=step >= total)
-        checkpoints.close()
-        return result
-
-    # The loop.
-    first_step, running = step, collections.deque[Any]()
     with contextlib.ExitStack() as stack:
+        # State, and where it continues.
+        state = steps.init(seeds)
+        checkpoints = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(workdir)))
+        restored = checkpoints.restore(state)
+        step, ranking = 0, None
+        if restored is not None:
+            state, position = restored
+            step, ranking = int(position["step"]), position["validation"]
+        elif evaluate_only:
+            raise UserError(f"config.mode='eval': {workdir} has no checkpoint; train first")
+        together = _together(c, task, steps, state, mesh)
+        states = trainer.parted(state, together, mesh)
+        del state  # A step gives its memory to the next one's.
+        trained = _Seeds(
+            [seeds[k : k + together] for k in range(0, len(seeds), together)],
+            steps,
+            task,
+            Feed(c, dataset, task, mesh),
+            mesh,
+            training,
+            held_out,
+            c["train"]["batch_size"],
+            c["train"]["precise_bn_images"],
+        )
+
+        def write_result(values: list[dict[str, float]]) -> dict[str, Any]:
+            searched = {name: genotype.get(name) for name in ("dataset", "task")}
+            result = {
+                "schema": RESULT_SCHEMA,
+                "experiment": "train",
+                "dataset": dataset.name,
+                "task": task.name,
+                "genotype": c["network"]["genotype"],
+                "genotype_source": searched if all(searched.values()) else None,
+                "cells_used": genotype["genotype"],
+                "width": network.width,
+                "cells": network.cells,
+                "parameters": counts.parameters,
+                "multiply_adds": counts.multiply_adds,
+                "seeds": seeds,
+                **_statistics(values, task.metric),
+                "step": step,
+                "epoch": step / per_epoch,
+                "finished": step == total,
+            }
+            if primary:
+                files.write_json(result_path, result)
+            _LOG.info(
+                "Epoch %.3g, %d images held out: %s %.2f%% +- %.2f (%s).",
+                step / per_epoch,
+                len(held_out.indices),
+                task.metric,
+                100 * result["mean"],
+                100 * result["std"],
+                ", ".join(f"{100 * number:.2f}" for number in result["values"]),
+            )
+            return result
+
+        if evaluate_only:
+            return write_result(trained.evaluate(states))
+
+        _LOG.info(
+            "Training %s (width %d, %d cells, %.2fM parameters, %.0fM multiply-adds) on %s: %d "
+            "images, %d steps, seeds %s, %d at once, %d devices (%s)%s.",
+            c["network"]["genotype"],
+            network.width,
+            network.cells,
+            counts.parameters / 1e6,
+            counts.multiply_adds / 1e6,
+            dataset.name,
+            len(training.indices),
+            total,
+            ", ".join(map(str, seeds)),
+            together,
+            mesh.size,
+            jax.default_backend(),
+            f", continuing at step {step}" if step else "",
+        )
+        log = metrics.MetricsLog(workdir, step) if primary else None
+        stack.callback(lambda: log and log.close())
+
+        def write(kind: str, step: int, **values: Any) -> None:
+            if log:
+                log.write(kind, step, epoch=step / per_epoch, **values)
+
+        write("start", step, num_classes=task.num_classes, total_steps=total, seeds=seeds)
+        progress = Progress(
+            total_steps=total,
+            steps_per_epoch=per_epoch,
+            batch_size=c["train"]["batch_size"] * len(seeds),
+            schedule=optim.training_schedule(c, per_epoch),
+            write=write,
+            last_checkpoint=checkpoints.latest,
+        )
+
+        # The loop.
+        first_step, running = step, collections.deque[Sums]()
         stop = stack.enter_context(stopping.on_sigterm())
-        streams = _SeedStreams(stack, feed, records, indices, groups.seeds, step, mesh)
-        while step < total and not stop.requested:
+        streams = trained.batches(stack, step)
+        while step < total:
             sums = []
-            for number in range(len(states)):
-                batch = streams.next(number)
-                states[number], of_group = steps.train(states[number], batch)
+            for number, stream in enumerate(streams):
+                batch = next(stream)
+                with jax.transfer_guard("disallow"):
+                    states[number], of_group = steps.train(states[number], batch)
                 sums.append(of_group)
+            added = _added(sums)
             step += 1
-            progress.add({"weights": _added(sums)})
+            progress.add({"weights": added})
             if step - 1 == first_step:
-                jax.block_until_ready(sums)
+                # Compiling is not training: leave the step that compiled out of the rates.
+                jax.block_until_ready(added)
                 progress.restart()
             # The host may run ahead of the devices, but only a few batches.
-            running.append(sums)
+            running.append(added)
             if len(running) > 4:
                 jax.block_until_ready(running.popleft())
 
-            epoch_ends = step % per_epoch == 0
-            evaluates = step == total or (
-                epoch_ends and (step // per_epoch) % c["eval"]["every_epochs"] == 0
-            )
-            saves = step % c["checkpoint_every_steps"] == 0 or stop.requested
-            if progress.steps >= c["log_every_steps"] or evaluates or saves:
+            epoch, rest = divmod(step, per_epoch)
+            evaluates = step == total or (rest == 0 and epoch % c["eval"]["every_epochs"] == 0)
+            stops = stop.requested
+            saves = evaluates or stops or step % c["checkpoint_every_steps"] == 0
+            if progress.steps >= c["log_every_steps"] or saves:
                 progress.flush(step)
             if evaluates:
-                values = evaluate()
+                values = trained.evaluate(states)
                 ranking = float(np.mean([value[task.metric] for value in values]))
-                write(
-                    "validation",
-                    step,
-                    **{
-                        name: float(np.mean([value[name] for value in values]))
-                        for name in values[0]
-                    },
-                )
-                report(values, finished=step == total)
-            if evaluates or saves:
+                means = {k: float(np.mean([value[k] for value in values])) for k in values[0]}
+                write("validation", step, **means)
+                write_result(values)
+            if saves:
                 position = {
                     "step": step,
                     "epoch": step / per_epoch,
                     "data_position": step * c["train"]["batch_size"],
                     "validation": ranking,
                 }
-                checkpoints.save(step, states, position, ranking if evaluates else None)
+                whole = trainer.joined(states, mesh)
+                checkpoints.save(step, whole, position, ranking if evaluates else None)
                 progress.restart()
+            if stops:
+                break
 
-    # The end.
-    checkpoints.close()
-    if log:
-        log.close()
-    if step < total:
-        _LOG.info("Stopped by a signal at step %d; the same command continues.", step)
-    path = os.path.join(workdir, "result.json")
-    return files.read_json(path) if os.path.exists(path) else {}
-
-
-def _added(sums: list[Sums]) -> Sums:
-    """The sums of all seeds of all groups together."""
-    return {name: sum(of_group[name].sum() for of_group in sums) for name in sums[0]}
-
-
-def _source(genotype: str) -> dict[str, str] | None:
-    """Where a searched genotype came from; None for a published one."""
-    if genotype in published.GENOTYPES:
-        return None
-    _, document = genotype_lib.load(genotype)
-    return {"dataset": str(document.get("dataset")), "task": str(document.get("task"))}
+        # The end.
+        checkpoints.wait()
+        if step < total:
+            _LOG.info("Stopped by a signal at step %d; the same command continues.", step)
+        return files.read_json(result_path) if os.path.exists(result_path) else {}

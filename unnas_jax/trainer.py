@@ -1,7 +1,7 @@
 """The steps of training a discrete network, for one seed or several at once."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax
@@ -47,20 +47,31 @@ class TrainSteps:
 
     Attributes:
       init: (seeds) -> state.
-      train: (state, batch (S, B, ...)) -> (state, sums).
-      statistics: (state, batch (S, B, ...)) -> the batch's BN statistics, for precise BN.
+      train: (state, batch (S, B, ...)) -> (state, sums); jitted.
+      statistics: (state, batch (S, B, ...), number of the batch) -> the batch's BN statistics.
       evaluate: (state, batch (B, ...), number of the batch) -> sums.
     """
 
     init: Callable[[list[int]], TrainState]
-    train: Callable[[TrainState, Batch], tuple[TrainState, Sums]]
-    statistics: Callable[[TrainState, Batch], Any]
+    train: Any
+    statistics: Callable[[TrainState, Batch, int], Any]
     evaluate: Callable[[TrainState, Batch, int], Sums]
 
 
 def split_seeds(mesh: Mesh) -> NamedSharding:
     """Batches (S, B, ...): every device has all seeds and a part of each one's batch."""
     return NamedSharding(mesh, PartitionSpec(None, "data"))
+
+
+def stack_seeds(batches: Sequence[Mapping[str, np.ndarray]], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows of a batch of every seed as global arrays (S, B, ...)."""
+    placed = split_seeds(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(
+            placed, np.stack([batch[name] for batch in batches])
+        )
+        for name in batches[0]
+    }
 
 
 def build_steps(
@@ -151,8 +162,8 @@ def build_steps(
     def evaluated(state: TrainState) -> Any:
         return state.average if decay else state.params
 
-    def statistics(state: TrainState, batch: Batch) -> Any:
-        examples = task.examples(key_for(state.seed, _STATISTICS, 0), batch, train=True)
+    def statistics(state: TrainState, batch: Batch, number: jax.Array) -> Any:
+        examples = task.examples(key_for(state.seed, _STATISTICS, number), batch, train=True)
         # From zero, one update leaves (1 - momentum) times the batch's own statistics.
         zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
         _, updated = network.apply(
@@ -176,15 +187,57 @@ def build_steps(
     def over_seeds(function: Callable[..., Any], axes: Any, **options: Any) -> Any:
         return jax.jit(jax.vmap(function, in_axes=axes), out_shardings=everywhere, **options)
 
-    evaluate_all = over_seeds(evaluate, (0, None, None))
-
-    def evaluate_batch(state: TrainState, batch: Batch, number: int) -> Sums:
-        result: Sums = evaluate_all(state, batch, jax.device_put(np.int32(number), everywhere))
-        return result
+    def numbered(function: Callable[..., Any], batch_axis: int | None) -> Callable[..., Any]:
+        """The jitted function, called with the number of a batch as an int."""
+        jitted = over_seeds(function, (0, batch_axis, None))
+        return lambda state, batch, number: jitted(
+            state, batch, jax.device_put(np.int32(number), everywhere)
+        )
 
     return TrainSteps(
         init,
         over_seeds(train, (0, 0), donate_argnums=0),
-        over_seeds(statistics, (0, 0)),
-        evaluate_batch,
+        numbered(statistics, 0),
+        numbered(evaluate, None),
     )
+
+
+def parted(state: TrainState, together: int, mesh: Mesh) -> list[TrainState]:
+    """The state of all seeds as states of up to `together` seeds each."""
+    count = len(state.seed)
+    if together >= count:
+        return [state]
+    host, everywhere = jax.device_get(state), sharding.replicated(mesh)
+    return [
+        jax.device_put(jax.tree.map(lambda leaf, k=k: leaf[k : k + together], host), everywhere)
+        for k in range(0, count, together)
+    ]
+
+
+def joined(states: list[TrainState], mesh: Mesh) -> TrainState:
+    """The inverse of `parted`."""
+    if len(states) == 1:
+        return states[0]
+    host = jax.device_get(states)
+    whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *host)
+    return jax.device_put(whole, sharding.replicated(mesh))
+
+
+def memory(
+    config: Mapping[str, Any], task: Task, steps: TrainSteps, state: TrainState, mesh: Mesh
+) -> int:
+    """The bytes that one step of all seeds of a state needs on each device, as XLA plans it."""
+    crop = config["input"]["crop"]
+    images = (len(state.seed), config["train"]["batch_size"])
+    shapes = {
+        "image": ((*images, crop, crop, 3), np.uint8),
+        "label": ((*images, crop, crop), np.uint8) if task.label_maps else (images, np.int32),
+    }
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=split_seeds(mesh))
+        for name, (shape, dtype) in shapes.items()
+    }
+    plan = steps.train.lower(state, batch).compile().memory_analysis()
+    # The state is donated: it is among the arguments and again, as an alias, in the output.
+    needed: int = plan.argument_size_in_bytes + plan.output_size_in_bytes
+    return needed + plan.temp_size_in_bytes - plan.alias_size_in_bytes

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+TASK = {"grid": 3, "permutations": 1000, "label_smoothing": 0.0}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -23,7 +24,7 @@ def config(name: str, **task: Any) -> dict[str, Any]:
     """A config without augmentations but the flip; `grid` and `permutations` for the jigsaw."""
     return {
         "input": {"crop": 48, "lighting": 0.0, "gray": 0.0, "pad": 0},
-        "task": {"name": name, "grid": 3, "permutations": 1000, **task},
+        "task": {"name": name, **TASK, **task},
     }
 
 

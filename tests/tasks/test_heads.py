@@ -20,7 +20,9 @@ def test_image_head_pools_concatenates_and_maps(group: int) -> None:
     for first in range(0, 6, group):
         pooled = [features[first + k].mean(axis=(0, 1)) for k in range(group)]
         expected.append(np.concatenate(pooled) @ linear["kernel"] + linear["bias"])
-    np.testing.assert_allclose(head.apply(variables, features, False), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        head.apply(variables, features, False), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_image_head_answers_in_float32() -> None:
@@ -37,4 +39,6 @@ def test_pixel_head_maps_every_pixel() -> None:
     variables = reference.random_like(shapes, seed=1, dtype=np.float32)
     conv = variables["params"]["conv"]
     expected = features @ conv["kernel"][0, 0] + conv["bias"]
-    np.testing.assert_allclose(head.apply(variables, features, False), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        head.apply(variables, features, False), expected, rtol=1e-4, atol=1e-5
+    )

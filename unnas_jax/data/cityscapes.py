@@ -4,14 +4,14 @@ Images are stored as raw pixels, which no codec changes and nothing has to decod
 of 321 (2048 x 1024 pixels, scale and crop of the search), reading, decoding, cutting and resizing
 together take, in ms of CPU and MB an image:
 
-    PNG as published                  41 ms   3.0 MB
-    raw pixels (PPM)                   9      6.3
-    tiles of 128, TIFF with LZW       14      3.4
-    tiles of 256, the same            14      3.4
-    tiles of 128, PNG (Huffman only)  16      3.0
-    tiles of 256, WebP lossless       18      2.4
-    raw pixels, zstd by array_record  20      5.8
-    PNG of level 0, zstd              28      3.3
+    PNG as published                  38 ms   3.0 MB
+    raw pixels (PPM)                   8      6.3
+    tiles of 128, TIFF with LZW       13      3.4
+    tiles of 256, the same            13      3.4
+    tiles of 128, PNG (Huffman only)  15      3.0
+    raw pixels, zstd by array_record  15      5.8
+    tiles of 256, WebP lossless       17      2.4
+    PNG of level 0, zstd              26      3.3
 
 The 5,000 images take 31 GB, the training half of a search 9 GB, which the page cache of a machine
 with an accelerator holds. Label maps are PNGs of the highest level without filter: 0.08 MB and

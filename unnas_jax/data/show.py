@@ -22,7 +22,7 @@ from unnas_jax.data import Dataset, halves, open_dataset, pipeline
 from unnas_jax.errors import UserError
 from unnas_jax.tasks import base, registry
 
-_COLUMNS = 9
+_COLUMNS = 10
 _INCHES = 1.7  # Of a picture.
 
 
@@ -116,22 +116,31 @@ def show(config: ml_collections.ConfigDict, path: str, images: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
+    argv = [sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
     known = flags.FlagValues()  # Not absl's own: programs that import this have a --config, too.
     config = config_flags.DEFINE_config_file(
-        "config", None, "A file of configs/.", flag_values=known, lock_config=True
+        "config",
+        None,
+        "A file of configs/.",
+        flag_values=known,
+        lock_config=True,
+        sys_argv=argv,
     )
     out = flags.DEFINE_string("out", "inputs.png", "The picture to write.", flag_values=known)
     images = flags.DEFINE_integer("images", 12, "Images on it.", flag_values=known)
     try:
-        rest = known([sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)])
+        rest = known(argv)
+        chosen = config.value
+        if chosen is not None:
+            chosen.lock()  # A file that could not be loaded says so only when it is used.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         return command_line.fail(" ".join(str(error).split()))
     if len(rest) > 1:
         return command_line.fail(f"unexpected argument {rest[1]!r}; write --flag=value")
-    if config.value is None:
+    if chosen is None:
         return command_line.fail("--config is missing; name a file of configs/")
     with command_line.user_errors() as outcome:
-        show(config.value, out.value, images.value)
+        show(chosen, out.value, images.value)
         print(os.path.abspath(out.value))
     return outcome.status
 

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core import file_adapters, read_only_builder
+from tensorflow_datasets.proto import tf_example_pb2
 
 from unnas_jax import files
 from unnas_jax.data import crops, registry, shards
@@ -55,15 +56,22 @@ class TfdsRecords:
         return self.count
 
     @functools.cached_property
-    def _source(self) -> Sequence[Mapping[str, Any]]:
+    def _source(self) -> Sequence[bytes]:
         _allow_open_files()
         builder = tfds.builder_from_directory(self.directory)
-        # All images stay encoded, those that are not asked for too.
-        decoders = {key: tfds.decode.SkipDecoding() for key in _image_features(builder)}
-        source: Sequence[Mapping[str, Any]] = builder.as_data_source(
-            self.split, decoders=decoders, file_format="array_record"
+        source: Sequence[bytes] = builder.as_data_source(
+            self.split,
+            deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
+            file_format="array_record",
         )
         return source
+
+    def _example(self, i: int) -> Any:
+        """The features of record `i` by name.
+
+        As tf.train.Example, in which TFDS stores them: its own parser takes 0.07 ms more.
+        """
+        return tf_example_pb2.Example.FromString(self._source[i]).features.feature
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -72,11 +80,13 @@ class TfdsRecords:
         self.__dict__.update(state)
 
     def __getitem__(self, i: int, /) -> Mapping[str, Any]:
-        example = self._source[i]
-        label: int | crops.LabelMap = int(example[self.label]) if self.label else 0
+        example = self._example(i)
+        label: int | crops.LabelMap = 0
         if self.label_map:
-            label = crops.LabelMap(bytes(example[self.label_map]), self.table)
-        return {"image": bytes(example[self.image]), "label": label}
+            label = crops.LabelMap(example[self.label_map].bytes_list.value[0], self.table)
+        elif self.label:
+            label = example[self.label].int64_list.value[0]
+        return {"image": example[self.image].bytes_list.value[0], "label": label}
 
     def names(self) -> Sequence[str]:
         """A name for every record, from a list beside the dataset or else from all records.
@@ -91,13 +101,14 @@ class TfdsRecords:
             return self._read_names()
 
     def _read_names(self) -> Sequence[str]:
-        feature = next((name for name in _NAMES if name in self._source[0]), "")
+        first = self._example(0)
+        feature = next((name for name in _NAMES if name in first), "")
         if not feature:
             raise UserError(
                 f"config.dataset.subset: the examples of {self.directory} have no names; use all"
             )
         logging.info("reading the names of %s records of %s", f"{self.count:,}", self.directory)
-        names = [str(self._source[i][feature], "utf-8") for i in range(self.count)]
+        names = [self._example(i)[feature].bytes_list.value[0].decode() for i in range(self.count)]
         path = shards.names_path(self.directory, self.split)
         # Unless the directory belongs to somebody else.
         with contextlib.suppress(OSError), files.replacing(path) as file:

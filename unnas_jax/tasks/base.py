@@ -1,5 +1,6 @@
 """What a task is: how images become examples, the head that answers, and the score of an answer."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 

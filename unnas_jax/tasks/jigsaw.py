@@ -12,7 +12,7 @@ import numpy as np
 from unnas_jax.errors import UserError
 from unnas_jax.tasks import base, heads
 from unnas_jax.tasks.permutations import limit, permutations
-from unnas_jax.tasks.transforms import Augmentation, crops_at, to_uint8
+from unnas_jax.tasks.transforms import Augmentation, crops_at, displayable
 
 _TILE_SHARE = 0.76  # Of a patch's side: the gaps keep edges from giving neighbours away.
 _MIN_DEVIATION = 1e-5  # A tile of one colour has none; its rounding noise must stay small.
@@ -98,7 +98,7 @@ class Jigsaw(base.Task):
         """The tiles by their places, with the patch of each; and the tiles put back."""
         size = examples.inputs.shape[1]
         tiles = np.asarray(examples.inputs).reshape(-1, self.tiles, size, size, 3)
-        tiles = to_uint8(0.25 * tiles + 0.5)  # Two deviations span black to white.
+        tiles = displayable(self.augmentation, tiles)
         rows = []
         for target, shuffled in zip(np.asarray(examples.targets), tiles, strict=True):
             places = permutations(self.grid, self.num_classes)[target]
