@@ -2,7 +2,9 @@
 
     launch/local.sh --config=configs/eval_photos.py:runs/rot_photos/genotype.json
 
-The classes are the eleven photographs; training and test crops come from disjoint regions.
+The classes are the eleven photographs; training and test crops come from disjoint regions, so that
+what tells them apart must carry over from one part of a scene to another. 30% gray images keep
+networks from learning the regions' colours by heart; without them the accuracy is 10% lower.
 """
 
 import ml_collections
@@ -14,11 +16,11 @@ def get_config(genotype: str = "darts_v2") -> ml_collections.ConfigDict:
     """The recipe for a published genotype, by name, or for a genotype.json."""
     config = common.evaluation(genotype)
     config.dataset.name = "photos"
-    config.input.update(crop=48, resize=56)
-    config.task.label_smoothing = 0.0
+    config.input.update(crop=48, resize=56, gray=0.3)
     config.network.update(width="16", cells=5, auxiliary_weight=0.0)
-    config.weights.update(learning_rate=0.1, warmup_epochs=1, weight_decay=3e-4)
-    config.train.update(batch_size=64, epochs=6)
-    config.eval.update(batch_size=154, every_epochs=2)
-    config.log_every_steps = 20
+    config.weights.update(learning_rate=0.05, warmup_epochs=1, weight_decay=2e-3)
+    # Some hundred steps are too few for running statistics: they are taken anew.
+    config.train.update(batch_size=64, epochs=12, precise_bn_images=512)
+    config.eval.update(batch_size=154, every_epochs=3)
+    config.log_every_steps = 24
     return config

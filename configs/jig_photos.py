@@ -2,7 +2,7 @@
 
     launch/local.sh --config=configs/jig_photos.py
 
-Cost: 576 weight and 480 alpha steps of 16 images, some minutes with the compilation.
+Cost: 960 weight and 864 alpha steps of 16 images, some minutes with the compilation.
 """
 
 import ml_collections

@@ -11,7 +11,6 @@ Each checkpoint has two items: `state`, the arrays, and `progress`, JSON with th
 position of the data, which the step determines.
 """
 
-import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -108,6 +107,7 @@ class Checkpoints:
         steps = self.steps()
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in reversed(steps):
+            self._check_shapes(step, like)
             try:
                 restored = self._manager.restore(
                     step,
@@ -116,7 +116,6 @@ class Checkpoints:
                     ),
                 )
             except Exception as error:  # Orbax and TensorStore raise many types for a bad file.
-                self._check_shapes(step, like)
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 logging.warning(
                     "The checkpoint of step %d is damaged (%s); falling back to the one before it.",
@@ -135,10 +134,9 @@ class Checkpoints:
 
     def _check_shapes(self, step: int, like: Any) -> None:
         """Raises `UserError` if a checkpoint is whole, but its arrays are not those of `like`."""
-        path = os.path.join(self.directory, str(step), "state")
         try:
-            with contextlib.closing(ocp.StandardCheckpointer()) as checkpointer:
-                there = _shapes(checkpointer.metadata(path).item_metadata)
+            path = self._manager.directory / str(step) / "state"
+            there = _shapes(ocp.StandardCheckpointHandler().metadata(path))
         except Exception:  # Not even the list of arrays can be read: it is damaged.
             return
         here = _shapes(like)

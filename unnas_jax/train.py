@@ -26,8 +26,10 @@ from unnas_jax.networks import build_network
 from unnas_jax.progress import Progress
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts import published
+from unnas_jax.spaces.darts.network import Network
+from unnas_jax.spaces.layers import reductions
 from unnas_jax.tasks import registry
-from unnas_jax.tasks.base import Sums, Task
+from unnas_jax.tasks.base import Examples, Sums, Task
 from unnas_jax.trainer import TrainState, TrainSteps
 
 _LOG = logging.getLogger("unnas_jax")
@@ -102,6 +104,28 @@ def _keep_genotype(workdir: str, name: str, *, write: bool) -> dict[str, Any]:
     elif write:
         files.write_json(copy, document)
     return document
+
+
+def _check_auxiliary(config: Mapping[str, Any], examples: Examples) -> None:
+    """Raises `UserError` if the network cannot have the auxiliary head that the config asks for."""
+    section = config["network"]
+    if not section["auxiliary_weight"]:
+        return
+    complaint = None
+    if examples.targets.shape != examples.inputs.shape[:1]:
+        complaint = f"it answers once an image, which is not the task {config['task']['name']!r}"
+    else:
+        # The head is on the output of the second reduction cell; it pools 5x5, then takes 2x2.
+        imagenet = section["stem"] == "imagenet"
+        halvings = len(reductions(section["cells"], single=False)) + (3 if imagenet else 0)
+        side, least = -(-examples.inputs.shape[1] // 2**halvings), 7 if imagenet else 8
+        if side < least:
+            complaint = f"it needs features of at least {least} pixels, and there they have {side}"
+    if complaint:
+        raise UserError(
+            f"config.network.auxiliary_weight={section['auxiliary_weight']}: {complaint}; use 0, "
+            "for no auxiliary head"
+        )
 
 
 def _together(
@@ -201,6 +225,24 @@ def _added(sums: list[Sums]) -> Sums:
     return jax.tree.map(lambda *values: jax.numpy.concatenate(values).sum(), *sums)
 
 
+def _facts(
+    config: Mapping[str, Any], dataset: Dataset, genotype: Mapping[str, Any], network: Network
+) -> dict[str, Any]:
+    """What `result.json` says about a training before it begins."""
+    searched = {name: genotype.get(name) for name in ("dataset", "task")}
+    return {
+        "schema": RESULT_SCHEMA,
+        "experiment": "train",
+        "dataset": dataset.name,
+        "task": config["task"]["name"],
+        "genotype": config["network"]["genotype"],
+        "genotype_source": searched if all(searched.values()) else None,
+        "cells_used": genotype["genotype"],
+        "width": network.width,
+        "cells": network.cells,
+    }
+
+
 def _statistics(values: Sequence[Mapping[str, float]], metric: str) -> dict[str, Any]:
     """The metric of every seed, its mean and (unbiased) standard deviation, and the losses."""
     numbers = [value[metric] for value in values]
@@ -250,10 +292,18 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
     # Network and steps.
     network = build_network(c, task)
-    inputs = example_shapes(c, task).inputs
-    counts = complexity.count(network, inputs.shape[1:])
-    steps = trainer.build_steps(c, network, task, mesh, per_epoch, inputs)
+    examples = example_shapes(c, task)
+    _check_auxiliary(c, examples)
+    _, height, width, channels = examples.inputs.shape
+    counts = complexity.count(network, (height, width, channels))
     seeds = [c["seed"] + k for k in range(c["seeds"])]
+    facts = {
+        **_facts(c, dataset, genotype, network),
+        "parameters": counts.parameters,
+        "multiply_adds": counts.multiply_adds,
+        "seeds": seeds,
+    }
+    steps = trainer.build_steps(c, network, task, mesh, per_epoch, examples.inputs)
 
     with contextlib.ExitStack() as stack:
         # State, and where it continues.
@@ -282,20 +332,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
         )
 
         def write_result(values: list[dict[str, float]]) -> dict[str, Any]:
-            searched = {name: genotype.get(name) for name in ("dataset", "task")}
             result = {
-                "schema": RESULT_SCHEMA,
-                "experiment": "train",
-                "dataset": dataset.name,
-                "task": task.name,
-                "genotype": c["network"]["genotype"],
-                "genotype_source": searched if all(searched.values()) else None,
-                "cells_used": genotype["genotype"],
-                "width": network.width,
-                "cells": network.cells,
-                "parameters": counts.parameters,
-                "multiply_adds": counts.multiply_adds,
-                "seeds": seeds,
+                **facts,
                 **_statistics(values, task.metric),
                 "step": step,
                 "epoch": step / per_epoch,
@@ -318,7 +356,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
             return write_result(trained.evaluate(states))
 
         _LOG.info(
-            "Training %s (width %d, %d cells, %.2fM parameters, %.0fM multiply-adds) on %s: %d "
+            "Training %s (width %d, %d cells, %.3gM parameters, %.3gM multiply-adds) on %s: %d "
             "images, %d steps, seeds %s, %d at once, %d devices (%s)%s.",
             c["network"]["genotype"],
             network.width,
@@ -335,7 +373,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
             f", continuing at step {step}" if step else "",
         )
         log = metrics.MetricsLog(workdir, step) if primary else None
-        stack.callback(lambda: log and log.close())
+        if log:
+            stack.callback(log.close)
 
         def write(kind: str, step: int, **values: Any) -> None:
             if log:

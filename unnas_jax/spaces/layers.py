@@ -62,9 +62,7 @@ def batch_norm(
 _MATRIX_PAIRS = 2**16
 
 
-def _placement(
-    kernel: int, size: tuple[int, int], stride: int, dilation: int
-) -> np.ndarray:
+def _placement(kernel: int, size: tuple[int, int], stride: int, dilation: int) -> np.ndarray:
     """Which tap of a kernel joins which pixels: 0 or 1, (kernel^2, output, input pixels)."""
 
     def axis(length: int) -> np.ndarray:
@@ -138,6 +136,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """The convolution of (N, H, W, C)."""
         height, width = self.kernel
         fan_in = height * width * x.shape[-1] // self.groups
         pad = [(self.dilation * (k // 2),) * 2 for k in self.kernel]
@@ -166,6 +165,7 @@ class ReluConvBN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to (N, ceil(H / stride), ceil(W / stride), channels)."""
         x = Conv(
             self.channels, self.kernel, (self.stride,) * 2, dtype=self.dtype, name="convolution"
         )(nn.relu(x))
@@ -190,6 +190,7 @@ class FactorizedReduction(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to (N, ceil(H / 2), ceil(W / 2), channels)."""
         x = nn.relu(x)
         half = self.channels // 2
         first = Conv(half, stride=(2, 2), dtype=self.dtype, name="conv_1")(x)
@@ -214,6 +215,8 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """(N, H, W, channels) to the two inputs."""
+
         def conv_bn(x: jax.Array, channels: int, stride: int, k: int) -> jax.Array:
             x = Conv(channels, (3, 3), (stride,) * 2, dtype=self.dtype, name=f"conv_{k}")(x)
             return batch_norm(train=train, affine=True, dtype=self.dtype, name=f"bn_{k}")(x)

@@ -117,8 +117,8 @@ def from_dict(value: Mapping[str, Any]) -> Genotype:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            "genotype: expected the keys normal, normal_concat, reduce, reduce_concat with lists of "
-            f"[operation, input] pairs and of states ({type(error).__name__}: {error})"
+            "genotype: expected the keys normal, normal_concat, reduce, reduce_concat with lists "
+            f"of [operation, input] pairs and of states ({type(error).__name__}: {error})"
         ) from error
 
 
@@ -195,7 +195,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Genotype, dict[str, Any]]:
         raise UserError(
             f"genotype: {os.fspath(path)} has the schema {schema!r}; this version reads {SCHEMA!r}"
         )
-    return from_dict(value["genotype"] if "genotype" in value else {}), value
+    return from_dict(value.get("genotype", {})), value
 
 
 def nodes_of(pairs: Sequence[tuple[str, int]]) -> int:

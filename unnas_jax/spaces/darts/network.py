@@ -78,6 +78,7 @@ class AuxiliaryHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Features (N, H, W, C) to logits (N, classes)."""
         stride = 2 if self.imagenet else 3
         x = nn.avg_pool(nn.relu(x), (5, 5), (stride, stride))
         x = Conv(128, dtype=self.dtype, name="conv_0")(x)

@@ -22,6 +22,7 @@ class Separable(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to (N, ceil(H / stride), ceil(W / stride), channels)."""
         for half in range(self.repeats):
             x = Conv(
                 x.shape[-1],
@@ -47,6 +48,7 @@ class Spatial(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to (N, ceil(H / stride), ceil(W / stride), channels)."""
         k, s = self.kernel, self.stride
         x = Conv(self.channels, (1, k), (1, s), dtype=self.dtype, name="row")(nn.relu(x))
         x = Conv(self.channels, (k, 1), (s, 1), dtype=self.dtype, name="column")(x)
@@ -62,6 +64,7 @@ class Pool(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to the pooled (N, H / stride, W / stride, C)."""
         pad = self.kernel // 2 if self.kernel % 2 else 0
         window, strides = (self.kernel,) * 2, (self.stride,) * 2
         padding = ((pad, pad), (pad, pad))
@@ -75,6 +78,7 @@ class Identity(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Any shape, unchanged."""
         return x
 
 
@@ -85,6 +89,7 @@ class Zero(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to zeros (N, ceil(H / stride), ceil(W / stride), C)."""
         return jnp.zeros_like(x[:, :: self.stride, :: self.stride])
 
 
@@ -109,9 +114,7 @@ def _conv(kernel: int) -> Builder:
 
 
 def _spatial(kernel: int) -> Builder:
-    return lambda channels, stride, dtype, name: Spatial(
-        channels, kernel, stride, dtype, name=name
-    )
+    return lambda channels, stride, dtype, name: Spatial(channels, kernel, stride, dtype, name=name)
 
 
 def _skip(channels: int, stride: int, dtype: Any, name: str) -> nn.Module:

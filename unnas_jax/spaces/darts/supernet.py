@@ -169,7 +169,9 @@ class SourceEdges(nn.Module):
                 (size, size, edges, channels),
             )
             mixer = self.param(
-                f"{operation}_{half}_pointwise", uniform_fan_in(channels), (edges, channels, channels)
+                f"{operation}_{half}_pointwise",
+                uniform_fan_in(channels),
+                (edges, channels, channels),
             )
             kernels.append(kernel)
             pointwise.append(mixer)
@@ -306,9 +308,7 @@ def cells_of(supernet: Supernet) -> list[MixedCell]:
             dtype=supernet.dtype,
             name=place.name,
         )
-        for place in plan(
-            supernet.width, supernet.cells, supernet.stem, supernet.single_reduction
-        )
+        for place in plan(supernet.width, supernet.cells, supernet.stem, supernet.single_reduction)
     ]
 
 
