@@ -256,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Small enough for dozens of trainings: on two cores each takes about half a minute.
         training.input.update(crop=32, resize=38)
         training.network.width = "8"
-        training.train.epochs = training.eval.every_epochs = 5
+        training.train.epochs = training.eval.every_epochs = 8
         run(common.photos(options.task), training, options.workdir, options.random)
     return outcome.status
 

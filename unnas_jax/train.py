@@ -153,8 +153,8 @@ class _Seeds:
     """The trainings of all seeds: in groups, each of which is one program, taken in turn.
 
     Attributes:
-      groups: the seeds of every group; functions below take and give one thing for each.
-      precise_bn_images: on how many images statistics are taken before an evaluation.
+      groups: the seeds of every group; states and streams are lists with one for each.
+      batch_size, precise_bn_images: how many images a statistics batch and all of them have.
     """
 
     groups: list[list[int]]
@@ -277,8 +277,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     for section in ("train", "eval"):
         sharding.check_batch_size(f"{section}.batch_size", c[section]["batch_size"], mesh)
     primary, evaluate_only = jax.process_index() == 0, c["mode"] == "eval"
+    no_checkpoint = UserError(f"config.mode='eval': {workdir} has no checkpoint; train first")
     if evaluate_only and not os.path.isdir(os.path.join(workdir, "checkpoints")):
-        raise UserError(f"config.mode='eval': {workdir} has no checkpoint; train first")
+        raise no_checkpoint
     workdir_lib.claim(workdir, c, write=primary and not evaluate_only)
     genotype = _keep_genotype(workdir, c["network"]["genotype"], write=primary)
     result_path = os.path.join(workdir, "result.json")
@@ -309,13 +310,10 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
         # State, and where it continues.
         state = steps.init(seeds)
         checkpoints = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(workdir)))
-        restored = checkpoints.restore(state)
-        step, ranking = 0, None
-        if restored is not None:
-            state, position = restored
-            step, ranking = int(position["step"]), position["validation"]
-        elif evaluate_only:
-            raise UserError(f"config.mode='eval': {workdir} has no checkpoint; train first")
+        if evaluate_only and checkpoints.latest() is None:
+            raise no_checkpoint
+        state, position = checkpoints.restore(state) or (state, {"step": 0, "validation": None})
+        step, ranking = int(position["step"]), position["validation"]
         together = _together(c, task, steps, state, mesh)
         states = trainer.parted(state, together, mesh)
         del state  # A step gives its memory to the next one's.
