@@ -4,7 +4,8 @@
 
 The classes are the eleven photographs; training and test crops come from disjoint regions, so that
 what tells them apart must carry over from one part of a scene to another. Gray images and strong
-lighting keep networks from learning the regions' colours by heart.
+lighting keep networks from learning the regions' colours by heart. Expected: darts_v2 80.6% +- 0.5
+over three seeds, a minute each.
 """
 
 import ml_collections

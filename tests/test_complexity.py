@@ -25,6 +25,14 @@ from unnas_jax.spaces.darts.published import CITYSCAPES_WIDTHS, GENOTYPES, IMAGE
 from unnas_jax.tasks.heads import AsppHead, ImageHead, PixelHead
 
 
+@pytest.fixture(autouse=True)
+def plain_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions, not the matrix products that a CPU puts in their place."""
+    plain = functools.partial(layers.depthwise_conv, matrix=False)
+    monkeypatch.setattr(layers, "depthwise_conv", plain)
+    monkeypatch.setattr(supernet_lib, "depthwise_conv", plain)
+
+
 def traced(module: Any, *arguments: Any) -> tuple[dict[str, int], dict[str, int]]:
     """Parameters and multiply-adds by layer of a module that is really built, batch size 1."""
     products, variables = jaxprs.multiply_adds(
@@ -110,12 +118,7 @@ def test_discrete_networks(name: str, settings: dict[str, Any], size: tuple[int,
         ),
     ],
 )
-def test_supernets(
-    settings: dict[str, Any], size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A convolution, not the matrix product that a CPU puts in its place.
-    plain = functools.partial(layers.depthwise_conv, matrix=False)
-    monkeypatch.setattr(supernet_lib, "depthwise_conv", plain)
+def test_supernets(settings: dict[str, Any], size: tuple[int, int, int]) -> None:
     network = supernet_lib.Supernet(width=4, cells=3, **settings)
     alphas = supernet_lib.init_alphas(jax.random.key(0), settings["nodes"], 1.0)
     values, products = traced(network, image(size), alphas)
