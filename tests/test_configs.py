@@ -3,6 +3,10 @@
 The step runs with width 4, 3 cells of one node, 2 images and 10 dataset classes, on crops of 33
 pixels behind the stem `imagenet` (48 for the jigsaw) and 16 behind the stem `cifar` (24). Tasks,
 head, stem and augmentations are the recipe's own. Recipes that agree in these share one step.
+
+Recipes of the evaluation phase take their step with width 4, 3 cells of one node, 2 images and 10
+classes; their crops are the recipe's own where it has an auxiliary head, which needs them (224
+pixels, 32 for CIFAR-10), and otherwise 33 pixels.
 """
 
 import dataclasses
@@ -17,17 +21,20 @@ import ml_collections
 import numpy as np
 import pytest
 
-from tests import conftest
-from unnas_jax import bilevel, complexity, sharding
+from tests import conftest, tiny_training
+from unnas_jax import bilevel, complexity, files, networks, sharding, trainer
 from unnas_jax import config as config_lib
+from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.supernet import build_supernet, init_alphas
 from unnas_jax.tasks import registry
 
-NAMES = sorted(
+STEMS = sorted(
     path.stem
     for path in (conftest.ROOT / "configs").glob("*.py")
-    if path.stem not in ("__init__", "common") and not path.stem.startswith("eval_")
+    if path.stem not in ("__init__", "common")
 )
+EVALUATIONS = [name for name in STEMS if name.startswith("eval_")]
+NAMES = [name for name in STEMS if name not in EVALUATIONS]
 BATCH = 2
 
 
@@ -213,7 +220,52 @@ def test_the_paper_s_recipes(name: str) -> None:
     assert task.single_reduction == (task_name == "seg")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_evaluations_are_valid_and_build_at_full_size(name: str) -> None:
+    config = recipe(name)
+    config_lib.validate(config)
+    c = config.to_dict()
+    task = registry.create(c, complexity._facts(c, None))
+    inputs = bilevel.example_shapes(c, task).inputs
+    network = networks.build_network(c, task)
+    (outputs, auxiliary), variables = jax.eval_shape(
+        lambda x: network.init_with_output(jax.random.key(0), x, train=True), inputs
+    )
+    counts = complexity.of_config(c)
+    assert complexity.parameters(variables["params"]) == counts["parameters_with_auxiliary"]
+    # Three halvings of the stem, one of the cells; the loss is taken after upsampling.
+    dense = (-(-c["input"]["crop"] // 16),) * 2 if task.label_maps else ()
+    assert outputs.shape == (1, *dense, task.num_classes)
+    assert (auxiliary is not None) == (c["network"]["auxiliary_weight"] > 0)
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_an_evaluation_takes_one_step(name: str, tmp_path: pathlib.Path) -> None:
+    cells = tmp_path / "genotype.json"
+    schema = {"schema": genotype_lib.SCHEMA, "genotype": tiny_training.CELLS.as_dict()}
+    files.write_json(cells, schema)
+    config = recipe(name)
+    config.network.update(genotype=str(cells), width="4", cells=3)
+    config.task.aspp_channels = 4
+    if not config.network.auxiliary_weight:
+        config.input.update(crop=33, resize=33)
+    c = config.to_dict()
+    task, mesh = registry.create(c, Fake()), sharding.data_mesh(jax.devices()[:1])
+    inputs = bilevel.example_shapes(c, task).inputs
+    steps = trainer.build_steps(c, networks.build_network(c, task), task, mesh, 10, inputs)
+    images = batch(task, c["input"]["crop"], seed=0)
+    state = steps.init([0])
+    before = jax.device_get(state.params)
+    state, sums = steps.train(state, trainer.stack_seeds([images], mesh))
+    assert 0.3 < float(sums["loss"][0] / sums["count"][0]) / np.log(task.num_classes) < 3
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, jax.device_get(state.params))
+    assert all(jax.tree.leaves(moved))
+    evaluated = jax.device_get(steps.evaluate(state, sharding.to_devices(images, mesh), 0))
+    metrics = task.summarize([{key: value[0] for key, value in evaluated.items()}])
+    assert 0 <= metrics[task.metric] <= 1
+
+
+@pytest.mark.parametrize("name", STEMS)
 def test_the_docstring_gives_the_command(name: str) -> None:
     source = pathlib.Path(conftest.ROOT, "configs", f"{name}.py").read_text()
     docstring = source.split('"""')[1]
