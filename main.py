@@ -15,7 +15,7 @@ from ml_collections import config_flags  # noqa: E402
 
 from unnas_jax import command_line  # noqa: E402
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
+_CONFIG = command_line.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; default: runs/CONFIG_NAME.")
 
 

@@ -4,10 +4,13 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
+from ml_collections.config_flags import config_flags
 
+from unnas_jax import config as config_lib
 from unnas_jax import workdir
 from unnas_jax.errors import UserError
 
@@ -52,17 +55,61 @@ def user_errors() -> Iterator[Outcome]:
         )
 
 
+class _ConfigParser(config_flags.ConfigFileFlagParser):
+    """Loads `get_config()` of a Python file, or what a YAML file of the PyTorch release means."""
+
+    def parse(self, path: str) -> Any:
+        """The config, locked; what a YAML file says without an equivalent here goes to stderr."""
+        if not config_lib.is_yaml(path):
+            return super().parse(path)
+        from unnas_jax.convert import config as release  # Only these files need it.
+
+        config, notes = release.load(path)
+        for note in notes:
+            print(f"unnas_jax: {path}: {note}", file=sys.stderr)
+        config.lock()
+        return config
+
+
+def define_config(
+    flag_values: flags.FlagValues = flags.FLAGS, argv: list[str] | None = None
+) -> flags.FlagHolder:
+    """Defines the flag `--config` and its overrides `--config.KEY=VALUE`.
+
+    It takes a file of configs/, with an argument after a colon, or a YAML config of the PyTorch
+    release.
+
+    Args:
+      flag_values: where the flag is defined, if not among absl's own.
+      argv: the command line in which overrides are looked for, if not the process's.
+    """
+    holder = config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "A file of configs/, or a YAML config of the PyTorch release.",
+        flag_values=flag_values,
+        lock_config=True,
+        sys_argv=argv,
+    )
+    flag_values["config"].parser = _ConfigParser("config")
+    return holder
+
+
+FLAG_ERRORS = (
+    flags.Error,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    OSError,
+    UserError,
+)
+"""What mistakes in flags, in a config file and in its overrides raise."""
+
+
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parses flags as absl does, but ends a mistake in one line and status 2."""
     try:
         return flags.FLAGS(argv)
-    except (
-        flags.Error,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        OSError,
-        UserError,
-    ) as error:
+    except FLAG_ERRORS as error:
         raise SystemExit(fail(" ".join(str(error).split()))) from None

@@ -21,7 +21,6 @@ import flax.linen as nn
 import jax
 import numpy as np
 from absl import app, flags
-from ml_collections import config_flags
 
 from unnas_jax import command_line
 from unnas_jax import config as config_lib
@@ -585,7 +584,7 @@ def _main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
+    command_line.define_config()
     flags.DEFINE_boolean("json", False, "Print one JSON object.")
     flags.DEFINE_boolean("layers", False, "Print every layer, not only stem, cells and head.")
     flags.DEFINE_integer("classes", None, "The dataset's classes, where its name does not tell.")

@@ -95,7 +95,7 @@ def training() -> ml_collections.ConfigDict:
             "seeds": 3,  # Independent trainings, with the seeds seed, seed + 1, ...
             **_common(),
             "network": {
-                "genotype": "darts_v2",  # A published name, or the path of a genotype.json.
+                "genotype": "darts_v2",  # A published name, a genotype.json, or a text of cells.
                 "width": "fit",  # A number, or fit: the largest in the paper's window.
                 "cells": 14,
                 "stem": "imagenet",
@@ -277,9 +277,22 @@ def _validate_training(c: Mapping[str, Any]) -> None:
     published.resolve(c["network"]["genotype"])
 
 
+def is_yaml(path: str) -> bool:
+    """Whether the path of a config is that of a YAML file, which `unnas_jax.convert` reads."""
+    return path.endswith((".yaml", ".yml"))
+
+
 def workdir(config_path: str) -> str:
-    """The default workdir of a `--config`: runs/<config name>, with its argument if it has one."""
+    """The default workdir of a `--config`: runs/<config name>, with its argument if it has one.
+
+    The PyTorch release's YAML files bear the same names in many directories: the name is then the
+    whole path below `configs`.
+    """
     path, _, argument = config_path.partition(".py:")
+    if is_yaml(path):
+        parts = os.path.splitext(path)[0].split("/")
+        start = parts.index("configs") + 1 if "configs" in parts else len(parts) - 1
+        return os.path.join("runs", "_".join(parts[start:]))
     name = os.path.basename(path).removesuffix(".py")
     # Of a path to a genotype.json only the directory tells searches apart.
     words = [word for word in argument.removesuffix("/genotype.json").split("/") if word]

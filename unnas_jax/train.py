@@ -83,13 +83,13 @@ def _length(config: Mapping[str, Any], dataset: Dataset, images: int) -> tuple[i
 
 
 def _keep_genotype(workdir: str, name: str, *, write: bool) -> dict[str, Any]:
-    """The document of the genotype that a config names; of a published one its cells alone.
+    """The document of the genotype that a config names; its cells alone where it is no file.
 
     A file is copied to WORKDIR/genotype.json, because the search that wrote it may go on and
     replace it: a run that continues must find the same cells.
     """
-    if name in published.GENOTYPES:
-        return {"genotype": published.GENOTYPES[name].as_dict()}
+    if name in published.GENOTYPES or genotype_lib.is_text(name):
+        return {"genotype": published.resolve(name).as_dict()}
     path, copy = os.path.expanduser(name), os.path.join(workdir, "genotype.json")
     path = os.path.join(path, "genotype.json") if os.path.isdir(path) else path
     genotype, document = genotype_lib.load(path)

@@ -143,3 +143,19 @@ def test_an_invalid_file_is_refused_in_one_line(
     with pytest.raises(UserError, match=message) as caught:
         genotype.load(path)
     assert not re.search("\n", str(caught.value))
+
+
+def test_text_and_back() -> None:
+    assert str(VALID) == (
+        "sep_conv_3x3:0,skip_connect:1,dil_conv_5x5:2,none:0"
+        "+max_pool_3x3:0,max_pool_3x3:1,conv_7x1_1x7:1,avg_pool_2x2:2@3"
+    )
+    assert genotype.parse(str(VALID)) == VALID
+    for text in ("darts_v2", "runs/a+b/genotype.json"):
+        assert not genotype.is_text(text)
+
+
+@pytest.mark.parametrize("text", ["a:0+b", "none:0,none:1", "none:0,none:x+none:0,none:1", "+"])
+def test_what_is_no_text(text: str) -> None:
+    with pytest.raises(UserError, match="genotype"):
+        genotype.parse(text)

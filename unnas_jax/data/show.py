@@ -13,7 +13,6 @@ import jax
 import ml_collections
 from absl import flags
 from matplotlib.figure import Figure
-from ml_collections import config_flags
 
 from unnas_jax import command_line, files
 from unnas_jax import config as config_lib
@@ -118,14 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
     argv = [sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
     known = flags.FlagValues()  # Not absl's own: programs that import this have a --config, too.
-    config = config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "A file of configs/.",
-        flag_values=known,
-        lock_config=True,
-        sys_argv=argv,
-    )
+    config = command_line.define_config(known, argv)
     out = flags.DEFINE_string("out", "inputs.png", "The picture to write.", flag_values=known)
     images = flags.DEFINE_integer("images", 12, "Images on it.", flag_values=known)
     try:
@@ -133,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = config.value
         if chosen is not None:
             chosen.lock()  # A file that could not be loaded says so only when it is used.
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except command_line.FLAG_ERRORS as error:
         return command_line.fail(" ".join(str(error).split()))
     if len(rest) > 1:
         return command_line.fail(f"unexpected argument {rest[1]!r}; write --flag=value")

@@ -105,6 +105,16 @@ class Genotype:
             "reduce_concat": list(self.reduce_concat),
         }
 
+    def __str__(self) -> str:
+        """The normal cell, `+`, the reduction cell; see `parse`."""
+
+        def cell(pairs: Pairs, concat: tuple[int, ...]) -> str:
+            text = ",".join(f"{operation}:{source}" for operation, source in pairs)
+            whole = concat == tuple(range(2, len(pairs) // 2 + 2))
+            return text if whole else f"{text}@{'.'.join(map(str, concat))}"
+
+        return f"{cell(self.normal, self.normal_concat)}+{cell(self.reduce, self.reduce_concat)}"
+
 
 def from_dict(value: Mapping[str, Any]) -> Genotype:
     """The inverse of `Genotype.as_dict`; raises `UserError` for anything that is not a genotype."""
@@ -120,6 +130,42 @@ def from_dict(value: Mapping[str, Any]) -> Genotype:
             "genotype: expected the keys normal, normal_concat, reduce, reduce_concat with lists "
             f"of [operation, input] pairs and of states ({type(error).__name__}: {error})"
         ) from error
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is the text of a genotype, see `parse`, rather than that of a file."""
+    return "+" in name and ":" in name
+
+
+def parse(text: str) -> Genotype:
+    """The genotype of a text such as `sep_conv_3x3:0,skip_connect:1+max_pool_3x3:0,none:1`.
+
+    Before the plus the normal cell, after it the reduction cell, each the `operation:input` pairs
+    of its nodes. `@2.4` behind a cell names the states that its output concatenates where they
+    are not all of its nodes. It is what `str` gives.
+
+    Raises:
+      UserError: it is no such text, or not a genotype.
+    """
+
+    def cell(half: str) -> tuple[Pairs, tuple[int, ...]]:
+        words, at, states = half.partition("@")
+        pairs = tuple(
+            (operation.strip(), int(source))
+            for operation, _, source in (word.partition(":") for word in words.split(","))
+        )
+        if at:
+            return pairs, tuple(int(state) for state in states.split("."))
+        return pairs, tuple(range(2, len(pairs) // 2 + 2))
+
+    try:
+        normal, reduce = (cell(half) for half in text.split("+"))
+    except ValueError as error:
+        raise UserError(
+            f"genotype {text!r}: expected the (operation, input) pairs of a normal and a reduction "
+            "cell, as in sep_conv_3x3:0,skip_connect:1+max_pool_3x3:0,skip_connect:1"
+        ) from error
+    return Genotype(*normal, *reduce)
 
 
 def _softmax(alphas: np.ndarray) -> np.ndarray:

@@ -174,7 +174,7 @@ CITYSCAPES_WIDTHS = {
 
 
 def resolve(name_or_path: str) -> Genotype:
-    """The genotype of a published name, of a `genotype.json`, or of a search's workdir.
+    """The genotype of a published name, a text, a `genotype.json`, or a search's workdir.
 
     Raises:
       UserError: there is no such name or file (with the names that come close), or the file holds
@@ -182,6 +182,8 @@ def resolve(name_or_path: str) -> Genotype:
     """
     if name_or_path in GENOTYPES:
         return GENOTYPES[name_or_path]
+    if genotype_lib.is_text(name_or_path):
+        return genotype_lib.parse(name_or_path)
     path = os.path.expanduser(name_or_path)
     if os.path.isdir(path):
         path = os.path.join(path, "genotype.json")

@@ -1,0 +1,1 @@
+"""Configs and checkpoints of the method's PyTorch release, to and from the forms used here."""
