@@ -1,6 +1,7 @@
 """The bilevel steps of a search: alphas learn on half B, weights on half A (DARTS, section 2.3)."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -86,6 +87,8 @@ class Steps:
       evaluate: (state, batch, number of the batch) -> sums, with running statistics.
       gradients: the part of a step that costs: (state, batch, int32, of=...) -> gradients,
         statistics and sums; jitted, for benchmarks.
+      lower: (state, batch), arrays or their shapes, -> the programs that an alpha step and a
+        weight step run, in order, not compiled.
     """
 
     init: Callable[[], SearchState]
@@ -93,6 +96,7 @@ class Steps:
     weights: Callable[[SearchState, Batch], tuple[SearchState, Sums]]
     evaluate: Callable[[SearchState, Batch, int], Sums]
     gradients: Any
+    lower: Callable[[SearchState, Batch], dict[str, list[jax.stages.Lowered]]]
 
 
 def example_shapes(config: Mapping[str, Any], task: Task, images: int = 1) -> Examples:
@@ -229,25 +233,51 @@ def build_steps(
     # XLA needs as long to compile forward and backward a second time as the first. A CPU, where
     # that is most of a short run, computes both gradients in one function for both passes;
     # accelerators are spared the gradients that a pass does not use.
-    shared = jax.default_backend() == "cpu"
+    shared = sharding.platform() == "cpu"
     of_alphas: Which = "both" if shared else "alphas"
     of_weights: Which = "both" if shared else "weights"
-    alpha_purpose = jax.device_put(np.int32(_ALPHA_STEP), everywhere)
-    weight_purpose = jax.device_put(np.int32(_WEIGHT_STEP), everywhere)
+
+    @functools.cache
+    def placed(purpose: int) -> jax.Array:
+        return jax.device_put(np.int32(purpose), everywhere)
 
     def alpha_step(state: SearchState, batch_b: Batch, batch_a: Batch) -> tuple[SearchState, Sums]:
         if config["search"]["order"] == 2:
             grads, sums = unrolled(state, batch_b, batch_a)
         else:
             # The statistics that this pass would update belong to the weights' half.
-            _, grads, _, sums = gradients(state, batch_b, alpha_purpose, of=of_alphas)
+            _, grads, _, sums = gradients(state, batch_b, placed(_ALPHA_STEP), of=of_alphas)
         return update_alphas(state, grads), sums
 
     def weight_step(state: SearchState, batch_a: Batch) -> tuple[SearchState, Sums]:
-        grads, _, batch_stats, sums = gradients(state, batch_a, weight_purpose, of=of_weights)
+        grads, _, batch_stats, sums = gradients(state, batch_a, placed(_WEIGHT_STEP), of=of_weights)
         return update_weights(state, grads, batch_stats), sums
 
     def evaluate_batch(state: SearchState, batch: Batch, number: int) -> Sums:
         return evaluate(state, batch, jax.device_put(np.int32(number), everywhere))
 
-    return Steps(init, alpha_step, weight_step, evaluate_batch, gradients)
+    def lower(state: SearchState, batch: Batch) -> dict[str, list[jax.stages.Lowered]]:
+        purpose = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+
+        def lowered(function: Any, *arguments: Any, **static: Any) -> tuple[Any, Any]:
+            program = function.lower(*arguments, **static)
+            return program, jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+                program.out_info,
+            )
+
+        if config["search"]["order"] == 2:
+            of_alpha, (alpha_grads, _) = lowered(unrolled, state, batch, batch)
+        else:
+            of_alpha, (_, alpha_grads, _, _) = lowered(
+                gradients, state, batch, purpose, of=of_alphas
+            )
+        of_weight, (grads, _, batch_stats, _) = lowered(
+            gradients, state, batch, purpose, of=of_weights
+        )
+        return {
+            "alphas": [of_alpha, lowered(update_alphas, state, alpha_grads)[0]],
+            "weights": [of_weight, lowered(update_weights, state, grads, batch_stats)[0]],
+        }
+
+    return Steps(init, alpha_step, weight_step, evaluate_batch, gradients, lower)

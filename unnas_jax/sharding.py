@@ -19,6 +19,16 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
+def platform() -> str:
+    """The platform that is being traced for: cpu, gpu or tpu.
+
+    That of the mesh of an enclosing `jax.sharding.use_abstract_mesh`, by which a program for
+    devices that this machine does not have is traced, or else that of the default devices.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())

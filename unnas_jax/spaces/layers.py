@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax import sharding
+
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9
 
@@ -102,7 +104,7 @@ def depthwise_conv(
     out_h, out_w = -(-height // stride), -(-width // stride)
     if matrix is None:
         pairs = out_h * out_w * height * width
-        matrix = jax.default_backend() == "cpu" and pairs <= _MATRIX_PAIRS
+        matrix = sharding.platform() == "cpu" and pairs <= _MATRIX_PAIRS
     if matrix:
         placement = _placement(size, (height, width), stride, dilation).astype(x.dtype)
         matrices = jnp.einsum("kc,kqp->cqp", kernel.reshape(-1, channels), placement)

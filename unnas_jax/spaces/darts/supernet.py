@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unnas_jax import precision
+from unnas_jax import precision, sharding
 from unnas_jax.spaces.darts.genotype import OPERATIONS, edges, num_edges
 from unnas_jax.spaces.layers import (
     FactorizedReduction,
@@ -323,6 +323,6 @@ def build_supernet(config: Mapping[str, Any], task: Task) -> Supernet:
         stem=network["stem"],
         head=task.head(dtype),
         single_reduction=task.single_reduction,
-        dense=jax.default_backend() != "cpu" if form == "auto" else form == "dense",
+        dense=sharding.platform() != "cpu" if form == "auto" else form == "dense",
         dtype=dtype,
     )
