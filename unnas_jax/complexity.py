@@ -33,6 +33,7 @@ from unnas_jax.spaces.darts.operations import BUILDERS, Identity, Pool, Separabl
 from unnas_jax.spaces.darts.supernet import MixedCell, SourceEdges, Supernet
 from unnas_jax.spaces.layers import FactorizedReduction, ReluConvBN
 from unnas_jax.tasks import registry
+from unnas_jax.tasks.base import Task
 from unnas_jax.tasks.heads import AsppHead, ImageHead, PixelHead
 
 Size = tuple[int, int, int]
@@ -492,6 +493,28 @@ def _facts(config: Mapping[str, Any], classes: int | None) -> _Facts:
     return _Facts(name, known if classes is None else classes)
 
 
+def task_of(config: Mapping[str, Any], classes: int | None = None) -> Task:
+    """The task of a config, without its dataset: for its head, not for its examples.
+
+    Args:
+      config: a valid one, as a dict.
+      classes: of the dataset; None: as known by its name.
+
+    Raises:
+      UserError: the number of classes is needed and not known.
+    """
+    facts = _facts(config, classes)
+    try:
+        return registry.create(config, facts)
+    except UserError as error:
+        if facts.num_classes:
+            raise
+        raise UserError(
+            f"config.dataset.name={facts.name!r}: its number of classes is not known here; "
+            "give it with --classes"
+        ) from error
+
+
 def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str, Any]:
     """The counts of the network that a config (a valid one, as a dict) trains.
 
@@ -509,16 +532,7 @@ def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str
     """
     from unnas_jax import networks  # Which imports this module, to fit widths.
 
-    facts = _facts(config, classes)
-    try:
-        task = registry.create(config, facts)
-    except UserError as error:
-        if facts.num_classes:
-            raise
-        raise UserError(
-            f"config.dataset.name={facts.name!r}: its number of classes is not known here; "
-            "give it with --classes"
-        ) from error
+    task = task_of(config, classes)
     # Neither changes a count; `auto` would start the backend to see what it is.
     plain = {**config, "precision": "float32"}
     side = task.input_side(config["input"]["crop"])

@@ -1,0 +1,101 @@
+"""Files of the PyTorch release (`.pyth`): tensors in, tensors out, and never any code."""
+
+import pickle
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from unnas_jax import files
+from unnas_jax.errors import UserError
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            "torch is not installed, and checkpoints of the PyTorch release need it: "
+            "pip install 'unnas_jax[torch]'"
+        ) from error
+    return torch
+
+
+def _number(dtype: np.dtype, data: bytes) -> float:
+    """Rebuilds a NumPy scalar, as which the release pickles its learning rates."""
+    if dtype.kind not in "fiu":
+        raise pickle.UnpicklingError(f"a scalar of {dtype}")
+    return float(np.frombuffer(data, dtype)[0])
+
+
+_NUMBERS = (
+    np.dtype,
+    np.dtypes.Float64DType,
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
+)
+
+
+def load(path: str) -> dict[str, Any]:
+    """The content of a checkpoint file, its tensors as NumPy arrays.
+
+    Only tensors, numbers, texts and containers of them are unpickled: a file that would call
+    anything else is refused before it does.
+
+    Raises:
+      UserError: torch is missing, or the file cannot be read or holds more than that.
+    """
+    torch = _torch()
+    try:
+        with torch.serialization.safe_globals(list(_NUMBERS)):
+            document = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except pickle.UnpicklingError as error:
+        # The rest of what torch says advises to load the file unsafely.
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it calls {found[1]}" if found else "it is damaged, or no checkpoint"
+        raise UserError(
+            f"{path}: refused: {reason}; only tensors, numbers and texts are loaded"
+        ) from error
+    except (EOFError, RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: is damaged, or no checkpoint ({reason[:200]})") from error
+    if not isinstance(document, dict) or not isinstance(document.get("model_state"), Mapping):
+        raise UserError(f"{path}: no checkpoint of the PyTorch release: it has no model_state")
+    result: dict[str, Any] = _mapped(document, torch.Tensor, _as_array)
+    return result
+
+
+def save(path: str, document: Mapping[str, Any]) -> None:
+    """Writes a checkpoint file, atomically; arrays become tensors.
+
+    Raises:
+      UserError: torch is missing, or the file cannot be written.
+    """
+    torch = _torch()
+    try:
+        with files.replacing(path, "wb") as file:
+            torch.save(_mapped(document, np.ndarray, torch.from_numpy), file)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _as_array(tensor: Any) -> np.ndarray:
+    tensor = tensor.detach()
+    if tensor.is_floating_point() and tensor.element_size() < 4:
+        tensor = tensor.float()  # NumPy has no bfloat16.
+    array: np.ndarray = tensor.cpu().numpy()
+    return array
+
+
+def _mapped(value: Any, kind: type, change: Any) -> Any:
+    """A copy of nested containers in which every value of a type is changed."""
+    if isinstance(value, kind):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _mapped(item, kind, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(item, kind, change) for item in value)
+    return value

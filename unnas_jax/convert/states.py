@@ -1,0 +1,268 @@
+"""Whole checkpoints: weights, both optimizers and the position, to and from the release's form.
+
+A checkpoint of the release is a dict of `epoch` (the number of the last finished one, from 0),
+`model_state`, `cfg` (YAML) and `optimizer_state` or, in a search, `optimizer_w_state` and
+`optimizer_a_state`. An optimizer's state numbers the parameters in the order of the `state_dict`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from unnas_jax import optim
+from unnas_jax.bilevel import SearchState
+from unnas_jax.convert import weights
+from unnas_jax.errors import UserError
+from unnas_jax.trainer import TrainState
+
+_ALPHAS = {"normal": "net_.alphas_normal", "reduce": "net_.alphas_reduce"}
+
+
+def epochs_of(document: Mapping[str, Any]) -> int:
+    """The finished epochs of a checkpoint of the release."""
+    epoch = document.get("epoch")
+    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < -1:
+        raise UserError(f"checkpoint: epoch is {epoch!r}; expected a number from 0 on")
+    return epoch + 1
+
+
+def _section(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = document.get(key)
+    if not isinstance(value, Mapping):
+        raise UserError(f"checkpoint: {key} is missing; is it one of this kind of experiment?")
+    return value
+
+
+def _of_parameters(
+    optimizer: Mapping[str, Any], names: list[str], tensors: Mapping[str, np.ndarray], what: str
+) -> dict[str, dict[str, Any]]:
+    """What an optimizer's state holds of every parameter, by name; empty where it has nothing.
+
+    Args:
+      optimizer: its `state_dict`.
+      names: of the parameters that it steps, in order. Where it has two groups, the first is that
+        of the names with `bn` in them, for which the release can set another weight decay.
+      tensors: of these names.
+      what: the state's name, for messages.
+
+    Raises:
+      UserError: it is of other parameters.
+    """
+    try:
+        groups = [list(group["params"]) for group in optimizer["param_groups"]]
+        entries = optimizer["state"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{what}: it is not the state of an optimizer ({error})") from error
+    orders = [names]
+    if len(groups) == 2:
+        orders = [[n for n in names if "bn" in n], [n for n in names if "bn" not in n]]
+    if [len(group) for group in groups] != [len(order) for order in orders]:
+        raise UserError(
+            f"{what}: it steps {sum(map(len, groups))} parameters, in {len(groups)} groups, and "
+            f"the network has {len(names)}; is the config that of this network?"
+        )
+    result: dict[str, dict[str, Any]] = {}
+    for group, order in zip(groups, orders, strict=True):
+        for number, name in zip(group, order, strict=True):
+            result[name] = {k: v for k, v in entries.get(number, {}).items() if v is not None}
+            for key, value in result[name].items():
+                if np.ndim(value) and np.shape(value) != np.shape(tensors[name]):
+                    raise UserError(
+                        f"{what}: {key} of {name} has the shape {np.shape(value)}, and the "
+                        f"parameter {np.shape(tensors[name])}"
+                    )
+    return result
+
+
+def _moments(
+    entries: Mapping[str, Mapping[str, Any]], key: str, tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """One kind of moment of every parameter; zeros where there is none yet."""
+    return {
+        name: np.asarray(entry.get(key, np.zeros_like(tensors[name])))
+        for name, entry in entries.items()
+    }
+
+
+def _sgd(
+    document: Mapping[str, Any], key: str, of: weights.Layout, initial: Any, step: int
+) -> tuple[Any, list[str]]:
+    """The state of SGD with the momentum of a checkpoint, and notes."""
+    tensors, notes = document["model_state"], []
+    names = [slot.name for slot in of.parameters]
+    optimizer = _section(document, key)
+    alphas = [name for name in _ALPHAS.values() if name in tensors]
+    sizes = [len(group["params"]) for group in optimizer.get("param_groups", [])]
+    if alphas and sum(sizes) == len(names) + len(alphas):
+        # In the order of the state_dict, in which alphas come first.
+        entries = _of_parameters(optimizer, alphas + names, tensors, key)
+        if any(entries[name] for name in alphas):
+            notes.append(f"{key}: left out its moments of the alphas, which Adam alone steps here")
+        entries = {name: entries[name] for name in names}
+    else:
+        entries = _of_parameters(optimizer, names, tensors, key)
+    buffers = _moments(entries, "momentum_buffer", tensors)
+    trace = weights.read(buffers, of.parameters, of.flat, key)["params"]
+    return optax.tree.set(initial, trace=trace, count=jnp.int32(step)), notes
+
+
+def _adam(document: Mapping[str, Any], initial: Any) -> Any:
+    """The state of Adam with the moments of a checkpoint."""
+    key, tensors = "optimizer_a_state", document["model_state"]
+    entries = _of_parameters(_section(document, key), list(_ALPHAS.values()), tensors, key)
+    moments = {
+        ours: {kind: np.asarray(values[name], np.float32) for kind, name in _ALPHAS.items()}
+        for ours, values in (
+            ("mu", _moments(entries, "exp_avg", tensors)),
+            ("nu", _moments(entries, "exp_avg_sq", tensors)),
+        )
+    }
+    counts = {int(entry.get("step", 0)) for entry in entries.values()}
+    if len(counts) > 1:
+        raise UserError(f"{key}: the alphas took different numbers of steps: {sorted(counts)}")
+    return optax.tree.set(initial, count=jnp.int32(counts.pop()), **moments)
+
+
+def from_release(
+    document: Mapping[str, Any], config: Mapping[str, Any], steps_per_epoch: int
+) -> tuple[SearchState | TrainState, int | None, list[str]]:
+    """The state of a search, or of a training of one seed, from a checkpoint of the release.
+
+    Args:
+      document: its content, arrays for tensors; see `unnas_jax.convert.pyth`.
+      config: a valid one, as a dict.
+      steps_per_epoch: of the config on its dataset.
+
+    Returns:
+      The state, in NumPy arrays; the release's count of training batches, if it has one; and
+      notes on what has no place here.
+
+    Raises:
+      UserError: names what is missing, extra or misshapen.
+    """
+    of = weights.layout(config, _section(document, "model_state"))
+    variables = weights.variables(document["model_state"], of)
+    params, step = variables["params"], epochs_of(document) * steps_per_epoch
+    counted = variables.get("counters", {}).get(weights.COUNTER)
+    tracked = None if counted is None else int(counted)
+    state: SearchState | TrainState
+    if config["experiment"] == "search":
+        schedule = optim.weights_schedule(config, steps_per_epoch)
+        initial = optim.weights(config["weights"], schedule).init(params)
+        momentum, notes = _sgd(document, "optimizer_w_state", of, initial, step)
+        alphas = variables["alphas"]
+        state = SearchState(
+            step=jnp.int32(step),
+            params=params,
+            batch_stats=variables["batch_stats"],
+            alphas=alphas,
+            weights_opt=momentum,
+            alphas_opt=_adam(document, optim.alphas(config["alphas"]).init(alphas)),
+        )
+        return jax.device_get(state), tracked, notes
+    initial = optim.training(config, steps_per_epoch).init(params)
+    momentum, notes = _sgd(document, "optimizer_state", of, initial, step)
+    state = TrainState(
+        seed=jnp.int32(config["seed"]),
+        step=jnp.int32(step),
+        params=params,
+        batch_stats=variables["batch_stats"],
+        average=params if config["train"]["ema"] else {},
+        optimizer=momentum,
+    )
+    stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], jax.device_get(state))
+    return stacked, tracked, notes
+
+
+def _numbered(entries: list[dict[str, Any]], hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimizer's `state_dict` with one group."""
+    numbers = list(range(len(entries)))
+    return {
+        "state": dict(zip(numbers, entries, strict=True)),
+        "param_groups": [{**hyperparameters, "params": numbers}],
+    }
+
+
+def to_release(
+    state: SearchState | TrainState,
+    config: Mapping[str, Any],
+    steps_per_epoch: int,
+    cfg: str,
+    tracked: int | None = None,
+) -> dict[str, Any]:
+    """The checkpoint of the release for a state: the inverse of `from_release`.
+
+    Args:
+      state: of a search or of a training of one seed, with arrays.
+      config: its config, as a dict.
+      steps_per_epoch: of the config on its dataset.
+      cfg: the release's config, as YAML.
+      tracked: its count of training batches; None: the steps.
+
+    Raises:
+      UserError: the state does not stand at the end of an epoch.
+    """
+    if isinstance(state, TrainState):
+        state = jax.tree.map(lambda leaf: np.asarray(leaf)[0], state)
+    step = int(state.step)
+    epochs, rest = divmod(step, steps_per_epoch)
+    if rest:
+        raise UserError(
+            f"checkpoint: step {step} is within epoch {epochs}, and the PyTorch release goes on "
+            f"from whole epochs of {steps_per_epoch} steps; take a checkpoint of a multiple of it"
+        )
+    counters = {weights.COUNTER: step if tracked is None else tracked}
+    variables = {
+        "params": state.params,
+        "batch_stats": state.batch_stats,
+        "counters": counters,
+    }
+    section = config["weights"]
+    sgd = {
+        "lr": section["learning_rate"],
+        "momentum": section["momentum"],
+        "dampening": 0,
+        "weight_decay": section["weight_decay"],
+        "nesterov": bool(section.get("nesterov", False)),
+    }
+
+    of = weights.layout_of({"params": state.params, "batch_stats": state.batch_stats}, config)
+
+    def momentum(optimizer: Any) -> dict[str, Any]:
+        trace = weights.write({"params": optax.tree.get(optimizer, "trace")}, of.parameters)
+        return _numbered([{"momentum_buffer": buffer} for buffer in trace.values()], sgd)
+
+    document: dict[str, Any] = {"epoch": epochs - 1}
+    if isinstance(state, TrainState):
+        model = weights.params_to_torch(variables, config)
+        return {
+            **document,
+            "model_state": model,
+            "optimizer_state": momentum(state.optimizer),
+            "cfg": cfg,
+        }
+    model = weights.params_to_torch({**variables, "alphas": state.alphas}, config)
+    count = int(optax.tree.get(state.alphas_opt, "count"))
+    mu, nu = (optax.tree.get(state.alphas_opt, name) for name in ("mu", "nu"))
+    moments = [
+        {"step": count, "exp_avg": np.asarray(mu[kind]), "exp_avg_sq": np.asarray(nu[kind])}
+        for kind in _ALPHAS
+    ]
+    adam = {
+        "lr": config["alphas"]["learning_rate"],
+        "betas": (config["alphas"]["b1"], config["alphas"]["b2"]),
+        "eps": 1e-8,
+        "weight_decay": config["alphas"]["weight_decay"],
+        "amsgrad": False,
+    }
+    return {
+        **document,
+        "model_state": model,
+        "optimizer_w_state": momentum(state.weights_opt),
+        "optimizer_a_state": _numbered(moments if count else [{}, {}], adam),
+        "cfg": cfg,
+    }
