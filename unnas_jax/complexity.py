@@ -32,12 +32,15 @@ from unnas_jax.spaces.darts.network import AuxiliaryHead, Cell, Network
 from unnas_jax.spaces.darts.operations import BUILDERS, Identity, Pool, Separable, Spatial, Zero
 from unnas_jax.spaces.darts.supernet import MixedCell, SourceEdges, Supernet
 from unnas_jax.spaces.layers import FactorizedReduction, ReluConvBN
+from unnas_jax.spaces.nasbench101 import network as nasbench101
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Task
 from unnas_jax.tasks.heads import AsppHead, ImageHead, PixelHead
 
 Size = tuple[int, int, int]
 """Height, width and channels."""
+
+AnyNetwork = Network | nasbench101.Network | Supernet
 
 AUXILIARY = "auxiliary"
 _LOG = logging.getLogger("unnas_jax")
@@ -254,6 +257,27 @@ def _(module: AuxiliaryHead, size: Size, scope: _Scope) -> Size:
 
 
 @_count.register
+def _(module: nasbench101.ConvBNRelu, size: Size, scope: _Scope) -> Size:
+    kernel, strides = (module.kernel, module.kernel), (module.stride, module.stride)
+    return scope.norm("bn", scope.conv("convolution", size, module.channels, kernel, strides))
+
+
+@_count.register
+def _(module: nasbench101.Module, size: Size, scope: _Scope) -> Size:
+    spec = module.spec
+    channels = nasbench101.vertex_channels(spec.matrix, size[2], module.channels)
+    for vertex, operation in enumerate(spec.operations):
+        inside = (size[0], size[1], channels[vertex])
+        if spec.matrix[0][vertex]:
+            projection = nasbench101.ConvBNRelu(channels[vertex], 1)
+            _count(projection, size, scope.at(f"input_op_{vertex}"))
+        if operation in nasbench101.KERNELS:
+            layer = nasbench101.ConvBNRelu(channels[vertex], nasbench101.KERNELS[operation])
+            _count(layer, inside, scope.at(f"vertex_op_{vertex}"))
+    return size[0], size[1], module.channels
+
+
+@_count.register
 def _(module: SourceEdges, size: Size, scope: _Scope) -> Size:
     """Every operation of every edge; its layers hold the kernels of all edges."""
     edges, channels = module.targets, module.channels
@@ -318,7 +342,44 @@ def _stem(network: Network | Supernet, size: Size, scope: _Scope) -> tuple[Size,
     return first, conv_bn(first, network.width, 2, 2)
 
 
-def count(network: Network | Supernet, size: Size) -> Counts:
+@functools.singledispatch
+def _features(network: nn.Module, size: Size, scope: _Scope) -> Size:
+    """Adds all layers before the head to `scope` and returns the size of the last features."""
+    raise TypeError(f"complexity: no count for networks of the type {type(network).__name__}")
+
+
+@_features.register
+def _(network: Network, size: Size, scope: _Scope) -> Size:
+    states = _stem(network, size, scope.at("stem"))
+    for index, cell in enumerate(network_lib.cells_of(network)):
+        states = (states[1], _cell(cell, states, scope.at(str(cell.name))))
+        if network.auxiliary_classes and index == 2 * network.cells // 3:
+            auxiliary = AuxiliaryHead(network.auxiliary_classes, network.stem == "imagenet")
+            _count(auxiliary, states[1], scope.at(AUXILIARY))
+    return states[1]
+
+
+@_features.register
+def _(network: Supernet, size: Size, scope: _Scope) -> Size:
+    states = _stem(network, size, scope.at("stem"))
+    for cell in supernet_lib.cells_of(network):
+        states = (states[1], _cell(cell, states, scope.at(str(cell.name))))
+    return states[1]
+
+
+@_features.register
+def _(network: nasbench101.Network, size: Size, scope: _Scope) -> Size:
+    for layer in nasbench101.stem_of(network):
+        size = _count(layer, size, scope.at(str(layer.name)))
+    for index, stack in enumerate(nasbench101.stacks_of(network)):
+        if index:
+            size = size[0] // 2, size[1] // 2, size[2]
+        for module in stack:
+            size = _count(module, size, scope.at(str(module.name)))
+    return size
+
+
+def count(network: AnyNetwork, size: Size) -> Counts:
     """Counts the layers of a network for one answer.
 
     An answer is what the head gives one of: it takes one image, or all the tiles of a puzzle. The
@@ -333,15 +394,8 @@ def count(network: Network | Supernet, size: Size) -> Counts:
     layers: list[Layer] = []
     whole = _Scope(layers)
     body = dataclasses.replace(whole, images=getattr(network.head, "group", 1))
-    states = _stem(network, size, body.at("stem"))
-    discrete = isinstance(network, Network)
-    for index, cell in enumerate((network_lib if discrete else supernet_lib).cells_of(network)):
-        output = _cell(cell, states, body.at(str(cell.name)))
-        states = (states[1], output)
-        if discrete and network.auxiliary_classes and index == 2 * network.cells // 3:
-            auxiliary = AuxiliaryHead(network.auxiliary_classes, network.stem == "imagenet")
-            _count(auxiliary, output, whole.at(AUXILIARY))
-    _count(network.head, states[1], whole.at("head"))
+    features = _features(network, size, body)
+    _count(network.head, features, whole.at("head"))
     return Counts(tuple(layers))
 
 
@@ -537,7 +591,7 @@ def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str
     plain = {**config, "precision": "float32"}
     side = task.input_side(config["input"]["crop"])
     sides = (side, side)
-    network: Network | Supernet
+    network: AnyNetwork
     if config["experiment"] == "search":
         plain["search"] = {**config["search"], "formulation": "depthwise"}
         network = supernet_lib.build_supernet(plain, task)

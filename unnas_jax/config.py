@@ -95,9 +95,12 @@ def training() -> ml_collections.ConfigDict:
             "seeds": 3,  # Independent trainings, with the seeds seed, seed + 1, ...
             **_common(),
             "network": {
+                "space": "darts",  # Or nasbench101.
                 "genotype": "darts_v2",  # A published name, a genotype.json, or a text of cells.
                 "width": "fit",  # A number, or fit: the largest in the paper's window.
-                "cells": 14,
+                "cells": 14,  # In the space darts.
+                "stacks": 3,  # In the space nasbench101, each with so many modules:
+                "modules": 3,
                 "stem": "imagenet",
                 "auxiliary_weight": 0.4,  # Of the auxiliary head's loss; 0: no such head.
                 "drop_path": 0.0,  # The probability that is reached at the last epoch.
@@ -257,10 +260,10 @@ def _validate_search(c: Mapping[str, Any]) -> None:
 
 def _validate_training(c: Mapping[str, Any]) -> None:
     from unnas_jax.data import crops
-    from unnas_jax.spaces.darts import published
+    from unnas_jax.spaces import registry
 
     _check_choice("mode", c["mode"], ("train", "eval"))
-    _check_numbers(c, "seeds eval.every_epochs", 1, strict=False)
+    _check_numbers(c, "seeds eval.every_epochs network.stacks network.modules", 1, strict=False)
     _check_numbers(c, "weights.clip_norm weights.warmup_epochs", 0, strict=False)
     _check_numbers(c, "network.auxiliary_weight train.precise_bn_images", 0, strict=False)
     width = c["network"]["width"]
@@ -274,7 +277,8 @@ def _validate_training(c: Mapping[str, Any]) -> None:
     remedy = "use -1 (by the backend) or at least 1"
     _check(together == -1 or together > 0, "train.seeds_together", together, remedy)
     _check_choice("eval.crop", c["eval"]["crop"], crops.EVAL_CROPS)
-    published.resolve(c["network"]["genotype"])
+    _check_choice("network.space", c["network"]["space"], registry.SPACES)
+    registry.of_config(c).validate(c)
 
 
 def is_yaml(path: str) -> bool:

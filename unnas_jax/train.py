@@ -24,12 +24,10 @@ from unnas_jax.errors import UserError
 from unnas_jax.feed import DeviceBatch, Feed
 from unnas_jax.networks import build_network
 from unnas_jax.progress import Progress
-from unnas_jax.spaces.darts import genotype as genotype_lib
-from unnas_jax.spaces.darts import published
-from unnas_jax.spaces.darts.network import Network
-from unnas_jax.spaces.layers import reductions
+from unnas_jax.spaces import registry as spaces
+from unnas_jax.spaces.registry import Cells, Network
 from unnas_jax.tasks import registry
-from unnas_jax.tasks.base import Examples, Sums, Task
+from unnas_jax.tasks.base import Sums, Task
 from unnas_jax.trainer import TrainState, TrainSteps
 
 _LOG = logging.getLogger("unnas_jax")
@@ -82,20 +80,22 @@ def _length(config: Mapping[str, Any], dataset: Dataset, images: int) -> tuple[i
     return per_epoch, total
 
 
-def _keep_genotype(workdir: str, name: str, *, write: bool) -> dict[str, Any]:
-    """The document of the genotype that a config names; its cells alone where it is no file.
+def _keep_cells(
+    workdir: str, section: Mapping[str, Any], *, write: bool
+) -> tuple[Cells, dict[str, Any]]:
+    """The cells that a config's section `network` names, and what their file says besides.
 
     A file is copied to WORKDIR/genotype.json, because the search that wrote it may go on and
     replace it: a run that continues must find the same cells.
     """
-    if name in published.GENOTYPES or genotype_lib.is_text(name):
-        return {"genotype": published.resolve(name).as_dict()}
-    path, copy = os.path.expanduser(name), os.path.join(workdir, "genotype.json")
-    path = os.path.join(path, "genotype.json") if os.path.isdir(path) else path
-    genotype, document = genotype_lib.load(path)
+    space, name = spaces.SPACES[section["space"]], section["genotype"]
+    path, copy = space.file_of(name), os.path.join(workdir, "genotype.json")
+    if path is None:
+        return space.resolve(name), {}
+    cells, document = space.load(path)
     if os.path.exists(copy):
-        kept, document = genotype_lib.load(copy)
-        lines = config_lib.difference(kept.as_dict(), genotype.as_dict())
+        kept, document = space.load(copy)
+        lines = config_lib.difference(kept.as_dict(), cells.as_dict())
         if lines:
             raise UserError(
                 f"workdir {workdir} trains other cells than {name} holds now ({'; '.join(lines)}); "
@@ -103,29 +103,7 @@ def _keep_genotype(workdir: str, name: str, *, write: bool) -> dict[str, Any]:
             )
     elif write:
         files.write_json(copy, document)
-    return document
-
-
-def _check_auxiliary(config: Mapping[str, Any], examples: Examples) -> None:
-    """Raises `UserError` if the network cannot have the auxiliary head that the config asks for."""
-    section = config["network"]
-    if not section["auxiliary_weight"]:
-        return
-    complaint = None
-    if examples.targets.shape != examples.inputs.shape[:1]:
-        complaint = f"it answers once an image, which is not the task {config['task']['name']!r}"
-    else:
-        # The head is on the output of the second reduction cell; it pools 5x5, then takes 2x2.
-        imagenet = section["stem"] == "imagenet"
-        halvings = len(reductions(section["cells"], single=False)) + (3 if imagenet else 0)
-        side, least = -(-examples.inputs.shape[1] // 2**halvings), 7 if imagenet else 8
-        if side < least:
-            complaint = f"it needs features of at least {least} pixels, and there they have {side}"
-    if complaint:
-        raise UserError(
-            f"config.network.auxiliary_weight={section['auxiliary_weight']}: {complaint}; use 0, "
-            "for no auxiliary head"
-        )
+    return cells, document
 
 
 def _together(
@@ -226,18 +204,23 @@ def _added(sums: list[Sums]) -> Sums:
 
 
 def _facts(
-    config: Mapping[str, Any], dataset: Dataset, genotype: Mapping[str, Any], network: Network
+    config: Mapping[str, Any],
+    dataset: Dataset,
+    cells: Cells,
+    document: Mapping[str, Any],
+    network: Network,
 ) -> dict[str, Any]:
     """What `result.json` says about a training before it begins."""
-    searched = {name: genotype.get(name) for name in ("dataset", "task")}
+    searched = {name: document.get(name) for name in ("dataset", "task")}
     return {
         "schema": RESULT_SCHEMA,
         "experiment": "train",
         "dataset": dataset.name,
         "task": config["task"]["name"],
+        "space": config["network"]["space"],
         "genotype": config["network"]["genotype"],
         "genotype_source": searched if all(searched.values()) else None,
-        "cells_used": genotype["genotype"],
+        "cells_used": cells.as_dict(),
         "width": network.width,
         "cells": network.cells,
     }
@@ -281,7 +264,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     if evaluate_only and not os.path.isdir(os.path.join(workdir, "checkpoints")):
         raise no_checkpoint
     workdir_lib.claim(workdir, c, write=primary and not evaluate_only)
-    genotype = _keep_genotype(workdir, c["network"]["genotype"], write=primary)
+    cells, document = _keep_cells(workdir, c["network"], write=primary)
     result_path = os.path.join(workdir, "result.json")
 
     # Data.
@@ -294,12 +277,12 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     # Network and steps.
     network = build_network(c, task)
     examples = example_shapes(c, task)
-    _check_auxiliary(c, examples)
+    spaces.of_config(c).check_inputs(c, examples)
     _, height, width, channels = examples.inputs.shape
     counts = complexity.count(network, (height, width, channels))
     seeds = [c["seed"] + k for k in range(c["seeds"])]
     facts = {
-        **_facts(c, dataset, genotype, network),
+        **_facts(c, dataset, cells, document, network),
         "parameters": counts.parameters,
         "multiply_adds": counts.multiply_adds,
         "seeds": seeds,

@@ -1,0 +1,85 @@
+"""The DARTS space as a `registry.Space`: its trainings' settings, its cells, its networks."""
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from unnas_jax import complexity, precision
+from unnas_jax.errors import UserError
+from unnas_jax.spaces.darts import genotype as genotype_lib
+from unnas_jax.spaces.darts import published
+from unnas_jax.spaces.darts.genotype import Genotype
+from unnas_jax.spaces.darts.network import Network
+from unnas_jax.spaces.layers import reductions
+from unnas_jax.tasks.base import Examples, Task
+
+_LOG = logging.getLogger("unnas_jax")
+
+resolve = published.resolve
+
+
+def load(path: str) -> tuple[Genotype, dict[str, Any]]:
+    """The genotype and the document of a `genotype.json`."""
+    return genotype_lib.load(path)
+
+
+def validate(config: Mapping[str, Any]) -> None:
+    """Raises `UserError` if there are no such cells."""
+    resolve(config["network"]["genotype"])
+
+
+def file_of(name: str) -> str | None:
+    """None for a published name or a text; a search's workdir stands for its file."""
+    if name in published.GENOTYPES or genotype_lib.is_text(name):
+        return None
+    path = os.path.expanduser(name)
+    return os.path.join(path, "genotype.json") if os.path.isdir(path) else path
+
+
+def build(config: Mapping[str, Any], task: Task) -> Network:
+    """The network of a valid config with the head of a task.
+
+    Raises:
+      UserError: no such genotype, or no width fits the window of `width='fit'`.
+    """
+    section = config["network"]
+    genotype = resolve(section["genotype"])
+    dtype = precision.compute_dtype(config["precision"])
+    width = section["width"]
+    if width == "fit":
+        window = complexity.CITYSCAPES if task.single_reduction else complexity.IMAGENET
+        width = complexity.fit_width(genotype, window)
+        _LOG.info("Width %d fits %s into the paper's window.", width, section["genotype"])
+    return Network(
+        genotype=genotype,
+        width=int(width),
+        cells=section["cells"],
+        stem=section["stem"],
+        head=task.head(dtype),
+        auxiliary_classes=task.num_classes if section["auxiliary_weight"] else 0,
+        single_reduction=task.single_reduction,
+        dtype=dtype,
+    )
+
+
+def check_inputs(config: Mapping[str, Any], examples: Examples) -> None:
+    """Raises `UserError` if the network cannot have the auxiliary head that the config asks for."""
+    section = config["network"]
+    if not section["auxiliary_weight"]:
+        return
+    complaint = None
+    if examples.targets.shape != examples.inputs.shape[:1]:
+        complaint = f"it answers once an image, which is not the task {config['task']['name']!r}"
+    else:
+        # The head is on the output of the second reduction cell; it pools 5x5, then takes 2x2.
+        imagenet = section["stem"] == "imagenet"
+        halvings = len(reductions(section["cells"], single=False)) + (3 if imagenet else 0)
+        side, least = -(-examples.inputs.shape[1] // 2**halvings), 7 if imagenet else 8
+        if side < least:
+            complaint = f"it needs features of at least {least} pixels, and there they have {side}"
+    if complaint:
+        raise UserError(
+            f"config.network.auxiliary_weight={section['auxiliary_weight']}: {complaint}; use 0, "
+            "for no auxiliary head"
+        )

@@ -1,0 +1,85 @@
+"""NAS-Bench-101 as a `registry.Space`: its trainings' settings, its cells, its networks."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from unnas_jax import files, precision
+from unnas_jax.errors import UserError
+from unnas_jax.spaces.nasbench101 import spec as spec_lib
+from unnas_jax.spaces.nasbench101.network import Network
+from unnas_jax.spaces.nasbench101.spec import Spec
+from unnas_jax.tasks.base import Examples, Task
+
+
+def file_of(name: str) -> str | None:
+    """None for a cell's text (see `spec.parse`); a directory stands for its genotype.json."""
+    path = os.path.expanduser(name)
+    if os.path.isdir(path):
+        return os.path.join(path, "genotype.json")
+    return path if path.endswith(".json") or os.path.isfile(path) else None
+
+
+def load(path: str) -> tuple[Spec, dict[str, Any]]:
+    """The cell and the whole content of a file, which is as `Spec.as_dict` or has more keys."""
+    try:
+        document = files.read_json(path)
+    except OSError as error:
+        raise UserError(f"cell: cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"cell: {path} is not JSON ({error})") from error
+    try:
+        return spec_lib.from_dict(document), document
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def resolve(name: str) -> Spec:
+    """The cell of a text such as `0110-0001-0001-0000:conv3x3,maxpool3x3`, or of a file."""
+    path = file_of(name)
+    return spec_lib.parse(name) if path is None else load(path)[0]
+
+
+def validate(config: Mapping[str, Any]) -> None:
+    """Raises `UserError` for settings of the DARTS space alone, or if there is no such cell."""
+    section = config["network"]
+    if section["width"] == "fit":
+        raise UserError(
+            "config.network.width='fit': networks of NAS-Bench-101 have no window of sizes; give "
+            "the channels of the stem, 128 in the benchmark"
+        )
+    for key, what in (("auxiliary_weight", "auxiliary head"), ("drop_path", "drop path")):
+        if section[key]:
+            raise UserError(
+                f"config.network.{key}={section[key]}: networks of NAS-Bench-101 have no {what}; "
+                "use 0"
+            )
+    resolve(section["genotype"])
+
+
+def build(config: Mapping[str, Any], task: Task) -> Network:
+    """The network of a valid config with the head of a task."""
+    section = config["network"]
+    dtype = precision.compute_dtype(config["precision"])
+    return Network(
+        spec=resolve(section["genotype"]),
+        head=task.head(dtype),
+        width=int(section["width"]),
+        stacks=section["stacks"],
+        modules=section["modules"],
+        stem=section["stem"],
+        dtype=dtype,
+    )
+
+
+def check_inputs(config: Mapping[str, Any], examples: Examples) -> None:
+    """Raises `UserError` if the poolings between the stacks leave no pixel."""
+    section = config["network"]
+    side = min(examples.inputs.shape[1:3])
+    # Strided convolutions round up, poolings down.
+    features = -(-side // 8) if section["stem"] == "imagenet" else side
+    if features < 2 ** (section["stacks"] - 1):
+        raise UserError(
+            f"config.network.stacks={section['stacks']}: inputs of {side} pixels leave nothing to "
+            "pool before the last stack; use fewer stacks or a larger config.input.crop"
+        )

@@ -1,0 +1,50 @@
+"""The search spaces by name, and what a space is to the training of its networks."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from unnas_jax.spaces.darts import network as darts_network
+from unnas_jax.spaces.darts import space as darts
+from unnas_jax.spaces.darts.genotype import Genotype
+from unnas_jax.spaces.nasbench101 import network as nasbench101_network
+from unnas_jax.spaces.nasbench101 import space as nasbench101
+from unnas_jax.spaces.nasbench101.spec import Spec
+from unnas_jax.tasks.base import Examples, Task
+
+Cells = Genotype | Spec
+"""What tells the networks of a space apart; both have `as_dict`."""
+
+Network = darts_network.Network | nasbench101_network.Network
+"""A discrete network, called as network(inputs, train, drop_path); it returns the outputs of its
+head and of its auxiliary head, or None. Both kinds have the attributes `width` and `cells`."""
+
+
+class Space(Protocol):
+    """A search space: a module with these functions, and one line in `SPACES`."""
+
+    def validate(self, config: Mapping[str, Any]) -> None:
+        """Raises `UserError` for the config of a training that this space cannot run."""
+
+    def file_of(self, name: str) -> str | None:
+        """The path of the file that a config's `network.genotype` names, None if it is no file."""
+
+    def load(self, path: str) -> tuple[Cells, dict[str, Any]]:
+        """The cells of a file and its whole document; raises `UserError` if it holds none."""
+
+    def resolve(self, name: str) -> Cells:
+        """The cells that `network.genotype` stands for; raises `UserError` if there are none."""
+
+    def build(self, config: Mapping[str, Any], task: Task) -> Network:
+        """The network of a valid config with the head of a task."""
+
+    def check_inputs(self, config: Mapping[str, Any], examples: Examples) -> None:
+        """Raises `UserError` if the network of a config cannot work on examples of these shapes."""
+
+
+SPACES: Mapping[str, Space] = {"darts": darts, "nasbench101": nasbench101}
+"""The spaces, by the value of config.network.space."""
+
+
+def of_config(config: Mapping[str, Any]) -> Space:
+    """The space of a training's config (as a dict)."""
+    return SPACES[config["network"]["space"]]
