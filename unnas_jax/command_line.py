@@ -26,6 +26,11 @@ def start_logging() -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)
 
 
+def only_warnings() -> None:
+    """Shows no more progress: another process of the same run does."""
+    logging.getLogger("unnas_jax").setLevel(logging.WARNING)
+
+
 class Outcome:
     """The exit status that a block of `user_errors` calls for."""
 
@@ -105,6 +110,23 @@ FLAG_ERRORS = (
     UserError,
 )
 """What mistakes in flags, in a config file and in its overrides raise."""
+
+
+def read_config(path: str, overrides: Sequence[str] = ()) -> Any:
+    """The config of a file, as a flag `--config` reads it, with some `--config.KEY=VALUE`.
+
+    Raises:
+      UserError: there is no such file, or it or an override has a mistake.
+    """
+    argv = ["", f"--config={path}", *overrides]
+    known = flags.FlagValues()
+    holder = define_config(known, argv)
+    try:
+        known(argv)
+        holder.value.lock()  # A file that could not be loaded says so only when it is used.
+    except FLAG_ERRORS as error:
+        raise UserError(" ".join(str(error).split())) from error
+    return holder.value
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

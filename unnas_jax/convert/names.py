@@ -14,6 +14,8 @@ from unnas_jax.spaces.darts import published
 from unnas_jax.spaces.darts.genotype import OPERATIONS, edges
 from unnas_jax.spaces.darts.supernet import CONVOLUTIONS
 from unnas_jax.spaces.layers import plan
+from unnas_jax.spaces.nasbench101 import space as nasbench101
+from unnas_jax.spaces.nasbench101.network import KERNELS
 from unnas_jax.tasks import registry
 
 Path = tuple[str, ...]
@@ -231,6 +233,35 @@ def _darts(config: Mapping[str, Any], flat: Flat) -> Iterator[Slot]:
     yield from _head("net_.classifier.classifier", config, flat)
 
 
+def _conv_bn_relu(name: str, path: Path, flat: Flat) -> Iterator[Slot]:
+    """A layer of a NAS-Bench-101 network."""
+    yield from _conv(f"{name}.conv_bn_relu.0", (*path, "convolution"), flat)
+    yield from _norm(f"{name}.conv_bn_relu.1", (*path, "bn"), flat)
+
+
+def _nasbench101(config: Mapping[str, Any], flat: Flat) -> Iterator[Slot]:
+    section = config["network"]
+    stem = ["stem.conv3x3"] if section["stem"] == "cifar" else [f"stem.{k}" for k in range(3)]
+    for k, name in enumerate(stem):
+        yield from _conv_bn_relu(name, (f"stem_{k}",), flat)
+    spec = nasbench101.resolve(section["genotype"]).pruned()
+    layer = 0
+    for stack in range(section["stacks"]):
+        layer += stack > 0  # The pooling between two stacks.
+        for module in range(section["modules"]):
+            name, path = f"layers.{layer}", (f"stack_{stack}_module_{module}",)
+            for vertex, operation in enumerate(spec.operations):
+                if operation in KERNELS:
+                    vertex_op = f"{name}.vertex_op.{vertex}.{operation}"
+                    yield from _conv_bn_relu(vertex_op, (*path, f"vertex_op_{vertex}"), flat)
+            for vertex, entry in enumerate(spec.matrix[0]):
+                if entry:
+                    input_op = f"{name}.input_op.{vertex}.conv1x1"
+                    yield from _conv_bn_relu(input_op, (*path, f"input_op_{vertex}"), flat)
+            layer += 1
+    yield from _head("classifier.classifier", config, flat)
+
+
 def _head(name: str, config: Mapping[str, Any], flat: Flat) -> Iterator[Slot]:
     """The task's last layers."""
     if ("params", "head", "linear", "kernel") in flat:
@@ -266,4 +297,5 @@ def slots(config: Mapping[str, Any], flat: Flat) -> list[Slot]:
     """
     if config["experiment"] == "search":
         return list(_supernet(config, flat))
-    return list(_darts(config, flat))
+    spaces = {"darts": _darts, "nasbench101": _nasbench101}
+    return list(spaces[config["network"]["space"]](config, flat))

@@ -77,7 +77,7 @@ def save(path: str, document: Mapping[str, Any]) -> None:
     torch = _torch()
     try:
         with files.replacing(path, "wb") as file:
-            torch.save(_mapped(document, np.ndarray, torch.from_numpy), file)
+            torch.save(_mapped(document, np.ndarray, torch.tensor), file)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -5,6 +5,8 @@ A checkpoint of the release is a dict of `epoch` (the number of the last finishe
 `optimizer_a_state`. An optimizer's state numbers the parameters in the order of the `state_dict`.
 """
 
+import contextlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 
 from unnas_jax import optim
 from unnas_jax.bilevel import SearchState
+from unnas_jax.convert import config as release
 from unnas_jax.convert import weights
 from unnas_jax.errors import UserError
 from unnas_jax.trainer import TrainState
@@ -178,12 +182,12 @@ def from_release(
     return stacked, tracked, notes
 
 
-def _numbered(entries: list[dict[str, Any]], hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+def _numbered(entries: list[dict[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
     """An optimizer's `state_dict` with one group."""
     numbers = list(range(len(entries)))
     return {
-        "state": dict(zip(numbers, entries, strict=True)),
-        "param_groups": [{**hyperparameters, "params": numbers}],
+        "state": {k: entry for k, entry in zip(numbers, entries, strict=True) if entry},
+        "param_groups": [{**settings, "params": numbers}],
     }
 
 
@@ -191,17 +195,19 @@ def to_release(
     state: SearchState | TrainState,
     config: Mapping[str, Any],
     steps_per_epoch: int,
-    cfg: str,
     tracked: int | None = None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[str]]:
     """The checkpoint of the release for a state: the inverse of `from_release`.
 
     Args:
       state: of a search or of a training of one seed, with arrays.
       config: its config, as a dict.
       steps_per_epoch: of the config on its dataset.
-      cfg: the release's config, as YAML.
       tracked: its count of training batches; None: the steps.
+
+    Returns:
+      The content of the checkpoint, arrays for tensors, and notes on what the release would do
+      otherwise.
 
     Raises:
       UserError: the state does not stand at the end of an epoch.
@@ -215,13 +221,18 @@ def to_release(
             f"checkpoint: step {step} is within epoch {epochs}, and the PyTorch release goes on "
             f"from whole epochs of {steps_per_epoch} steps; take a checkpoint of a multiple of it"
         )
-    counters = {weights.COUNTER: step if tracked is None else tracked}
-    variables = {
-        "params": state.params,
-        "batch_stats": state.batch_stats,
-        "counters": counters,
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    if isinstance(state, SearchState):
+        variables["alphas"] = state.alphas
+    count = step if tracked is None else tracked
+    model = weights.params_to_torch({**variables, "counters": {weights.COUNTER: count}}, config)
+    tree, notes = release.to_release(config, len(next(reversed(model.values()))))
+    document = {
+        "epoch": epochs - 1,
+        "model_state": model,
+        "cfg": release.as_yaml(tree),
     }
-    section = config["weights"]
+    section, of = config["weights"], weights.layout_of(variables, config)
     sgd = {
         "lr": section["learning_rate"],
         "momentum": section["momentum"],
@@ -230,39 +241,72 @@ def to_release(
         "nesterov": bool(section.get("nesterov", False)),
     }
 
-    of = weights.layout_of({"params": state.params, "batch_stats": state.batch_stats}, config)
-
     def momentum(optimizer: Any) -> dict[str, Any]:
         trace = weights.write({"params": optax.tree.get(optimizer, "trace")}, of.parameters)
         return _numbered([{"momentum_buffer": buffer} for buffer in trace.values()], sgd)
 
-    document: dict[str, Any] = {"epoch": epochs - 1}
     if isinstance(state, TrainState):
-        model = weights.params_to_torch(variables, config)
-        return {
-            **document,
-            "model_state": model,
-            "optimizer_state": momentum(state.optimizer),
-            "cfg": cfg,
-        }
-    model = weights.params_to_torch({**variables, "alphas": state.alphas}, config)
-    count = int(optax.tree.get(state.alphas_opt, "count"))
+        return {**document, "optimizer_state": momentum(state.optimizer)}, notes
+    steps = int(optax.tree.get(state.alphas_opt, "count"))
     mu, nu = (optax.tree.get(state.alphas_opt, name) for name in ("mu", "nu"))
     moments = [
-        {"step": count, "exp_avg": np.asarray(mu[kind]), "exp_avg_sq": np.asarray(nu[kind])}
+        {"step": steps, "exp_avg": np.asarray(mu[kind]), "exp_avg_sq": np.asarray(nu[kind])}
         for kind in _ALPHAS
     ]
+    section = config["alphas"]
     adam = {
-        "lr": config["alphas"]["learning_rate"],
-        "betas": (config["alphas"]["b1"], config["alphas"]["b2"]),
+        "lr": section["learning_rate"],
+        "betas": (section["b1"], section["b2"]),
         "eps": 1e-8,
-        "weight_decay": config["alphas"]["weight_decay"],
+        "weight_decay": section["weight_decay"],
         "amsgrad": False,
     }
     return {
         **document,
-        "model_state": model,
         "optimizer_w_state": momentum(state.weights_opt),
-        "optimizer_a_state": _numbered(moments if count else [{}, {}], adam),
-        "cfg": cfg,
-    }
+        "optimizer_a_state": _numbered(moments if steps else [{}, {}], adam),
+    }, notes
+
+
+def read(workdir: str, step: int | None) -> tuple[SearchState | TrainState, dict[str, Any]]:
+    """The state of a checkpoint of a workdir and its progress.
+
+    Args:
+      workdir: of a search or of a training.
+      step: of the checkpoint; None: the newest.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    directory = os.path.join(os.path.abspath(workdir), "checkpoints")
+    if not os.path.isdir(directory):
+        raise UserError(f"{workdir}: has no checkpoints; give the workdir of a run")
+    with contextlib.closing(ocp.CheckpointManager(directory)) as manager:
+        steps = sorted(manager.all_steps())
+        step = steps[-1] if step is None and steps else step
+        if step not in steps:
+            raise UserError(
+                f"--step={step}: {workdir} has checkpoints of the steps "
+                f"{', '.join(map(str, steps)) or '(none)'}"
+            )
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore()
+        )
+        restored = manager.restore(step, args=items)
+    state, progress = restored["state"], restored["progress"]
+    return (SearchState if "alphas" in state else TrainState)(**state), progress
+
+
+def of_seed(state: TrainState, seed: int | None) -> TrainState:
+    """The part of a training's state that one of its seeds has; None: its only one.
+
+    Raises:
+      UserError: there is no such seed, or there are several.
+    """
+    seeds = np.asarray(state.seed).tolist()
+    if seed is None and len(seeds) > 1:
+        raise UserError(f"--seed: is missing; choose one of {', '.join(map(str, seeds))}")
+    if seed is not None and seed not in seeds:
+        raise UserError(f"--seed={seed}: use one of {', '.join(map(str, seeds))}")
+    place = 0 if seed is None else seeds.index(seed)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[place : place + 1], state)
