@@ -17,6 +17,12 @@ from unnas_jax import command_line  # noqa: E402
 
 _CONFIG = command_line.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; default: runs/CONFIG_NAME.")
+_DISTRIBUTED = flags.DEFINE_boolean(
+    "distributed", True, "Join the other processes that the cluster started, or those of the flags."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT on which process 0 listens.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of this run.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 
 
 def main(argv: list[str]) -> int:
@@ -26,17 +32,28 @@ def main(argv: list[str]) -> int:
     if _CONFIG.value is None:
         return command_line.fail("--config is missing; name a file of configs/")
     # Here, because processes that decode images import this file too.
+    import jax
+
     from unnas_jax import config as config_lib
+    from unnas_jax import distributed
+    from unnas_jax.sample import sample
     from unnas_jax.search import search
     from unnas_jax.train import train
 
     command_line.start_logging()
-    experiments = {"search": search, "train": train}
+    experiments = {"search": search, "train": train, "sample": sample}
     path = config_flags.get_config_filename(flags.FLAGS["config"])
-    with command_line.user_errors() as outcome:
+    with command_line.user_errors() as outcome, distributed.bounded():
         config_lib.validate(_CONFIG.value)
+        # The units of a sweep know nothing of each other.
+        if _DISTRIBUTED.value and _CONFIG.value.experiment != "sample":
+            distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        if not distributed.is_primary():
+            command_line.only_warnings()
         run = experiments[_CONFIG.value.experiment]
         run(_CONFIG.value, _WORKDIR.value or config_lib.workdir(path))
+    if outcome.status and jax.distributed.is_initialized():
+        distributed.leave(outcome.status)
     return outcome.status
 
 

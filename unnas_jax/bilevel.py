@@ -87,8 +87,8 @@ class Steps:
       evaluate: (state, batch, number of the batch) -> sums, with running statistics.
       gradients: the part of a step that costs: (state, batch, int32, of=...) -> gradients,
         statistics and sums; jitted, for benchmarks.
-      lower: (state, batch), arrays or their shapes, -> the programs that an alpha step and a
-        weight step run, in order, not compiled.
+      lower: (the shapes and shardings of a batch) -> the programs that an alpha step and a weight
+        step run, in order, not compiled.
     """
 
     init: Callable[[], SearchState]
@@ -96,7 +96,7 @@ class Steps:
     weights: Callable[[SearchState, Batch], tuple[SearchState, Sums]]
     evaluate: Callable[[SearchState, Batch, int], Sums]
     gradients: Any
-    lower: Callable[[SearchState, Batch], dict[str, list[jax.stages.Lowered]]]
+    lower: Callable[[Batch], dict[str, list[jax.stages.Lowered]]]
 
 
 def example_shapes(config: Mapping[str, Any], task: Task, images: int = 1) -> Examples:
@@ -136,14 +136,14 @@ def build_steps(
     def key_for(purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(config["seed"]), purpose), step)
 
-    def init() -> SearchState:
+    def initial() -> SearchState:
         alphas = init_alphas(
             key_for(_ALPHAS, 0), config["network"]["nodes"], config["alphas"]["init_scale"]
         )
         inputs = example_shapes(config, task).inputs
         variables = supernet.lazy_init(key_for(_INIT, 0), inputs, alphas, train=True)
         params = variables["params"]
-        state = SearchState(
+        return SearchState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             batch_stats=variables["batch_stats"],
@@ -151,7 +151,6 @@ def build_steps(
             weights_opt=weights_tx.init(params),
             alphas_opt=alphas_tx.init(alphas),
         )
-        return jax.device_put(state, everywhere)
 
     def loss(
         params: Any, alphas: Any, batch_stats: Any, batch: Batch, key: jax.Array
@@ -239,7 +238,8 @@ def build_steps(
 
     @functools.cache
     def placed(purpose: int) -> jax.Array:
-        return jax.device_put(np.int32(purpose), everywhere)
+        placed_purpose: jax.Array = sharding.replicate(np.int32(purpose), mesh)
+        return placed_purpose
 
     def alpha_step(state: SearchState, batch_b: Batch, batch_a: Batch) -> tuple[SearchState, Sums]:
         if config["search"]["order"] == 2:
@@ -254,18 +254,20 @@ def build_steps(
         return update_weights(state, grads, batch_stats), sums
 
     def evaluate_batch(state: SearchState, batch: Batch, number: int) -> Sums:
-        return evaluate(state, batch, jax.device_put(np.int32(number), everywhere))
+        return evaluate(state, batch, sharding.replicate(np.int32(number), mesh))
 
-    def lower(state: SearchState, batch: Batch) -> dict[str, list[jax.stages.Lowered]]:
-        purpose = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    def lower(batch: Batch) -> dict[str, list[jax.stages.Lowered]]:
+        def placed_everywhere(tree: Any) -> Any:
+            return jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree
+            )
 
         def lowered(function: Any, *arguments: Any, **static: Any) -> tuple[Any, Any]:
             program = function.lower(*arguments, **static)
-            return program, jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-                program.out_info,
-            )
+            return program, placed_everywhere(program.out_info)
 
+        state = placed_everywhere(jax.eval_shape(initial))
+        purpose = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
         if config["search"]["order"] == 2:
             of_alpha, (alpha_grads, _) = lowered(unrolled, state, batch, batch)
         else:
@@ -279,5 +281,9 @@ def build_steps(
             "alphas": [of_alpha, lowered(update_alphas, state, alpha_grads)[0]],
             "weights": [of_weight, lowered(update_weights, state, grads, batch_stats)[0]],
         }
+
+    def init() -> SearchState:
+        state: SearchState = sharding.replicate(initial(), mesh)
+        return state
 
     return Steps(init, alpha_step, weight_step, evaluate_batch, gradients, lower)

@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
+from unnas_jax import distributed
 from unnas_jax.errors import UserError
 
 State = TypeVar("State")
@@ -156,6 +157,7 @@ class Checkpoints:
             os.makedirs(target, exist_ok=True)
             number = len(os.listdir(target))
             shutil.move(source, os.path.join(target, f"{step}.{number}"))
+        distributed.barrier(f"checkpoint {step} set aside")
         self._manager = self._open()
 
     def wait(self) -> None:

@@ -14,7 +14,17 @@ import jax
 import ml_collections
 import numpy as np
 
-from unnas_jax import __version__, checkpoint, files, metrics, optim, report, sharding, stopping
+from unnas_jax import (
+    __version__,
+    checkpoint,
+    distributed,
+    files,
+    metrics,
+    optim,
+    report,
+    sharding,
+    stopping,
+)
 from unnas_jax import config as config_lib
 from unnas_jax import workdir as workdir_lib
 from unnas_jax.analysis import results
@@ -155,11 +165,14 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
     mesh = sharding.data_mesh()
     for section in ("train", "eval"):
         sharding.check_batch_size(f"{section}.batch_size", c[section]["batch_size"], mesh)
-    primary = jax.process_index() == 0
-    workdir_lib.claim(workdir, c, write=primary)
+    primary = distributed.is_primary()
+    with distributed.together():
+        workdir_lib.claim(workdir, c, write=primary)
 
     # Data.
-    dataset = open_dataset(c["dataset"])
+    with distributed.together():
+        workdir_lib.check_shared(workdir)
+        dataset = open_dataset(c["dataset"])
     task = registry.create(c, dataset)
     records = dataset.splits["train"]
     check_sizes(dataset, c["input"]["crop"])
@@ -226,6 +239,7 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
         # The loop.
         first_step, running = step, collections.deque[Sums]()
         stop = stack.enter_context(stopping.on_sigterm())
+        stack.enter_context(distributed.bounded())
         stream_a, stream_b = (
             stack.enter_context(feed.train(records, half, seed=seed, start_step=step))
             for half, seed in ((half_a, 2 * c["seed"]), (half_b, 2 * c["seed"] + 1))
@@ -249,7 +263,7 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
                 jax.block_until_ready(running.popleft())
 
             epoch_ends = step % plan.steps_per_epoch == 0 or step == plan.total
-            stops = stop.requested
+            stops = stop(step)
             saves = step % c["checkpoint_every_steps"] == 0 or stops
             if progress.steps >= c["log_every_steps"] or epoch_ends or saves:
                 progress.flush(step)

@@ -5,6 +5,7 @@ batch-norm statistics global; no step mentions devices.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,9 +15,15 @@ from unnas_jax.errors import UserError
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh with the one axis `data` of these devices, by default all of all processes."""
+    """A mesh with the one axis `data` of these devices, by default all of all processes.
+
+    Process by process: the k-th of n processes then holds the k-th n-th of every batch, which is
+    how the pipeline cuts it, and a run's examples do not depend on how many processes share them.
+    (The axis spans all devices, so the order costs a reduction nothing.)
+    """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.asarray(ordered), ("data",), axis_types=(AxisType.Auto,))
 
 
 def platform() -> str:
@@ -37,6 +44,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split(mesh: Mesh) -> NamedSharding:
     """The first axis split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Arrays that every process has alike, as global arrays on every device.
+
+    Nothing is sent between processes, while `jax.device_put` would compare their values.
+    """
+    everywhere = replicated(mesh)
+
+    def place(leaf: Any) -> jax.Array:
+        value = np.asarray(jax.device_get(leaf))
+        return jax.make_array_from_process_local_data(everywhere, value, value.shape)
+
+    with jax.transfer_guard("allow"):  # Asked for, so no accident.
+        return jax.tree.map(place, tree)
 
 
 def check_batch_size(key: str, batch_size: int, mesh: Mesh) -> None:

@@ -117,8 +117,8 @@ def build_steps(
 
     def init(seeds: list[int]) -> TrainState:
         states = [jax.device_get(init_one(seed)) for seed in seeds]
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
-        return jax.device_put(stacked, everywhere)
+        stacked: TrainState = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+        return sharding.replicate(stacked, mesh)
 
     def loss(params: Any, state: TrainState, batch: Batch) -> tuple[jax.Array, tuple[Any, Sums]]:
         key = key_for(state.seed, _STEP, state.step)
@@ -191,7 +191,7 @@ def build_steps(
         """The jitted function, called with the number of a batch as an int."""
         jitted = over_seeds(function, (0, batch_axis, None))
         return lambda state, batch, number: jitted(
-            state, batch, jax.device_put(np.int32(number), everywhere)
+            state, batch, sharding.replicate(np.int32(number), mesh)
         )
 
     return TrainSteps(
@@ -207,9 +207,9 @@ def parted(state: TrainState, together: int, mesh: Mesh) -> list[TrainState]:
     count = len(state.seed)
     if together >= count:
         return [state]
-    host, everywhere = jax.device_get(state), sharding.replicated(mesh)
+    host = jax.device_get(state)
     return [
-        jax.device_put(jax.tree.map(lambda leaf, k=k: leaf[k : k + together], host), everywhere)
+        sharding.replicate(jax.tree.map(lambda leaf, k=k: leaf[k : k + together], host), mesh)
         for k in range(0, count, together)
     ]
 
@@ -220,7 +220,7 @@ def joined(states: list[TrainState], mesh: Mesh) -> TrainState:
         return states[0]
     host = jax.device_get(states)
     whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *host)
-    return jax.device_put(whole, sharding.replicated(mesh))
+    return sharding.replicate(whole, mesh)
 
 
 def memory(

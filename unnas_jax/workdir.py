@@ -11,7 +11,15 @@ from unnas_jax import files
 from unnas_jax.errors import UserError
 
 # A run may be continued with other values of these: they do not change what it computes.
-MAY_CHANGE = ("workers", "log_every_steps", "checkpoint_every_steps", "train.max_steps", "mode")
+_HOW = ("workers", "log_every_steps", "checkpoint_every_steps", "mode")
+MAY_CHANGE = (
+    *_HOW,
+    "train.max_steps",
+    # Of a sweep: which units are done where, not what they are.
+    *(f"training.{key}" for key in _HOW),
+    "tasks",
+    "sweep",
+)
 
 
 def claim(workdir: str, config: Mapping[str, Any], *, write: bool = True) -> None:
@@ -48,6 +56,15 @@ def claim(workdir: str, config: Mapping[str, Any], *, write: bool = True) -> Non
         raise UserError(
             f"workdir {workdir} cannot be written: {error.strerror}; give another --workdir"
         ) from error
+
+
+def check_shared(workdir: str) -> None:
+    """Raises `UserError` in a process that does not see the directory that process 0 claimed."""
+    if not os.path.exists(os.path.join(workdir, "config.json")):
+        raise UserError(
+            f"workdir {workdir} is not the same directory on all hosts; give one on a file system "
+            "that they share"
+        )
 
 
 def _essential(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
