@@ -13,7 +13,17 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from unnas_jax import checkpoint, complexity, files, metrics, optim, sharding, stopping, trainer
+from unnas_jax import (
+    checkpoint,
+    complexity,
+    distributed,
+    files,
+    metrics,
+    optim,
+    sharding,
+    stopping,
+    trainer,
+)
 from unnas_jax import config as config_lib
 from unnas_jax import workdir as workdir_lib
 from unnas_jax.bilevel import example_shapes
@@ -178,7 +188,7 @@ class _Seeds:
                     for number in range(count)
                 ]
                 mean = jax.tree.map(lambda *values: np.mean(values, axis=0), *found)
-                placed = jax.device_put(mean, sharding.replicated(self.mesh))
+                placed = sharding.replicate(mean, self.mesh)
                 result.append(state.replace(batch_stats=placed))
         return result
 
@@ -259,16 +269,19 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     mesh = sharding.data_mesh()
     for section in ("train", "eval"):
         sharding.check_batch_size(f"{section}.batch_size", c[section]["batch_size"], mesh)
-    primary, evaluate_only = jax.process_index() == 0, c["mode"] == "eval"
+    primary, evaluate_only = distributed.is_primary(), c["mode"] == "eval"
     no_checkpoint = UserError(f"config.mode='eval': {workdir} has no checkpoint; train first")
     if evaluate_only and not os.path.isdir(os.path.join(workdir, "checkpoints")):
         raise no_checkpoint
-    workdir_lib.claim(workdir, c, write=primary and not evaluate_only)
+    with distributed.together():
+        workdir_lib.claim(workdir, c, write=primary and not evaluate_only)
     cells, document = _keep_cells(workdir, c["network"], write=primary)
     result_path = os.path.join(workdir, "result.json")
 
     # Data.
-    dataset = open_dataset(c["dataset"])
+    with distributed.together():
+        workdir_lib.check_shared(workdir)
+        dataset = open_dataset(c["dataset"])
     task = registry.create(c, dataset)
     check_sizes(dataset, c["input"]["crop"])
     training, held_out = _subsets(c, dataset)
@@ -374,6 +387,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
         # The loop.
         first_step, running = step, collections.deque[Sums]()
         stop = stack.enter_context(stopping.on_sigterm())
+        stack.enter_context(distributed.bounded())
         streams = trained.batches(stack, step)
         while step < total:
             sums = []
@@ -396,7 +410,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
             epoch, rest = divmod(step, per_epoch)
             evaluates = step == total or (rest == 0 and epoch % c["eval"]["every_epochs"] == 0)
-            stops = stop.requested
+            stops = stop(step)
             saves = evaluates or stops or step % c["checkpoint_every_steps"] == 0
             if progress.steps >= c["log_every_steps"] or saves:
                 progress.flush(step)
