@@ -22,6 +22,8 @@ from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.darts.network import Cell, Network
 from unnas_jax.spaces.darts.operations import BUILDERS
 from unnas_jax.spaces.darts.published import CITYSCAPES_WIDTHS, GENOTYPES, IMAGENET_WIDTHS
+from unnas_jax.spaces.nasbench101 import network as nasbench101
+from unnas_jax.spaces.nasbench101.spec import parse
 from unnas_jax.tasks.heads import AsppHead, ImageHead, PixelHead
 
 
@@ -134,6 +136,38 @@ def test_supernets(settings: dict[str, Any], size: tuple[int, int, int]) -> None
         return dict(sums)
 
     assert by_module(found_products) == by_module(products)
+
+
+@pytest.mark.parametrize(
+    ("cell", "settings", "size"),
+    [
+        # Channels cut by one, a straight edge, a pooling, a vertex to prune; odd sides.
+        (
+            "0110101-0011010-0000010-0000010-0000000-0000001-0000000:"
+            "conv3x3,conv1x1,maxpool3x3,conv1x1,conv3x3",
+            {"stem": "imagenet", "head": ImageHead(7, group=4), "stacks": 2},
+            (43, 51, 3),
+        ),
+        ("01-00:", {"stem": "cifar", "head": PixelHead(5)}, (15, 10, 1)),
+    ],
+)
+def test_nasbench101_networks(
+    cell: str, settings: dict[str, Any], size: tuple[int, int, int]
+) -> None:
+    network = nasbench101.Network(parse(cell), width=6, modules=2, **settings)
+    group = getattr(network.head, "group", 1)
+    values, products = traced(network, jax.ShapeDtypeStruct((group, *size), jnp.float32))
+    assert counted(complexity.count(network, size)) == (values, products)
+
+
+def test_nasbench101_s_example() -> None:
+    cell = parse(
+        "0111010-0000001-0000001-0000100-0000001-0000001-0000000:"
+        "conv1x1,conv3x3,conv3x3,conv3x3,maxpool3x3"
+    )
+    # As the benchmark's own files give it.
+    counts = complexity.count(nasbench101.Network(cell, ImageHead(10)), (32, 32, 3))
+    assert counts.parameters == counts.parameters_with_auxiliary == 2_694_282
 
 
 def test_the_tiles_of_a_puzzle_are_one_answer() -> None:

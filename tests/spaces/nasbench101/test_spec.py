@@ -1,4 +1,4 @@
-"""Cells: what is refused, pruning, texts, and an identity that renaming vertices does not change."""
+"""Cells: what is refused, pruning, texts, and an identity that no renaming of vertices changes."""
 
 import dataclasses
 import json
