@@ -154,3 +154,53 @@ def share_pools(tensors):
             first = sources.index(sources[int(parts[4])])
             if parts[6] in ("1", "2"):
                 tensors[name] = tensors[".".join([*parts[:4], str(first), *parts[5:]])]
+
+
+# The output takes 7 channels of vertices 1 and 3: 4 and 3; vertex 2 feeds 3 alone; an edge leads
+# from the input to the output. Vertex 4 is on no path.
+MATRIX = [
+    [0, 1, 1, 0, 0, 1],
+    [0, 0, 0, 1, 0, 1],
+    [0, 0, 0, 1, 0, 0],
+    [0, 0, 0, 0, 0, 1],
+    [0, 0, 0, 0, 0, 0],
+    [0, 0, 0, 0, 0, 0],
+]
+OPS = ["input", "conv3x3", "conv1x1", "maxpool3x3", "conv1x1", "output"]
+
+
+@pytest.mark.parametrize("task, cifar, width", [("col", True, 7), ("jig", False, 10)])
+def test_nasbench101_networks(task, cifar, width):
+    text = "-".join("".join(map(str, row)) for row in MATRIX) + ":" + ",".join(OPS[1:-1])
+    side, channels = 32 if task == "jig" else 9, 1 if task == "col" else 3
+    config = training(task, cifar, side, genotype=text, space="nasbench101", width=str(width))
+    config.network.update(stacks=2, modules=2)
+    x, w = images(4, channels, side), release.Tensors(5)
+    kept = [0, 1, 2, 3, 5]
+    expected = release.nasbench101(
+        w,
+        x,
+        matrix=[[MATRIX[a][b] for b in kept] for a in kept],
+        operations=[OPS[k] for k in kept],
+        channels=[[-(-c // 2), c // 2, c // 2] for c in (width, 2 * width)],
+        width=width,
+        stacks=2,
+        modules=2,
+        cifar=cifar,
+        classes=CLASSES[task],
+        task=task,
+        tiles=4 if task == "jig" else 1,
+    )
+    variables = params_from_torch(w.values, config)
+    c = config.to_dict() | {"precision": "float32"}
+    network = networks.build_network(c, complexity.task_of(c, CLASSES[task]))
+    kept = {name: variables[name] for name in ("params", "batch_stats")}
+    apply = quick.jit(lambda v, x: network.apply(v, x, train=True, mutable=["batch_stats"])[0][0])
+    found = apply(kept, here(x))
+    if task == "col":
+        found = np.moveaxis(upsample(found, (side, side)), -1, 1)
+    close(found, expected)
+    back = params_to_torch(variables, config)
+    assert back.keys() == w.values.keys()
+    for name, tensor in back.items():
+        np.testing.assert_array_equal(tensor, w.values[name], name)
