@@ -158,3 +158,73 @@ def _rates(config: ml_collections.ConfigDict, batch_size: int, full: int) -> Non
     config.train.batch_size = batch_size
     config.weights.learning_rate = 0.1 * (batch_size / full)
     config.alphas.learning_rate = 3e-4 * (batch_size / full)
+
+
+def sample_cifar10(space: str) -> ml_collections.ConfigDict:
+    """A sample-based experiment on CIFAR-10 with the paper's recipe: three seeds each."""
+    config = config_lib.sample()
+    _space(config, space)
+    several = {"train": {"batch_size": 32}, "weights": {"learning_rate": 0.025}}
+    config.recipes = {
+        "rotation": several,
+        "jigsaw": {**several, "input": {"gray": 0.3}},
+    }
+    return config
+
+
+def sample_imagenet(space: str) -> ml_collections.ConfigDict:
+    """A sample-based experiment on ImageNet-1K with the paper's recipe: one seed each."""
+    config = config_lib.sample()
+    config.training.seeds = 1
+    config.training.dataset.name = "imagenet2012"
+    config.training.input = config_lib.training().input
+    config.training.network.update(width="32", cells=22, stem="imagenet")
+    config.training.weights.update(learning_rate=0.0125, weight_decay=5e-5)
+    config.training.train.update(batch_size=32, epochs=5)
+    config.training.eval.batch_size = 256
+    config.training.task.update(grid=3, permutations=1000)
+    _space(config, space)
+    if space == "nasbench101":
+        config.training.network.modules = 4
+        config.training.train.update(epochs=10, precise_bn_images=0)
+    whole = {"train_crop": "resize_random", "crop": 255, "gray": 0.3, "lighting": 0.0}
+    config.recipes = {"jigsaw": {"input": whole}}
+    return config
+
+
+def _space(config: ml_collections.ConfigDict, space: str) -> None:
+    config.training.network.space = space
+    if space == "nasbench101":
+        config.training.network.update(width="128", stacks=3, modules=3)
+
+
+def sample_photos(space: str) -> ml_collections.ConfigDict:
+    """A sample-based experiment on the embedded photographs, for two CPU cores and an hour.
+
+    Reduced from the paper's: small networks on small images, so that XLA compiles them in seconds,
+    of any size, for some hundred steps, with one seed.
+    """
+    config = config_lib.sample()
+    config.sample.update(count=24, nodes=2, parameters=(0, 10_000_000))
+    config.training.seeds = 1
+    config.training.dataset.name = "photos"
+    config.training.input = config_lib.training().input
+    config.training.input.update(crop=32, resize=36)
+    config.training.network.update(width="16", cells=3, stem="imagenet")
+    config.training.train.update(batch_size=32, epochs=2, precise_bn_images=0)
+    config.training.eval.update(batch_size=154, max_images=-1)
+    config.training.log_every_steps = 100
+    # The tiles of jigsaws have 32 pixels, too. Colours of 32 x 32 pixels are answers enough.
+    tiles = {"train_crop": "resize_random", "crop": 86, "resize": 96, "lighting": 0.0}
+    config.recipes = {
+        "rotation": {"train": {"batch_size": 16, "epochs": 1}},
+        "colorization": {
+            "train": {"batch_size": 16, "epochs": 1, "max_steps": 96},
+            "eval": {"max_images": 154},
+        },
+        "jigsaw": {"input": tiles, "train": {"batch_size": 16, "epochs": 1}},
+    }
+    _space(config, space)
+    if space == "nasbench101":
+        config.training.network.update(width="16", stacks=2, modules=1)
+    return config

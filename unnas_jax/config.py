@@ -137,7 +137,70 @@ def training() -> ml_collections.ConfigDict:
     return config
 
 
-SCHEMAS = {"search": search, "train": training}
+def sample() -> ml_collections.ConfigDict:
+    """Every field of a sample-based experiment with its default: the paper's DARTS, CIFAR-10.
+
+    `training` is what all tasks share, a config of the evaluation phase; `recipes` holds what
+    differs for a task, under the task's name. Neither the genotype nor the task of `training` is
+    used.
+    """
+    shared = training()
+    shared.dataset.name = "cifar10"
+    shared.task.update(label_smoothing=0.0, grid=2, permutations=24)
+    shared.input.update(crop=32, resize=32, train_crop="none", pad=4, lighting=0.0)
+    shared.network.update(width="16", cells=20, stem="cifar", auxiliary_weight=0.0)
+    shared.weights.update(learning_rate=0.1, warmup_epochs=0, weight_decay=5e-4)
+    shared.train.update(batch_size=128, epochs=100, precise_bn_images=1024)
+    return ml_collections.ConfigDict(
+        {
+            "experiment": "sample",
+            "seed": 0,  # Of the draws; the trainings' seeds are those of `training`.
+            "sample": {
+                "count": 500,
+                "architectures": "",  # A list of cells to take instead of drawing them.
+                "nodes": 4,  # Of DARTS cells.
+                # The least and the most of a DARTS network of 20 cells of width 16 for CIFAR-10.
+                "parameters": (685_000, 906_000),
+            },
+            "tasks": ("classification", "rotation", "colorization", "jigsaw"),
+            "training": shared.to_dict(),
+            "recipes": {},
+            "sweep": {
+                "engine": "local",  # Or ray.
+                "address": "auto",  # Of the Ray cluster.
+                "shard": "0/1",  # i/n: every n-th architecture from the i-th on.
+                "workers_per_device": 1,  # Units that share an accelerator.
+                "cores_per_worker": 1,  # On machines without accelerators.
+                "attempts": 3,  # Workers that a unit may take with it before it counts as failed.
+            },
+        }
+    )
+
+
+def of_unit(config: ml_collections.ConfigDict, task: str, cell: str) -> ml_collections.ConfigDict:
+    """The config of the trainings of one architecture on one task.
+
+    Args:
+      config: of a sample-based experiment.
+      task: a name of `unnas_jax.tasks`.
+      cell: a text or name for `network.genotype`.
+
+    Raises:
+      UserError: `recipes` changes what there is not, or its type.
+    """
+    unit = ml_collections.ConfigDict(config.training.to_dict())
+    recipe = config.recipes.get(task, {})
+    try:
+        with unit.unlocked():
+            unit.update(recipe)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.recipes.{task}: {' '.join(str(error).split())}") from error
+    unit.task.name = task
+    unit.network.genotype = cell
+    return unit
+
+
+SCHEMAS = {"search": search, "train": training, "sample": sample}
 """The experiments, by the value of config.experiment."""
 
 
@@ -211,6 +274,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
     c = config.to_dict()
     experiment = c.get("experiment")
     _check_choice("experiment", experiment, SCHEMAS)
+    if experiment == "sample":
+        _validate_sample(config)
+        return
     _check_keys(c, SCHEMAS[str(experiment)]().to_dict())
 
     _check_numbers(c, "train.batch_size eval.batch_size train.epochs input.crop", 1, strict=False)
@@ -279,6 +345,53 @@ def _validate_training(c: Mapping[str, Any]) -> None:
     _check_choice("eval.crop", c["eval"]["crop"], crops.EVAL_CROPS)
     _check_choice("network.space", c["network"]["space"], registry.SPACES)
     registry.of_config(c).validate(c)
+
+
+# A cell of each space, in the place of those that are trained, to check everything else with.
+_ANY_CELL = {"darts": "darts_v2", "nasbench101": "011-001-000:conv3x3"}
+
+
+def _validate_sample(config: ml_collections.ConfigDict) -> None:
+    from unnas_jax.spaces import registry as spaces
+    from unnas_jax.tasks import registry as tasks
+
+    c, schema = config.to_dict(), sample().to_dict()
+    recipes = c.get("recipes", {})
+    _check(isinstance(recipes, Mapping), "recipes", recipes, "give a section for each task")
+    _check_keys({**c, "recipes": {}}, schema)
+    for task in recipes:
+        _check_choice(f"recipes.{task}", task, tasks.TASKS)
+    _check(len(c["tasks"]) > 0, "tasks", c["tasks"], "give at least one")
+    for task in c["tasks"]:
+        _check_choice("tasks", task, tasks.TASKS)
+    repeated = len(set(c["tasks"])) < len(c["tasks"])
+    _check(not repeated, "tasks", c["tasks"], "name each task once")
+    _check_numbers(c, "sample.count sample.nodes", 1, strict=False)
+    keys = "sweep.workers_per_device sweep.cores_per_worker sweep.attempts"
+    _check_numbers(c, keys, 1, strict=False)
+    _check_numbers(c, "seed", 0, strict=False)
+    window = c["sample"]["parameters"]
+    numbers = len(window) == 2 and all(isinstance(size, int) for size in window)
+    remedy = "give the least and the most number of parameters"
+    _check(numbers and window[0] <= window[1], "sample.parameters", window, remedy)
+    _check_choice("sweep.engine", c["sweep"]["engine"], ("local", "ray"))
+    index, slash, count = c["sweep"]["shard"].partition("/")
+    part = slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)
+    remedy = "give i/n, the part i, counted from 0, of n parts"
+    _check(bool(part), "sweep.shard", c["sweep"]["shard"], remedy)
+    mode = c["training"]["mode"]
+    _check(mode == "train", "training.mode", mode, "use 'train'")
+    space = c["training"]["network"]["space"]
+    _check_choice("training.network.space", space, spaces.SPACES)
+    for task in c["tasks"]:
+        try:
+            validate(of_unit(config, task, _ANY_CELL[space]))
+        except UserError as error:
+            words = str(error)
+            if not words.startswith("config.recipes."):
+                words = words.replace("config.", "config.training.", 1)
+                words += f" (with config.recipes.{task})" if task in recipes else ""
+            raise UserError(words) from error
 
 
 def is_yaml(path: str) -> bool:

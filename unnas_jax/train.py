@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -248,7 +249,9 @@ def _statistics(values: Sequence[Mapping[str, float]], metric: str) -> dict[str,
     }
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+def train(
+    config: ml_collections.ConfigDict, workdir: str, *, save_seconds: float = 0.0
+) -> dict[str, Any]:
     """Trains a genotype's network to the end, or continues, and writes `result.json`.
 
     With config.mode = 'eval' it evaluates the newest checkpoint instead.
@@ -256,6 +259,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     Args:
       config: see `unnas_jax.config.training`.
       workdir: a directory; files as listed in the README.
+      save_seconds: for so long after a checkpoint, or after the start, none is written, nor at the
+        end, but when a signal stops it; for short trainings of which only the result is kept.
 
     Returns:
       The content of `result.json`; empty if the run was stopped before its first evaluation.
@@ -385,7 +390,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
         )
 
         # The loop.
-        first_step, running = step, collections.deque[Sums]()
+        first_step, running, saved = step, collections.deque[Sums](), time.monotonic()
         stop = stack.enter_context(stopping.on_sigterm())
         stack.enter_context(distributed.bounded())
         streams = trained.batches(stack, step)
@@ -411,14 +416,18 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
             epoch, rest = divmod(step, per_epoch)
             evaluates = step == total or (rest == 0 and epoch % c["eval"]["every_epochs"] == 0)
             stops = stop(step)
-            saves = evaluates or stops or step % c["checkpoint_every_steps"] == 0
-            if progress.steps >= c["log_every_steps"] or saves:
+            saves = evaluates or step % c["checkpoint_every_steps"] == 0
+            if save_seconds:
+                saves &= step < total and time.monotonic() - saved >= save_seconds
+            saves |= stops
+            if progress.steps >= c["log_every_steps"] or saves or evaluates:
                 progress.flush(step)
             if evaluates:
                 values = trained.evaluate(states)
                 ranking = float(np.mean([value[task.metric] for value in values]))
                 means = {k: float(np.mean([value[k] for value in values])) for k in values[0]}
-                write("validation", step, **means)
+                each = [value[task.metric] for value in values]
+                write("validation", step, **means, values=each)
                 write_result(values)
             if saves:
                 position = {
@@ -429,6 +438,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
                 }
                 whole = trainer.joined(states, mesh)
                 checkpoints.save(step, whole, position, ranking if evaluates else None)
+                saved = time.monotonic()
+            if saves or evaluates:
                 progress.restart()
             if stops:
                 break

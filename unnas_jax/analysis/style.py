@@ -50,12 +50,14 @@ def state_name(state: int) -> str:
 
 
 def render(figure: Figure, kind: str) -> bytes:
-    """The figure as a file of `kind`, "svg" or "png"; the same figure gives the same bytes."""
+    """The figure as a file of `kind`, "svg", "pdf" or "png"; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     # Text stays text: SVG files are smaller, can be searched, and can be read aloud.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "unnas_jax"}):
         if kind == "svg":
             figure.savefig(buffer, format="svg", metadata={"Date": None})
+        elif kind == "pdf":
+            figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
         else:
             figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()

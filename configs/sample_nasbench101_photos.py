@@ -1,0 +1,10 @@
+"""Placeholder until measured: a sweep on the embedded photographs."""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The recipe."""
+    return common.sample_photos("nasbench101")

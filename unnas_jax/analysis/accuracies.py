@@ -1,0 +1,126 @@
+"""Accuracies of a sample of architectures, from sweeps and from a CSV that other tools can write.
+
+The CSV has a header with the columns, in any order:
+
+    architecture   a name that tells it apart, the same in all files
+    task           classification, rotation, colorization, jigsaw, or another name
+    dataset        where the task was learned
+    seed           of the training; several rows of one architecture, task and dataset are averaged
+    accuracy       on held-out images, from 0 to 1
+    space          optional: the search space, `darts` or `nasbench101`
+"""
+
+import csv
+import io
+import math
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from unnas_jax import files
+from unnas_jax.errors import UserError
+
+COLUMNS = ("architecture", "task", "dataset", "seed", "accuracy", "space")
+
+Key = tuple[str, str, str]
+"""Space, dataset, task."""
+
+Table = Mapping[Key, Mapping[str, float]]
+"""The mean accuracy over seeds of every architecture, by what it was trained on."""
+
+Row = tuple[Key, str, int, float]
+"""The key, the architecture, the seed, the accuracy."""
+
+
+def _rows_of_sweep(directory: pathlib.Path) -> list[Row]:
+    rows = []
+    for path in sorted(directory.glob("units/*/*.json")):
+        try:
+            unit = files.read_json(path)
+            key = (unit["space"], unit["dataset"], unit["task"])
+            for seed, value in zip(unit["seeds"], unit["values"], strict=True):
+                rows.append((key, unit["architecture"], int(seed), float(value)))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}: not the result of a unit ({error}); remove it and start the sweep again"
+            ) from error
+    if not rows:
+        raise UserError(f"{directory}: holds no finished unit of a sweep")
+    return rows
+
+
+def _rows_of_csv(path: pathlib.Path) -> list[Row]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise UserError(f"{path}: cannot read it ({reason})") from error
+    reader = csv.DictReader(io.StringIO(text))
+    missing = [name for name in COLUMNS[:-1] if name not in (reader.fieldnames or ())]
+    if missing:
+        raise UserError(
+            f"{path}: has no column {', '.join(missing)}; the columns are {', '.join(COLUMNS)}"
+        )
+    rows = []
+    for number, row in enumerate(reader, 2):
+        try:
+            accuracy = float(row["accuracy"])
+            seed = int(row["seed"])
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{path}, line {number}: {error}") from error
+        if not (math.isfinite(accuracy) and 0 <= accuracy <= 1):
+            raise UserError(
+                f"{path}, line {number}: accuracy {row['accuracy']}: give it from 0 to 1"
+            )
+        key = (row.get("space") or "", row["dataset"], row["task"])
+        rows.append((key, row["architecture"], seed, accuracy))
+    if not rows:
+        raise UserError(f"{path}: has no rows")
+    return rows
+
+
+def read(paths: Iterable[str | os.PathLike[str]]) -> list[Row]:
+    """The accuracies in workdirs of sweeps, finished or not, and in CSV files.
+
+    Raises:
+      UserError: nothing is there, it cannot be read, or a training is there twice.
+    """
+    rows: list[Row] = []
+    seen: dict[tuple[Key, str, int], pathlib.Path] = {}
+    for given in paths:
+        path = pathlib.Path(given)
+        if not path.exists():
+            raise UserError(f"{path}: no such file or directory; give a sweep's workdir or a CSV")
+        found = _rows_of_sweep(path) if path.is_dir() else _rows_of_csv(path)
+        for key, architecture, seed, _ in found:
+            if (key, architecture, seed) in seen:
+                raise UserError(
+                    f"{path}: {architecture} on {key[1]}, {key[2]}, seed {seed} is there twice "
+                    f"(also in {seen[key, architecture, seed]}); leave one out"
+                )
+            seen[key, architecture, seed] = path
+        rows += found
+    return rows
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The means over seeds."""
+    values: dict[Key, dict[str, list[float]]] = {}
+    for key, architecture, _, accuracy in rows:
+        values.setdefault(key, {}).setdefault(architecture, []).append(accuracy)
+    return {
+        key: {name: float(np.mean(numbers)) for name, numbers in of_key.items()}
+        for key, of_key in values.items()
+    }
+
+
+def write_csv(rows: Sequence[Row]) -> str:
+    """The rows as the CSV that `read` reads."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for (space, dataset, task), architecture, seed, accuracy in sorted(rows):
+        writer.writerow((architecture, task, dataset, seed, accuracy, space))
+    return buffer.getvalue()

@@ -1,0 +1,420 @@
+"""The paper's figures 2 to 5: `python -m unnas_jax.analysis.figures RUNS... --out=DIR`.
+
+RUNS are workdirs of sweeps, also unfinished ones, and CSV files of other tools (columns as in
+`unnas_jax.analysis.accuracies`). For every dataset with labels it draws pretext against supervised
+accuracy (figures 2 and 3) and the random experiment curve; for every two datasets the same from one
+to the other (figures 4 and 5). Pictures are PNG, SVG and PDF; the numbers are in
+`correlations.csv`, `random_experiments.csv` and `accuracies.csv`.
+"""
+
+import argparse
+import csv
+import dataclasses
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from unnas_jax import command_line, files
+from unnas_jax.analysis import accuracies, style
+from unnas_jax.analysis.accuracies import Table
+from unnas_jax.analysis.statistics import (
+    Correlation,
+    Line,
+    RandomExperiments,
+    huber_line,
+    random_experiments,
+    spearman,
+)
+from unnas_jax.errors import UserError
+
+SUPERVISED = "classification"
+KINDS = ("png", "svg", "pdf")
+_LEAST = 3  # Architectures of which a correlation says anything.
+
+_TASKS = {
+    "rotation": ("Rotation", "#0072b2", "-", "o"),
+    "colorization": ("Colorization", "#d55e00", "--", "s"),
+    "jigsaw": ("Jigsaw", "#009e73", "-.", "^"),
+    SUPERVISED: ("Supervised", "#222222", ":", "D"),
+}
+_OTHER = "#8a5a00"
+_SPACES = {"darts": "DARTS", "nasbench101": "NAS-Bench-101", "": "all architectures"}
+_DATASETS = {"cifar10": "CIFAR-10", "imagenet2012": "ImageNet", "imagenet22k": "ImageNet-22K"}
+
+
+def _dataset(name: str) -> str:
+    return _DATASETS.get(name, name)
+
+
+def _space(name: str) -> str:
+    return _SPACES.get(name, name)
+
+
+def _task(name: str) -> tuple[str, str, str, str]:
+    """The label, colour, line style and marker of a task."""
+    return _TASKS.get(name, (name, _OTHER, "-", "v"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A pretext accuracy against the supervised one, over the architectures that have both.
+
+    Attributes:
+      space: the search space.
+      source, task: where the pretext accuracy is from, and which it is.
+      target: the dataset of the supervised accuracy.
+      names: the architectures, in order.
+      pretext, supervised: the accuracies of each.
+      correlation, line, experiments: the statistics between them.
+    """
+
+    space: str
+    source: str
+    task: str
+    target: str
+    names: tuple[str, ...]
+    pretext: np.ndarray
+    supervised: np.ndarray
+    correlation: Correlation
+    line: Line | None
+    experiments: RandomExperiments
+
+    @property
+    def same(self) -> bool:
+        """Whether it compares a measurement with itself."""
+        return self.task == SUPERVISED and self.source == self.target
+
+
+def _order(task: str) -> tuple[int, str]:
+    known = list(_TASKS)
+    return (known.index(task) if task in known else len(known), task)
+
+
+def compare(table: Table, *, seed: int = 0) -> list[Comparison]:
+    """Every task of every dataset against the labels of every dataset, space by space.
+
+    Args:
+      table: the accuracies.
+      seed: of the bootstrap and of the random experiments.
+    """
+    result = []
+    keys = sorted(table, key=lambda key: (key[0], key[1], _order(key[2])))
+    for space, target, supervised in keys:
+        if supervised != SUPERVISED:
+            continue
+        labels = table[space, target, supervised]
+        for _, source, task in (key for key in keys if key[0] == space):
+            values = table[space, source, task]
+            names = tuple(sorted(values.keys() & labels.keys()))
+            if len(names) < _LEAST:
+                continue
+            x = np.array([labels[name] for name in names])
+            y = np.array([values[name] for name in names])
+            result.append(
+                Comparison(
+                    space,
+                    source,
+                    task,
+                    target,
+                    names,
+                    y,
+                    x,
+                    spearman(x, y, seed=seed),
+                    huber_line(x, y),
+                    random_experiments(y, x, seed=seed),
+                )
+            )
+    return result
+
+
+def _rho(correlation: Correlation) -> str:
+    if np.isnan(correlation.rho):
+        return "ρ undefined"
+    text = f"ρ = {correlation.rho:.2f}"
+    if not np.isnan(correlation.low):
+        text += f"  [{correlation.low:.2f}, {correlation.high:.2f}]"
+    return text.replace("-", "−")
+
+
+def _percent(axes: Axes, axis: str) -> None:
+    of_axis = axes.xaxis if axis == "x" else axes.yaxis
+    of_axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    of_axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _frame(axes: Axes) -> None:
+    axes.grid(color=style.GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, color=style.FAINT)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(style.FAINT)
+
+
+def _scatter(axes: Axes, comparison: Comparison) -> None:
+    _, colour, _, _ = _task(comparison.task)
+    x, y = 100 * comparison.supervised, 100 * comparison.pretext
+    few = len(x) <= 60
+    axes.scatter(
+        x, y, s=18 if few else 8, color=colour, alpha=0.75 if few else 0.45, linewidths=0, zorder=3
+    )
+    axes.margins(0.06)
+    # Limits are those of the points: a steep line must not stretch the axes.
+    left, right, low, high = *axes.get_xlim(), *axes.get_ylim()
+    if comparison.line is not None:
+        ends = np.array([x.min(), x.max()])
+        line = comparison.line
+        axes.plot(
+            ends,
+            line.slope * ends + 100 * line.intercept,
+            color=style.INK,
+            linewidth=1.3,
+            zorder=4,
+        )
+    axes.set_xlim(left, right)
+    # Room for the words above the points.
+    axes.set_ylim(low, high + 0.14 * (high - low))
+    axes.text(
+        0.03,
+        0.97,
+        _rho(comparison.correlation),
+        transform=axes.transAxes,
+        va="top",
+        fontsize=9,
+        color=style.INK,
+        zorder=5,
+    )
+    _percent(axes, "x")
+    _percent(axes, "y")
+    _frame(axes)
+
+
+def draw_scatter(comparisons: Sequence[Comparison]) -> Figure:
+    """A panel for every comparison: a row for each space, a column for each task.
+
+    Args:
+      comparisons: of one source and one target.
+    """
+    spaces = sorted({c.space for c in comparisons})
+    tasks = sorted({c.task for c in comparisons}, key=_order)
+    source, target = comparisons[0].source, comparisons[0].target
+    width, height = 0.5 + 2.75 * len(tasks), 0.55 + 2.45 * len(spaces)
+    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.05)
+    panels = figure.subplots(len(spaces), len(tasks), squeeze=False)
+    there = {(c.space, c.task): c for c in comparisons}
+    for row, space in enumerate(spaces):
+        for column, task in enumerate(tasks):
+            axes = panels[row, column]
+            comparison = there.get((space, task))
+            if comparison is None:
+                axes.set_axis_off()
+                continue
+            _scatter(axes, comparison)
+            label = _task(task)[0]
+            axes.set_ylabel(f"{label} accuracy, %", fontsize=9)
+            axes.set_title(
+                f"{_space(space)}, {len(comparison.names)} architectures" if column == 0 else "",
+                fontsize=9.5,
+                fontweight="bold",
+                color=style.INK,
+                loc="left",
+            )
+            if row == len(spaces) - 1:
+                axes.set_xlabel("Supervised accuracy, %", fontsize=9)
+    where = _dataset(source)
+    title = (
+        f"{where}: pretext against supervised accuracy"
+        if source == target
+        else f"Accuracy on {where} against supervised accuracy on {_dataset(target)}"
+    )
+    figure.suptitle(title, fontsize=11.5, x=0.01, ha="left", color=style.INK)
+    return figure
+
+
+def draw_random_experiments(comparisons: Sequence[Comparison]) -> Figure:
+    """The random experiment efficiency curves: a panel for each space, a line for each task.
+
+    Args:
+      comparisons: of one source and one target.
+    """
+    spaces = sorted({c.space for c in comparisons})
+    source, target = comparisons[0].source, comparisons[0].target
+    figure = Figure(figsize=(0.6 + 4.3 * len(spaces), 4.0), facecolor="white", layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
+    panels = figure.subplots(1, len(spaces), squeeze=False)[0]
+    handles: dict[str, object] = {}
+    for axes, space in zip(panels, spaces, strict=True):
+        mine = sorted((c for c in comparisons if c.space == space), key=lambda c: _order(c.task))
+        for comparison in mine:
+            label, colour, dashes, marker = _task(comparison.task)
+            found = comparison.experiments
+            mean, band = 100 * found.means, 200 * found.deviations
+            axes.fill_between(
+                found.sizes, mean - band, mean + band, color=colour, alpha=0.1, linewidth=0
+            )
+            for edge in (mean - band, mean + band):
+                axes.plot(found.sizes, edge, color=colour, alpha=0.35, linewidth=0.6)
+            (line,) = axes.plot(
+                found.sizes,
+                mean,
+                color=colour,
+                linestyle=dashes,
+                marker=marker,
+                markersize=3.5,
+                linewidth=1.6,
+            )
+            handles.setdefault(label, line)
+        count = max(int(c.experiments.sizes[-1]) for c in mine)
+        axes.set_xscale("log", base=2)
+        ticks = [2**k for k in range(int(np.log2(count)) + 1)]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        _percent(axes, "y")
+        _frame(axes)
+        axes.set_title(
+            f"{_space(space)}, {count} architectures",
+            fontsize=9.5,
+            fontweight="bold",
+            color=style.INK,
+            loc="left",
+        )
+        axes.set_xlabel("Experiment size (architectures drawn)", fontsize=9)
+    panels[0].set_ylabel(f"Supervised accuracy on {_dataset(target)}, %", fontsize=9)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=9,
+        handlelength=3.2,
+    )
+    figure.suptitle(
+        f"Random experiments: the best by accuracy on {_dataset(source)} (mean ± 2 deviations)",
+        fontsize=11.5,
+        x=0.01,
+        ha="left",
+        color=style.INK,
+    )
+    return figure
+
+
+def _pairs(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
+    """The comparisons of every source and target, and a name for their files."""
+    for source, target in sorted({(c.source, c.target) for c in comparisons}):
+        mine = [c for c in comparisons if (c.source, c.target) == (source, target)]
+        yield (source if source == target else f"{source}_to_{target}"), mine
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue().encode()
+
+
+def _correlations(comparisons: Sequence[Comparison]) -> bytes:
+    header = "space source_dataset task target_dataset architectures rho low high slope intercept"
+    rows = []
+    for c in comparisons:
+        line = (c.line.slope, c.line.intercept) if c.line else ("", "")
+        of = c.correlation
+        rows.append((c.space, c.source, c.task, c.target, of.count, of.rho, of.low, of.high, *line))
+    return _csv(header.split(), rows)
+
+
+def _experiments(comparisons: Sequence[Comparison]) -> bytes:
+    header = "space source_dataset task target_dataset size draws mean deviation"
+    rows = [
+        (c.space, c.source, c.task, c.target, *values)
+        for c in comparisons
+        for values in zip(
+            c.experiments.sizes,
+            c.experiments.draws,
+            c.experiments.means,
+            c.experiments.deviations,
+            strict=True,
+        )
+    ]
+    return _csv(header.split(), rows)
+
+
+def write(
+    paths: Sequence[str], out: str, *, seed: int = 0, kinds: Sequence[str] = KINDS
+) -> tuple[list[Comparison], list[str]]:
+    """Draws what the accuracies in files allow; returns the comparisons and the paths written.
+
+    Args:
+      paths: workdirs of sweeps, and CSV files.
+      out: the directory to write to.
+      seed: of the bootstrap and of the random experiments.
+      kinds: the formats of pictures.
+
+    Raises:
+      UserError: nothing can be compared, or a file cannot be read or written.
+    """
+    rows = accuracies.read(paths)
+    comparisons = compare(accuracies.table(rows), seed=seed)
+    if all(comparison.same for comparison in comparisons):
+        raise UserError(
+            f"figures: no {_LEAST} architectures have both the task {SUPERVISED!r} and another "
+            "one; wait for the sweep, or give more results"
+        )
+    content = {
+        "accuracies.csv": accuracies.write_csv(rows).encode(),
+        "correlations.csv": _correlations([c for c in comparisons if not c.same]),
+        "random_experiments.csv": _experiments(comparisons),
+    }
+    for name, mine in _pairs(comparisons):
+        pictures = {f"random_{name}": draw_random_experiments(mine)}
+        others = [comparison for comparison in mine if not comparison.same]
+        if others:
+            pictures[f"scatter_{name}"] = draw_scatter(others)
+        for stem, figure in pictures.items():
+            for kind in kinds:
+                content[f"{stem}.{kind}"] = style.render(figure, kind)
+    written = []
+    try:
+        os.makedirs(out, exist_ok=True)
+        for name, data in content.items():
+            written.append(os.path.join(out, name))
+            with files.replacing(written[-1], "wb") as file:
+                file.write(data)
+    except OSError as error:
+        raise UserError(f"figures: cannot write to {out} ({error.strerror})") from error
+    return comparisons, written
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for a mistake of the user."""
+    parser = argparse.ArgumentParser(
+        prog="python -m unnas_jax.analysis.figures",
+        description="Draws the paper's figures 2 to 5 from sweeps and CSV files.",
+    )
+    parser.add_argument("runs", nargs="+", help="workdirs of sweeps, CSV files of other tools")
+    parser.add_argument("--out", default="figures", help="where files go (default: figures)")
+    parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
+    options = parser.parse_args(arguments)
+    with command_line.user_errors() as outcome:
+        comparisons, written = write(options.runs, options.out, seed=options.seed)
+        for c in comparisons:
+            if not c.same:
+                print(
+                    f"{_space(c.space):14} {c.task:14} {c.source} -> {c.target:12} "
+                    f"{c.correlation.count:4} architectures  {_rho(c.correlation)}"
+                )
+        print("\n".join(written))
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

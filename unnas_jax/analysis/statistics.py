@@ -1,0 +1,160 @@
+"""Statistics between tasks over a sample of architectures (paper, section 5.1)."""
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+from sklearn.linear_model import HuberRegressor
+
+_RESAMPLES = 5000
+_BATCH = 500  # Resamples that are ranked at once.
+_HUBER = 1.35  # Deviations from which a residual counts linearly: 95% efficient for normal ones.
+
+
+@dataclasses.dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of two measurements of the same architectures.
+
+    Attributes:
+      rho: the correlation; NaN where one of them is the same for all.
+      low, high: its bootstrap interval.
+      count: architectures.
+    """
+
+    rho: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """y = slope * x + intercept."""
+
+    slope: float
+    intercept: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomExperiments:
+    """What random experiments of some sizes find, each a row.
+
+    Attributes:
+      sizes: architectures m that an experiment draws.
+      draws: experiments of that size, ceil(n / m).
+      means, deviations: of the target accuracies of the architectures that they choose.
+    """
+
+    sizes: np.ndarray
+    draws: np.ndarray
+    means: np.ndarray
+    deviations: np.ndarray
+
+
+def _rho(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Spearman's rho of rows (..., count): Pearson's of the ranks, equal values sharing theirs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Rows without any variation, which give NaN.
+        a, b = (stats.rankdata(values, axis=-1) for values in (x, y))
+        a, b = (ranks - ranks.mean(axis=-1, keepdims=True) for ranks in (a, b))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            norms = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+            return np.where(norms > 0, (a * b).sum(axis=-1) / norms, np.nan)
+
+
+def spearman(
+    x: Sequence[float] | np.ndarray,
+    y: Sequence[float] | np.ndarray,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Correlation:
+    """Spearman's rho with a bootstrap interval over architectures (BCa, Efron 1987).
+
+    Resampling makes ties, which pull rho towards zero; the interval's bias correction allows for
+    that. Where no interval exists (all ranks agree, fewer than three architectures), it is NaN.
+
+    Args:
+      x, y: (count,) a value for each architecture.
+      confidence: of the interval.
+      seed: of the resampling.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    rho, low, high = float(_rho(x, y)), math.nan, math.nan
+    if len(x) > 2 and abs(rho) < 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What it cannot give is NaN.
+            found = stats.bootstrap(
+                (x, y),
+                lambda a, b, axis: _rho(np.moveaxis(a, axis, -1), np.moveaxis(b, axis, -1)),
+                paired=True,
+                vectorized=True,
+                n_resamples=_RESAMPLES,
+                batch=_BATCH,
+                confidence_level=confidence,
+                method="BCa",
+                rng=np.random.default_rng(seed),
+            )
+        low, high = (float(end) for end in found.confidence_interval)
+    return Correlation(rho, low, high, len(x))
+
+
+def huber_line(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> Line | None:
+    """The robust linear regression of y on x (Huber 1981), with its scale estimated along.
+
+    None where there is no line: fewer than two architectures, or all at one x.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if len(x) < 2 or np.ptp(x) == 0:
+        return None
+    if np.ptp(y) == 0:
+        return Line(0.0, float(y[0]))
+    # Standardised, so that the optimiser's tolerances mean the same for every accuracy.
+    a, b = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
+    fit = HuberRegressor(epsilon=_HUBER, alpha=0.0, max_iter=1000).fit(a[:, None], b)
+    slope = float(fit.coef_[0] * y.std() / x.std())
+    return Line(slope, float(y.mean() + fit.intercept_ * y.std() - slope * x.mean()))
+
+
+def experiment_sizes(count: int) -> list[int]:
+    """Sizes from 1 to `count`, four to an octave, for a logarithmic axis."""
+    steps = 2.0 ** (np.arange(4 * math.ceil(math.log2(max(count, 2))) + 1) / 4)
+    return sorted({min(round(size), count) for size in steps})
+
+
+def random_experiments(
+    pretext: Sequence[float] | np.ndarray,
+    target: Sequence[float] | np.ndarray,
+    *,
+    sizes: Sequence[int] | None = None,
+    seed: int = 0,
+) -> RandomExperiments:
+    """The random experiment efficiency curve (Bergstra and Bengio 2012; paper, section 5.1).
+
+    An experiment of size m draws m different architectures, chooses the one with the highest
+    pretext accuracy (of equal ones the first drawn), and looks at its target accuracy. There are
+    ceil(n / m) experiments of each size, independent of each other.
+
+    Args:
+      pretext, target: (n,) an accuracy for each architecture.
+      sizes: each from 1 to n; None: `experiment_sizes`.
+      seed: of the draws, which are the same for every pretext task.
+    """
+    pretext, target = np.asarray(pretext, np.float64), np.asarray(target, np.float64)
+    count = len(pretext)
+    sizes = experiment_sizes(count) if sizes is None else sizes
+    draws, means, deviations = [], [], []
+    for size in sizes:
+        chosen = []
+        for number in range(math.ceil(count / size)):
+            drawn = np.random.default_rng((seed, size, number)).permutation(count)[:size]
+            chosen.append(target[drawn[np.argmax(pretext[drawn])]])
+        draws.append(len(chosen))
+        means.append(np.mean(chosen))
+        deviations.append(np.std(chosen))
+    return RandomExperiments(
+        np.array(sizes), np.array(draws), np.array(means), np.array(deviations)
+    )

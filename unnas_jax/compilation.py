@@ -1,0 +1,48 @@
+"""How long XLA compiles: the hidden cost of many small networks."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+_CACHE_HIT = "/jax/compilation_cache/cache_hits"
+
+
+@dataclasses.dataclass
+class Compilation:
+    """What a block compiled.
+
+    Attributes:
+      programs: how many, those of the persistent cache included.
+      cache_hits: how many of them the persistent cache had.
+      seconds: in the compiler or reading its cache; tracing in Python is not among them.
+    """
+
+    programs: int = 0
+    cache_hits: int = 0
+    seconds: float = 0.0
+
+
+@contextlib.contextmanager
+def measured() -> Iterator[Compilation]:
+    """A block in which the programs are counted that this process compiles, in all its threads."""
+    found = Compilation()
+
+    def on_duration(event: str, seconds: float, **_: Any) -> None:
+        if event == _COMPILED:
+            found.programs += 1
+            found.seconds += seconds
+
+    def on_event(event: str, **_: Any) -> None:
+        found.cache_hits += event == _CACHE_HIT
+
+    jax.monitoring.register_event_duration_secs_listener(on_duration)
+    jax.monitoring.register_event_listener(on_event)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(on_duration)
+        jax.monitoring.unregister_event_listener(on_event)
