@@ -10,7 +10,7 @@ import pytest
 
 from tests import reference
 from tests.spaces import quick
-from unnas_jax.spaces.nasbench101 import enumeration
+from tests.spaces.nasbench101.cells import drawn
 from unnas_jax.spaces.nasbench101.network import Network, vertex_channels
 from unnas_jax.spaces.nasbench101.spec import Spec, parse
 from unnas_jax.tasks.heads import ImageHead, PixelHead
@@ -74,7 +74,7 @@ def test_sides_and_channels(stem: str, size: int, expected: int) -> None:
 
 def test_channels_are_shared_and_cut_by_one_at_most() -> None:
     cut = 0
-    for spec in enumeration.sample(400, seed=0):
+    for spec in drawn(400, seed=0):
         last = len(spec.matrix) - 1
         channels = vertex_channels(spec.matrix, 5, 13)
         assert (channels[0], channels[last]) == (5, 13)
@@ -137,7 +137,7 @@ CELLS = {
     "cut": "0110-0011-0001-0000:conv1x1,conv3x3",
     "every vertex, not pruned": "01101000-00010101-00000001-00000001-00000010-00000001-"
     "00000000-00000000:conv3x3,maxpool3x3,conv1x1,conv1x1,maxpool3x3,conv3x3",
-    **{f"drawn {k}": str(spec) for k, spec in enumerate(enumeration.sample(3, seed=5))},
+    **{f"drawn {k}": str(spec) for k, spec in enumerate(drawn(3, seed=5))},
 }
 
 
