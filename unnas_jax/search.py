@@ -215,8 +215,8 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
             backend=jax.default_backend(),
             total_steps=plan.total,
         )
-        if step == 0:
-            outputs.alphas(state, 0, finished=False)
+        if not outputs.history:  # At the start, and of a checkpoint that was brought over.
+            outputs.alphas(state, step, finished=step == plan.total)
         progress = Progress(
             total_steps=plan.total,
             steps_per_epoch=plan.steps_per_epoch,

@@ -11,7 +11,7 @@ from unnas_jax import files
 from unnas_jax.errors import UserError
 
 # A run may be continued with other values of these: they do not change what it computes.
-_HOW = ("workers", "log_every_steps", "checkpoint_every_steps", "mode")
+_HOW = ("workers", "log_every_steps", "checkpoint_every_steps", "mode", "dataset.data_dir")
 MAY_CHANGE = (
     *_HOW,
     "train.max_steps",
