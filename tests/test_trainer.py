@@ -199,10 +199,7 @@ def test_memory_grows_with_the_seeds():
     config = tiny_training.config()
     steps, mesh = _linear(config)
     few, many = (
-        trainer.memory(
-            config.to_dict(), tiny_training.Plain(), steps, steps.init(list(range(n))), mesh
-        )
-        for n in (1, 8)
+        trainer.memory(config.to_dict(), tiny_training.Plain(), steps, n, mesh) for n in (1, 8)
     )
     images = 8 * 16 * 16 * 3
     assert few >= images

@@ -87,6 +87,7 @@ class Steps:
       evaluate: (state, batch, number of the batch) -> sums, with running statistics.
       gradients: the part of a step that costs: (state, batch, int32, of=...) -> gradients,
         statistics and sums; jitted, for benchmarks.
+      shapes: () -> the state's shapes and shardings.
       lower: (the shapes and shardings of a batch) -> the programs that an alpha step and a weight
         step run, in order, not compiled.
     """
@@ -96,7 +97,8 @@ class Steps:
     weights: Callable[[SearchState, Batch], tuple[SearchState, Sums]]
     evaluate: Callable[[SearchState, Batch, int], Sums]
     gradients: Any
-    lower: Callable[[Batch], dict[str, list[jax.stages.Lowered]]]
+    shapes: Callable[[], SearchState]
+    lower: Callable[[Any], dict[str, list[jax.stages.Lowered]]]
 
 
 def example_shapes(config: Mapping[str, Any], task: Task, images: int = 1) -> Examples:
@@ -256,17 +258,21 @@ def build_steps(
     def evaluate_batch(state: SearchState, batch: Batch, number: int) -> Sums:
         return evaluate(state, batch, sharding.replicate(np.int32(number), mesh))
 
-    def lower(batch: Batch) -> dict[str, list[jax.stages.Lowered]]:
-        def placed_everywhere(tree: Any) -> Any:
-            return jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree
-            )
+    def placed_everywhere(tree: Any) -> Any:
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree
+        )
 
+    def shapes() -> SearchState:
+        state: SearchState = placed_everywhere(jax.eval_shape(initial))
+        return state
+
+    def lower(batch: Any) -> dict[str, list[jax.stages.Lowered]]:
         def lowered(function: Any, *arguments: Any, **static: Any) -> tuple[Any, Any]:
             program = function.lower(*arguments, **static)
             return program, placed_everywhere(program.out_info)
 
-        state = placed_everywhere(jax.eval_shape(initial))
+        state = shapes()
         purpose = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
         if config["search"]["order"] == 2:
             of_alpha, (alpha_grads, _) = lowered(unrolled, state, batch, batch)
@@ -286,4 +292,4 @@ def build_steps(
         state: SearchState = sharding.replicate(initial(), mesh)
         return state
 
-    return Steps(init, alpha_step, weight_step, evaluate_batch, gradients, lower)
+    return Steps(init, alpha_step, weight_step, evaluate_batch, gradients, shapes, lower)

@@ -130,7 +130,7 @@ def _together(
     if count == 1 or jax.default_backend() == "cpu":
         return 1
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
-    needed = trainer.memory(config, task, steps, state, mesh)
+    needed = trainer.memory(config, task, steps, count, mesh)
     if needed <= 0.9 * limit:
         return count
     _LOG.info("%d seeds at once would take %.1f GB: they train in turn.", count, needed / 1e9)

@@ -47,12 +47,14 @@ class TrainSteps:
 
     Attributes:
       init: (seeds) -> state.
+      shapes: (number of seeds) -> the state's shapes and shardings.
       train: (state, batch (S, B, ...)) -> (state, sums); jitted.
       statistics: (state, batch (S, B, ...), number of the batch) -> the batch's BN statistics.
       evaluate: (state, batch (B, ...), number of the batch) -> sums.
     """
 
     init: Callable[[list[int]], TrainState]
+    shapes: Callable[[int], TrainState]
     train: Any
     statistics: Callable[[TrainState, Batch, int], Any]
     evaluate: Callable[[TrainState, Batch, int], Sums]
@@ -103,11 +105,11 @@ def build_steps(
     def key_for(seed: jax.Array | int, purpose: int, step: jax.Array | int) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), step)
 
-    def init_one(seed: int) -> TrainState:
+    def init_one(seed: jax.Array | int) -> TrainState:
         variables = network.lazy_init(key_for(seed, _INIT, 0), inputs, train=False)
         params = variables["params"]
         return TrainState(
-            seed=jnp.int32(seed),
+            seed=jnp.asarray(seed, jnp.int32),
             step=jnp.int32(0),
             params=params,
             batch_stats=variables["batch_stats"],
@@ -119,6 +121,15 @@ def build_steps(
         states = [jax.device_get(init_one(seed)) for seed in seeds]
         stacked: TrainState = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
         return sharding.replicate(stacked, mesh)
+
+    def shapes(count: int) -> TrainState:
+        one = jax.eval_shape(init_one, jax.ShapeDtypeStruct((), jnp.int32))
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                (count, *leaf.shape), leaf.dtype, sharding=everywhere
+            ),
+            one,
+        )
 
     def loss(params: Any, state: TrainState, batch: Batch) -> tuple[jax.Array, tuple[Any, Sums]]:
         key = key_for(state.seed, _STEP, state.step)
@@ -196,6 +207,7 @@ def build_steps(
 
     return TrainSteps(
         init,
+        shapes,
         over_seeds(train, (0, 0), donate_argnums=0),
         numbered(statistics, 0),
         numbered(evaluate, None),
@@ -223,12 +235,12 @@ def joined(states: list[TrainState], mesh: Mesh) -> TrainState:
     return sharding.replicate(whole, mesh)
 
 
-def memory(
-    config: Mapping[str, Any], task: Task, steps: TrainSteps, state: TrainState, mesh: Mesh
-) -> int:
-    """The bytes that one step of all seeds of a state needs on each device, as XLA plans it."""
+def lower(
+    config: Mapping[str, Any], task: Task, steps: TrainSteps, seeds: int, mesh: Mesh
+) -> jax.stages.Lowered:
+    """The program of one step of so many seeds together, not compiled."""
     crop = config["input"]["crop"]
-    images = (len(state.seed), config["train"]["batch_size"])
+    images = (seeds, config["train"]["batch_size"])
     shapes = {
         "image": ((*images, crop, crop, 3), np.uint8),
         "label": ((*images, crop, crop), np.uint8) if task.label_maps else (images, np.int32),
@@ -237,7 +249,13 @@ def memory(
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=split_seeds(mesh))
         for name, (shape, dtype) in shapes.items()
     }
-    plan = steps.train.lower(state, batch).compile().memory_analysis()
+    lowered: jax.stages.Lowered = steps.train.lower(steps.shapes(seeds), batch)
+    return lowered
+
+
+def memory(config: Mapping[str, Any], task: Task, steps: TrainSteps, seeds: int, mesh: Mesh) -> int:
+    """The bytes that one step of so many seeds together needs on each device, as XLA plans it."""
+    plan: Any = lower(config, task, steps, seeds, mesh).compile().memory_analysis()
     # The state is donated: it is among the arguments and again, as an alias, in the output.
     needed: int = plan.argument_size_in_bytes + plan.output_size_in_bytes
     return needed + plan.temp_size_in_bytes - plan.alias_size_in_bytes
