@@ -33,7 +33,7 @@ check() { # check NAME COMMAND...
   summary+=("$(printf '%-12s %-7s %4d s' "$name" "$word" $((SECONDS - start)))")
 }
 
-scripts=(launch/*.sh .ci/run)
+scripts=(launch/*.sh launch/*.sbatch .ci/run)
 check 'ruff check' "$VENV/bin/ruff" check .
 check 'ruff format' "$VENV/bin/ruff" format --check .
 check mypy "$VENV/bin/mypy"

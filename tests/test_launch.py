@@ -1,0 +1,127 @@
+"""The launch scripts' dry runs: what would run where, and which mistakes are refused."""
+
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+TPU = ["launch/tpu_pod.sh", "run", "--dry-run", "--name=n", "--zone=z", "--type=v5litepod-16"]
+GKE = [
+    "launch/gke.sh",
+    "--dry-run",
+    "--name=n",
+    "--image=i:1",
+    "--accelerator=tpu-v5-lite-podslice",
+]
+GKE += ["--topology=4x4", "--bucket=b"]
+SLURM = ["launch/slurm.sbatch", "--dry-run"]
+FLAGS = ["--config=configs/rot_in1k.py", "--workdir=a b"]
+
+
+def run(*command: str, status: int = 0, cwd: pathlib.Path = ROOT, **environment: str) -> str:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == status, done.stderr
+    return done.stdout if status == 0 else done.stderr
+
+
+def test_a_slice_is_made_filled_and_runs_main_on_all_hosts():
+    lines = run("bash", *TPU, "--bucket=bk", "--spot", "--project=p", "--", *FLAGS).splitlines()
+    verbs = [re.search(r"tpu-vm (\w+)", line).group(1) for line in lines if "tpu-vm" in line]
+    assert verbs == ["create", "scp", "ssh", "ssh", "ssh", "ssh"]
+    create = shlex.split(lines[0])
+    assert create[:6] == ["gcloud", "compute", "tpus", "tpu-vm", "create", "n"]
+    assert {"--zone=z", "--project=p", "--spot", "--accelerator-type=v5litepod-16"} < set(create)
+    assert all("--worker=all" in line for line in lines[2:])
+    assert any("gcsfuse" in line and "bk" in line for line in lines)
+    assert "main.py" in lines[-1] and "configs/rot_in1k.py" in lines[-1]
+    assert "launch/finished.sh" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "command, word",
+    [
+        (["launch/tpu_pod.sh"], "give a command"),
+        (["launch/tpu_pod.sh", "up", "--dry-run", "--zone=z", "--type=t"], "--name"),
+        (["launch/tpu_pod.sh", "up", "--dry-run", "--name=n", "--zone=z"], "--type"),
+        ([*TPU, "--", "--config=c"], "--workdir"),
+        ([*TPU, "--config=c"], "behind --"),
+        ([*SLURM, "--workdir=w"], "--config"),
+        ([*SLURM, "--config=c"], "--workdir"),
+        ([*GKE, "--chips=3", "--", "--workdir=/bucket/w"], "16 chips"),
+        ([*GKE, "--topology=4", "--", "--workdir=/bucket/w"], "AxB"),
+        ([*GKE, "--", "--workdir=/tmp/w"], "/bucket"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_made(command, word):
+    assert word in run("bash", *command, status=2)
+
+
+def test_slurm_runs_one_process_a_task():
+    words = shlex.split(run("bash", *SLURM, *FLAGS))
+    assert words[0] == "srun" and words[-2:] == FLAGS
+    assert words[-3] == "main.py"
+
+
+def test_an_array_splits_a_sweep_into_all_its_parts():
+    parts = [
+        run(
+            "bash",
+            *SLURM,
+            *FLAGS,
+            SLURM_ARRAY_TASK_ID=str(task),
+            SLURM_ARRAY_TASK_MIN="3",
+            SLURM_ARRAY_TASK_COUNT="2",
+        ).split()[-1]
+        for task in (3, 4)
+    ]
+    assert parts == ["--config.sweep.shard=0/2", "--config.sweep.shard=1/2"]
+
+
+def test_the_jobset_is_yaml_with_one_pod_a_host():
+    flags = ["--config=configs/eval_in1k.py:it's", "--workdir=/bucket/a b"]
+    jobset = yaml.safe_load(run("bash", *GKE, "--", *flags))
+    [job] = jobset["spec"]["replicatedJobs"]
+    spec = job["template"]["spec"]
+    assert jobset["kind"] == "JobSet" and jobset["metadata"]["name"] == "n"
+    assert spec["parallelism"] == spec["completions"] == 4
+    pod = spec["template"]["spec"]
+    assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
+    [container] = pod["containers"]
+    assert container["resources"]["limits"]["google.com/tpu"] == 4
+    assert container["command"][-2:] == flags
+    assert r"launch/finished.sh /bucket/a\ b" in container["command"][2]
+    assert "${" not in "".join(container["command"])
+    if shutil.which("shellcheck"):
+        script = ["shellcheck", "--shell=bash", "-"]
+        subprocess.run(script, input=container["command"][2], text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    "files, status",
+    [
+        ({}, 75),
+        ({"config.json": '{"experiment": "search"}'}, 75),
+        ({"config.json": '{"experiment": "search"}', "genotype.json": '{"finished": false}'}, 75),
+        ({"config.json": '{"experiment": "search"}', "genotype.json": '{"finished": true}'}, 0),
+        # A training keeps the genotype of a search that has finished; its own end is elsewhere.
+        ({"config.json": '{"experiment": "train"}', "genotype.json": '{"finished": true}'}, 75),
+        ({"config.json": '{"experiment": "train"}', "result.json": '{"finished": true}'}, 0),
+    ],
+)
+def test_a_run_that_stopped_early_is_not_taken_for_finished(files, status, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    run("bash", "launch/finished.sh", str(tmp_path), status=status)
