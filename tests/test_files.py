@@ -2,10 +2,15 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
+from tests.conftest import ROOT
 from unnas_jax import files
+from unnas_jax.data import open_dataset
+from unnas_jax.errors import UserError
 
 
 def test_replaces_the_content_and_leaves_nothing_else(tmp_path: pathlib.Path) -> None:
@@ -16,6 +21,27 @@ def test_replaces_the_content_and_leaves_nothing_else(tmp_path: pathlib.Path) ->
         assert path.read_text() == "old"
     assert path.read_text(encoding="utf-8") == "new: \N{LATIN SMALL LETTER E WITH ACUTE}"
     assert os.listdir(tmp_path) == ["result.txt"]
+
+
+def test_processes_take_turns(tmp_path: pathlib.Path) -> None:
+    program = (
+        "import sys, time; from unnas_jax import files\n"
+        "with files.in_turn(sys.argv[1]):\n"
+        "    print('in', flush=True); time.sleep(0.2); print('out', flush=True)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "new" / "lock")]
+    with open(tmp_path / "log", "w") as log:
+        several = [subprocess.Popen(command, stdout=log, cwd=ROOT) for _ in range(3)]
+    assert [process.wait(60) for process in several] == [0, 0, 0]
+    assert (tmp_path / "log").read_text().split() == ["in", "out"] * 3
+
+
+def test_the_address_of_a_bucket_is_refused_with_the_remedy() -> None:
+    with pytest.raises(UserError, match=r"workdir gs://bucket/x.*mount bucket"):
+        files.check_mounted("workdir", "gs://bucket/x")
+    files.check_mounted("workdir", "/mnt/bucket/x")
+    with pytest.raises(UserError, match=r"config\.dataset\.data_dir"):
+        open_dataset({"name": "photos", "data_dir": "gs://bucket/data"})
 
 
 def test_an_exception_leaves_the_old_content(tmp_path: pathlib.Path) -> None:

@@ -1,11 +1,37 @@
 """Small files that are never half-written."""
 
 import contextlib
+import fcntl
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
+
+from unnas_jax.errors import UserError
+
+
+def check_mounted(name: str, path: str) -> None:
+    """Raises `UserError` for the address of an object store in the place of a path.
+
+    Records and small files are read and replaced by the file system's own calls, which the store's
+    file system drivers serve (gcsfuse, s3fs, a Kubernetes CSI driver).
+    """
+    _, separator, rest = path.partition("://")
+    if separator:
+        raise UserError(
+            f"{name} {path}: is not a path; mount {rest.split('/')[0]} (gs:// with gcsfuse, as "
+            "launch/tpu_pod.sh --bucket does) and give the mounted path"
+        )
+
+
+@contextlib.contextmanager
+def in_turn(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A block that processes which name the same lock file go through one after the other."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "a") as lock:  # Closing it, or the process's end, lets the next one in.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

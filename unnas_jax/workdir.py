@@ -33,6 +33,7 @@ def claim(workdir: str, config: Mapping[str, Any], *, write: bool = True) -> Non
     Raises:
       UserError: the directory cannot be written, or belongs to a run with another config.
     """
+    files.check_mounted("workdir", workdir)
     path = os.path.join(workdir, "config.json")
     if os.path.exists(path):
         try:

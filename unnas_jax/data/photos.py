@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from unnas_jax import files
 from unnas_jax.data import crops, registry, tfds_source
 from unnas_jax.errors import UserError
 
@@ -138,7 +139,7 @@ class Photos(tfds.core.GeneratorBasedBuilder):
 
 
 def _prepare(data_dir: str) -> tfds.core.DatasetBuilder:
-    """The builder, prepared: by this process or by another one that was quicker."""
+    """The builder, prepared: by this process or by another one that came first."""
 
     def builder() -> tfds.core.DatasetBuilder:
         return Photos(data_dir=data_dir or None, file_format="array_record")
@@ -155,12 +156,15 @@ def _prepare(data_dir: str) -> tfds.core.DatasetBuilder:
         # Written to a directory of this process's own, and renamed when complete. What TFDS says
         # meanwhile (a download of unknown size, five bars) is not true of these seconds.
         tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):
-            photos.download_and_prepare()
+        # The processes of a run begin together: one prepares, the others wait for it.
+        with (
+            files.in_turn(photos.data_path.parent.parent / ".photos.lock"),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            photos = builder()
+            if not prepared(photos):
+                photos.download_and_prepare()
     except OSError as error:
-        other = builder()
-        if prepared(other):
-            return other
         raise UserError(
             f"config.dataset.data_dir={data_dir!r}: cannot prepare photos in "
             f"{os.fspath(photos.data_path)} ({error.strerror or error}); name a directory that can "

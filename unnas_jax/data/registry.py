@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from unnas_jax import files
 from unnas_jax.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -88,6 +89,8 @@ def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
             f"config.dataset.name={name!r}: {hint}use one of {', '.join(sorted(DATASETS))}, or "
             "tfds:NAME[/CONFIG][:VERSION]"
         )
+    for field in ("path", "data_dir", "subset"):
+        files.check_mounted(f"config.dataset.{field}", config_dataset.get(field, ""))
     from unnas_jax.data.subsets import restrict  # It needs this module's types.
 
     module = importlib.import_module(key)
