@@ -27,6 +27,9 @@ def _common() -> dict[str, Any]:
             "pad": 0,  # Pad by so many zeros after normalisation and crop again (CIFAR).
             "lighting": 0.1,  # Standard deviation of PCA lighting; 0 turns it off.
             "gray": 0.0,  # The share of training images turned gray.
+            # Normalise red as if it were blue, and blue as red: the PyTorch release's weights for
+            # ImageNet and Cityscapes are used to it.
+            "swapped_statistics": False,
         },
         "task": {
             "name": "rotation",

@@ -1,6 +1,7 @@
 """The release's YAML: what it means here, what is listed, what is refused."""
 
 import copy
+import dataclasses
 import importlib
 
 import pytest
@@ -13,6 +14,7 @@ from unnas_jax.convert import config as release
 from unnas_jax.data import show
 from unnas_jax.errors import UserError
 from unnas_jax.spaces.darts import published
+from unnas_jax.tasks.transforms import Augmentation
 
 SEARCH = {
     "MODEL": {"TYPE": "nas_search", "NUM_CLASSES": 1000},
@@ -138,6 +140,7 @@ def test_searches_are_the_recipes_here(name, changes):
     config, notes = convert(changed(SEARCH, **changes))
     expected = recipe(name)
     expected["eval"]["max_images"] = -1
+    expected["input"]["swapped_statistics"] = True
     assert config_lib.difference(config.to_dict(), expected) == []
     assert notes == []
 
@@ -149,8 +152,20 @@ def test_evaluations_are_the_recipes_here():
     ):
         config, notes = convert(tree)
         expected["seeds"] = 1  # A file of the release is one.
+        expected["input"]["swapped_statistics"] = True
         assert config_lib.difference(config.to_dict(), expected) == []
         assert notes == []
+
+
+def test_the_release_normalises_red_as_blue():
+    dataset = dataclasses.make_dataclass("Facts", ["mean", "std"])((0.1, 0.2, 0.3), (1, 2, 4))
+    for tree, mean, std in (
+        (EVALUATION, (0.3, 0.2, 0.1), (4, 2, 1)),
+        (SAMPLE, dataset.mean, dataset.std),
+    ):
+        config, _ = convert(tree)
+        found = Augmentation.create(config.to_dict(), dataset)
+        assert (found.mean, found.std) == (mean, std)
 
 
 def test_a_sampled_architecture():
@@ -248,9 +263,10 @@ def test_what_the_release_would_do_otherwise_is_said():
     config = recipe("rot_photos")
     tree, notes = release.to_release(config, 4)
     assert tree["TRAIN"]["DATASET"] == "imagenet"
-    assert notes == ["the release has no dataset 'photos': TRAIN.DATASET is 'imagenet'"]
-    _, notes = release.to_release({**recipe("cls_in1k"), "seed": 1}, 1000)
-    assert notes == []
+    assert notes == [
+        "the release has no dataset 'photos': TRAIN.DATASET is 'imagenet'",
+        "config.input.swapped_statistics: False -> True",
+    ]
     config = recipe("darts_cifar10")
     _, notes = release.to_release(config, 10)
     assert notes == ["config.weights.final_learning_rate: 0.001 -> 0.0"]

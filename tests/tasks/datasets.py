@@ -23,7 +23,13 @@ def plain() -> Any:
 def config(name: str, **task: Any) -> dict[str, Any]:
     """A config without augmentations but the flip; `grid` and `permutations` for the jigsaw."""
     return {
-        "input": {"crop": 48, "lighting": 0.0, "gray": 0.0, "pad": 0},
+        "input": {
+            "crop": 48,
+            "lighting": 0.0,
+            "gray": 0.0,
+            "pad": 0,
+            "swapped_statistics": False,
+        },
         "task": {"name": name, **TASK, **task},
     }
 

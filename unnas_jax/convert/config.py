@@ -236,6 +236,8 @@ def _input(release: _Release, config: Any, task: str, dataset: str) -> None:
     elif task == "jig":
         crops = "resize_random"
     config.input.update(train_crop=crops, lighting=0.0 if task == "col" else 0.1, pad=0)
+    # The release lists these datasets' statistics in the order BGR and applies them to RGB.
+    config.input.swapped_statistics = task != "col"
 
 
 def _weights(release: _Release, config: Any, search: bool) -> None:

@@ -59,12 +59,12 @@ def load(path: str) -> dict[str, Any]:
         raise UserError(
             f"{path}: refused: {reason}; only tensors, numbers and texts are loaded"
         ) from error
-    except (EOFError, RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # torch raises many types for a bad file.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: is damaged, or no checkpoint ({reason[:200]})") from error
     if not isinstance(document, dict) or not isinstance(document.get("model_state"), Mapping):
         raise UserError(f"{path}: no checkpoint of the PyTorch release: it has no model_state")
-    result: dict[str, Any] = _mapped(document, torch.Tensor, _as_array)
+    result: dict[str, Any] = mapped(document, torch.Tensor, _as_array)
     return result
 
 
@@ -77,7 +77,7 @@ def save(path: str, document: Mapping[str, Any]) -> None:
     torch = _torch()
     try:
         with files.replacing(path, "wb") as file:
-            torch.save(_mapped(document, np.ndarray, torch.tensor), file)
+            torch.save(mapped(document, np.ndarray, torch.tensor), file)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
@@ -90,12 +90,12 @@ def _as_array(tensor: Any) -> np.ndarray:
     return array
 
 
-def _mapped(value: Any, kind: type, change: Any) -> Any:
-    """A copy of nested containers in which every value of a type is changed."""
+def mapped(value: Any, kind: type, change: Any) -> Any:
+    """A copy of nested containers in which `change` is applied to every value of a type."""
     if isinstance(value, kind):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: _mapped(item, kind, change) for key, item in value.items()}
+        return {key: mapped(item, kind, change) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_mapped(item, kind, change) for item in value)
+        return type(value)(mapped(item, kind, change) for item in value)
     return value

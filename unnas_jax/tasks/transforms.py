@@ -49,9 +49,10 @@ class Augmentation:
     def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
         """The augmentation of a config's section `input` on a `unnas_jax.data.Dataset`."""
         section = config["input"]
+        order = slice(None, None, -1 if section["swapped_statistics"] else 1)
         return cls(
-            mean=tuple(dataset.mean),
-            std=tuple(dataset.std),
+            mean=tuple(dataset.mean)[order],
+            std=tuple(dataset.std)[order],
             lighting=section["lighting"],
             gray=section["gray"],
             pad=section["pad"],
