@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 
@@ -31,12 +30,12 @@ def measured() -> Iterator[Compilation]:
     """A block in which the programs are counted that this process compiles, in all its threads."""
     found = Compilation()
 
-    def on_duration(event: str, seconds: float, **_: Any) -> None:
+    def on_duration(event: str, duration: float, **_: str | int) -> None:
         if event == _COMPILED:
             found.programs += 1
-            found.seconds += seconds
+            found.seconds += duration
 
-    def on_event(event: str, **_: Any) -> None:
+    def on_event(event: str, **_: str | int) -> None:
         found.cache_hits += event == _CACHE_HIT
 
     jax.monitoring.register_event_duration_secs_listener(on_duration)

@@ -85,7 +85,8 @@ def run(
             cores_per_worker=cores_per_worker,
         )
         # One unit a process: what a unit leaves in memory, and its device, end with it.
-        task = ray.remote(max_retries=attempts - 1, max_calls=1, **options)(sweep.process)
+        remote: Any = ray.remote(max_retries=attempts - 1, max_calls=1, **options)
+        task = remote(sweep.process)
         where, how = ray.put(store), ray.put(work)
         pending = {
             task.options(name=unit.name).remote(where, unit, how, wait=True): unit

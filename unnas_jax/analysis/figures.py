@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from unnas_jax import command_line, files
@@ -206,8 +208,8 @@ def draw_scatter(comparisons: Sequence[Comparison]) -> Figure:
     tasks = sorted({c.task for c in comparisons}, key=_order)
     source, target = comparisons[0].source, comparisons[0].target
     width, height = 0.5 + 2.75 * len(tasks), 0.55 + 2.45 * len(spaces)
-    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.05)
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.05)
+    figure = Figure(figsize=(width, height), facecolor="white", layout=layout)
     panels = figure.subplots(len(spaces), len(tasks), squeeze=False)
     there = {(c.space, c.task): c for c in comparisons}
     for row, space in enumerate(spaces):
@@ -247,10 +249,10 @@ def draw_random_experiments(comparisons: Sequence[Comparison]) -> Figure:
     """
     spaces = sorted({c.space for c in comparisons})
     source, target = comparisons[0].source, comparisons[0].target
-    figure = Figure(figsize=(0.6 + 4.3 * len(spaces), 4.0), facecolor="white", layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+    figure = Figure(figsize=(0.6 + 4.3 * len(spaces), 4.0), facecolor="white", layout=layout)
     panels = figure.subplots(1, len(spaces), squeeze=False)[0]
-    handles: dict[str, object] = {}
+    handles: dict[str, Line2D] = {}
     for axes, space in zip(panels, spaces, strict=True):
         mine = sorted((c for c in comparisons if c.space == space), key=lambda c: _order(c.task))
         for comparison in mine:

@@ -122,7 +122,8 @@ def huber_line(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray)
 def experiment_sizes(count: int) -> list[int]:
     """Sizes from 1 to `count`, four to an octave, for a logarithmic axis."""
     steps = 2.0 ** (np.arange(4 * math.ceil(math.log2(max(count, 2))) + 1) / 4)
-    return sorted({min(round(size), count) for size in steps})
+    # Sizes next to the last one would say the same again.
+    return sorted({round(size) for size in steps if size < 0.9 * count} | {count})
 
 
 def random_experiments(

@@ -50,7 +50,7 @@ def state_name(state: int) -> str:
 
 
 def render(figure: Figure, kind: str) -> bytes:
-    """The figure as a file of `kind`, "svg", "pdf" or "png"; the same figure gives the same bytes."""
+    """The figure as a file: "svg", "pdf" or "png"; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     # Text stays text: SVG files are smaller, can be searched, and can be read aloud.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "unnas_jax"}):
