@@ -9,12 +9,14 @@ import glob
 import importlib.util
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from unnas_jax.errors import UserError
@@ -24,6 +26,12 @@ LOST = 75
 
 # A process whose host does not answer for so long is given up, and with it the run.
 _HEARTBEAT_TIMEOUT_S = 60
+
+# Processes begin together; what they do before they meet (imports, the preparation of a small
+# dataset) takes some longer than others.
+_BARRIER_TIMEOUT_S = 600
+
+_GRACE_S = 5
 
 # What the errors of a broken connection have in common: of Gloo (CPUs), NCCL (GPUs) and the
 # coordination service.
@@ -90,11 +98,12 @@ def is_primary() -> bool:
 def barrier(name: str) -> None:
     """Returns when all processes of the run are here."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+        # Of the coordination service: it waits for longer than Gloo does for its first connection.
+        ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=1000 * _BARRIER_TIMEOUT_S)
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def together(name: str) -> Iterator[None]:
     """A block that all processes run and leave together; refused by one, it is refused by all.
 
     Raises:
@@ -106,6 +115,7 @@ def together() -> Iterator[None]:
     except UserError as error:
         refusal = error
     if jax.process_count() > 1:
+        barrier(f"together:{name}")
         refused = np.flatnonzero(multihost_utils.process_allgather(np.bool_(refusal is not None)))
         if refused.size and refusal is None:
             refusal = UserError(f"process {refused[0]} refuses to start; its message says why")
@@ -149,4 +159,7 @@ def bounded() -> Iterator[None]:
             "checkpoint",
             file=sys.stderr,
         )
+        if is_primary():
+            # It keeps the coordination service, whose end would cut the others short.
+            time.sleep(_GRACE_S)
         leave(LOST)

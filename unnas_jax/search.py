@@ -166,11 +166,11 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
     for section in ("train", "eval"):
         sharding.check_batch_size(f"{section}.batch_size", c[section]["batch_size"], mesh)
     primary = distributed.is_primary()
-    with distributed.together():
+    with distributed.together("workdir"):
         workdir_lib.claim(workdir, c, write=primary)
 
     # Data.
-    with distributed.together():
+    with distributed.together("data"):
         workdir_lib.check_shared(workdir)
         dataset = open_dataset(c["dataset"])
     task = registry.create(c, dataset)

@@ -14,6 +14,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from unnas_jax.errors import UserError
 
 
+def process_by_process(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """Devices in the order of their processes; their numbers follow the wiring, not the hosts."""
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
+
+
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with the one axis `data` of these devices, by default all of all processes.
 
@@ -22,8 +27,7 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     (The axis spans all devices, so the order costs a reduction nothing.)
     """
     devices = jax.devices() if devices is None else devices
-    ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
-    return Mesh(np.asarray(ordered), ("data",), axis_types=(AxisType.Auto,))
+    return Mesh(np.asarray(process_by_process(devices)), ("data",), axis_types=(AxisType.Auto,))
 
 
 def platform() -> str:

@@ -1,0 +1,25 @@
+"""One process of a run of several: main.py, which also leaves the alphas that it ended with."""
+
+import os
+
+import jax
+import numpy as np
+from absl import app
+
+from unnas_jax import command_line
+from unnas_jax import search as search_lib
+
+
+def search(config, workdir, run=search_lib.search):
+    state = run(config, workdir)
+    alphas = {kind: np.asarray(value) for kind, value in state.alphas.items()}
+    name = f"alphas.{jax.process_index()}of{jax.process_count()}.npz"
+    np.savez(os.path.join(workdir, name), step=np.asarray(state.step), **alphas)
+    return state
+
+
+if __name__ == "__main__":
+    import main
+
+    search_lib.search = search
+    app.run(main.main, flags_parser=command_line.parse_flags)
