@@ -166,17 +166,20 @@ def test_mixed_edge_equals_numpy(stride: int) -> None:
     with jax.enable_x64(True):
         module = supernet.SourceEdges(2, channels, stride, dense=False, dtype=jnp.float64)
         both = np.stack([weights, weights])
-        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, both, True))
+        state = np.transpose(x, (3, 1, 2, 0))
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), state, both, True))
         variables = reference.random_like(shapes, seed=1)
         kernels = per_edge.edge_params(variables["params"], position)
         statistics = per_edge.edge_stats(variables["batch_stats"], position, channels)
         by_edge, _ = per_edge.mixed_edge(kernels, statistics, x, weights, stride=stride, train=True)
-        by_source, _ = quick.jit(lambda v: module.apply(v, x, both, True, mutable=["batch_stats"]))(
-            variables
-        )
+        by_source, _ = quick.jit(
+            lambda v: module.apply(v, state, both, True, mutable=["batch_stats"])
+        )(variables)
     expected = reference.mixed_edge(x, dict(zip(OPERATIONS, weights, strict=True)), kernels, stride)
     np.testing.assert_allclose(by_edge, expected, rtol=1e-10, atol=1e-10)
-    np.testing.assert_allclose(by_source[..., position, :], expected, rtol=1e-10, atol=1e-10)
+    # From (C, H, W, N) to (N, H, W, C).
+    by_source = np.transpose(by_source[position], (3, 1, 2, 0))
+    np.testing.assert_allclose(by_source, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from unnas_jax.spaces.layers import (
     ReluConvBN,
     Stem,
     batch_norm,
+    chwn,
     depthwise_conv,
     plan,
     shifted,
@@ -63,6 +64,11 @@ def _avg_pool(x: jax.Array, stride: int) -> jax.Array:
 class SourceEdges(nn.Module):
     """All edges that leave one state of a cell, to `targets` nodes.
 
+    Inside a cell channels come first and images last, (C, H, W, N): a convolution over channels or
+    over pixels is then a matrix product of what lies in memory as it is, and the outputs of
+    operations and edges are joined and parted without copies. On accelerators XLA chooses layouts
+    by itself.
+
     Attributes:
       targets: the number E of edges.
       channels: the channels C of every state of the cell.
@@ -83,82 +89,79 @@ class SourceEdges(nn.Module):
         """The mixed operations' outputs.
 
         Args:
-          x: (N, H, W, C), the state.
+          x: (C, H, W, N), the state.
           weights: (E, operations), the softmax of the edges' alphas.
           train: whether batch norm uses the batch's statistics.
 
         Returns:
-          (N, H / stride, W / stride, E, C), one output per target node.
+          (E, C, H / stride, W / stride, N), one output per target node.
         """
         edges, channels = self.targets, self.channels
-        # (1, 1, 1, E, 1) per operation, against (N, H, W, E, C).
-        by_operation = jnp.moveaxis(weights.astype(self.dtype), -1, 0)[:, None, None, None, :, None]
+        # (E, 1, 1, 1, 1) per operation, against (E, C, H, W, N).
+        by_operation = weights.astype(self.dtype).T[..., None, None, None, None]
         weight = dict(zip(OPERATIONS, by_operation, strict=True))
 
         def norm(x: jax.Array, name: str) -> jax.Array:
-            return batch_norm(train=train, affine=False, dtype=self.dtype, name=name)(x)
+            return batch_norm(train=train, affine=False, dtype=self.dtype, name=name, axis=0)(x)
 
-        def grouped(x: jax.Array) -> jax.Array:
-            return x.reshape(*x.shape[:3], -1, edges, channels)
+        def by_edge(x: jax.Array) -> jax.Array:
+            return x.reshape(-1, edges, channels, *x.shape[1:])
 
         # One pooling serves all edges: without scale and bias their BNs are equal too.
         pools = norm(
-            jnp.concatenate([_max_pool(x, self.stride), _avg_pool(x, self.stride)], axis=-1),
-            "bn_pool",
+            jnp.concatenate([_max_pool(x, self.stride), _avg_pool(x, self.stride)]), "bn_pool"
         )
-        shared = [pools[..., :channels], pools[..., channels:]]
-        names = ["max_pool_3x3", "avg_pool_3x3"]
         positive = nn.relu(x)
-        skipped = None
-        if self.stride == 1:
-            shared.append(x)
-            names.append("skip_connect")
-        else:
-            skipped = grouped(norm(self._reduce(positive), "bn_skip"))[..., 0, :, :]
-
         first = self._convolve(
-            [jnp.tile(positive, edges) if not self.dense else positive] * 4, "first", self.stride
+            [positive if self.dense else jnp.tile(positive, (edges, 1, 1, 1))] * 4,
+            "first",
+            self.stride,
         )
-        first = grouped(norm(first, "bn_first"))
-        second = nn.relu(first[..., :2, :, :]).reshape(*first.shape[:3], 2, edges * channels)
-        second = self._convolve([second[..., 0, :], second[..., 1, :]], "second", 1)
-        second = grouped(norm(second, "bn_second"))
-
-        out = sum(
-            (y[..., None, :] * weight[n] for y, n in zip(shared, names, strict=True)),
+        first = by_edge(norm(first, "bn_first"))
+        second = nn.relu(first[:2]).reshape(2, -1, *first.shape[3:])
+        second = by_edge(norm(self._convolve(list(second), "second", 1), "bn_second"))
+        if self.stride == 1:
+            skipped = x[None]  # The same on every edge, like the poolings.
+        else:
+            skipped = by_edge(norm(self._reduce(positive), "bn_skip"))[0]
+        outputs = {
+            "max_pool_3x3": pools[None, :channels],
+            "avg_pool_3x3": pools[None, channels:],
+            "skip_connect": skipped,
+            "sep_conv_3x3": second[0],
+            "sep_conv_5x5": second[1],
+            "dil_conv_3x3": first[2],
+            "dil_conv_5x5": first[3],
+        }
+        return sum(
+            (output * weight[name] for name, output in outputs.items()),
             start=jnp.zeros((), self.dtype),
         )
-        if skipped is not None:
-            out = out + skipped * weight["skip_connect"]
-        separable = jnp.stack([weight["sep_conv_3x3"], weight["sep_conv_5x5"]], axis=-3)
-        dilated = jnp.stack([weight["dil_conv_3x3"], weight["dil_conv_5x5"]], axis=-3)
-        out = out + jnp.sum(second * separable, axis=-3)
-        return out + jnp.sum(first[..., 2:, :, :] * dilated, axis=-3)
 
     def _reduce(self, x: jax.Array) -> jax.Array:
-        """The factorized reductions of all edges before BN: (N, H / 2, W / 2, E * C)."""
+        """The factorized reductions of all edges before BN: (E * C, H / 2, W / 2, N)."""
         half = self.channels // 2
         shape = (self.channels, self.targets, half)
         init = uniform_fan_in(self.channels)
         outputs = []
         for name, image in (("conv_1", x), ("conv_2", shifted(x))):
             kernel = self.param(f"skip_connect_{name}", init, shape).astype(self.dtype)
-            outputs.append(jnp.einsum("nhwc,ced->nhwed", image[:, ::2, ::2], kernel))
-        x = jnp.concatenate(outputs, axis=-1)
-        return x.reshape(*x.shape[:3], -1)
+            outputs.append(jnp.einsum("chwn,ced->edhwn", image[:, ::2, ::2], kernel))
+        x = jnp.concatenate(outputs, axis=1)
+        return x.reshape(-1, *x.shape[2:])
 
     def _convolve(self, inputs: list[jax.Array], half: str, stride: int) -> jax.Array:
         """Depthwise then pointwise convolutions of some operations on all edges, before BN.
 
         Args:
-          inputs: one per operation: (N, H, W, E * C), or (N, H, W, C) shared by all edges where
+          inputs: one per operation: (E * C, H, W, N), or (C, H, W, N) shared by all edges where
             the dense form makes its own copies.
           half: `first` for all four operations, `second` for the second half of the separable
             ones, which has no stride and no dilation.
           stride: of the depthwise convolution.
 
         Returns:
-          (N, H / stride, W / stride, operations * E * C), operation by operation, edge by edge.
+          (operations * E * C, H / stride, W / stride, N), operation by operation, edge by edge.
         """
         edges, channels = self.targets, self.channels
         kernels, pointwise = [], []
@@ -181,7 +184,9 @@ class SourceEdges(nn.Module):
         ):
             if not self.dense:
                 filters = kernel.reshape(size, size, edges * channels).astype(self.dtype)
-                outputs.append(depthwise_conv(x, filters, stride=stride, dilation=dilation))
+                outputs.append(
+                    depthwise_conv(x, filters, stride=stride, dilation=dilation, layout="CHWN")
+                )
                 continue
             # (k, k, C_in, E * C_out): the product of the two kernels, in float32.
             product = jnp.einsum("hwec,ecd->hwced", kernel, mixer)
@@ -193,16 +198,16 @@ class SourceEdges(nn.Module):
                     (stride, stride),
                     ((pad, pad), (pad, pad)),
                     rhs_dilation=(dilation, dilation),
-                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                    feature_group_count=x.shape[-1] // channels,
+                    dimension_numbers=("CHWN", "HWIO", "CHWN"),
+                    feature_group_count=len(x) // channels,
                 )
             )
-        x = jnp.concatenate(outputs, axis=-1)
+        x = jnp.concatenate(outputs)
         if not self.dense:
-            x = x.reshape(*x.shape[:3], -1, channels)
             mixers = jnp.concatenate(pointwise).astype(self.dtype)
-            x = jnp.einsum("nhwgc,gcd->nhwgd", x, mixers)
-        return x.reshape(*x.shape[:3], -1)
+            x = jnp.einsum("gcd,gchwn->gdhwn", mixers, x.reshape(-1, channels, *x.shape[1:]))
+            x = x.reshape(-1, *x.shape[2:])
+        return x
 
 
 class MixedCell(nn.Module):
@@ -227,13 +232,10 @@ class MixedCell(nn.Module):
     ) -> jax.Array:
         """Weights (edges, operations): the softmax of this kind of cell's alphas."""
         before = FactorizedReduction if self.reduce_input0 else ReluConvBN
+        settings: dict[str, Any] = {"affine": False, "dtype": self.dtype}
         states = [
-            before(self.channels, affine=False, dtype=self.dtype, name="preprocess0")(
-                input0, train
-            ),
-            ReluConvBN(self.channels, affine=False, dtype=self.dtype, name="preprocess1")(
-                input1, train
-            ),
+            chwn(before(self.channels, name="preprocess0", **settings)(input0, train)),
+            chwn(ReluConvBN(self.channels, name="preprocess1", **settings)(input1, train)),
         ]
         rows = edges(self.nodes)
         sums: list[Any] = [0] * self.nodes
@@ -242,11 +244,11 @@ class MixedCell(nn.Module):
             targets = [rows[k][1] for k in leaving]
             outputs = module(states[source], weights[leaving], train)
             for position, node in enumerate(targets):
-                sums[node] = sums[node] + outputs[..., position, :]
+                sums[node] = sums[node] + outputs[position]
             if source > 0:
                 # All edges into node source - 1 have been added.
                 states.append(sums[source - 1])
-        return jnp.concatenate(states[2:], axis=-1)
+        return chwn(jnp.concatenate(states[2:]))
 
 
 def sources_of(cell: MixedCell) -> list[SourceEdges]:
