@@ -278,13 +278,13 @@ def train(
     no_checkpoint = UserError(f"config.mode='eval': {workdir} has no checkpoint; train first")
     if evaluate_only and not os.path.isdir(os.path.join(workdir, "checkpoints")):
         raise no_checkpoint
-    with distributed.together():
+    with distributed.together("workdir"):
         workdir_lib.claim(workdir, c, write=primary and not evaluate_only)
     cells, document = _keep_cells(workdir, c["network"], write=primary)
     result_path = os.path.join(workdir, "result.json")
 
     # Data.
-    with distributed.together():
+    with distributed.together("data"):
         workdir_lib.check_shared(workdir)
         dataset = open_dataset(c["dataset"])
     task = registry.create(c, dataset)
