@@ -9,6 +9,9 @@ import ml_collections
 
 from unnas_jax.errors import UserError
 
+REMATERIALISE = ("none", "cell")
+"""What a search's backward pass computes again instead of keeping it."""
+
 
 def _common() -> dict[str, Any]:
     """The fields that all experiments have."""
@@ -35,6 +38,7 @@ def _common() -> dict[str, Any]:
             "name": "rotation",
             "grid": 3,  # Jigsaw: patches a side.
             "permutations": 1000,  # Jigsaw: classes.
+            "permutation_list": "",  # Jigsaw: an .npy file of them; empty: those of this package.
             "aspp_channels": 64,  # Segmentation: of each branch of the head.
             "aspp_rates": (6,),  # Segmentation: the dilations of its 3x3 convolutions.
             "label_smoothing": 0.0,  # Classification: the share of the wrong classes.
@@ -61,6 +65,7 @@ def search() -> ml_collections.ConfigDict:
                 "order": 1,  # 1: alpha gradient at the current weights; 2: through a weight step.
                 "arch_start_epoch": 1.0,  # Alphas stand still before this epoch.
                 "formulation": "auto",  # dense, depthwise, or the faster one for the backend.
+                "rematerialise": "none",  # cell: keep only cells' inputs and compute them again.
             },
             "weights": {
                 "learning_rate": 0.05,
@@ -319,6 +324,7 @@ def _validate_search(c: Mapping[str, Any]) -> None:
     width, order = c["network"]["width"], c["search"]["order"]
     _check(width % 2 == 0, "network.width", width, "must be even: reductions halve it")
     _check(order in (1, 2), "search.order", order, "use 1 or 2")
+    _check_choice("search.rematerialise", c["search"]["rematerialise"], REMATERIALISE)
     _check_choice("search.formulation", c["search"]["formulation"], ("auto", "dense", "depthwise"))
     for key in ("b1", "b2"):
         _check(0 <= c["alphas"][key] < 1, f"alphas.{key}", c["alphas"][key], "must be in [0, 1)")

@@ -27,9 +27,9 @@ def images(tmp_path_factory) -> pathlib.Path:
 
 
 def config(images, max_steps):
+    # With the programs of other tests' searches, which are compiled once.
     c = tiny.config(epochs=12)
     c.dataset.update(name="folder", path=str(images))
-    c.network.nodes = 1
     c.train.max_steps = max_steps
     return c
 

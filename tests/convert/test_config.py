@@ -254,7 +254,8 @@ def test_what_is_no_config_of_the_release(text):
 def test_there_and_back(tree):
     config, _ = convert(tree)
     back, notes = release.to_release(config.to_dict(), tree["MODEL"]["NUM_CLASSES"])
-    assert notes == []
+    jigsaw = "the jigsaw's classes are other permutations there"
+    assert notes == ([jigsaw] if config.task.name == "jigsaw" else [])
     again, notes = convert(yaml.safe_load(release.as_yaml(back)))
     assert again.to_dict() == config.to_dict() and notes == []
 

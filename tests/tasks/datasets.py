@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-TASK = {"grid": 3, "permutations": 1000, "label_smoothing": 0.0}
+TASK = {"grid": 3, "permutations": 1000, "permutation_list": "", "label_smoothing": 0.0}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

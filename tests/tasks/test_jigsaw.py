@@ -1,5 +1,7 @@
 """Tests of the jigsaw: where every tile comes from and where it goes."""
 
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -119,3 +121,48 @@ def test_what_does_not_exist_is_refused(task: dict[str, int], crop: int, message
 def test_what_exists_is_accepted() -> None:
     registry.TASKS["jigsaw"].validate(datasets.config("jigsaw", grid=2, permutations=24))
     registry.TASKS["jigsaw"].validate(datasets.config("jigsaw", permutations=3024))
+
+
+def saved(path, rows) -> str:
+    np.save(path, np.asarray(rows))
+    return str(path)
+
+
+def test_a_list_from_a_file(tmp_path: pathlib.Path) -> None:
+    rows = [[3, 2, 1, 0], [1, 0, 3, 2], [0, 1, 2, 3]]
+    path = saved(tmp_path / "list.npy", rows)
+    config = datasets.config("jigsaw", grid=2, permutations=3, permutation_list=path)
+    registry.TASKS["jigsaw"].validate(config)
+    task = registry.create(config, datasets.plain())
+    np.testing.assert_array_equal(task.permutations, rows)
+    listed = task.examples(
+        jax.random.key(0), {"image": datasets.images(8, 48), "label": np.zeros(8)}, train=False
+    )
+    own = registry.create({**config, "task": {**config["task"], "permutation_list": ""}},
+                          datasets.plain())  # fmt: skip
+    other = own.examples(
+        jax.random.key(0), {"image": datasets.images(8, 48), "label": np.zeros(8)}, train=False
+    )
+    # The same draws: the tiles differ by their places alone.
+    for k, target in enumerate(listed.targets):
+        tiles, others = (e.inputs.reshape(8, 4, *e.inputs.shape[1:])[k] for e in (listed, other))
+        places, ours = rows[target], permutations(2, 3)[target]
+        for patch in range(4):
+            np.testing.assert_array_equal(tiles[places[patch]], others[ours[patch]])
+
+
+@pytest.mark.parametrize(
+    "rows, words",
+    [
+        ([[0, 1, 2, 3]], "has the shape (1, 4)"),
+        ([[0, 1, 2, 4], [0, 1, 2, 3]], "must have 0 to 3 once"),
+        ([[1, 2, 3, 4], [0, 1, 2, 3]], "must have 0 to 3 once"),
+        (None, "cannot be read"),
+    ],
+)
+def test_what_is_no_list(rows, words: str, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "list.npy") if rows is None else saved(tmp_path / "list.npy", rows)
+    config = datasets.config("jigsaw", grid=2, permutations=2, permutation_list=path)
+    with pytest.raises(UserError) as error:
+        registry.TASKS["jigsaw"].validate(config)
+    assert words in str(error.value)

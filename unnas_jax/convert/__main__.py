@@ -87,8 +87,11 @@ def _import(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
     state, tracked, notes = states.from_release(document, values, steps)
     for note in notes:
         _note(f"{options.source}: {note}")
-    if values["task"]["name"] == "jigsaw":
-        _note("the jigsaw's classes are other permutations here: its last layer has to learn anew")
+    if values["task"]["name"] == "jigsaw" and not values["task"]["permutation_list"]:
+        _note(
+            "the jigsaw's classes are other permutations here, and its last layer has to learn "
+            "anew; to go on with the release's: --config.task.permutation_list=FILE.npy"
+        )
     epoch = states.epochs_of(document)
     workdir_lib.claim(options.out, values)
     path = os.path.join(options.out, "config.py")

@@ -52,6 +52,7 @@ _OF_THE_RUN = (
     "mode",
     "precision",
     "seeds",
+    "task.permutation_list",
     "train.max_steps",
     "train.seeds_together",
     "workers",
@@ -434,6 +435,8 @@ def to_release(config: Mapping[str, Any], classes: int) -> tuple[dict[str, Any],
     if short == "col":
         tree["MODEL"]["INPUT_CHANNELS"] = 1
     if short == "jig":
+        if not task["permutation_list"]:
+            notes.append("the jigsaw's classes are other permutations there")
         tree["JIGSAW_GRID"] = task["grid"]
         tree["TRAIN"]["GRAY_PERCENTAGE"] = config["input"]["gray"]
     if short == "seg":

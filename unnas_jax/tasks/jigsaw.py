@@ -11,7 +11,7 @@ import numpy as np
 
 from unnas_jax.errors import UserError
 from unnas_jax.tasks import base, heads
-from unnas_jax.tasks.permutations import limit, permutations
+from unnas_jax.tasks.permutations import limit, permutations, read
 from unnas_jax.tasks.transforms import Augmentation, crops_at, displayable
 
 _TILE_SHARE = 0.76  # Of a patch's side: the gaps keep edges from giving neighbours away.
@@ -27,6 +27,7 @@ class Jigsaw(base.Task):
     augmentation: Augmentation
     grid: int
     num_classes: int
+    permutation_list: str = ""
     input_channels: int = 3
 
     @classmethod
@@ -35,7 +36,9 @@ class Jigsaw(base.Task):
         grid, count = config["task"]["grid"], config["task"]["permutations"]
         if grid not in (2, 3):
             raise UserError(f"config.task.grid={grid}: use 2 or 3")
-        if not 2 <= count <= limit(grid):
+        if config["task"]["permutation_list"]:
+            read(config["task"]["permutation_list"], grid, count)
+        elif not 2 <= count <= limit(grid):
             raise UserError(
                 f"config.task.permutations={count}: a grid of {grid} has 2 to {limit(grid)}"
             )
@@ -49,7 +52,19 @@ class Jigsaw(base.Task):
     def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
         """The task of a config on a dataset."""
         task = config["task"]
-        return cls(Augmentation.create(config, dataset), task["grid"], task["permutations"])
+        return cls(
+            Augmentation.create(config, dataset),
+            task["grid"],
+            task["permutations"],
+            task["permutation_list"],
+        )
+
+    @property
+    def permutations(self) -> np.ndarray:
+        """Of every class: the place to which the tile of each patch goes, (classes, tiles)."""
+        if self.permutation_list:
+            return read(self.permutation_list, self.grid, self.num_classes)
+        return permutations(self.grid, self.num_classes)
 
     @property
     def tiles(self) -> int:
@@ -71,7 +86,7 @@ class Jigsaw(base.Task):
         tiles = self._tiles(tile_key, self.augmentation.normalise(x))
         targets = jax.random.randint(class_key, x.shape[:1], 0, self.num_classes)
         # Place q takes the tile of the patch that the permutation sends there.
-        sources = np.argsort(permutations(self.grid, self.num_classes), axis=1).astype(np.int32)
+        sources = np.argsort(self.permutations, axis=1).astype(np.int32)
         order = jnp.asarray(sources)[targets]
         shuffled = jnp.take_along_axis(tiles, order[:, :, None, None, None], axis=1)
         return base.Examples(
@@ -101,7 +116,7 @@ class Jigsaw(base.Task):
         tiles = displayable(self.augmentation, tiles)
         rows = []
         for target, shuffled in zip(np.asarray(examples.targets), tiles, strict=True):
-            places = permutations(self.grid, self.num_classes)[target]
+            places = self.permutations[target]
             patches = " ".join(map(str, np.argsort(places)))
             rows.append(
                 [

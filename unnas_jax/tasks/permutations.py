@@ -2,8 +2,11 @@
 
 import functools
 import itertools
+import os
 
 import numpy as np
+
+from unnas_jax.errors import UserError
 
 _IRREDUCIBLE = 0b1011  # x^3 + x + 1, which makes GF(8) of the polynomials over GF(2).
 _INFINITY = 8
@@ -71,6 +74,32 @@ def _nine() -> np.ndarray:
 def limit(grid: int) -> int:
     """The largest number of permutations available for a grid of grid x grid patches."""
     return {2: 24, 3: 3024}[grid]
+
+
+@functools.cache
+def read(path: str, grid: int, count: int) -> np.ndarray:
+    """A list of permutations from a file, uint8 (count, grid * grid): see `permutations`.
+
+    Raises:
+      UserError: it cannot be read, has another shape, or a row is no permutation.
+    """
+    tiles = grid * grid
+    try:
+        rows = np.load(os.path.expanduser(path), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"config.task.permutation_list={path!r}: cannot be read ({error})"
+        ) from error
+    if not isinstance(rows, np.ndarray) or rows.shape != (count, tiles):
+        raise UserError(
+            f"config.task.permutation_list={path!r}: has the shape {np.shape(rows)}; "
+            f"config.task.permutations and grid make it ({count}, {tiles})"
+        )
+    if not np.array_equal(np.sort(rows, axis=1), np.tile(np.arange(tiles), (count, 1))):
+        raise UserError(
+            f"config.task.permutation_list={path!r}: every row must have 0 to {tiles - 1} once"
+        )
+    return rows.astype(np.uint8)
 
 
 def permutations(grid: int, count: int) -> np.ndarray:
