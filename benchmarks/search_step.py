@@ -1,15 +1,24 @@
-"""Time, compile time and memory of a search step, as the search runs it and edge by edge.
+"""Time, compile time and memory of a search step, in several formulations.
 
-    python benchmarks/search_step.py --config=configs/rot_in1k.py --batch=16 --crop=64 --cells=3
+    python benchmarks/search_step.py --config=configs/rot_in1k.py --batch=16 --crop=64
+    python benchmarks/search_step.py --only=depthwise,torch --batch=16 --crop=64
+    python benchmarks/search_step.py --topology=v5e:1x1 --cells=3
 
-The last line is JSON: for each formulation compile_s (cold), cached_s (from the persistent
-cache), step_s (one alpha and one weight step, median), images_per_s (images of both halves,
-before the task multiplies them) and peak_bytes (XLA's figure for the gradient function).
-The formulations take turns, so that a machine whose speed drifts is fair to both.
+`auto` is what the search runs on this machine; `dense` and `depthwise` its two forms by source
+state; `per_edge` is the plain definition in JAX; `torch` the same in eager PyTorch, with the same
+weights (for rotation, if torch is installed; its loss and alpha gradients are compared first).
+
+The last line is JSON. For each formulation compile_s (cold), cached_s (from the persistent cache),
+step_s (one alpha and one weight step, median), images_per_s (images of both halves, before the
+task multiplies them), flops (of a step, as XLA counts them), mfu (their share of the peak of a
+known accelerator) and peak_bytes (of the gradient function, as XLA plans it). The formulations
+take turns, so that a machine whose speed drifts is fair to all. With --topology nothing runs: the
+programs are compiled for a TPU slice that need not be here, and their bytes and FLOPs compared.
 """
 
 import argparse
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -18,6 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 # Before jax is imported: a cold cache, which the second compilation then finds warm.
@@ -63,98 +73,206 @@ class PerEdge:
         return (outputs, {"batch_stats": batch_stats}) if mutable else outputs
 
 
-def _load(path: str) -> dict[str, Any]:
-    loaded = runpy.run_path(path)["get_config"]()
-    config.validate(loaded)
-    values: dict[str, Any] = loaded.to_dict()
-    return values
+PEAK_FLOPS = {
+    "H100": 989e12, "H200": 989e12, "A100": 312e12, "TPU v4": 275e12, "TPU v5 lite": 197e12,
+    "TPU v5p": 459e12, "TPU v6": 918e12,
+}  # fmt: skip
+"""Dense bfloat16 peak of a chip, by a part of its name; from the vendors' data sheets."""
+
+FORMULATIONS = ("auto", "dense", "depthwise", "per_edge", "torch")
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--config", default="configs/rot_in1k.py")
     parser.add_argument("--batch", type=int, help="images of a step; default: the config's")
     parser.add_argument("--crop", type=int, help="pixels; default: the config's")
     parser.add_argument("--cells", type=int)
     parser.add_argument("--width", type=int)
+    parser.add_argument("--rematerialise", choices=config.REMATERIALISE)
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each formulation")
-    parser.add_argument("--only", choices=["search", "per_edge"])
+    parser.add_argument(
+        "--only", default="auto,per_edge,torch", help="some of " + str(FORMULATIONS)
+    )
+    parser.add_argument("--topology", help="compile for this TPU slice, e.g. v5e:1x1; run nothing")
+    parser.add_argument("--profile", metavar="DIR", help="write a profile of a step of the first")
     options = parser.parse_args()
-    c = _load(options.config)
+    options.only = options.only.split(",")
+    if unknown := set(options.only) - set(FORMULATIONS):
+        parser.error(f"--only={unknown.pop()}: no such formulation; use some of {FORMULATIONS}")
+    if "torch" in options.only and importlib.util.find_spec("torch") is None:
+        print("torch is not installed: that side is left out (pip install '.[torch]')")
+        options.only.remove("torch")
+    return options
+
+
+def _config(options: argparse.Namespace) -> dict[str, Any]:
+    loaded = runpy.run_path(options.config)["get_config"]()
+    config.validate(loaded)
+    c: dict[str, Any] = loaded.to_dict()
     for section, key, value in (
         ("train", "batch_size", options.batch),
         ("input", "crop", options.crop),
         ("network", "cells", options.cells),
         ("network", "width", options.width),
+        ("search", "rematerialise", options.rematerialise),
     ):
         if value is not None:
             c[section][key] = value
+    return c
 
-    task = registry.create(c, Dataset("random", {}, 1000, ()))
-    mesh = sharding.data_mesh()
-    size, crop = c["train"]["batch_size"], c["input"]["crop"]
-    rng = np.random.default_rng(0)
-    batch = sharding.to_devices(
-        {
-            "image": rng.integers(0, 256, (size, crop, crop, 3), np.uint8),
-            "label": rng.integers(0, task.num_classes, (size,), np.int32),
-        },
-        mesh,
-    )
 
-    def measured(network: Any) -> tuple[Any, Any, dict[str, Any]]:
-        steps = bilevel.build_steps(c, task, mesh, 1000, network)
-        state = steps.init()
-        arguments = (state, batch, jax.device_put(np.int32(0), sharding.replicated(mesh)))
-        of = "both" if jax.default_backend() == "cpu" else "weights"
-        lowered = steps.gradients.lower(*arguments, of=of)
-        start = time.perf_counter()
-        compiled = lowered.compile()
-        row: dict[str, Any] = {"compile_s": time.perf_counter() - start}
+def _steps(name: str, c: dict[str, Any], task: Task, mesh: Any) -> bilevel.Steps:
+    if name == "per_edge":
+        return bilevel.build_steps(c, task, mesh, 1000, PerEdge(c, task))
+    form = {**c, "search": {**c["search"], "formulation": name}}
+    return bilevel.build_steps(form, task, mesh, 1000)
+
+
+def _compiled(steps: bilevel.Steps, state: Any, batch: Any, mesh: Any) -> dict[str, Any]:
+    """Compile times, memory and FLOPs of the part of a step that costs."""
+    of = "both" if jax.default_backend() == "cpu" else "weights"
+    arguments = (state, batch, jax.device_put(np.int32(0), sharding.replicated(mesh)))
+    row: dict[str, Any] = {}
+    compiled: Any = None
+    for key in ("compile_s", "cached_s"):
         jax.clear_caches()
         lowered = steps.gradients.lower(*arguments, of=of)
         start = time.perf_counter()
-        lowered.compile()
-        row["cached_s"] = time.perf_counter() - start
-        memory = compiled.memory_analysis()
-        row["peak_bytes"] = (
-            memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-        )
-        return steps, state, row
+        compiled = lowered.compile()
+        row[key] = round(time.perf_counter() - start, 2)
+    plan, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    row["peak_bytes"] = (
+        plan.temp_size_in_bytes + plan.argument_size_in_bytes + plan.output_size_in_bytes
+    )
+    row["flops"] = 2 * cost.get("flops", 0.0)  # An alpha and a weight step.
+    return row
 
-    formulations = {"search": None, "per_edge": PerEdge(c, task)}
-    if options.only:
-        formulations = {options.only: formulations[options.only]}
-    runs = {name: measured(network) for name, network in formulations.items()}
-    states = {name: state for name, (_, state, _) in runs.items()}
-    times: dict[str, list[float]] = {name: [] for name in runs}
+
+def _step(steps: bilevel.Steps, state: Any, batch: Any) -> Callable[[], None]:
+    """A function that takes one alpha and one weight step."""
+    held = {"state": state}
+
+    def step() -> None:
+        held["state"], _ = steps.alphas(held["state"], batch, batch)
+        held["state"], sums = steps.weights(held["state"], batch)
+        jax.block_until_ready((held["state"], sums))
+
+    return step
+
+
+def _torch_step(c: dict[str, Any], steps: bilevel.Steps, task: Task, batch: Any, mesh: Any) -> Any:
+    """The same step in PyTorch, once both sides agree on a loss and its alpha gradients."""
+    import torch
+
+    from benchmarks import torch_supernet
+    from unnas_jax import convert
+
+    if c["task"]["name"] != "rotation":
+        raise SystemExit("torch: only rotation is written for it; leave it out with --only")
+    state = steps.init()
+    variables = jax.device_get(
+        {name: getattr(state, name) for name in ("params", "batch_stats", "alphas")}
+    )
+    tensors = convert.params_to_torch(variables, c)
+    model = torch_supernet.of_variables(tensors, task.num_classes, c["network"])
+    purpose, zero = 0, jax.device_put(np.int32(0), sharding.replicated(mesh))
+    _, alphas, _, sums = steps.gradients(state, batch, zero, of="both")
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(c["seed"]), purpose), 0)
+    examples = jax.device_get(task.examples(key, jax.device_get(batch), train=True))
+    loss, expected = torch_supernet.loss_and_alpha_gradients(
+        model, examples.inputs, examples.targets
+    )
+    np.testing.assert_allclose(float(sums["loss"] / sums["count"]), loss, rtol=1e-4)
+    for kind, gradient in expected.items():
+        scale = np.abs(gradient).max()
+        np.testing.assert_allclose(alphas[kind], gradient, rtol=0, atol=5e-3 * scale)
+    print("torch computes the same loss and alpha gradients.")
+    images = torch.tensor(np.asarray(batch["image"])).permute(0, 3, 1, 2)
+    step = torch_supernet.rotation_step(model, c)
+    return lambda: step(images)
+
+
+def run(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str, Any]:
+    """Times the formulations by turns; returns what is printed."""
+    mesh = sharding.data_mesh()
+    size, crop = c["train"]["batch_size"], c["input"]["crop"]
+    rng = np.random.default_rng(0)
+    labels = (size, crop, crop) if task.label_maps else (size,)
+    batch = sharding.to_devices(
+        {
+            "image": rng.integers(0, 256, (size, crop, crop, 3), np.uint8),
+            "label": rng.integers(0, task.num_classes, labels, np.int32),
+        },
+        mesh,
+    )
+    rows: dict[str, dict[str, Any]] = {}
+    timed: dict[str, Callable[[], None]] = {}
+    for name in options.only:
+        steps = _steps("auto" if name == "torch" else name, c, task, mesh)
+        if name == "torch":
+            rows[name], timed[name] = {}, _torch_step(c, steps, task, batch, mesh)
+        else:
+            state = steps.init()
+            rows[name] = _compiled(steps, state, batch, mesh)
+            timed[name] = _step(steps, state, batch)
+    times: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(options.steps + 1):
-        for name, (steps, _, _) in runs.items():
+        for name, step in timed.items():
             start = time.perf_counter()
-            states[name], _ = steps.alphas(states[name], batch, batch)
-            states[name], sums = steps.weights(states[name], batch)
-            jax.block_until_ready((states[name], sums))
+            step()
             if turn:  # The first one compiles the small functions.
                 times[name].append(time.perf_counter() - start)
-    result: dict[str, Any] = {
+    if options.profile:
+        with jax.profiler.trace(options.profile):
+            timed[options.only[0]]()
+    kind = jax.devices()[0].device_kind
+    peak = next((value for part, value in PEAK_FLOPS.items() if part in kind), None)
+    for name, row in rows.items():
+        step_s = statistics.median(times[name])
+        row |= {"step_s": round(step_s, 4), "images_per_s": round(2 * size / step_s, 2)}
+        if peak and "flops" in row:
+            row["mfu"] = round(row["flops"] / step_s / (peak * mesh.size), 4)
+        print(f"{name}: {row}")
+    return {"backend": jax.default_backend(), "device": kind, "devices": mesh.size, **rows}
+
+
+def plan(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str, Any]:
+    """Compiles the formulations for a slice that is not here; returns what is printed."""
+    from unnas_jax import compile as aot
+
+    mesh = aot.slice_mesh(options.topology)
+    batch = aot._batch(c, task, mesh)
+    rows: dict[str, Any] = {"topology": options.topology, "devices": mesh.size}
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        for name in options.only:
+            if name == "torch":
+                continue
+            programs = _steps(name, c, task, mesh).lower(batch)
+            needs = [aot._compiled(part[0], quick=False) for part in programs.values()]
+            rows[name] = {
+                key: sum(need[key] for need in needs)
+                for key in ("flops", "bytes_accessed", "compile_seconds")
+            }
+            rows[name]["temporaries"] = max(need["temporaries"] for need in needs)
+            print(f"{name}: {rows[name]}")
+    return rows
+
+
+def main() -> None:
+    """Measures and prints."""
+    options = _options()
+    c = _config(options)
+    task = registry.create(c, Dataset("random", {}, 1000, ()))
+    settings = {
         "config": options.config,
-        "batch": size,
-        "crop": crop,
+        "batch": c["train"]["batch_size"],
+        "crop": c["input"]["crop"],
         "cells": c["network"]["cells"],
         "width": c["network"]["width"],
-        "backend": jax.default_backend(),
-        "device": jax.devices()[0].device_kind,
+        "rematerialise": c["search"]["rematerialise"],
     }
-    for name, (_, _, row) in runs.items():
-        step = statistics.median(times[name])
-        result[name] = {
-            **{key: round(value, 3) for key, value in row.items()},
-            "step_s": round(step, 4),
-            "images_per_s": round(2 * size / step, 2),
-        }
-        print(f"{name}: {result[name]}")
-    print(json.dumps(result))
+    print(json.dumps(settings | (plan if options.topology else run)(options, c, task)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The supernet and its search step in eager PyTorch, edge by edge: what the search is compared with.
+"""The supernet and its search step in eager PyTorch, edge by edge: what the search is timed beside.
 
 Written from the method's definition (DARTS, section 2; the operations of its table) in the way
 that PyTorch code writes it: a module an operation, channels last. Parameters have the names of the
@@ -203,6 +203,24 @@ class Supernet(nn.Module):
             weights = reduce if index in self.reductions else normal
             before, last = last, cell(before, last, weights)
         return self.classifier.classifier(last.mean(dim=(2, 3)))
+
+
+def of_variables(tensors: dict[str, Any], classes: int, network: dict[str, Any]) -> Supernet:
+    """The supernet with the tensors that `unnas_jax.convert.params_to_torch` gives, as arrays."""
+    model = Supernet(classes, network["width"], network["cells"], network["nodes"])
+    state = {name.removeprefix("net_."): torch.tensor(value) for name, value in tensors.items()}
+    model.load_state_dict(state)
+    return model.to(memory_format=torch.channels_last)
+
+
+def loss_and_alpha_gradients(
+    model: Supernet, inputs: Any, targets: Any
+) -> tuple[float, dict[str, Any]]:
+    """Mean cross entropy of inputs (N, H, W, C), and its gradients in the alphas; arrays."""
+    images = torch.tensor(inputs).permute(0, 3, 1, 2)
+    value = functional.cross_entropy(model(images), torch.tensor(targets, dtype=torch.long))
+    normal, reduce = torch.autograd.grad(value, model.alphas())
+    return float(value.detach()), {"normal": normal.numpy(), "reduce": reduce.numpy()}
 
 
 def rotation_step(model: Supernet, config: dict[str, Any]) -> Callable[[torch.Tensor], float]:

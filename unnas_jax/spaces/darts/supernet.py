@@ -274,6 +274,8 @@ class Supernet(nn.Module):
       head: a module from the cells' features to the task's outputs.
       single_reduction: reduce only at a third of the cells, as for segmentation; else also at two.
       dense: the form of the convolutions, see `SourceEdges`.
+      rematerialise: keep only the cells' inputs for the backward pass and compute each cell again:
+        less memory, a forward pass more.
     """
 
     width: int
@@ -283,6 +285,7 @@ class Supernet(nn.Module):
     head: nn.Module
     single_reduction: bool = False
     dense: bool = False
+    rematerialise: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -300,8 +303,10 @@ class Supernet(nn.Module):
 
 def cells_of(supernet: Supernet) -> list[MixedCell]:
     """The cells of a supernet from the first to the last."""
+    # The arguments of a cell after itself: two inputs, weights, train.
+    cell = nn.remat(MixedCell, static_argnums=(4,)) if supernet.rematerialise else MixedCell
     return [
-        MixedCell(
+        cell(
             channels=place.channels,
             nodes=supernet.nodes,
             reduction=place.reduction,
@@ -326,5 +331,6 @@ def build_supernet(config: Mapping[str, Any], task: Task) -> Supernet:
         head=task.head(dtype),
         single_reduction=task.single_reduction,
         dense=sharding.platform() != "cpu" if form == "auto" else form == "dense",
+        rematerialise=config["search"]["rematerialise"] == "cell",
         dtype=dtype,
     )
