@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         # The units of a sweep know nothing of each other.
         if _DISTRIBUTED.value and _CONFIG.value.experiment != "sample":
             distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-        if not distributed.is_primary():
+        if jax.distributed.is_initialized() and not distributed.is_primary():
             command_line.only_warnings()
         run = experiments[_CONFIG.value.experiment]
         run(_CONFIG.value, _WORKDIR.value or config_lib.workdir(path))

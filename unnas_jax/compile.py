@@ -63,6 +63,7 @@ def slice_mesh(topology: str) -> Mesh:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # Several compilations at once.
     sides = [int(side) for side in layout.split("x")]
     # A host has 2x2 chips; the only smaller slice is one chip.
     hosts = {"chips_per_host_bounds": [1] * 3} if math.prod(sides) == 1 else {}

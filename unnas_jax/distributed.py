@@ -129,6 +129,9 @@ def _first_line(error: BaseException) -> str:
 
 def leave(status: int) -> NoReturn:
     """Ends this process with its last words, not waiting for the others, which may never come."""
+    if is_primary():
+        # It keeps the coordination service, whose end would cut the others' last words short.
+        time.sleep(_GRACE_S)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -159,7 +162,4 @@ def bounded() -> Iterator[None]:
             "checkpoint",
             file=sys.stderr,
         )
-        if is_primary():
-            # It keeps the coordination service, whose end would cut the others short.
-            time.sleep(_GRACE_S)
         leave(LOST)
