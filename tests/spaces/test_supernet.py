@@ -64,9 +64,10 @@ class Case(NamedTuple):
         variables = reference.random_like(shapes, seed=1, dtype=dtype)
         return variables["params"], variables["batch_stats"], inputs, alphas
 
-    def by_source(self, dense: bool, train: bool, dtype: Any) -> Any:
+    def by_source(self, dense: bool, train: bool, dtype: Any, **settings: bool) -> Any:
         """(params, stats, inputs, alphas) to (outputs, new stats), as the package does it."""
-        module = supernet.Supernet(**self.settings(), head=Features(), dense=dense, dtype=dtype)
+        settings = {**self.settings(), **settings, "dense": dense}
+        module = supernet.Supernet(**settings, head=Features(), dtype=dtype)
 
         def function(params: Any, stats: Any, inputs: Any, alphas: Any) -> tuple[Any, Any]:
             variables = {"params": params, "batch_stats": stats}
@@ -136,10 +137,13 @@ def plain() -> dict[str, Any]:
         }
 
 
-@pytest.mark.parametrize("dense", [False, True])
-def test_values_statistics_and_gradients(plain: dict[str, Any], dense: bool) -> None:
+@pytest.mark.parametrize(("dense", "rematerialise"), [(False, True), (True, False)])
+def test_values_statistics_and_gradients(
+    plain: dict[str, Any], dense: bool, rematerialise: bool
+) -> None:
     with jax.enable_x64(True):
-        function = quick.jit(with_gradients(SMALL.by_source(dense, True, jnp.float64)))
+        by_source = SMALL.by_source(dense, True, jnp.float64, rematerialise=rematerialise)
+        function = quick.jit(with_gradients(by_source))
         actual = function(*plain["small arguments"])
         assert actual[0][1][0].dtype == jnp.float64
         assert_trees_close(actual, plain["small"], 1e-9)

@@ -1,0 +1,85 @@
+"""What a search's step must not do: compile twice, keep what it gave away, reduce too often.
+
+That the loop moves nothing but batches and metrics between host and devices is checked in every
+run: `jax.transfer_guard` in `search` and `train` would end it.
+"""
+
+import collections
+import functools
+
+import cv2
+import jax
+import numpy as np
+
+from tests import tiny
+from unnas_jax import bilevel, compile, sharding
+from unnas_jax.search import search
+from unnas_jax.tasks import registry
+
+
+@functools.cache
+def built(devices):
+    config = tiny.config().to_dict()
+    mesh = sharding.data_mesh(jax.devices()[:devices])
+    task = registry.create(config, tiny.dataset())
+    return bilevel.build_steps(config, task, mesh, 4), mesh
+
+
+def batch(mesh):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 16, 16, 3), np.uint8)
+    return sharding.to_devices({"image": images, "label": np.zeros(8, np.int32)}, mesh)
+
+
+def test_a_run_compiles_every_program_of_its_steps_once(tmp_path):
+    for number, image in enumerate(tiny.upright(64, 20)):
+        cv2.imwrite(str(tmp_path / f"{number:03d}.png"), image)
+    config = tiny.config()
+    config.dataset.update(name="folder", path=str(tmp_path))
+    config.workers = 0
+    compiled = collections.Counter()
+
+    def listen(event, duration, **facts):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled[facts["fun_name"]] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        search(config, str(tmp_path / "run"))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    steps = {"gradients", "update_alphas", "update_weights", "evaluate"}
+    counts = {name: compiled[f"jit({name})"] for name in steps}
+    assert counts == dict.fromkeys(steps, 1)
+
+
+def test_a_step_takes_the_memory_of_the_state_before():
+    steps, mesh = built(1)
+    before = steps.init()
+    after, _ = steps.weights(before, batch(mesh))
+    for kept in ("params", "weights_opt"):
+        arrays = [x for x in jax.tree.leaves(getattr(before, kept)) if x.size > 1]
+        assert all(x.is_deleted() for x in arrays), kept
+    last, _ = steps.alphas(after, batch(mesh), batch(mesh))
+    assert all(x.is_deleted() for x in jax.tree.leaves(after.alphas))
+    assert not any(x.is_deleted() for x in jax.tree.leaves(last))
+
+
+@functools.cache
+def collectives(devices):
+    steps, mesh = built(devices)
+    state, zero = steps.init(), sharding.replicate(np.int32(0), mesh)
+    program = steps.gradients.lower(state, batch(mesh), zero, of="both").compile()
+    return compile.collectives(program.as_text()), state
+
+
+def test_devices_sum_gradients_once_and_statistics_layer_by_layer():
+    alone, state = collectives(1)
+    assert not alone
+    two, _ = collectives(2)
+    assert set(two) == {"all-reduce"}
+    # At most one for each gradient and two for each batch norm forward and backward.
+    gradients = len(jax.tree.leaves((state.params, state.alphas)))
+    norms = len(jax.tree.leaves(state.batch_stats)) // 2
+    assert norms <= two["all-reduce"]["count"] <= gradients + 4 * norms
+    assert collectives(8)[0] == two
