@@ -162,10 +162,25 @@ def test_alphas_that_have_not_moved_yet():
             assert not np.any(leaf)
 
 
+def test_weights_alone_start_with_moments_of_zero():
+    there, config = document("search"), search_config()
+    plain, _, _ = states.from_release(there, config, 10)
+    state, _, notes = states.from_release(
+        {key: value for key, value in there.items() if "optimizer" not in key}, config, 10
+    )
+    assert [note.split(" is missing")[0] for note in notes] == [
+        "optimizer_w_state", "optimizer_a_state",
+    ]  # fmt: skip
+    for optimizer, moment in ((state.weights_opt, "trace"), (state.alphas_opt, "mu")):
+        assert not any(np.any(leaf) for leaf in jax.tree.leaves(optax.tree.get(optimizer, moment)))
+    assert optax.tree.get(state.weights_opt, "count") == 30
+    assert jax.tree.structure(state) == jax.tree.structure(plain)
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda d: d.pop("optimizer_state"), "optimizer_state is missing"),
+        (lambda d: d.pop("model_state"), "model_state is missing"),
         (lambda d: d.update(epoch="two"), "epoch is 'two'"),
         (lambda d: d["optimizer_state"]["param_groups"][0]["params"].pop(), "optimizer_state: it"),
         (

@@ -54,15 +54,17 @@ def _write(path: str, text: str) -> None:
 
 def _steps_per_epoch(config: Mapping[str, Any], images: int | None) -> int:
     """The steps of an epoch of a config, as searches and trainings count them."""
-    name, subset = config["dataset"]["name"], config["dataset"]["subset"]
-    if images is None and not subset:
-        images = _IMAGES.get(name)
+    halved = config["experiment"] == "search"
+    if images is None and not config["dataset"]["subset"]:
+        images = _IMAGES.get(config["dataset"]["name"])
     if images is None:
         try:
-            images = len(open_dataset(config["dataset"]).splits["train"])
+            splits = open_dataset(config["dataset"]).splits
         except UserError as error:
             raise UserError(f"{error}; or give --images, the number of training images") from error
-    halved = config["experiment"] == "search"
+        images = len(splits["train"])
+        # Where nothing is held out, trainings hold out half.
+        halved = halved or not splits.keys() & {"validation", "test"}
     steps = images // (2 if halved else 1) // config["train"]["batch_size"]
     if steps < 1:
         raise UserError(f"--images={images}: that is less than one batch")
@@ -81,6 +83,10 @@ def _import(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
             _note(f"{name}: {note}")
     config_lib.validate(config)
     values = config.to_dict()
+    if values.get("seeds", 1) != 1:
+        raise UserError(
+            f"config.seeds={values['seeds']}: a checkpoint of the release has one; use 1"
+        )
     if os.path.exists(os.path.join(options.out, "checkpoints")):
         raise UserError(f"--out={options.out!r}: has checkpoints already; give another directory")
     steps = _steps_per_epoch(values, options.images)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unnas_jax.errors import UserError
 from unnas_jax.spaces.darts import published
 from unnas_jax.spaces.darts.genotype import OPERATIONS, edges
 from unnas_jax.spaces.darts.supernet import CONVOLUTIONS
@@ -271,6 +272,11 @@ def _head(name: str, config: Mapping[str, Any], flat: Flat) -> Iterator[Slot]:
         yield from _layer(name, ("head", "conv"), _conv_layout, flat)
     else:
         rates = [f"rate_{rate}" for rate in config["task"]["aspp_rates"]]
+        if len(rates) not in (1, 3):
+            raise UserError(
+                f"config.task.aspp_rates={tuple(config['task']['aspp_rates'])}: the PyTorch "
+                "release has one rate or three"
+            )
         branches = {"aspp1": "pixel", "aspp5": "image"}
         branches |= {f"aspp{k}": rate for k, rate in enumerate(rates, start=2)}
         for theirs in sorted(branches):

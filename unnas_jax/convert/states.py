@@ -97,6 +97,9 @@ def _sgd(
 ) -> tuple[Any, list[str]]:
     """The state of SGD with the momentum of a checkpoint, and notes."""
     tensors, notes = document["model_state"], []
+    initial = optax.tree.set(initial, count=jnp.int32(step))
+    if key not in document:
+        return initial, [f"{key} is missing: momentum starts from zero"]
     names = [slot.name for slot in of.parameters]
     optimizer = _section(document, key)
     alphas = [name for name in _ALPHAS.values() if name in tensors]
@@ -111,12 +114,14 @@ def _sgd(
         entries = _of_parameters(optimizer, names, tensors, key)
     buffers = _moments(entries, "momentum_buffer", tensors)
     trace = weights.read(buffers, of.parameters, of.flat, key)["params"]
-    return optax.tree.set(initial, trace=trace, count=jnp.int32(step)), notes
+    return optax.tree.set(initial, trace=trace), notes
 
 
-def _adam(document: Mapping[str, Any], initial: Any) -> Any:
-    """The state of Adam with the moments of a checkpoint."""
+def _adam(document: Mapping[str, Any], initial: Any) -> tuple[Any, list[str]]:
+    """The state of Adam with the moments of a checkpoint, and notes."""
     key, tensors = "optimizer_a_state", document["model_state"]
+    if key not in document:
+        return initial, [f"{key} is missing: the alphas' moments start from zero"]
     entries = _of_parameters(_section(document, key), list(_ALPHAS.values()), tensors, key)
     moments = {
         ours: {kind: np.asarray(values[name], np.float32) for kind, name in _ALPHAS.items()}
@@ -128,7 +133,7 @@ def _adam(document: Mapping[str, Any], initial: Any) -> Any:
     counts = {int(entry.get("step", 0)) for entry in entries.values()}
     if len(counts) > 1:
         raise UserError(f"{key}: the alphas took different numbers of steps: {sorted(counts)}")
-    return optax.tree.set(initial, count=jnp.int32(counts.pop()), **moments)
+    return optax.tree.set(initial, count=jnp.int32(counts.pop()), **moments), []
 
 
 def from_release(
@@ -143,7 +148,7 @@ def from_release(
 
     Returns:
       The state, in NumPy arrays; the release's count of training batches, if it has one; and
-      notes on what has no place here.
+      notes on what has no place here, and on optimizers' states that are not there.
 
     Raises:
       UserError: names what is missing, extra or misshapen.
@@ -159,15 +164,16 @@ def from_release(
         initial = optim.weights(config["weights"], schedule).init(params)
         momentum, notes = _sgd(document, "optimizer_w_state", of, initial, step)
         alphas = variables["alphas"]
+        adam, more = _adam(document, optim.alphas(config["alphas"]).init(alphas))
         state = SearchState(
             step=jnp.int32(step),
             params=params,
             batch_stats=variables["batch_stats"],
             alphas=alphas,
             weights_opt=momentum,
-            alphas_opt=_adam(document, optim.alphas(config["alphas"]).init(alphas)),
+            alphas_opt=adam,
         )
-        return jax.device_get(state), tracked, notes
+        return jax.device_get(state), tracked, notes + more
     initial = optim.training(config, steps_per_epoch).init(params)
     momentum, notes = _sgd(document, "optimizer_state", of, initial, step)
     state = TrainState(
