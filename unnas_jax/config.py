@@ -229,6 +229,15 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
     return lines
 
 
+def completed(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with the defaults of the fields that it lacks, sections included."""
+    result = {**defaults, **config}
+    for key, value in defaults.items():
+        if isinstance(value, Mapping) and isinstance(result[key], Mapping):
+            result[key] = completed(result[key], value)
+    return result
+
+
 def _check(condition: bool, key: str, value: Any, remedy: str) -> None:
     if not condition:
         raise UserError(f"config.{key}={value!r}: {remedy}")

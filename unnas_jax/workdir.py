@@ -40,6 +40,9 @@ def claim(workdir: str, config: Mapping[str, Any], *, write: bool = True) -> Non
             old = files.read_json(path)
         except (OSError, ValueError) as error:
             raise UserError(f"workdir {workdir}: config.json cannot be read ({error})") from error
+        # Fields that have come since then: the run had what is their default now.
+        defaults = config_lib.SCHEMAS[config["experiment"]]().to_dict()
+        old = config_lib.completed(old, defaults)
         lines = config_lib.difference(_essential(old), _essential(config))
         if lines:
             raise UserError(
