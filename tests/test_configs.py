@@ -34,13 +34,14 @@ STEMS = sorted(
     if path.stem not in ("__init__", "common")
 )
 EVALUATIONS = [name for name in STEMS if name.startswith("eval_")]
-NAMES = [name for name in STEMS if name not in EVALUATIONS]
+SAMPLES = [name for name in STEMS if name.startswith("sample_")]
+NAMES = [name for name in STEMS if name not in EVALUATIONS + SAMPLES]
 BATCH = 2
 
 
 def recipe(name: str) -> ml_collections.ConfigDict:
     config = importlib.import_module(f"configs.{name}").get_config()
-    if config.dataset.name == "folder":
+    if config.experiment != "sample" and config.dataset.name == "folder":
         config.dataset.path = "images"
     return config
 
@@ -263,6 +264,111 @@ def test_an_evaluation_takes_one_step(name: str, tmp_path: pathlib.Path) -> None
     evaluated = jax.device_get(steps.evaluate(state, sharding.to_devices(images, mesh), 0))
     metrics = task.summarize([{key: value[0] for key, value in evaluated.items()}])
     assert 0 <= metrics[task.metric] <= 1
+
+
+SAMPLE_TABLE = {
+    # Width, cells or modules a stack, epochs, seeds, weight decay, images for BN statistics; batch
+    # and rate of cls and col, batch and rate of rot and jig.
+    "sample_darts_cifar10": ("16", 20, 100, 3, 5e-4, 1024, 128, 0.1, 32, 0.025),
+    "sample_darts_in1k": ("32", 22, 5, 1, 5e-5, 1024, 32, 0.0125, 32, 0.0125),
+    "sample_nasbench101_cifar10": ("128", 3, 100, 3, 5e-4, 1024, 128, 0.1, 32, 0.025),
+    "sample_nasbench101_in1k": ("128", 4, 10, 1, 5e-5, 0, 32, 0.0125, 32, 0.0125),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLE_TABLE)
+def test_the_paper_s_samples(name: str) -> None:
+    config = recipe(name)
+    config_lib.validate(config)
+    cifar, space = name.endswith("cifar10"), name.split("_")[1]
+    assert (config.sample.count, tuple(config.sample.parameters)) == (500, (685_000, 906_000))
+    for task in ("classification", "rotation", "colorization", "jigsaw"):
+        c = config_lib.of_unit(config, task, CELL_OF[space])
+        several = task in ("rotation", "jigsaw")
+        depth = c.network.cells if space == "darts" else c.network.modules
+        shared = (c.network.width, depth, c.train.epochs, c.seeds, c.weights.weight_decay)
+        rates = (c.train.batch_size, c.weights.learning_rate)
+        row = SAMPLE_TABLE[name]
+        assert (*shared, c.train.precise_bn_images) == row[:6]
+        assert rates == (row[8:] if several else row[6:8])
+        assert (c.network.space, c.task.name) == (space, task)
+        assert c.input.gray == (0.3 if task == "jigsaw" else 0.0)
+        side = 32 if cifar else 255 if task == "jigsaw" else 224
+        assert (c.input.crop, c.network.stem) == (side, "cifar" if cifar else "imagenet")
+        puzzle = (2, 24) if cifar else (3, 1000)
+        assert (c.task.grid, c.task.permutations) == puzzle
+        assert (c.weights.momentum, c.weights.nesterov, c.weights.warmup_epochs) == (0.9, True, 0)
+        assert (c.weights.final_learning_rate, c.weights.clip_norm) == (0, 0)
+        assert (c.task.label_smoothing, c.network.auxiliary_weight) == (0, 0)
+
+
+CELL_OF = {
+    "darts": "sep_conv_3x3:0,none:1+max_pool_3x3:0,dil_conv_3x3:1",
+    "nasbench101": "0110-0001-0001-0000:conv3x3,maxpool3x3",
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_samples_build_at_full_size(name: str) -> None:
+    """With small cells: the networks of all cells are counted without being built."""
+    config = recipe(name)
+    config_lib.validate(config)
+    c = config_lib.of_unit(config, "classification", CELL_OF[name.split("_")[1]]).to_dict()
+    task = registry.create(c, complexity._facts(c, None))
+    inputs = bilevel.example_shapes(c, task).inputs
+    network = networks.build_network(c, task)
+    (outputs, _), variables = jax.eval_shape(
+        lambda x: network.init_with_output(jax.random.key(0), x, train=True), inputs
+    )
+    assert outputs.shape == (1, task.num_classes)
+    counts = complexity.of_config(c)
+    assert complexity.parameters(variables["params"]) == counts["parameters"]
+
+
+# Each recipe takes its step with one task: both spaces have both stems.
+STEP_OF = {
+    "sample_darts_cifar10": "jigsaw",
+    "sample_darts_in1k": "rotation",
+    "sample_darts_photos": "rotation",
+    "sample_nasbench101_cifar10": "rotation",
+    "sample_nasbench101_in1k": "colorization",
+    "sample_nasbench101_photos": "colorization",
+}
+
+
+@functools.cache
+def sample_step(key: str) -> tuple[float, float]:
+    """A step's loss, by that of guessing, and the share of parameters that it moved."""
+    c = json.loads(key)
+    task, mesh = registry.create(c, Fake()), sharding.data_mesh(jax.devices()[:1])
+    inputs = bilevel.example_shapes(c, task).inputs
+    steps = trainer.build_steps(c, networks.build_network(c, task), task, mesh, 10, inputs)
+    state = steps.init([0])
+    before = jax.device_get(state.params)
+    images = trainer.stack_seeds([batch(task, c["input"]["crop"], seed=0)], mesh)
+    state, sums = steps.train(state, images)
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, jax.device_get(state.params))
+    loss = float(sums["loss"][0] / sums["count"][0])
+    return loss / np.log(task.num_classes), float(np.mean(jax.tree.leaves(moved)))
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_sample_s_network_takes_one_step(name: str) -> None:
+    """Width 4, 3 cells or 2 stacks of one module, crops of 16 to 33 pixels.
+
+    Recipes that then are the same program share one step.
+    """
+    config = config_lib.of_unit(recipe(name), STEP_OF[name], CELL_OF[name.split("_")[1]])
+    config.network.update(width="4", cells=3, stacks=2, modules=1)
+    crop = 24 if config.task.name == "jigsaw" else 16 if config.network.stem == "cifar" else 33
+    config.input.update(crop=crop, resize=crop, train_crop="none")
+    config.task.update(grid=2, permutations=24)
+    config.dataset.update(name="fake", path="")
+    for section in ("weights", "train", "eval"):
+        config[section] = config_lib.training()[section]
+    config.update(seeds=1, log_every_steps=1)
+    loss, moved = sample_step(as_key(config.to_dict()))
+    assert 0.3 < loss < 3 and moved > 0.9
 
 
 @pytest.mark.parametrize("name", STEMS)

@@ -5,6 +5,7 @@ The workdir must be on a file system that all nodes share, the package installed
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -71,13 +72,7 @@ def run(
         ) from error
     joined = not ray.is_initialized()
     if joined:
-        try:
-            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"config.sweep.address={address!r}: no Ray cluster there "
-                f"({str(error).splitlines()[0]}); start one with `ray start --head`"
-            ) from error
+        _join(ray, address)
     try:
         options = resources(
             ray.cluster_resources(),
@@ -109,6 +104,21 @@ def run(
         if joined:
             ray.shutdown()
     return all(store.settled(unit) for unit in units)
+
+
+def _join(ray: Any, address: str) -> None:
+    """Connects to a cluster; raises `UserError` if there is none."""
+    try:
+        host, _, port = address.rpartition(":")
+        if port.isdecimal() and "/" not in host:
+            # Where nobody listens, Ray would try for many minutes.
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"config.sweep.address={address!r}: no Ray cluster there "
+            f"({str(error).splitlines()[0]}); start one with `ray start --head`"
+        ) from error
 
 
 def _settle(ray: Any, store: Store, unit: Unit, reference: Any) -> None:
