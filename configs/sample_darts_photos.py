@@ -1,6 +1,7 @@
 """24 random cells of two nodes on the embedded photographs, for two CPU cores: a demonstration.
 
-    XLA_FLAGS=--xla_backend_optimization_level=0 launch/local.sh --config=configs/sample_darts_photos.py
+    export XLA_FLAGS=--xla_backend_optimization_level=0
+    launch/local.sh --config=configs/sample_darts_photos.py
     python -m unnas_jax.sample status runs/sample_darts_photos
     python -m unnas_jax.analysis.figures runs/sample_darts_photos --out=runs/figures
 

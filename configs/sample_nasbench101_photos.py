@@ -1,6 +1,7 @@
 """24 random cells of NAS-Bench-101 on the embedded photographs, for two CPU cores: a demonstration.
 
-    XLA_FLAGS=--xla_backend_optimization_level=0 launch/local.sh --config=configs/sample_nasbench101_photos.py
+    export XLA_FLAGS=--xla_backend_optimization_level=0
+    launch/local.sh --config=configs/sample_nasbench101_photos.py
     python -m unnas_jax.sample status runs/sample_nasbench101_photos
     python -m unnas_jax.analysis.figures runs/sample_nasbench101_photos --out=runs/figures
 

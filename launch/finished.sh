@@ -7,9 +7,11 @@ set -euo pipefail
 
 workdir=${1:?usage: launch/finished.sh WORKDIR}
 case $(grep -o '"experiment": "[a-z]*"' "$workdir/config.json" 2>/dev/null || true) in
+  # First, for it holds the config of its trainings, too. It counts its own units: ended in order,
+  # none is left, and stopped by a signal its status was 75.
+  *sample*) exit 0 ;;
   *search*) result=genotype.json ;;
   *train*) result=result.json ;;
-  *sample*) exit 0 ;; # It counts its own units: ended in order, none is left.
   *) exit 75 ;;
 esac
 grep -qs '"finished": true' "$workdir/$result" || exit 75

@@ -30,10 +30,10 @@ def measured() -> Iterator[Compilation]:
     """A block in which the programs are counted that this process compiles, in all its threads."""
     found = Compilation()
 
-    def on_duration(event: str, duration: float, **_: str | int) -> None:
+    def on_duration(event: str, duration_secs: float, **_: str | int) -> None:
         if event == _COMPILED:
             found.programs += 1
-            found.seconds += duration
+            found.seconds += duration_secs
 
     def on_event(event: str, **_: str | int) -> None:
         found.cache_hits += event == _CACHE_HIT

@@ -33,6 +33,7 @@ _LOG = logging.getLogger("unnas_jax")
 
 SCHEMA = "unnas_jax.unit/1"
 
+_STOPPED = 75  # EX_TEMPFAIL of sysexits.h.
 _SAVE_SECONDS = 600.0  # What a unit loses at most when its worker dies.
 
 
@@ -208,6 +209,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
 
     Raises:
       UserError: bad input, or units failed; their reasons are in `failures/`.
+      SystemExit: a signal stopped it; with the status 75, after which launchers start it again.
     """
     config_lib.validate(config)
     workdir_lib.claim(workdir, config.to_dict())
@@ -255,7 +257,8 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
     report()
     if not ended:
         _LOG.info("Stopped by a signal; the same command continues.")
-    elif state.failed:
+        raise SystemExit(_STOPPED)
+    if state.failed:
         name, reason = next(iter(state.failed.items()))
         raise UserError(
             f"{len(state.failed)} of {state.total} units failed, the first one is {name}: "
