@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -23,20 +24,24 @@ from unnas_jax.errors import UserError
 STEPS = 12
 
 
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 def start(
     count: int, workdir: pathlib.Path, images: pathlib.Path, *flags: str
 ) -> list[subprocess.Popen]:
     """Starts the processes of a run, with one device each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     environment = dict(os.environ, XLA_FLAGS="--xla_backend_optimization_level=0")
     command = [sys.executable, "-m", "tests.process", f"--config={CONFIG}", f"--workdir={workdir}"]
     command += [f"--config.dataset.path={images}", "--config.workers=0"]
     # The paper's rate for the alphas: Adam at a high one doubles the smallest difference.
     command += ["--config.alphas.learning_rate=1.5e-4", "--config.train.epochs=3"]
-    command += ["--config.log_every_steps=1", *flags]
-    together = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
+    # One node, because every process compiles: JAX's cache serves process 0 alone on CPUs.
+    command += ["--config.log_every_steps=1", "--config.network.nodes=1", *flags]
+    together = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={count}"]
     return [
         subprocess.Popen(
             command + ([*together, f"--process_id={number}"] if count > 1 else []),
@@ -62,52 +67,120 @@ def images(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
-def test_four_then_two_then_one_process_are_one_run(images, tmp_path):
-    """A lost process, a preemption and two changes of the number of processes change nothing."""
-    alone, workdir = tmp_path / "alone", tmp_path / "several"
-    finish(*start(1, alone, images))
+def preempted(count: int, workdir: pathlib.Path, images: pathlib.Path) -> tuple[int, str]:
+    """Processes of which the last gets SIGTERM: the step that all stopped at, and the log."""
+    reached = max(losses(workdir), default=0)
+    several = start(count, workdir, images)
+    wait_for(several[0], lambda: max(losses(workdir), default=0) > reached)
+    several[-1].send_signal(signal.SIGTERM)
+    log, *silent = [finish(process) for process in several]
+    assert not any("images/s" in words for words in silent)
+    ends = [np.load(workdir / f"alphas.{k}of{count}.npz") for k in range(count)]
+    for end in ends[1:]:
+        for name in ("step", "normal", "reduce"):
+            np.testing.assert_array_equal(end[name], ends[0][name])
+    step = int(ends[0]["step"])
+    if step < STEPS:  # Unless the signal came behind the last step.
+        assert f"Stopped by a signal at step {step}" in log
+    assert (workdir / "checkpoints" / str(step)).is_dir()
+    return step, log
 
-    # Four processes, of which one is lost behind a checkpoint: the others end, soon and in words.
-    four = start(4, workdir, images)
-    wait_for(four[0], lambda: max(losses(workdir), default=0) >= 4)
-    four[2].kill()
-    lost = time.monotonic()
-    for process in four[:2] + four[3:]:
+
+def lost(count: int, workdir: pathlib.Path, images: pathlib.Path) -> None:
+    """Processes of which one is killed behind a checkpoint: the others end, soon and in words."""
+    several = start(count, workdir, images)
+    wait_for(several[0], lambda: max(losses(workdir), default=0) >= 4)
+    several.pop().kill()
+    killed = time.monotonic()
+    for process in several:
         words = finish(process, status=distributed.LOST)
         assert "lost the others" in words and "the same command" in words, words
         assert "Traceback" not in words
-    assert time.monotonic() - lost < 60
-    four[2].communicate()
+    assert time.monotonic() - killed < 60
 
-    # Two continue. A signal to the second stops both after the same step, with the same alphas.
-    reached = max(losses(workdir))
-    two = start(2, workdir, images)
-    wait_for(two[0], lambda: max(losses(workdir)) > reached)
-    two[1].send_signal(signal.SIGTERM)
-    log, silent = finish(two[0]), finish(two[1])
-    assert "continuing at step 3" in log or "continuing at step 6" in log
-    assert "images/s" not in silent
-    ends = [np.load(workdir / f"alphas.{k}of2.npz") for k in range(2)]
-    for name in ("step", "normal", "reduce"):
-        np.testing.assert_array_equal(ends[0][name], ends[1][name])
 
-    # One ends what four began, as if it had been alone from the start.
-    log = finish(*start(1, workdir, images))
-    if ends[0]["step"] < STEPS:  # Unless the signal came behind the last step.
-        assert f"Stopped by a signal at step {ends[0]['step']}" in "".join(log) or (
-            f"continuing at step {ends[0]['step']}" in log
-        )
-    with np.load(alone / "alphas.npz") as a, np.load(workdir / "alphas.npz") as b:
+def assert_one_run(found: pathlib.Path, expected: pathlib.Path) -> None:
+    """Two workdirs hold the same run up to rounding."""
+    with np.load(expected / "alphas.npz") as a, np.load(found / "alphas.npz") as b:
         np.testing.assert_array_equal(a["step"], b["step"])
         for name in ("normal", "reduce"):
-            np.testing.assert_allclose(a[name], b[name], rtol=0, atol=2e-5)
+            np.testing.assert_allclose(a[name][:2], b[name][:2], rtol=0, atol=1e-5)
+            # Rounding grows where a ReLU flips, but not to one step of Adam.
+            np.testing.assert_allclose(a[name], b[name], rtol=0, atol=1e-4)
             assert np.ptp(a[name][-1] - a[name][0]) > 1e-3
+    a, b = losses(expected), losses(found)
+    assert sorted(a) == sorted(b) == list(range(1, STEPS + 1))
     # Other examples, or the same in another order, would have other losses at once.
-    expected, found = losses(alone), losses(workdir)
-    assert sorted(expected) == sorted(found) == list(range(1, STEPS + 1))
-    for step in range(1, 5):
-        np.testing.assert_allclose(found[step], expected[step], rtol=1e-4)
-    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=0.05)
+    np.testing.assert_allclose([b[k] for k in range(1, 5)], [a[k] for k in range(1, 5)], rtol=1e-4)
+    np.testing.assert_allclose([b[k] for k in a], list(a.values()), rtol=0.05)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, images) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("runs") / "alone"
+    finish(*start(1, workdir, images))
+    return workdir
+
+
+def test_two_processes_stop_together_and_one_goes_on(alone, images, tmp_path):
+    step, _ = preempted(2, tmp_path / "w", images)
+    log = finish(*start(1, tmp_path / "w", images))
+    assert step == STEPS or f"continuing at step {step}" in log
+    assert_one_run(tmp_path / "w", alone)
+
+
+# Every process compiles, which takes minutes of CPU.
+@pytest.mark.skipif("UNNAS_LONG_TESTS" not in os.environ, reason="set UNNAS_LONG_TESTS=1")
+def test_four_then_two_then_one_process_are_one_run(alone, images, tmp_path):
+    lost(4, tmp_path / "w", images)
+    step, log = preempted(2, tmp_path / "w", images)
+    assert re.search("continuing at step [36]", log)
+    log = finish(*start(1, tmp_path / "w", images))
+    assert step == STEPS or f"continuing at step {step}" in log
+    assert_one_run(tmp_path / "w", alone)
+
+
+_LOOP = """
+import itertools, sys
+import jax, numpy as np
+from unnas_jax import distributed, sharding
+
+distributed.start("127.0.0.1:" + sys.argv[1], 3, int(sys.argv[2]))
+distributed.barrier("here")
+add = jax.jit(lambda x: x.sum(), out_shardings=sharding.replicated(sharding.data_mesh()))
+with distributed.bounded():
+    for number in itertools.count():
+        batch = sharding.to_devices({"x": np.ones(1, np.float32)}, sharding.data_mesh())
+        assert float(add(batch["x"])) == 3.0
+        if number == 0:
+            print("step", flush=True)
+"""
+
+
+def test_a_lost_process_ends_the_others_soon_and_in_words():
+    command = [sys.executable, "-c", _LOOP, free_port()]
+    environment = dict(os.environ, XLA_FLAGS="")
+    several = [
+        subprocess.Popen(
+            [*command, str(number)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    for process in several:
+        assert any(line == "step\n" for line in process.stdout)  # After what Gloo says.
+    several[1].kill()
+    killed = time.monotonic()
+    for process in several[::2]:
+        words = finish(process, status=distributed.LOST)
+        assert "lost the others" in words and "the same command" in words, words
+        assert "Traceback" not in words
+    assert time.monotonic() - killed < 60
+    several[1].communicate()
 
 
 @pytest.mark.parametrize("count", [2, 4])
