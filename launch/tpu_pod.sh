@@ -126,10 +126,12 @@ up() {
   fi
   do_it tar --exclude=./.git --exclude=./.venv --exclude=./runs --exclude='./.*_cache' -czf "$scratch/unnas_jax.tar.gz" . || return
   do_it gcloud compute tpus tpu-vm scp "$scratch/unnas_jax.tar.gz" "$name:" "${place[@]}" --worker=all || return
-  # A run that goes on keeps its files.
+  # The hosts' system (Ubuntu 22.04) begins with Python 3.10. A run that goes on keeps its files.
   # shellcheck disable=SC2016  # The hosts expand these.
   on_hosts all 'mkdir -p unnas_jax && cd unnas_jax && { kill -0 "$(cat run.pid 2>/dev/null)" 2>/dev/null ||
-    { tar -xzf ../unnas_jax.tar.gz && source launch/environment.sh && prepare_environment tpu; }; }' || return
+    { tar -xzf ../unnas_jax.tar.gz && source launch/environment.sh &&
+      { (find_python) >/dev/null 2>&1 || { sudo apt-get -qq update && sudo apt-get -qq install -y python3.11 python3.11-venv; }; } &&
+      prepare_environment tpu; }; }' || return
   if [[ $bucket ]]; then
     # shellcheck disable=SC2016
     on_hosts all 'command -v gcsfuse >/dev/null || { echo "deb https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -cs) main" | sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null && curl -fsS https://packages.cloud.google.com/apt/doc/apt-key.gpg | sudo tee /etc/apt/trusted.gpg.d/gcsfuse.asc >/dev/null && sudo apt-get -qq update && sudo apt-get -qq install -y gcsfuse; }' || return
