@@ -12,7 +12,7 @@ import pytest
 from tests import tiny, tiny_training
 from tests.conftest import ROOT
 from unnas_jax import config as config_lib
-from unnas_jax import sample, sweep
+from unnas_jax import sample
 from unnas_jax.errors import UserError
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.sweep import Store
@@ -99,10 +99,8 @@ def test_status(finished, tmp_path, capsys):
     line = capsys.readouterr().out
     assert line.startswith("4 of 4 units done, 0 running, 0 failed")
     assert "networks an hour" in line and "compiling" in line
-    store, units = Store(str(finished)), []
     status = sample.status_of(str(finished))
     assert len(status.finished) == 4 and status.seconds_left is None
-    del store, units
     assert sample.main(["status", str(tmp_path)]) == 2
     assert "config.json" in capsys.readouterr().err
 
@@ -125,12 +123,9 @@ def test_status_of_units_that_run_and_failed(images, cells, tmp_path):
 
 
 def test_a_second_start_has_nothing_to_do(finished, images, cells, monkeypatch):
-    monkeypatch.setattr(sweep, "process", None)  # Whoever called it would fail.
-    monkeypatch.setattr(sample.local_engine, "devices", lambda: ("cpu", 1))
+    monkeypatch.setattr(sample.local_engine, "run", None)  # Whoever called it would fail.
     before = {p: p.stat().st_mtime_ns for p in finished.glob("units/*/*.json")}
-    c = config(images, cells)
-    c.sweep.cores_per_worker = 64
-    state = sample.sample(c, str(finished))
+    state = sample.sample(config(images, cells), str(finished))
     assert len(state.finished) == 4
     assert {p: p.stat().st_mtime_ns for p in finished.glob("units/*/*.json")} == before
 

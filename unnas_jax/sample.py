@@ -230,7 +230,9 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
     def report() -> None:
         _LOG.info("%s", status(store, units).lines()[0])
 
-    if options.engine == "ray":
+    if all(store.finished(unit) for unit in units):
+        ended = True
+    elif options.engine == "ray":
         from unnas_jax import ray_engine
 
         ended = ray_engine.run(
