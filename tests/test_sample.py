@@ -150,11 +150,13 @@ def test_another_config_is_refused(finished, images, cells):
         ("recipes.rotation", {"train": {"epochs": "x"}}, "recipes.rotation.*epochs"),
         ("recipes.rotation", {"train": {"epochs": 0}}, "training.train.epochs=0"),
         ("training.input.crop", 100, "training.input.crop=100"),
+        ("training.dataset.path", "/nowhere", "/nowhere"),
         ("training.network.space", "nas", "darts, nasbench101"),
     ],
 )
 def test_mistakes_before_anything_long(key, value, words, images, tmp_path):
     c = config(images)
+    c.sample.update(count=1, nodes=1, parameters=(0, 10_000_000))
     c.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=words) as error:
         sample.sample(c, str(tmp_path / "w"))

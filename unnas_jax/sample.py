@@ -25,6 +25,7 @@ from unnas_jax import architectures, command_line, compilation, files, local_eng
 from unnas_jax import config as config_lib
 from unnas_jax import workdir as workdir_lib
 from unnas_jax.architectures import Architecture
+from unnas_jax.data import open_dataset
 from unnas_jax.errors import UserError
 from unnas_jax.sweep import Store, Unit
 from unnas_jax.train import train
@@ -246,6 +247,9 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
             report=report,
         )
     else:
+        # Here, so that what is missing is told once, and only one process prepares a dataset.
+        for task in config.tasks:
+            open_dataset(config_lib.of_unit(config, task, "").dataset.to_dict())
         places = local_engine.slots(
             *local_engine.devices(),
             workers_per_device=options.workers_per_device,

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import scipy.io  # type: ignore[import-untyped]
+import scipy.io
 import tensorflow_datasets as tfds
 
 from unnas_jax.data import archives, shards, verify
