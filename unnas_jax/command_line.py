@@ -112,14 +112,13 @@ FLAG_ERRORS = (
 """What mistakes in flags, in a config file and in its overrides raise."""
 
 
-def read_config(path: str, overrides: Sequence[str] = ()) -> Any:
-    """The config of a file, as a flag `--config` reads it, with some `--config.KEY=VALUE`.
+def read_config(path: str) -> Any:
+    """The config of a file, as a flag `--config` reads it.
 
     Raises:
-      UserError: there is no such file, or it or an override has a mistake.
+      UserError: there is no such file, or it has a mistake.
     """
-    argv = ["", f"--config={path}", *overrides]
-    known = flags.FlagValues()
+    argv, known = ["", f"--config={path}"], flags.FlagValues()
     holder = define_config(known, argv)
     try:
         known(argv)
@@ -127,6 +126,20 @@ def read_config(path: str, overrides: Sequence[str] = ()) -> Any:
     except FLAG_ERRORS as error:
         raise UserError(" ".join(str(error).split())) from error
     return holder.value
+
+
+def override(config: Any, overrides: Sequence[str]) -> None:
+    """Changes a config as some flags `--config.KEY=VALUE` say.
+
+    Raises:
+      UserError: there is no such key, or the value is not of its type.
+    """
+    argv, known = ["", *overrides], flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=known, sys_argv=argv)
+        known(argv)
+    except FLAG_ERRORS as error:
+        raise UserError(" ".join(str(error).split())) from error
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

@@ -73,7 +73,6 @@ def test_mistakes_end_in_one_line(tmp_path, capsys):
     for arguments, words in (
         (["nowhere.pyth", "--out=w"], "nowhere.pyth: cannot be read"),
         (["nowhere", "--to-torch", "--out=x"], "config.json: cannot be read"),
-        (["nowhere.pyth", "--out=w", "--config.seed=1"], "needs a --config"),
     ):
         assert command.main(["checkpoint", *arguments]) == 2
         error = capsys.readouterr().err
@@ -82,3 +81,9 @@ def test_mistakes_end_in_one_line(tmp_path, capsys):
     pyth.save(path, {"epoch": 0, "model_state": {"a": np.zeros(1, np.float32)}})
     assert command.main(["checkpoint", path, f"--out={tmp_path / 'w'}"]) == 2
     assert "cfg: is missing; give the release's config" in capsys.readouterr().err
+    tree, _ = release.to_release(tiny.config().to_dict(), 4)
+    document = {"epoch": 0, "model_state": {}, "cfg": release.as_yaml(tree)}
+    pyth.save(path, document)
+    arguments = ["checkpoint", path, f"--out={tmp_path / 'w'}"]
+    assert command.main([*arguments, "--config.network.width=7"]) == 2
+    assert "config.network.width=7: must be even" in capsys.readouterr().err

@@ -282,9 +282,13 @@ def file(tmp_path):
 
 
 def test_the_flag_takes_a_file_and_overrides(file, capsys):
-    config = command_line.read_config(str(file), ["--config.network.cells=3"])
+    config = command_line.read_config(str(file))
+    command_line.override(config, ["--config.network.cells=3"])
     assert (config.experiment, config.network.cells, config.is_locked) == ("search", 3, True)
     assert "without an equivalent here: NUM_GPUS" in capsys.readouterr().err
+    for word in ("--config.network.depth=3", "--config.network.cells=many"):
+        with pytest.raises(UserError, match=word.split("=")[0].split(".")[-1]):
+            command_line.override(config, [word])
     with pytest.raises(UserError, match="nowhere.yaml: cannot be read"):
         command_line.read_config("nowhere.yaml")
     assert config_lib.workdir(str(file)) == "runs/phase_rot"

@@ -81,6 +81,7 @@ def _import(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
         config, notes = release.convert(release.read(document["cfg"], name), name)
         for note in notes:
             _note(f"{name}: {note}")
+    command_line.override(config, options.overrides)
     config_lib.validate(config)
     values = config.to_dict()
     if values.get("seeds", 1) != 1:
@@ -112,7 +113,7 @@ def _import(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
     with contextlib.closing(checkpoint.Checkpoints(options.out)) as checkpoints:
         checkpoints.save(epoch * steps, jax.device_put(state), position)
         checkpoints.wait()
-    _note(f"{epoch} epochs of {steps} steps are done; this continues:")
+    _note(f"epochs done: {epoch}, of {steps} steps each; this continues:")
     print(f"python main.py --config={path} --workdir={options.out}")
 
 
@@ -124,6 +125,7 @@ def _export(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
             config = ml_collections.ConfigDict(files.read_json(path))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({error}); give --config") from error
+    command_line.override(config, options.overrides)
     values = config.to_dict()
     state, position = states.read(options.source, options.step)
     if isinstance(state, TrainState):
@@ -158,7 +160,9 @@ def _parser() -> argparse.ArgumentParser:
     state.add_argument("--step", type=int, help="with --to-torch: of the checkpoint; the newest")
     state.add_argument("--seed", type=int, help="with --to-torch: of a training of several seeds")
     state.add_argument(
-        "--config", metavar="FILE", help="the config, if not the checkpoint's own; with overrides"
+        "--config",
+        metavar="FILE",
+        help="the config, if not the checkpoint's own; --config.KEY=VALUE changes either",
     )
     return parser
 
@@ -169,15 +173,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Overrides --config.KEY=VALUE are absl's; the rest is argparse's.
     overrides = [word for word in argv if word.startswith("--config.")]
     options = _parser().parse_args([word for word in argv if word not in overrides])
+    options.overrides = overrides
     with command_line.user_errors() as outcome:
         if options.command == "config":
             _config_command(options)
             return outcome.status
-        config = None
-        if options.config:
-            config = command_line.read_config(options.config, overrides)
-        elif overrides:
-            raise UserError(f"{overrides[0]}: needs a --config that it overrides")
+        config = command_line.read_config(options.config) if options.config else None
         (_export if options.to_torch else _import)(options, config)
     return outcome.status
 
