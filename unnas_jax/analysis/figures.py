@@ -230,12 +230,12 @@ def draw_scatter(comparisons: Sequence[Comparison]) -> Figure:
                 loc="left",
             )
             if row == len(spaces) - 1:
-                axes.set_xlabel("Supervised accuracy, %", fontsize=9)
-    where = _dataset(source)
+                where = "" if source == target else f" on {_dataset(target)}"
+                axes.set_xlabel(f"Supervised accuracy{where}, %", fontsize=9)
     title = (
-        f"{where}: pretext against supervised accuracy"
+        f"{_dataset(source)}: pretext against supervised accuracy"
         if source == target
-        else f"Accuracy on {where} against supervised accuracy on {_dataset(target)}"
+        else f"Accuracy on {_dataset(source)} against supervised accuracy on {_dataset(target)}"
     )
     figure.suptitle(title, fontsize=11.5, x=0.01, ha="left", color=style.INK)
     return figure
@@ -276,9 +276,12 @@ def draw_random_experiments(comparisons: Sequence[Comparison]) -> Figure:
             handles.setdefault(label, line)
         count = max(int(c.experiments.sizes[-1]) for c in mine)
         axes.set_xscale("log", base=2)
-        ticks = [2**k for k in range(int(np.log2(count)) + 1)]
+        ticks = sorted({2**k for k in range(int(np.log2(count / 1.4)) + 1)} | {count})
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
+        # Two deviations may reach beyond what an accuracy can be.
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -1.0), min(high, 101.0))
         _percent(axes, "y")
         _frame(axes)
         axes.set_title(
