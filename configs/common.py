@@ -218,7 +218,11 @@ def sample_photos(space: str) -> ml_collections.ConfigDict:
     tiles = {"train_crop": "resize_random", "crop": 86, "resize": 96, "lighting": 0.0}
     few = {"batch_size": 16, "epochs": 1, "max_steps": 96}
     config.recipes = {
-        "rotation": {"train": few},
+        # Of whole images at a higher resolution: that quickly tells which side is up.
+        "rotation": {
+            "input": {"train_crop": "resize_random", "crop": 48, "resize": 56},
+            "train": {"batch_size": 16, "epochs": 1},
+        },
         "colorization": {
             "input": {"crop": 24, "resize": 28},
             "train": few,
