@@ -207,7 +207,8 @@ def draw_scatter(comparisons: Sequence[Comparison]) -> Figure:
     spaces = sorted({c.space for c in comparisons})
     tasks = sorted({c.task for c in comparisons}, key=_order)
     source, target = comparisons[0].source, comparisons[0].target
-    width, height = 0.5 + 2.75 * len(tasks), 0.55 + 2.45 * len(spaces)
+    # Wide enough for the title over a single column, too.
+    width, height = max(0.5 + 2.75 * len(tasks), 5.4), 0.55 + 2.45 * len(spaces)
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.05)
     figure = Figure(figsize=(width, height), facecolor="white", layout=layout)
     panels = figure.subplots(len(spaces), len(tasks), squeeze=False)
