@@ -89,6 +89,26 @@ def test_two_starts_at_once_share_the_units(tmp_path):
     assert len({store.result(unit)["process"] for unit in todo}) == 2
 
 
+def test_a_stopped_sweep_takes_its_workers_along_and_goes_on(tmp_path):
+    store, todo = Store(tmp_path / "w"), units(tmp_path, 3, seconds=1.0)
+    code = (
+        "from tests import sweep_work, test_sweep; from unnas_jax import sweep; import sys;"
+        "todo = test_sweep.units(sys.argv[1], 3, seconds=1.0);"
+        "store = sweep.Store(sys.argv[1] + '/w');"
+        "sys.exit(0 if test_sweep.run(store, todo, workers=1) else 75)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    while not sweep_work.words(tmp_path):
+        assert parent.poll() is None
+        time.sleep(0.01)
+    parent.terminate()
+    assert parent.wait(60) == 75
+    assert not any(store.running(unit) for unit in todo)
+    assert not store.finished(todo[2])
+    assert sweep.work_off(store, todo, sweep_work.slow)
+    check_each_once(tmp_path, todo)
+
+
 def test_failures_cost_only_their_unit_and_are_tried_again(tmp_path):
     store, todo = Store(tmp_path / "w"), units(tmp_path, 4)
     moods = ("raises", "dies", "continues", "works")
