@@ -303,7 +303,7 @@ def test_the_paper_s_samples(name: str) -> None:
 
 
 CELL_OF = {
-    "darts": "sep_conv_3x3:0,none:1+max_pool_3x3:0,dil_conv_3x3:1",
+    "darts": "dil_conv_3x3:0,none:1+max_pool_3x3:0,skip_connect:1",
     "nasbench101": "0110-0001-0001-0000:conv3x3,maxpool3x3",
 }
 
