@@ -7,7 +7,7 @@
 
 Networks are small (3 cells of width 16) and train for one or two hundred steps with one seed, so
 that almost half of a unit is compilation, with the flag. Cost: 96 units; those of classification
-and colorization take about 12 seconds of a core each.
+and colorization take 10 to 15 seconds of a core each.
 
 Measured with --config.tasks="('classification','colorization')": classification 46 to 64%,
 colorization 18 to 33% (the most frequent colour has 22%), and Spearman's rho between them -0.08

@@ -7,7 +7,7 @@
 
 Networks are small (2 modules, a stem of 16 channels) and train for one or two hundred steps with
 one seed, so that almost half of a unit is compilation, with the flag. Cost: 96 units; those of
-classification and colorization take about 12 seconds of a core each.
+classification and colorization take 10 to 15 seconds of a core each.
 
 Measured with --config.tasks="('classification','colorization')": classification 41 to 65%,
 colorization 11 to 31% (the most frequent colour has 22%), and Spearman's rho between them 0.32
