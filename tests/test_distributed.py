@@ -122,6 +122,8 @@ def alone(tmp_path_factory, images) -> pathlib.Path:
     return workdir
 
 
+# Every process compiles, which takes minutes of CPU.
+@pytest.mark.skipif("UNNAS_LONG_TESTS" not in os.environ, reason="set UNNAS_LONG_TESTS=1")
 def test_two_processes_stop_together_and_one_goes_on(alone, images, tmp_path):
     step, _ = preempted(2, tmp_path / "w", images)
     log = finish(*start(1, tmp_path / "w", images))
