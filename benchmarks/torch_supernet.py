@@ -12,16 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-OPERATIONS = (
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-)
+from unnas_jax.spaces.darts.genotype import OPERATIONS
 
 
 def _norm(channels: int, affine: bool = False) -> nn.BatchNorm2d:

@@ -16,7 +16,20 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 sys.path.insert(0, str(ROOT))  # For configs/ and benchmarks/, which are not installed.
 
+import cv2  # noqa: E402
 import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from tests import tiny  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_nans", False)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder of 64 images, what tests/configs/tiny.py searches on."""
+    folder = tmp_path_factory.mktemp("images")
+    for number, image in enumerate(tiny.upright(64, 20)):
+        cv2.imwrite(str(folder / f"{number:03d}.png"), image)
+    return folder

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 
-import cv2
 import jax
 import numpy as np
 import pytest
@@ -57,14 +56,6 @@ def start(
 def losses(workdir: pathlib.Path) -> dict[int, tuple[float, float]]:
     """The losses of every step on both halves."""
     return {r["step"]: (r["loss"], r["alpha_loss"]) for r in rows(workdir) if r["kind"] == "train"}
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("images")
-    for number, image in enumerate(tiny.upright(64, 20)):
-        cv2.imwrite(str(folder / f"{number:03d}.png"), image)
-    return folder
 
 
 def preempted(count: int, workdir: pathlib.Path, images: pathlib.Path) -> tuple[int, str]:

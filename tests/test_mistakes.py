@@ -3,7 +3,6 @@
 import pathlib
 import shutil
 
-import cv2
 import numpy as np
 import pytest
 
@@ -11,14 +10,6 @@ from tests import tiny
 from tests.test_runs import finish, start
 from unnas_jax import checkpoint, search
 from unnas_jax.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("images")
-    for number, image in enumerate(tiny.upright(64, 20)):
-        cv2.imwrite(str(folder / f"{number:03d}.png"), image)
-    return folder
 
 
 def config(images, max_steps=8, **changes):

@@ -7,7 +7,6 @@ run: `jax.transfer_guard` in `search` and `train` would end it.
 import collections
 import functools
 
-import cv2
 import jax
 import numpy as np
 
@@ -31,11 +30,9 @@ def batch(mesh):
     return sharding.to_devices({"image": images, "label": np.zeros(8, np.int32)}, mesh)
 
 
-def test_a_run_compiles_every_program_of_its_steps_once(tmp_path):
-    for number, image in enumerate(tiny.upright(64, 20)):
-        cv2.imwrite(str(tmp_path / f"{number:03d}.png"), image)
+def test_a_run_compiles_every_program_of_its_steps_once(images, tmp_path):
     config = tiny.config()
-    config.dataset.update(name="folder", path=str(tmp_path))
+    config.dataset.update(name="folder", path=str(images))
     config.workers = 0
     compiled = collections.Counter()
 

@@ -8,22 +8,12 @@ import subprocess
 import sys
 import time
 
-import cv2
 import numpy as np
 import pytest
 
-from tests import tiny
 from tests.conftest import ROOT
 
 CONFIG = "tests/configs/tiny.py"
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("images")
-    for number, image in enumerate(tiny.upright(64, 20)):
-        cv2.imwrite(str(folder / f"{number:03d}.png"), image)
-    return folder
 
 
 def start(workdir: pathlib.Path, images: pathlib.Path, *flags: str) -> subprocess.Popen:

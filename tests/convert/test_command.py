@@ -1,9 +1,7 @@
 """The commands on whole workdirs: from the release's form a run goes on as if it had stayed."""
 
 import json
-import pathlib
 
-import cv2
 import numpy as np
 import pytest
 
@@ -16,14 +14,6 @@ from unnas_jax.convert import pyth, states
 torch = pytest.importorskip("torch")
 
 EPOCH = 4  # Steps.
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("images")
-    for number, image in enumerate(tiny.upright(64, 20)):
-        cv2.imwrite(str(folder / f"{number:03d}.png"), image)
-    return folder
 
 
 def config(images, max_steps):
