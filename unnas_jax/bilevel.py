@@ -155,9 +155,8 @@ def build_steps(
         )
 
     def loss(
-        params: Any, alphas: Any, batch_stats: Any, batch: Batch, key: jax.Array
+        params: Any, alphas: Any, batch_stats: Any, examples: Examples
     ) -> tuple[jax.Array, tuple[Any, Sums]]:
-        examples = task.examples(key, batch, train=True)
         outputs, updated = network.apply(
             {"params": params, "batch_stats": batch_stats},
             examples.inputs,
@@ -166,19 +165,28 @@ def build_steps(
             mutable=["batch_stats"],
         )
         sums = task.score(outputs, examples, train=True)
-        return sums["loss"] / jnp.maximum(sums["count"], 1.0), (updated["batch_stats"], sums)
+        count = jnp.maximum(sharding.total(sums["count"]), 1.0)
+        return sums["loss"] / count, (updated["batch_stats"], sums)
 
     def gradients(
         state: SearchState, batch: Batch, purpose: jax.Array, of: Which
     ) -> tuple[Any, Any, Any, Sums]:
         """Gradients of weights and alphas (those not asked for are empty), statistics, sums."""
-        key = key_for(purpose, state.step)
+        examples = task.examples(key_for(purpose, state.step), batch, train=True)
         arguments = {"weights": (0,), "alphas": (1,), "both": (0, 1)}[of]
-        grads, (batch_stats, sums) = jax.grad(loss, argnums=arguments, has_aux=True)(
-            state.params, state.alphas, state.batch_stats, batch, key
-        )
-        by_argument = dict(zip(arguments, grads, strict=True))
-        return by_argument.get(0, ()), by_argument.get(1, ()), batch_stats, sums
+
+        def of_rows(variables: tuple[Any, Any, Any], examples: Examples) -> Any:
+            grads, (batch_stats, sums) = jax.grad(loss, argnums=arguments, has_aux=True)(
+                *variables, examples
+            )
+            # Here, so that what devices send each other are the gradients of the parameters: XLA
+            # alone would sum those of the dense form's kernels, 12 times as many.
+            grads, sums = sharding.total((grads, sums))
+            by_argument = dict(zip(arguments, grads, strict=True))
+            return by_argument.get(0, ()), by_argument.get(1, ()), batch_stats, sums
+
+        variables = (state.params, state.alphas, state.batch_stats)
+        return sharding.by_device(of_rows, mesh)(variables, examples)
 
     def unrolled(
         state: SearchState, batch_b: Batch, batch_a: Batch
@@ -186,8 +194,8 @@ def build_steps(
         """The second-order gradient of the alphas, and the sums of B."""
 
         def on(batch: Batch, purpose: int) -> Loss:
-            key = key_for(purpose, state.step)
-            return lambda params, alphas: loss(params, alphas, state.batch_stats, batch, key)
+            examples = task.examples(key_for(purpose, state.step), batch, train=True)
+            return lambda params, alphas: loss(params, alphas, state.batch_stats, examples)
 
         grads, (_, sums) = second_order(
             on(batch_a, _WEIGHT_STEP),

@@ -1,14 +1,16 @@
 """Where arrays live: batches split over a 1-D `data` mesh, everything else on every device.
 
 Steps are jitted over the global batch, so XLA inserts the reductions that make gradients and
-batch-norm statistics global; no step mentions devices.
+batch-norm statistics global. Where it would sum more than needed, `by_device` runs a function on
+every device's part of the batch, and `total` and batch norm reduce by themselves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from unnas_jax.errors import UserError
@@ -38,6 +40,35 @@ def platform() -> str:
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform
+
+
+def parted_axis() -> str | None:
+    """The mesh axis whose devices each have a part of the batch in what is being traced, if any."""
+    return "data" if "data" in jax.sharding.get_abstract_mesh().manual_axes else None
+
+
+def by_device(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Runs function(same, batch) on every device, each with its rows of the batch.
+
+    Its results must be the same on all devices: made of `total`s. Batch norm inside uses the global
+    statistics. On one device it is the function itself.
+    """
+    if mesh.size == 1:
+        return function
+    rows = (PartitionSpec(), PartitionSpec("data"))
+    # JAX's check that results are equal does not see through a differentiated batch norm.
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=rows, out_specs=PartitionSpec(), check_vma=False
+    )
+
+
+def total(tree: Any) -> Any:
+    """The sum of all devices' float32 arrays inside of `by_device`, in one reduction."""
+    axis = parted_axis()
+    if axis is None:
+        return tree
+    flat, restore = ravel_pytree(tree)
+    return restore(jax.lax.psum(flat, axis))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

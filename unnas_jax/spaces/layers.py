@@ -44,9 +44,10 @@ def batch_norm(
 ) -> nn.BatchNorm:
     """Batch norm with the project's constants; statistics in float32 over the whole batch.
 
-    Under jit the batch is the global one, so the statistics do not depend on the devices.
+    The batch is the global one, so the statistics do not depend on the devices.
     """
     return nn.BatchNorm(
+        axis_name=sharding.parted_axis(),
         use_running_average=not train,
         momentum=BN_MOMENTUM,
         epsilon=BN_EPSILON,
