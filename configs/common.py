@@ -221,14 +221,18 @@ def sample_photos(space: str) -> ml_collections.ConfigDict:
         # Of whole images at a higher resolution: that quickly tells which side is up.
         "rotation": {
             "input": {"train_crop": "resize_random", "crop": 48, "resize": 56},
-            "train": {"batch_size": 16, "epochs": 1},
+            "train": {"batch_size": 16, "epochs": 2},
         },
         "colorization": {
             "input": {"crop": 24, "resize": 28},
             "train": few,
             "eval": {"max_images": 154},
         },
-        "jigsaw": {"input": tiles, "train": few},
+        "jigsaw": {
+            "input": tiles,
+            "weights": {"learning_rate": 0.02},
+            "train": {"batch_size": 16, "epochs": 4, "max_steps": 640},
+        },
     }
     _space(config, space)
     if space == "nasbench101":

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests import conftest, jaxprs
-from unnas_jax import complexity
+from unnas_jax import complexity, counting, widths
 from unnas_jax.data import photos
 from unnas_jax.errors import UserError
 from unnas_jax.spaces import layers
@@ -53,7 +53,7 @@ def image(size: tuple[int, int, int]) -> Any:
     return jax.ShapeDtypeStruct((1, *size), jnp.float32)
 
 
-def counted(found: complexity.Counts) -> tuple[dict[str, int], dict[str, int]]:
+def counted(found: counting.Counts) -> tuple[dict[str, int], dict[str, int]]:
     values = {layer.name: layer.parameters for layer in found.layers if layer.parameters}
     products = {layer.name: layer.multiply_adds for layer in found.layers if layer.multiply_adds}
     return values, products
@@ -67,9 +67,9 @@ def test_every_operation(operation: str, stride: int) -> None:
     cell = Cell(pairs, (2,), channels=6, reduction=stride == 2, reduce_input0=False, name="cell_0")
     size = (9, 11, 6)
     values, products = traced(cell, image(size), image(size))
-    found: list[complexity.Layer] = []
-    complexity._cell(cell, (size, size), complexity._Scope(found))
-    assert counted(complexity.Counts(tuple(found))) == (values, products)
+    found: list[counting.Layer] = []
+    counting._cell(cell, (size, size), counting._Scope(found))
+    assert counted(counting.Counts(tuple(found))) == (values, products)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_every_operation(operation: str, stride: int) -> None:
 )
 def test_discrete_networks(name: str, settings: dict[str, Any], size: tuple[int, int, int]) -> None:
     network = Network(GENOTYPES[name], width=6, cells=4, **settings)
-    found = complexity.count(network, size)
+    found = counting.count(network, size)
     values, products = traced(network, image(size))
     assert counted(found) == (values, products)
     auxiliary = sum(number for layer, number in values.items() if layer.startswith("auxiliary"))
@@ -124,7 +124,7 @@ def test_supernets(settings: dict[str, Any], size: tuple[int, int, int]) -> None
     network = supernet_lib.Supernet(width=4, cells=3, **settings)
     alphas = supernet_lib.init_alphas(jax.random.key(0), settings["nodes"], 1.0)
     values, products = traced(network, image(size), alphas)
-    found_values, found_products = counted(complexity.count(network, size))
+    found_values, found_products = counted(counting.count(network, size))
     assert found_values == values
 
     def by_module(by_layer: dict[str, int]) -> dict[str, int]:
@@ -157,7 +157,7 @@ def test_nasbench101_networks(
     network = nasbench101.Network(parse(cell), width=6, modules=2, **settings)
     group = getattr(network.head, "group", 1)
     values, products = traced(network, jax.ShapeDtypeStruct((group, *size), jnp.float32))
-    assert counted(complexity.count(network, size)) == (values, products)
+    assert counted(counting.count(network, size)) == (values, products)
 
 
 def test_nasbench101_s_example() -> None:
@@ -166,16 +166,14 @@ def test_nasbench101_s_example() -> None:
         "conv1x1,conv3x3,conv3x3,conv3x3,maxpool3x3"
     )
     # As the benchmark's own files give it.
-    counts = complexity.count(nasbench101.Network(cell, ImageHead(10)), (32, 32, 3))
+    counts = counting.count(nasbench101.Network(cell, ImageHead(10)), (32, 32, 3))
     assert counts.parameters == counts.parameters_with_auxiliary == 2_694_282
 
 
 def test_the_tiles_of_a_puzzle_are_one_answer() -> None:
     settings: dict[str, Any] = {"width": 4, "cells": 3, "nodes": 2, "stem": "cifar"}
-    one = complexity.count(supernet_lib.Supernet(**settings, head=ImageHead(24)), (8, 8, 3))
-    four = complexity.count(
-        supernet_lib.Supernet(**settings, head=ImageHead(24, group=4)), (8, 8, 3)
-    )
+    one = counting.count(supernet_lib.Supernet(**settings, head=ImageHead(24)), (8, 8, 3))
+    four = counting.count(supernet_lib.Supernet(**settings, head=ImageHead(24, group=4)), (8, 8, 3))
     assert four.multiply_adds == 4 * one.multiply_adds
     features = one.layers[-1].multiply_adds // 24
     assert four.parameters - one.parameters == 3 * features * 24
@@ -183,7 +181,7 @@ def test_the_tiles_of_a_puzzle_are_one_answer() -> None:
 
 def test_a_module_without_a_count_is_named() -> None:
     with pytest.raises(TypeError, match="no count for modules of the type Stem"):
-        complexity._count(layers.Stem("cifar", 4), (8, 8, 3), complexity._Scope([]))
+        counting._count(layers.Stem("cifar", 4), (8, 8, 3), counting._Scope([]))
 
 
 def test_parameters_of_a_tree() -> None:
@@ -191,7 +189,7 @@ def test_parameters_of_a_tree() -> None:
         "a": jax.ShapeDtypeStruct((3, 4), jnp.float32),
         "b": {"c": jnp.zeros(5), "d": jnp.ones(())},
     }
-    assert complexity.parameters(shapes) == 18
+    assert counting.parameters(shapes) == 18
 
 
 def test_the_traced_counts_by_hand() -> None:
@@ -231,7 +229,7 @@ def test_a_network_counted_by_hand() -> None:
         reduce_concat=(2,),
     )
     network = Network(genotype, width=4, cells=1, stem="cifar", head=ImageHead(10))
-    counts = complexity.count(network, (8, 8, 3))
+    counts = counting.count(network, (8, 8, 3))
     # The only cell is a reduction cell: 8 channels, from 8x8 to 4x4 pixels. BNs have two values
     # a channel.
     stem = 3 * 3 * 3 * 12
@@ -296,7 +294,7 @@ def test_every_width_is_in_the_tables() -> None:
 @pytest.mark.parametrize("name", TABLE_1)
 def test_table_1(name: str) -> None:
     parameters, multiply_adds = TABLE_1[name]
-    counts = complexity.IMAGENET.count(GENOTYPES[name], IMAGENET_WIDTHS[name])
+    counts = widths.IMAGENET.count(GENOTYPES[name], IMAGENET_WIDTHS[name])
     assert round(counts.parameters / 1e6, 1) == parameters
     if multiply_adds is not None:
         assert counts.multiply_adds / 1e6 == pytest.approx(multiply_adds, abs=0.01)
@@ -304,16 +302,16 @@ def test_table_1(name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLE_2)
 def test_table_2(name: str) -> None:
-    counts = complexity.CITYSCAPES.count(GENOTYPES[name], CITYSCAPES_WIDTHS[name])
+    counts = widths.CITYSCAPES.count(GENOTYPES[name], CITYSCAPES_WIDTHS[name])
     assert round(counts.parameters / 1e6, 1) == TABLE_2[name]
     assert counts.parameters_with_auxiliary == counts.parameters
 
 
 def test_exact_published_counts() -> None:
-    imagenet, cifar = complexity.evaluation_sizes(GENOTYPES["darts_v2"])
+    imagenet, cifar = widths.evaluation_sizes(GENOTYPES["darts_v2"])
     assert (imagenet["cells"], imagenet["input_size"]) == (14, 224)
-    assert imagenet["width"] == complexity.fit_width(GENOTYPES["darts_v2"])
-    assert complexity.IMAGENET.count(GENOTYPES["darts_v2"], 48).parameters == 4_718_752
+    assert imagenet["width"] == widths.fit_width(GENOTYPES["darts_v2"])
+    assert widths.IMAGENET.count(GENOTYPES["darts_v2"], 48).parameters == 4_718_752
     # 768 features of 7x7 pixels at a width of 48: pooled to 2x2, convolved to 1x1.
     features = 16 * imagenet["width"]
     auxiliary = features * 128 + 2 * 128 + 4 * 128 * 768 + 768 * 1000 + 1000
@@ -322,11 +320,11 @@ def test_exact_published_counts() -> None:
     assert (cifar["cells"], cifar["width"], cifar["parameters"]) == (20, 36, 3_349_342)
 
 
-@pytest.mark.parametrize("evaluation", [complexity.IMAGENET, complexity.CITYSCAPES])
+@pytest.mark.parametrize("evaluation", [widths.IMAGENET, widths.CITYSCAPES])
 @pytest.mark.parametrize("name", GENOTYPES)
-def test_the_fitted_width_is_the_largest(name: str, evaluation: complexity.Evaluation) -> None:
+def test_the_fitted_width_is_the_largest(name: str, evaluation: widths.Evaluation) -> None:
     genotype = GENOTYPES[name]
-    width = complexity.fit_width(genotype, evaluation)
+    width = widths.fit_width(genotype, evaluation)
 
     def value(width: int) -> int:
         return int(getattr(evaluation.count(genotype, width), evaluation.fitted))
@@ -345,16 +343,16 @@ def test_no_width_fits_a_huge_cell() -> None:
     wide = cell(60)
     message = "no even width has 500 to 600 million multiply-adds .*: .* at 4, .* at 6; give"
     with pytest.raises(UserError, match=message):
-        complexity.fit_width(wide)
+        widths.fit_width(wide)
     with pytest.raises(UserError, match=r"\): [\d.]* at 2; give"):
-        complexity.fit_width(cell(500))
-    assert complexity.evaluation_sizes(wide)[0]["width"] == 48
+        widths.fit_width(cell(500))
+    assert widths.evaluation_sizes(wide)[0]["width"] == 48
 
 
 def test_counting_takes_no_time() -> None:
     start = time.perf_counter()
     for genotype in GENOTYPES.values():
-        complexity.IMAGENET.count(genotype, 48)
+        widths.IMAGENET.count(genotype, 48)
     # 20 networks of 14 cells: 0.1 s measured.
     assert time.perf_counter() - start < 5
 
@@ -382,7 +380,7 @@ def test_an_evaluation_s_network() -> None:
     done = run("--config=configs/eval_in1k.py:unnas_in22k_rot", "--json")
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
-    same = complexity.IMAGENET.count(GENOTYPES["unnas_in22k_rot"], 42)
+    same = widths.IMAGENET.count(GENOTYPES["unnas_in22k_rot"], 42)
     assert {name: counts[name] for name in same.totals()} == same.totals()
     assert (counts["width"], counts["input_size"]) == (42, 224)
     assert counts["parameters_with_auxiliary"] > counts["parameters"]
@@ -392,7 +390,7 @@ def test_whole_images() -> None:
     from configs import eval_cityscapes
 
     counts = complexity.of_config(eval_cityscapes.get_config("darts_v2").to_dict())
-    same = complexity.CITYSCAPES.count(GENOTYPES["darts_v2"], CITYSCAPES_WIDTHS["darts_v2"])
+    same = widths.CITYSCAPES.count(GENOTYPES["darts_v2"], CITYSCAPES_WIDTHS["darts_v2"])
     assert counts["input_size"] == [1025, 2049]
     assert {name: counts[name] for name in same.totals()} == same.totals()
 

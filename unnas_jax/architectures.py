@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax import complexity, files
+from unnas_jax import counting, files
 from unnas_jax.errors import UserError
 from unnas_jax.spaces import registry
 from unnas_jax.spaces.darts import genotype as darts
@@ -73,7 +73,7 @@ def draw_darts(seed: int, number: int, nodes: int = 4) -> Genotype:
 def parameters(genotype: Genotype) -> int:
     """Those of a cell's network at the paper's CIFAR-10 size: 20 cells of width 16."""
     network = Network(genotype, _WIDTH, _CELLS, stem="cifar", head=ImageHead(_CLASSES))
-    return complexity.count(network, (_SIDE, _SIDE, 3)).parameters
+    return counting.count(network, (_SIDE, _SIDE, 3)).parameters
 
 
 def sample_darts(

@@ -34,7 +34,7 @@ def write(path: str | os.PathLike[str]) -> list[str]:
     sizes = []
     if run.genotype is not None:
         # Here, because counting builds networks, and the pictures alone need no JAX.
-        from unnas_jax.complexity import evaluation_sizes
+        from unnas_jax.widths import evaluation_sizes
 
         figure = cells.draw(run.genotype, run.softmax)
         pictures["cells.svg"] = style.render(figure, "svg")

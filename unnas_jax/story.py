@@ -17,7 +17,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from unnas_jax import command_line, complexity, files
+from unnas_jax import command_line, counting, files
 from unnas_jax.analysis import story_plot, style
 from unnas_jax.data import open_dataset
 from unnas_jax.errors import UserError
@@ -76,7 +76,7 @@ def random_cells(
 
     def parameters(candidate: Genotype) -> int:
         sized = network.clone(genotype=candidate)
-        return complexity.count(sized, (side, side, task.input_channels)).parameters
+        return counting.count(sized, (side, side, task.input_channels)).parameters
 
     wanted = parameters(genotype)
     rng, found = np.random.default_rng(seed), [genotype]

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from unnas_jax import (
     checkpoint,
-    complexity,
+    counting,
     distributed,
     files,
     metrics,
@@ -297,7 +297,7 @@ def train(
     examples = example_shapes(c, task)
     spaces.of_config(c).check_inputs(c, examples)
     _, height, width, channels = examples.inputs.shape
-    counts = complexity.count(network, (height, width, channels))
+    counts = counting.count(network, (height, width, channels))
     seeds = [c["seed"] + k for k in range(c["seeds"])]
     facts = {
         **_facts(c, dataset, cells, document, network),

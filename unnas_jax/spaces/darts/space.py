@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from unnas_jax import complexity, precision
+from unnas_jax import precision, widths
 from unnas_jax.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts import published
@@ -48,8 +48,8 @@ def build(config: Mapping[str, Any], task: Task) -> Network:
     dtype = precision.compute_dtype(config["precision"])
     width = section["width"]
     if width == "fit":
-        window = complexity.CITYSCAPES if task.single_reduction else complexity.IMAGENET
-        width = complexity.fit_width(genotype, window)
+        window = widths.CITYSCAPES if task.single_reduction else widths.IMAGENET
+        width = widths.fit_width(genotype, window)
         _LOG.info("Width %d fits %s into the paper's window.", width, section["genotype"])
     return Network(
         genotype=genotype,
