@@ -9,7 +9,7 @@ from tests import tiny
 from unnas_jax import search
 from unnas_jax.convert import __main__ as command
 from unnas_jax.convert import config as release
-from unnas_jax.convert import pyth, states
+from unnas_jax.convert import config_to_release, pyth, states
 
 torch = pytest.importorskip("torch")
 
@@ -71,8 +71,8 @@ def test_mistakes_end_in_one_line(tmp_path, capsys):
     pyth.save(path, {"epoch": 0, "model_state": {"a": np.zeros(1, np.float32)}})
     assert command.main(["checkpoint", path, f"--out={tmp_path / 'w'}"]) == 2
     assert "cfg: is missing; give the release's config" in capsys.readouterr().err
-    tree, _ = release.to_release(tiny.config().to_dict(), 4)
-    document = {"epoch": 0, "model_state": {}, "cfg": release.as_yaml(tree)}
+    tree, _ = config_to_release.to_release(tiny.config().to_dict(), 4)
+    document = {"epoch": 0, "model_state": {}, "cfg": config_to_release.as_yaml(tree)}
     pyth.save(path, document)
     arguments = ["checkpoint", path, f"--out={tmp_path / 'w'}"]
     assert command.main([*arguments, "--config.network.width=7"]) == 2

@@ -11,6 +11,7 @@ from unnas_jax import command_line, complexity
 from unnas_jax import config as config_lib
 from unnas_jax.convert import __main__ as command
 from unnas_jax.convert import config as release
+from unnas_jax.convert import config_to_release
 from unnas_jax.data import show
 from unnas_jax.errors import UserError
 from unnas_jax.spaces.darts import published
@@ -253,23 +254,23 @@ def test_what_is_no_config_of_the_release(text):
 @pytest.mark.parametrize("tree", [SEARCH, EVALUATION, SEGMENTATION, SAMPLE, BENCHMARK])
 def test_there_and_back(tree):
     config, _ = convert(tree)
-    back, notes = release.to_release(config.to_dict(), tree["MODEL"]["NUM_CLASSES"])
+    back, notes = config_to_release.to_release(config.to_dict(), tree["MODEL"]["NUM_CLASSES"])
     jigsaw = "the jigsaw's classes are other permutations there"
     assert notes == ([jigsaw] if config.task.name == "jigsaw" else [])
-    again, notes = convert(yaml.safe_load(release.as_yaml(back)))
+    again, notes = convert(yaml.safe_load(config_to_release.as_yaml(back)))
     assert again.to_dict() == config.to_dict() and notes == []
 
 
 def test_what_the_release_would_do_otherwise_is_said():
     config = recipe("rot_photos")
-    tree, notes = release.to_release(config, 4)
+    tree, notes = config_to_release.to_release(config, 4)
     assert tree["TRAIN"]["DATASET"] == "imagenet"
     assert notes == [
         "the release has no dataset 'photos': TRAIN.DATASET is 'imagenet'",
         "config.input.swapped_statistics: False -> True",
     ]
     config = recipe("darts_cifar10")
-    _, notes = release.to_release(config, 10)
+    _, notes = config_to_release.to_release(config, 10)
     assert notes == ["config.weights.final_learning_rate: 0.001 -> 0.0"]
 
 

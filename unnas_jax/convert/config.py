@@ -18,7 +18,6 @@ from unnas_jax import config as config_lib
 from unnas_jax.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts import published
-from unnas_jax.spaces.nasbench101 import space as nasbench101
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
 
 TASKS = {
@@ -41,22 +40,8 @@ DATASETS = {
 GENOTYPES = {"nasnet": "nas", "pnasnet": "pnas", "amoebanet": "amoeba"}
 """The release's names of published genotypes whose names here are others."""
 
-_CUSTOM = ("normal", "normal_concat", "reduce", "reduce_concat")  # Of NAS.CUSTOM_GENOTYPE.
-
-# What a config here says that is no concern of the release's.
-_OF_THE_RUN = (
-    "checkpoint_every_steps",
-    "dataset.",
-    "eval.max_images",
-    "log_every_steps",
-    "mode",
-    "precision",
-    "seeds",
-    "task.permutation_list",
-    "train.max_steps",
-    "train.seeds_together",
-    "workers",
-)
+CUSTOM = ("normal", "normal_concat", "reduce", "reduce_concat")
+"""The entries of NAS.CUSTOM_GENOTYPE, in order."""
 
 _CLASSES = {"cifar10": 10, "imagenet": 1000, "imagenet22k": 21841, "cityscapes": 19}
 _FIXED_CLASSES = {"rot": 4, "col": 313}
@@ -256,7 +241,7 @@ def _weights(release: _Release, config: Any, search: bool) -> None:
     release.need("OPTIM.DAMPENING", 0.0, 0.0, "momentum is not dampened; use 0")
     release.need("BN.EPS", 1e-5, 1e-5, "batch norm has 1e-5")
     release.need("BN.MOM", 0.1, 0.1, "batch norm has 0.1")
-    release.need("BN.USE_CUSTOM_WEIGHT_DECAY", False, False, "one weight decay serves all weights")
+    release.need("BN.USECUSTOM_WEIGHT_DECAY", False, False, "one weight decay serves all weights")
     release.left.discard("BN.CUSTOM_WEIGHT_DECAY")
     release.need("TRAIN.SPLIT", "train", "train", "use the split train")
     portion = 0.5 if search else 1.0
@@ -311,7 +296,7 @@ def _darts(release: _Release, config: Any, search: bool) -> None:
         network.genotype = _custom_genotype(release)
         return
     release.left.discard("NAS.CUSTOM_GENOTYPE")
-    ours = {theirs: ours for ours, theirs in _genotype_names().items()}.get(name, name)
+    ours = {theirs: ours for ours, theirs in genotype_names().items()}.get(name, name)
     if ours not in published.GENOTYPES:
         close = difflib.get_close_matches(ours, published.GENOTYPES, n=1)
         hint = f"did you mean {close[0]}?" if close else "use a published name or 'custom'"
@@ -319,7 +304,7 @@ def _darts(release: _Release, config: Any, search: bool) -> None:
     network.genotype = ours
 
 
-def _genotype_names() -> dict[str, str]:
+def genotype_names() -> dict[str, str]:
     """The release's names of the published genotypes, by their names here."""
 
     def theirs(name: str) -> str:
@@ -334,10 +319,10 @@ def _custom_genotype(release: _Release) -> str:
     """`NAS.CUSTOM_GENOTYPE` as the text of a genotype."""
     key = "NAS.CUSTOM_GENOTYPE"
     value = release.get(key, list)
-    if len(value) != len(_CUSTOM):
-        raise release.fail(key, f"give {', '.join(_CUSTOM)}")
+    if len(value) != len(CUSTOM):
+        raise release.fail(key, f"give {', '.join(CUSTOM)}")
     try:
-        return str(genotype_lib.from_dict(dict(zip(_CUSTOM, value, strict=True))))
+        return str(genotype_lib.from_dict(dict(zip(CUSTOM, value, strict=True))))
     except UserError as error:
         raise UserError(f"{release.name}: {key}: {error}") from error
 
@@ -387,127 +372,3 @@ def get_config() -> ml_collections.ConfigDict:
 {body}
     return config
 '''
-
-
-def to_release(config: Mapping[str, Any], classes: int) -> tuple[dict[str, Any], list[str]]:
-    """The tree of the release's keys for a config here: the inverse of `convert`.
-
-    Args:
-      config: a valid one, as a dict.
-      classes: what the network's last layer has.
-
-    Returns:
-      The tree, and notes on what the release would do otherwise.
-    """
-    search, network, task = config["experiment"] == "search", config["network"], config["task"]
-    weights, train, cifar = config["weights"], config["train"], network["stem"] == "cifar"
-    name = config["dataset"]["name"]
-    known = {ours: theirs for theirs, ours in DATASETS.items()}
-    dataset = known.get(name, "cifar10" if cifar else "imagenet")
-    notes = []
-    if name not in known:
-        notes.append(f"the release has no dataset {name!r}: TRAIN.DATASET is {dataset!r}")
-    short = {ours: theirs for theirs, ours in TASKS.items()}[task["name"]]
-    tree: dict[str, Any] = {
-        "MODEL": {"TYPE": "nas_search", "NUM_CLASSES": classes},
-        "NAS": {"WIDTH": int(network["width"])},
-        "OPTIM": {
-            "BASE_LR": weights["learning_rate"],
-            "LR_POLICY": "cos",
-            "MAX_EPOCH": train["epochs"],
-            "MOMENTUM": weights["momentum"],
-            "NESTEROV": bool(weights.get("nesterov", False)),
-            "WEIGHT_DECAY": weights["weight_decay"],
-        },
-        "TRAIN": {
-            "DATASET": dataset,
-            "SPLIT": "train",
-            "BATCH_SIZE": train["batch_size"],
-            "IM_SIZE": config["input"]["crop"],
-        },
-        "TEST": {
-            "BATCH_SIZE": config["eval"]["batch_size"],
-            "IM_SIZE": config["input"]["resize"],
-        },
-        "TASK": short,
-        "RNG_SEED": config["seed"],
-    }
-    if short == "col":
-        tree["MODEL"]["INPUT_CHANNELS"] = 1
-    if short == "jig":
-        if not task["permutation_list"]:
-            notes.append("the jigsaw's classes are other permutations there")
-        tree["JIGSAW_GRID"] = task["grid"]
-        tree["TRAIN"]["GRAY_PERCENTAGE"] = config["input"]["gray"]
-    if short == "seg":
-        rates = list(task["aspp_rates"])
-        tree["MODEL"].update(ASPP_CHANNELS=task["aspp_channels"], ASPP_RATES=rates)
-    if search:
-        alphas = config["alphas"]
-        tree["NAS"]["DEPTH"] = network["cells"]
-        tree["TRAIN"]["PORTION"] = 0.5
-        tree["OPTIM"].update(
-            ARCH_BASE_LR=alphas["learning_rate"],
-            ARCH_WEIGHT_DECAY=alphas["weight_decay"],
-            ARCH_EPOCH=config["search"]["arch_start_epoch"],
-        )
-    else:
-        _training_keys(config, tree)
-        tree["TEST"].update(DATASET=dataset, SPLIT="test" if cifar else "val")
-    try:
-        back, _ = convert(tree, "the release")
-    except UserError as error:
-        return tree, [*notes, str(error)]
-    lines = config_lib.difference(config, back.to_dict())
-    without_effect: tuple[str, ...] = _OF_THE_RUN
-    if short != "jig":
-        without_effect += ("task.grid", "task.permutations")
-    if short != "seg":
-        without_effect += ("task.aspp",)
-    notes += [f"config.{line}" for line in lines if not line.startswith(without_effect)]
-    return tree, notes
-
-
-def _training_keys(config: Mapping[str, Any], tree: dict[str, Any]) -> None:
-    """Adds what only trainings of one architecture have."""
-    network, weights, smoothing = config["network"], config["weights"], config["task"]
-    images = config["train"]["precise_bn_images"]
-    tree["OPTIM"].update(
-        WARMUP_EPOCHS=weights["warmup_epochs"], WARMUP_FACTOR=weights["warmup_factor"]
-    )
-    tree["TRAIN"]["EVAL_PERIOD"] = config["eval"]["every_epochs"]
-    if images:
-        tree["BN"] = {"USE_PRECISE_STATS": True, "NUM_SAMPLES_PRECISE": images}
-    if smoothing["label_smoothing"]:
-        tree["MODEL"]["LOSS_FUN"] = "label_smoothed_cross_entropy"
-        tree["MODEL"]["LABEL_SMOOTHING_EPS"] = smoothing["label_smoothing"]
-    if network["space"] == "nasbench101":
-        spec = nasbench101.resolve(network["genotype"])
-        long = [f"{o}-bn-relu" if o.startswith("conv") else o for o in spec.operations]
-        tree["MODEL"]["TYPE"] = "nas_bench"
-        tree["NAS"].update(
-            MATRIX=[list(row) for row in spec.matrix],
-            OPS=long,
-            NUM_STACKS=network["stacks"],
-            NUM_MODULES_PER_STACK=network["modules"],
-        )
-        return
-    name = network["genotype"]
-    cells = published.resolve(name).as_dict()
-    tree["MODEL"]["TYPE"] = "nas"
-    tree["NAS"]["GENOTYPE"] = _genotype_names().get(name, "custom")
-    if tree["NAS"]["GENOTYPE"] == "custom":
-        tree["NAS"]["CUSTOM_GENOTYPE"] = [cells[half] for half in _CUSTOM]
-    tree["NAS"].update(
-        DEPTH=network["cells"],
-        AUX=network["auxiliary_weight"] > 0,
-        DROP_PROB=network["drop_path"],
-    )
-    if network["auxiliary_weight"]:
-        tree["NAS"]["AUX_WEIGHT"] = network["auxiliary_weight"]
-
-
-def as_yaml(tree: Mapping[str, Any]) -> str:
-    """The text of a file of the release."""
-    text: str = yaml.safe_dump(dict(tree), sort_keys=False)
-    return text

@@ -18,8 +18,7 @@ import orbax.checkpoint as ocp
 
 from unnas_jax import optim
 from unnas_jax.bilevel import SearchState
-from unnas_jax.convert import config as release
-from unnas_jax.convert import weights
+from unnas_jax.convert import config_to_release, weights
 from unnas_jax.errors import UserError
 from unnas_jax.trainer import TrainState
 
@@ -232,11 +231,11 @@ def to_release(
         variables["alphas"] = state.alphas
     count = step if tracked is None else tracked
     model = weights.params_to_torch({**variables, "counters": {weights.COUNTER: count}}, config)
-    tree, notes = release.to_release(config, len(next(reversed(model.values()))))
+    tree, notes = config_to_release.to_release(config, len(next(reversed(model.values()))))
     document = {
         "epoch": epochs - 1,
         "model_state": model,
-        "cfg": release.as_yaml(tree),
+        "cfg": config_to_release.as_yaml(tree),
     }
     section, of = config["weights"], weights.layout_of(variables, config)
     sgd = {
