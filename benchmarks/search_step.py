@@ -2,7 +2,7 @@
 
     python benchmarks/search_step.py --config=configs/rot_in1k.py --batch=16 --crop=64
     python benchmarks/search_step.py --only=depthwise,torch --batch=16 --crop=64
-    python benchmarks/search_step.py --topology=v5e:1x1 --cells=3
+    python benchmarks/search_step.py --topology=v5e:1x1 --cells=3 --only=dense,per_edge --quick
 
 `auto` is what the search runs on this machine; `dense` and `depthwise` its two forms by source
 state; `per_edge` is the plain definition in JAX; `torch` the same in eager PyTorch, with the same
@@ -95,6 +95,7 @@ def _options() -> argparse.Namespace:
         "--only", default="auto,per_edge,torch", help="some of " + str(FORMULATIONS)
     )
     parser.add_argument("--topology", help="compile for this TPU slice, e.g. v5e:1x1; run nothing")
+    parser.add_argument("--quick", action="store_true", help="with XLA's least effort for it")
     parser.add_argument("--profile", metavar="DIR", help="write a profile of a step of the first")
     options = parser.parse_args()
     options.only = options.only.split(",")
@@ -249,7 +250,7 @@ def plan(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str
             if name == "torch":
                 continue
             programs = _steps(name, c, task, mesh).lower(batch)
-            needs = [aot._compiled(part[0], quick=False) for part in programs.values()]
+            needs = [aot._compiled(part[0], quick=options.quick) for part in programs.values()]
             rows[name] = {
                 key: sum(need[key] for need in needs)
                 for key in ("flops", "bytes_accessed", "compile_seconds")

@@ -298,13 +298,16 @@ def draw_random_experiments(comparisons: Sequence[Comparison]) -> Figure:
         list(handles.values()),
         list(handles),
         loc="outside lower center",
-        ncols=len(handles),
+        ncols=min(len(handles), 2 * len(spaces)),  # What has room below a single panel.
         frameon=False,
         fontsize=9,
         handlelength=3.2,
     )
+    # One line where there is room for it.
+    between = "\n" if len(spaces) == 1 else " "
     figure.suptitle(
-        f"Random experiments: the best by accuracy on {_dataset(source)} (mean ± 2 deviations)",
+        f"Random experiments: the best by accuracy on {_dataset(source)}{between}"
+        "(mean ± 2 deviations)",
         fontsize=11.5,
         x=0.01,
         ha="left",
