@@ -16,7 +16,7 @@ from benchmarks import per_edge
 from tests import reference
 from tests.spaces import quick
 from unnas_jax import sharding
-from unnas_jax.complexity import parameters
+from unnas_jax.counting import parameters
 from unnas_jax.spaces.darts import supernet
 from unnas_jax.spaces.darts.genotype import OPERATIONS
 from unnas_jax.tasks.heads import ImageHead
@@ -161,16 +161,17 @@ def test_deeper_network(plain: dict[str, Any], dense: bool, train: bool) -> None
         assert_trees_close(statistics, plain["large arguments"][1], 0)
 
 
+@pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_mixed_edge_equals_numpy(stride: int) -> None:
+def test_mixed_edge_equals_numpy(stride: int, dense: bool) -> None:
     channels, position = 4, 1
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3, 6, 7, channels))
     weights = rng.uniform(0.05, 1.0, len(OPERATIONS))
     with jax.enable_x64(True):
-        module = supernet.SourceEdges(2, channels, stride, dense=False, dtype=jnp.float64)
+        module = supernet.SourceEdges(2, channels, stride, dense, dtype=jnp.float64)
         both = np.stack([weights, weights])
-        state = np.transpose(x, (3, 1, 2, 0))
+        state = x if dense else np.transpose(x, (3, 1, 2, 0))
         shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), state, both, True))
         variables = reference.random_like(shapes, seed=1)
         kernels = per_edge.edge_params(variables["params"], position)
@@ -181,8 +182,9 @@ def test_mixed_edge_equals_numpy(stride: int) -> None:
         )(variables)
     expected = reference.mixed_edge(x, dict(zip(OPERATIONS, weights, strict=True)), kernels, stride)
     np.testing.assert_allclose(by_edge, expected, rtol=1e-10, atol=1e-10)
-    # From (C, H, W, N) to (N, H, W, C).
-    by_source = np.transpose(by_source[position], (3, 1, 2, 0))
+    by_source = np.asarray(by_source[position])
+    if not dense:
+        by_source = np.transpose(by_source, (3, 1, 2, 0))
     np.testing.assert_allclose(by_source, expected, rtol=1e-10, atol=1e-10)
 
 

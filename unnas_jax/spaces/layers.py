@@ -60,6 +60,55 @@ def batch_norm(
     )
 
 
+class BatchNormOfParts(nn.Module):
+    """Batch norm without scale and bias of several arrays, as of all their channels joined.
+
+    The statistics are those of `nn.BatchNorm` on the arrays concatenated along the channels; the
+    arrays are never joined.
+
+    Attributes:
+      axis: of the channels.
+      dtype: of the results; statistics are float32, or float64 for such arrays.
+    """
+
+    axis: int = -1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, parts: Sequence[jax.Array], train: bool) -> list[jax.Array]:
+        """The arrays, normalised by the statistics of the batch or, unless `train`, the running."""
+        sizes = [part.shape[self.axis] for part in parts]
+        running = {
+            name: self.variable("batch_stats", name, init, (sum(sizes),), jnp.float32)
+            for name, init in (("mean", jnp.zeros), ("var", jnp.ones))
+        }
+        if train:
+            found = [self._moments(part) for part in parts]
+            if axis := sharding.parted_axis():
+                found = jax.lax.pmean(found, axis)
+            # Of rounding a variance must not become negative.
+            found = [(mean, jnp.maximum(square - mean**2, 0.0)) for mean, square in found]
+            if not self.is_initializing():
+                for kept, values in zip(running.values(), zip(*found, strict=True), strict=True):
+                    new = jnp.concatenate(values)
+                    kept.value = BN_MOMENTUM * kept.value + (1 - BN_MOMENTUM) * new
+        else:
+            ends = np.cumsum(sizes)[:-1]
+            split = [jnp.split(kept.value, ends) for kept in running.values()]
+            found = list(zip(*split, strict=True))
+        return [self._normalised(*both) for both in zip(parts, found, strict=True)]
+
+    def _moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        others = tuple(k for k in range(x.ndim) if k != self.axis % x.ndim)
+        return jnp.mean(x, others), jnp.mean(x**2, others)
+
+    def _normalised(self, x: jax.Array, statistics: tuple[jax.Array, jax.Array]) -> jax.Array:
+        others = tuple(k for k in range(x.ndim) if k != self.axis % x.ndim)
+        mean, variance = (jnp.expand_dims(value, others) for value in statistics)
+        return ((x - mean) * jax.lax.rsqrt(variance + BN_EPSILON)).astype(self.dtype)
+
+
 # Up to this many (output pixel, input pixel) pairs a depthwise convolution is a matrix product on
 # a CPU: 16 x 16 pixels at stride 1.
 _MATRIX_PAIRS = 2**16

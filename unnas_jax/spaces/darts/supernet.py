@@ -17,10 +17,10 @@ import numpy as np
 from unnas_jax import precision, sharding
 from unnas_jax.spaces.darts.genotype import OPERATIONS, edges, num_edges
 from unnas_jax.spaces.layers import (
+    BatchNormOfParts,
     FactorizedReduction,
     ReluConvBN,
     Stem,
-    batch_norm,
     chwn,
     depthwise_conv,
     plan,
@@ -64,18 +64,19 @@ def _avg_pool(x: jax.Array, stride: int) -> jax.Array:
 class SourceEdges(nn.Module):
     """All edges that leave one state of a cell, to `targets` nodes.
 
-    Inside a cell channels come first and images last, (C, H, W, N): a convolution over channels or
-    over pixels is then a matrix product of what lies in memory as it is, and the outputs of
-    operations and edges are joined and parted without copies. On accelerators XLA chooses layouts
-    by itself.
+    There are two forms of the same function of the same parameters. Between a depthwise and its
+    pointwise convolution nothing happens, so `dense` runs both as one convolution whose kernel is
+    the product of theirs, moves a third of the bytes, and suits matrix units; the other keeps them
+    apart, needs far fewer multiply-adds, and suits CPUs. Each has its layout: dense convolutions
+    take images with the channels last. Of the depthwise form channels come first and images last,
+    (C, H, W, N): a convolution over channels or over pixels is then a matrix product of what lies
+    in memory as it is, and operations and edges are joined and parted without copies.
 
     Attributes:
       targets: the number E of edges.
       channels: the channels C of every state of the cell.
       stride: 2 on the edges from a reduction cell's inputs, otherwise 1.
-      dense: compute a depthwise and its pointwise convolution, between which nothing happens, as
-        one dense convolution whose kernel is their product. It moves a third of the bytes and
-        suits matrix units; the depthwise form needs far fewer multiply-adds and suits CPUs.
+      dense: which form.
     """
 
     targets: int
@@ -85,41 +86,125 @@ class SourceEdges(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, weights: jax.Array, train: bool) -> jax.Array:
-        """The mixed operations' outputs.
+    def __call__(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
+        """The mixed operations' outputs, one for each target node.
 
         Args:
-          x: (C, H, W, N), the state.
+          x: the state, (N, H, W, C) or, in the depthwise form, (C, H, W, N).
           weights: (E, operations), the softmax of the edges' alphas.
           train: whether batch norm uses the batch's statistics.
 
         Returns:
-          (E, C, H / stride, W / stride, N), one output per target node.
+          E arrays of x's layout, of sides H / stride and W / stride.
         """
+        return (self._dense if self.dense else self._depthwise)(x, weights, train)
+
+    def _dense(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
+        edges, channels = self.targets, self.channels
+        column = {name: weights[:, k] for k, name in enumerate(OPERATIONS)}
+
+        def norm(parts: list[jax.Array], name: str) -> list[jax.Array]:
+            # Each convolution's output by itself: joined, they would be copied.
+            return BatchNormOfParts(dtype=self.dtype, name=name)(parts, train)
+
+        def convolve(x: jax.Array, kernel: jax.Array, dilation: int, stride: int) -> jax.Array:
+            pad = dilation * (len(kernel) // 2)
+            return jax.lax.conv_general_dilated(
+                x,
+                kernel.astype(self.dtype),
+                (stride, stride),
+                ((pad, pad), (pad, pad)),
+                rhs_dilation=(dilation, dilation),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=x.shape[-1] // channels,
+            )
+
+        def products(half: str) -> list[jax.Array]:
+            # (k, k, C, E * C) of each operation: the product of its two kernels, in float32.
+            return [
+                jnp.einsum("hwec,ecd->hwced", kernel, mixer).reshape(
+                    *kernel.shape[:2], channels, -1
+                )
+                for kernel, mixer in self._kernels(half)
+            ]
+
+        # One pooling serves all edges: without scale and bias their BNs are equal too.
+        pools = norm([_max_pool(x, self.stride), _avg_pool(x, self.stride)], "bn_pool")
+        positive = nn.relu(x)
+        first = norm(
+            [
+                convolve(positive, kernel, dilation, self.stride)
+                for kernel, (_, _, dilation) in zip(products("first"), CONVOLUTIONS, strict=True)
+            ],
+            "bn_first",
+        )
+        second = norm(
+            [
+                convolve(nn.relu(x), kernel, 1, 1)
+                for x, kernel in zip(first[:2], products("second"), strict=True)
+            ],
+            "bn_second",
+        )
+        by_edge = dict(
+            zip((name for name, _, _ in CONVOLUTIONS), [*second, *first[2:]], strict=True)
+        )
+        shared = {"max_pool_3x3": pools[0], "avg_pool_3x3": pools[1]}
+        if self.stride == 1:
+            shared["skip_connect"] = x
+        else:
+            by_edge["skip_connect"] = norm([self._reduce(positive)], "bn_skip")[0]
+        output = sum(
+            value * jnp.repeat(column[name], channels).astype(self.dtype)[None, None, None]
+            for name, value in by_edge.items()
+        )
+        for name, value in shared.items():
+            # To every edge with its weight, as a matrix product, which makes no copies.
+            spread = jnp.kron(column[name][None], jnp.eye(channels)).astype(self.dtype)
+            output += jnp.einsum("nhwc,cd->nhwd", value, spread)
+        return jnp.split(output, edges, axis=-1)
+
+    def _depthwise(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
         edges, channels = self.targets, self.channels
         # (E, 1, 1, 1, 1) per operation, against (E, C, H, W, N).
         by_operation = weights.astype(self.dtype).T[..., None, None, None, None]
         weight = dict(zip(OPERATIONS, by_operation, strict=True))
 
         def norm(x: jax.Array, name: str) -> jax.Array:
-            return batch_norm(train=train, affine=False, dtype=self.dtype, name=name, axis=0)(x)
+            # Joined, because every batch norm more is more to compile.
+            return BatchNormOfParts(axis=0, dtype=self.dtype, name=name)([x], train)[0]
 
         def by_edge(x: jax.Array) -> jax.Array:
             return x.reshape(-1, edges, channels, *x.shape[1:])
 
-        # One pooling serves all edges: without scale and bias their BNs are equal too.
+        def convolve(inputs: list[jax.Array], half: str, stride: int) -> jax.Array:
+            # (operations * E * C, H / stride, W / stride, N), operation by operation.
+            kernels, mixers = zip(*self._kernels(half), strict=True)
+            x = jnp.concatenate(
+                [
+                    depthwise_conv(
+                        x,
+                        kernel.reshape(*kernel.shape[:2], -1).astype(self.dtype),
+                        stride=stride,
+                        dilation=dilation if half == "first" else 1,
+                        layout="CHWN",
+                    )
+                    for x, kernel, (_, _, dilation) in zip(
+                        inputs, kernels, CONVOLUTIONS, strict=False
+                    )
+                ]
+            )
+            mixer = jnp.concatenate(mixers).astype(self.dtype)
+            x = jnp.einsum("gcd,gchwn->gdhwn", mixer, x.reshape(-1, channels, *x.shape[1:]))
+            return x.reshape(-1, *x.shape[2:])
+
         pools = norm(
             jnp.concatenate([_max_pool(x, self.stride), _avg_pool(x, self.stride)]), "bn_pool"
         )
         positive = nn.relu(x)
-        first = self._convolve(
-            [positive if self.dense else jnp.tile(positive, (edges, 1, 1, 1))] * 4,
-            "first",
-            self.stride,
-        )
-        first = by_edge(norm(first, "bn_first"))
+        copies = [jnp.tile(positive, (edges, 1, 1, 1))] * len(CONVOLUTIONS)
+        first = by_edge(norm(convolve(copies, "first", self.stride), "bn_first"))
         second = nn.relu(first[:2]).reshape(2, -1, *first.shape[3:])
-        second = by_edge(norm(self._convolve(list(second), "second", 1), "bn_second"))
+        second = by_edge(norm(convolve(list(second), "second", 1), "bn_second"))
         if self.stride == 1:
             skipped = x[None]  # The same on every edge, like the poolings.
         else:
@@ -133,81 +218,62 @@ class SourceEdges(nn.Module):
             "dil_conv_3x3": first[2],
             "dil_conv_5x5": first[3],
         }
-        return sum(
-            (output * weight[name] for name, output in outputs.items()),
-            start=jnp.zeros((), self.dtype),
+        return list(
+            sum(
+                (output * weight[name] for name, output in outputs.items()),
+                start=jnp.zeros((), self.dtype),
+            )
         )
 
     def _reduce(self, x: jax.Array) -> jax.Array:
-        """The factorized reductions of all edges before BN: (E * C, H / 2, W / 2, N)."""
+        """The factorized reductions of all edges before BN, E * C channels in x's layout."""
         half = self.channels // 2
         shape = (self.channels, self.targets, half)
         init = uniform_fan_in(self.channels)
-        outputs = []
-        for name, image in (("conv_1", x), ("conv_2", shifted(x))):
-            kernel = self.param(f"skip_connect_{name}", init, shape).astype(self.dtype)
-            outputs.append(jnp.einsum("chwn,ced->edhwn", image[:, ::2, ::2], kernel))
+        kernels = [self.param(f"skip_connect_conv_{k}", init, shape) for k in (1, 2)]
+        if self.dense:
+            # The pixels that either convolution takes are two corners of a 2x2 window.
+            empty = jnp.zeros_like(kernels[0])
+            corners = (kernels[0], empty), (empty, empty), (empty, empty), (empty, kernels[1])
+            window = jnp.stack([jnp.concatenate(corner, axis=-1) for corner in corners])
+            return jax.lax.conv_general_dilated(
+                x,
+                window.reshape(2, 2, self.channels, -1).astype(self.dtype),
+                (2, 2),
+                [(0, side % 2) for side in x.shape[1:3]],
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+        outputs = [
+            jnp.einsum("chwn,ced->edhwn", image[:, ::2, ::2], kernel.astype(self.dtype))
+            for image, kernel in zip((x, shifted(x)), kernels, strict=True)
+        ]
         x = jnp.concatenate(outputs, axis=1)
         return x.reshape(-1, *x.shape[2:])
 
-    def _convolve(self, inputs: list[jax.Array], half: str, stride: int) -> jax.Array:
-        """Depthwise then pointwise convolutions of some operations on all edges, before BN.
+    def _kernels(self, half: str) -> list[tuple[jax.Array, jax.Array]]:
+        """The depthwise (k, k, E, C) and pointwise (E, C, C) kernels of operations on all edges.
 
         Args:
-          inputs: one per operation: (E * C, H, W, N), or (C, H, W, N) shared by all edges where
-            the dense form makes its own copies.
           half: `first` for all four operations, `second` for the second half of the separable
             ones, which has no stride and no dilation.
-          stride: of the depthwise convolution.
-
-        Returns:
-          (operations * E * C, H / stride, W / stride, N), operation by operation, edge by edge.
         """
         edges, channels = self.targets, self.channels
-        kernels, pointwise = [], []
-        for operation, size, _ in CONVOLUTIONS[: len(inputs)]:
-            kernel = self.param(
-                f"{operation}_{half}_depthwise",
-                uniform_fan_in(size * size),
-                (size, size, edges, channels),
+        return [
+            (
+                self.param(
+                    f"{operation}_{half}_depthwise",
+                    uniform_fan_in(size * size),
+                    (size, size, edges, channels),
+                ),
+                self.param(
+                    f"{operation}_{half}_pointwise",
+                    uniform_fan_in(channels),
+                    (edges, channels, channels),
+                ),
             )
-            mixer = self.param(
-                f"{operation}_{half}_pointwise",
-                uniform_fan_in(channels),
-                (edges, channels, channels),
-            )
-            kernels.append(kernel)
-            pointwise.append(mixer)
-        outputs = []
-        for (_, size, dilation), x, kernel, mixer in zip(
-            CONVOLUTIONS, inputs, kernels, pointwise, strict=False
-        ):
-            if not self.dense:
-                filters = kernel.reshape(size, size, edges * channels).astype(self.dtype)
-                outputs.append(
-                    depthwise_conv(x, filters, stride=stride, dilation=dilation, layout="CHWN")
-                )
-                continue
-            # (k, k, C_in, E * C_out): the product of the two kernels, in float32.
-            product = jnp.einsum("hwec,ecd->hwced", kernel, mixer)
-            pad = dilation * (size // 2)
-            outputs.append(
-                jax.lax.conv_general_dilated(
-                    x,
-                    product.reshape(size, size, channels, edges * channels).astype(self.dtype),
-                    (stride, stride),
-                    ((pad, pad), (pad, pad)),
-                    rhs_dilation=(dilation, dilation),
-                    dimension_numbers=("CHWN", "HWIO", "CHWN"),
-                    feature_group_count=len(x) // channels,
-                )
-            )
-        x = jnp.concatenate(outputs)
-        if not self.dense:
-            mixers = jnp.concatenate(pointwise).astype(self.dtype)
-            x = jnp.einsum("gcd,gchwn->gdhwn", mixers, x.reshape(-1, channels, *x.shape[1:]))
-            x = x.reshape(-1, *x.shape[2:])
-        return x
+            for operation, size, _ in CONVOLUTIONS
+            if half == "first" or operation.startswith("sep")
+        ]
 
 
 class MixedCell(nn.Module):
@@ -234,20 +300,24 @@ class MixedCell(nn.Module):
         before = FactorizedReduction if self.reduce_input0 else ReluConvBN
         settings: dict[str, Any] = {"affine": False, "dtype": self.dtype}
         states = [
-            chwn(before(self.channels, name="preprocess0", **settings)(input0, train)),
-            chwn(ReluConvBN(self.channels, name="preprocess1", **settings)(input1, train)),
+            before(self.channels, name="preprocess0", **settings)(input0, train),
+            ReluConvBN(self.channels, name="preprocess1", **settings)(input1, train),
         ]
+        if not self.dense:
+            states = [chwn(state) for state in states]
         rows = edges(self.nodes)
         sums: list[Any] = [0] * self.nodes
         for source, module in enumerate(sources_of(self)):
             leaving = np.array([k for k, (state, _) in enumerate(rows) if state == source])
             targets = [rows[k][1] for k in leaving]
             outputs = module(states[source], weights[leaving], train)
-            for position, node in enumerate(targets):
-                sums[node] = sums[node] + outputs[position]
+            for node, output in zip(targets, outputs, strict=True):
+                sums[node] = sums[node] + output
             if source > 0:
                 # All edges into node source - 1 have been added.
                 states.append(sums[source - 1])
+        if self.dense:
+            return jnp.concatenate(states[2:], axis=-1)
         return chwn(jnp.concatenate(states[2:]))
 
 
