@@ -81,8 +81,10 @@ def lost(count: int, workdir: pathlib.Path, images: pathlib.Path) -> None:
     """Processes of which one is killed behind a checkpoint: the others end, soon and in words."""
     several = start(count, workdir, images)
     wait_for(several[0], lambda: max(losses(workdir), default=0) >= 4)
-    several.pop().kill()
+    gone = several.pop()
+    gone.kill()
     killed = time.monotonic()
+    gone.communicate()
     for process in several:
         words = finish(process, status=distributed.LOST)
         assert "lost the others" in words and "the same command" in words, words

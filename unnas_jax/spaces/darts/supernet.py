@@ -66,7 +66,7 @@ class SourceEdges(nn.Module):
 
     There are two forms of the same function of the same parameters. Between a depthwise and its
     pointwise convolution nothing happens, so `dense` runs both as one convolution whose kernel is
-    the product of theirs, moves a third of the bytes, and suits matrix units; the other keeps them
+    the product of theirs, keeps nothing between them, and suits matrix units; the other keeps them
     apart, needs far fewer multiply-adds, and suits CPUs. Each has its layout: dense convolutions
     take images with the channels last. Of the depthwise form channels come first and images last,
     (C, H, W, N): a convolution over channels or over pixels is then a matrix product of what lies
