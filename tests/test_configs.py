@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from tests import conftest, tiny_training
-from unnas_jax import bilevel, complexity, files, networks, sharding, trainer
+from unnas_jax import bilevel, complexity, counting, files, networks, sharding, trainer
 from unnas_jax import config as config_lib
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.supernet import build_supernet, init_alphas
@@ -63,7 +63,7 @@ def full_size(key: str) -> tuple[int, tuple[int, ...]]:
         return network.init_with_output(jax.random.key(0), x, alphas, train=True)
 
     outputs, variables = jax.eval_shape(build, inputs)
-    return complexity.parameters(variables["params"]), outputs.shape
+    return counting.parameters(variables["params"]), outputs.shape
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -238,7 +238,7 @@ def test_evaluations_are_valid_and_build_at_full_size(name: str) -> None:
         lambda x: network.init_with_output(jax.random.key(0), x, train=True), inputs
     )
     counts = complexity.of_config(c)
-    assert complexity.parameters(variables["params"]) == counts["parameters_with_auxiliary"]
+    assert counting.parameters(variables["params"]) == counts["parameters_with_auxiliary"]
     # Three halvings of the stem, one of the cells; the loss is taken after upsampling.
     dense = (-(-c["input"]["crop"] // 16),) * 2 if task.label_maps else ()
     assert outputs.shape == (1, *dense, task.num_classes)
@@ -327,7 +327,7 @@ def test_samples_build_at_full_size(name: str) -> None:
     )
     assert outputs.shape == (1, task.num_classes)
     counts = complexity.of_config(c)
-    assert complexity.parameters(variables["params"]) == counts["parameters"]
+    assert counting.parameters(variables["params"]) == counts["parameters"]
 
 
 # Each recipe takes its step with one task: both spaces have both stems.

@@ -18,7 +18,7 @@ FILES = {"cells.svg", "cells.png", "alphas.png", "curves.png", "report.html"}
 
 
 @pytest.fixture(autouse=True)
-def complexity(monkeypatch: pytest.MonkeyPatch) -> None:
+def widths(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts that no real network has, so that they are found in the report for one reason."""
 
     def evaluation_sizes(genotype: genotypes.Genotype) -> list[dict]:
@@ -29,9 +29,9 @@ def complexity(monkeypatch: pytest.MonkeyPatch) -> None:
              "multiply_adds": 567_400_000}
         ]  # fmt: skip
 
-    fake = types.ModuleType("unnas_jax.complexity")
+    fake = types.ModuleType("unnas_jax.widths")
     fake.evaluation_sizes = evaluation_sizes  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "unnas_jax.complexity", fake)
+    monkeypatch.setitem(sys.modules, "unnas_jax.widths", fake)
 
 
 def text_of(page: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests import tiny_training
-from unnas_jax import bilevel, complexity, networks, sharding, train, trainer
+from unnas_jax import bilevel, complexity, counting, networks, sharding, train, trainer
 from unnas_jax import config as config_lib
 from unnas_jax.errors import UserError
 from unnas_jax.spaces.nasbench101.spec import parse
@@ -41,8 +41,8 @@ def test_every_task_learns(task_name: str) -> None:
     steps = trainer.build_steps(c, network, task, mesh, 10, inputs)
     state = steps.init([0])
     before = jax.device_get(state.params)
-    counted = complexity.count(network, inputs.shape[1:])
-    assert complexity.parameters(before) == counted.parameters
+    counted = counting.count(network, inputs.shape[1:])
+    assert counting.parameters(before) == counted.parameters
     images = tiny_training.images(8)
     crop = c["input"]["crop"]
     images["image"] = np.tile(images["image"], (1, 2, 2, 1))[:, :crop, :crop]
