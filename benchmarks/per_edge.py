@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax import sharding
+
 Tree = Mapping[str, Any]
 
 _EPSILON, _MOMENTUM = 1e-5, 0.9
@@ -316,13 +318,19 @@ def _pool(x: jax.Array, name: str, stride: int) -> jax.Array:
     return reduce(x, 0.0, jax.lax.add) / reduce(ones, 0.0, jax.lax.add)
 
 
+def _mean(x: jax.Array) -> jax.Array:
+    """The mean over the global batch and its pixels."""
+    mean, axis = jnp.mean(x, axis=(0, 1, 2)), sharding.parted_axis()
+    return mean if axis is None else jax.lax.pmean(mean, axis)
+
+
 def _norm(x: jax.Array, stats: Tree, affine: Tree | None, train: bool) -> tuple[jax.Array, Tree]:
     """Batch norm over all but the last axis; statistics in float32 or better."""
     values = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean, variance = stats["mean"], stats["var"]
     if train:
-        mean = jnp.mean(values, axis=(0, 1, 2))
-        variance = jnp.var(values, axis=(0, 1, 2))
+        mean = _mean(values)
+        variance = _mean((values - mean.reshape(1, 1, 1, -1)) ** 2)
         stats = {
             "mean": _MOMENTUM * stats["mean"] + (1 - _MOMENTUM) * mean,
             "var": _MOMENTUM * stats["var"] + (1 - _MOMENTUM) * variance,

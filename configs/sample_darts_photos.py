@@ -7,7 +7,8 @@
 
 Networks are small (3 cells of width 16) and train for 100 to 640 steps with one
 seed. Cost: 96 units; those of classification and colorization take 10 to 15 seconds of a core
-each, almost half of it compilation with the flag, those of rotation and jigsaw 35.
+each, almost half of it compilation with the flag; those of rotation and jigsaw
+took 104 and 91 in the median, beside much other work on the machine.
 
 Measured: accuracy, chance, and Spearman's rho with classification (95% interval):
 

@@ -76,7 +76,12 @@ class BatchNormOfParts(nn.Module):
 
     @nn.compact
     def __call__(self, parts: Sequence[jax.Array], train: bool) -> list[jax.Array]:
-        """The arrays, normalised by the statistics of the batch or, unless `train`, the running."""
+        """The arrays, normalised by the statistics of the batch or, unless `train`, the running.
+
+        Args:
+          parts: of any shapes that are equal but for the channels.
+          train: whether to use the batch's statistics, and to update the running ones.
+        """
         sizes = [part.shape[self.axis] for part in parts]
         running = {
             name: self.variable("batch_stats", name, init, (sum(sizes),), jnp.float32)
@@ -96,16 +101,17 @@ class BatchNormOfParts(nn.Module):
             ends = np.cumsum(sizes)[:-1]
             split = [jnp.split(kept.value, ends) for kept in running.values()]
             found = list(zip(*split, strict=True))
-        return [self._normalised(*both) for both in zip(parts, found, strict=True)]
+        return [self._normalised(x, *both) for x, both in zip(parts, found, strict=True)]
+
+    def _others(self, x: jax.Array) -> tuple[int, ...]:
+        return tuple(k for k in range(x.ndim) if k != self.axis % x.ndim)
 
     def _moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        others = tuple(k for k in range(x.ndim) if k != self.axis % x.ndim)
-        return jnp.mean(x, others), jnp.mean(x**2, others)
+        return jnp.mean(x, self._others(x)), jnp.mean(x**2, self._others(x))
 
-    def _normalised(self, x: jax.Array, statistics: tuple[jax.Array, jax.Array]) -> jax.Array:
-        others = tuple(k for k in range(x.ndim) if k != self.axis % x.ndim)
-        mean, variance = (jnp.expand_dims(value, others) for value in statistics)
+    def _normalised(self, x: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
+        mean, variance = (jnp.expand_dims(value, self._others(x)) for value in (mean, variance))
         return ((x - mean) * jax.lax.rsqrt(variance + BN_EPSILON)).astype(self.dtype)
 
 
