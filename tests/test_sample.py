@@ -163,6 +163,14 @@ def test_mistakes_before_anything_long(key, value, words, images, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_bad_list_leaves_the_workdir_to_another(images, tmp_path):
+    c = config(images)
+    c.sample.architectures = "/nowhere"
+    with pytest.raises(UserError, match="cannot read /nowhere"):
+        sample.sample(c, str(tmp_path / "w"))
+    assert not (tmp_path / "w").exists()
+
+
 def test_a_task_s_recipe_is_laid_over_what_all_share(images):
     c = config(images)
     rotation, other = (config_lib.of_unit(c, t, "darts_v2") for t in ("rotation", "classification"))

@@ -101,15 +101,21 @@ def all_units(config: ml_collections.ConfigDict, chosen: Sequence[Architecture])
 
 
 def _architectures(config: ml_collections.ConfigDict, workdir: str) -> list[Architecture]:
-    """Those of the workdir's architectures.json, which is written if it is not there yet."""
+    """Those of the workdir's architectures.json or, if it is not there yet, those to be in it."""
     path, space = os.path.join(workdir, architectures.FILE), config.training.network.space
     if os.path.exists(path):
         return architectures.read(path, space)
     given = config.sample.architectures
-    chosen = architectures.read(given, space) if given else architectures.sample(config.to_dict())
-    provenance = {"list": given} if given else {**config.sample.to_dict(), "seed": config.seed}
-    architectures.write(path, chosen, {"space": space, "drawn": provenance})
-    return chosen
+    return architectures.read(given, space) if given else architectures.sample(config.to_dict())
+
+
+def _keep(chosen: list[Architecture], config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Writes architectures.json, if it is not there yet."""
+    path, given = os.path.join(workdir, architectures.FILE), config.sample.architectures
+    if not os.path.exists(path):
+        provenance = {"list": given} if given else {**config.sample.to_dict(), "seed": config.seed}
+        space = config.training.network.space
+        architectures.write(path, chosen, {"space": space, "drawn": provenance})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,8 +219,10 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
       SystemExit: a signal stopped it; with the status 75, after which launchers start it again.
     """
     config_lib.validate(config)
-    workdir_lib.claim(workdir, config.to_dict())
+    # First, so that a list that cannot be read leaves the workdir to another one.
     chosen = _architectures(config, workdir)
+    workdir_lib.claim(workdir, config.to_dict())
+    _keep(chosen, config, workdir)
     store, options = Store(workdir), config.sweep
     units = sweep.shard(all_units(config, chosen), options.shard, len(config.tasks))
     for unit in units:
