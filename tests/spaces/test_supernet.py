@@ -188,6 +188,43 @@ def test_mixed_edge_equals_numpy(stride: int, dense: bool) -> None:
     np.testing.assert_allclose(by_source, expected, rtol=1e-10, atol=1e-10)
 
 
+# Dense convolutions join three edges of 4 channels, two of three edges of 48, and none of 64.
+@pytest.mark.parametrize("channels", [48, 64])
+def test_edges_of_many_channels_are_grouped(channels: int) -> None:
+    edges, rng = 3, np.random.default_rng(0)
+    x = rng.standard_normal((2, 4, 4, channels))
+    weights = rng.uniform(0.05, 1.0, (edges, len(OPERATIONS)))
+    cotangents = rng.standard_normal((edges, *x.shape))
+    with jax.enable_x64(True):
+        module = supernet.SourceEdges(edges, channels, 1, True, dtype=jnp.float64)
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, weights, True))
+        variables = reference.random_like(shapes, seed=1)
+
+        def by_source(x: Any, weights: Any) -> Any:
+            outputs, _ = module.apply(variables, x, weights, True, mutable=["batch_stats"])
+            return jnp.stack(outputs)
+
+        def by_edge(x: Any, weights: Any) -> Any:
+            outputs = []
+            for k in range(edges):
+                kernels = per_edge.edge_params(variables["params"], k)
+                statistics = per_edge.edge_stats(variables["batch_stats"], k, channels)
+                output, _ = per_edge.mixed_edge(
+                    kernels, statistics, x, weights[k], stride=1, train=True
+                )
+                outputs.append(output)
+            return jnp.stack(outputs)
+
+        def both(function: Any) -> Any:
+            def run(x: Any, weights: Any) -> Any:
+                outputs, pullback = jax.vjp(function, x, weights)
+                return outputs, pullback(cotangents)
+
+            return quick.jit(run)(x, weights)
+
+        assert_trees_close(both(by_source), both(by_edge), 1e-9)
+
+
 @pytest.fixture(scope="module")
 def in_float32() -> tuple[Any, Any]:
     """Arguments in float32 and what one device makes of them."""

@@ -75,13 +75,22 @@ class BatchNormOfParts(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, parts: Sequence[jax.Array], train: bool) -> list[jax.Array]:
+    def __call__(
+        self,
+        parts: Sequence[jax.Array],
+        train: bool,
+        factors: Sequence[jax.Array | float] | None = None,
+    ) -> list[jax.Array]:
         """The arrays, normalised by the statistics of the batch or, unless `train`, the running.
 
         Args:
           parts: of any shapes that are equal but for the channels.
           train: whether to use the batch's statistics, and to update the running ones.
+          factors: for each part what its normalised channels are multiplied with, (channels,) or
+            a number: within the division by the deviation, so that the gradient of both takes one
+            pass over the part.
         """
+        factors = [1.0] * len(parts) if factors is None else factors
         sizes = [part.shape[self.axis] for part in parts]
         running = {
             name: self.variable("batch_stats", name, init, (sum(sizes),), jnp.float32)
@@ -101,7 +110,10 @@ class BatchNormOfParts(nn.Module):
             ends = np.cumsum(sizes)[:-1]
             split = [jnp.split(kept.value, ends) for kept in running.values()]
             found = list(zip(*split, strict=True))
-        return [self._normalised(x, *both) for x, both in zip(parts, found, strict=True)]
+        return [
+            self._normalised(x, *both, factor)
+            for x, both, factor in zip(parts, found, factors, strict=True)
+        ]
 
     def _others(self, x: jax.Array) -> tuple[int, ...]:
         return tuple(k for k in range(x.ndim) if k != self.axis % x.ndim)
@@ -110,9 +122,12 @@ class BatchNormOfParts(nn.Module):
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return jnp.mean(x, self._others(x)), jnp.mean(x**2, self._others(x))
 
-    def _normalised(self, x: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
-        mean, variance = (jnp.expand_dims(value, self._others(x)) for value in (mean, variance))
-        return ((x - mean) * jax.lax.rsqrt(variance + BN_EPSILON)).astype(self.dtype)
+    def _normalised(
+        self, x: jax.Array, mean: jax.Array, variance: jax.Array, factor: jax.Array | float
+    ) -> jax.Array:
+        scale = factor * jax.lax.rsqrt(variance + BN_EPSILON)
+        mean, scale = (jnp.expand_dims(value, self._others(x)) for value in (mean, scale))
+        return ((x - mean) * scale).astype(self.dtype)
 
 
 # Up to this many (output pixel, input pixel) pairs a depthwise convolution is a matrix product on

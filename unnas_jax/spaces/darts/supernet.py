@@ -102,66 +102,96 @@ class SourceEdges(nn.Module):
     def _dense(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
         edges, channels = self.targets, self.channels
         column = {name: weights[:, k] for k, name in enumerate(OPERATIONS)}
+        # Convolutions of several edges are one of up to 128 channels, with zeros between the
+        # edges: matrix units are as wide, and fewer channels leave them and the lanes of memory
+        # empty. From 64 channels on an edge is better off by itself.
+        together = min(edges, 128 // channels) if channels < 64 else 1
+        groups = [slice(k, min(k + together, edges)) for k in range(0, edges, together)]
 
-        def norm(parts: list[jax.Array], name: str) -> list[jax.Array]:
+        def of_group(x: jax.Array, group: slice) -> jax.Array:
+            return x[..., group.start * channels : group.stop * channels]
+
+        def norm(
+            parts: list[jax.Array], name: str, factors: list[Any] | None = None
+        ) -> list[jax.Array]:
             # Each convolution's output by itself: joined, they would be copied.
-            return BatchNormOfParts(dtype=self.dtype, name=name)(parts, train)
+            return BatchNormOfParts(dtype=self.dtype, name=name)(parts, train, factors)
 
         def convolve(x: jax.Array, kernel: jax.Array, dilation: int, stride: int) -> jax.Array:
             pad = dilation * (len(kernel) // 2)
             return jax.lax.conv_general_dilated(
                 x,
-                kernel.astype(self.dtype),
+                kernel,
                 (stride, stride),
                 ((pad, pad), (pad, pad)),
                 rhs_dilation=(dilation, dilation),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                feature_group_count=x.shape[-1] // channels,
             )
 
         def products(half: str) -> list[jax.Array]:
-            # (k, k, C, E * C) of each operation: the product of its two kernels, in float32.
+            # (k, k, E, C, C) of each operation: the product of its two kernels.
             return [
-                jnp.einsum("hwec,ecd->hwced", kernel, mixer).reshape(
-                    *kernel.shape[:2], channels, -1
-                )
-                for kernel, mixer in self._kernels(half)
+                jnp.einsum("hwec,ecd->hwecd", depthwise, pointwise).astype(self.dtype)
+                for depthwise, pointwise in self._kernels(half)
             ]
 
-        # One pooling serves all edges: without scale and bias their BNs are equal too.
-        pools = norm([_max_pool(x, self.stride), _avg_pool(x, self.stride)], "bn_pool")
+        def from_all(kernel: jax.Array) -> jax.Array:
+            # The edges' outputs side by side, of one input.
+            return kernel.swapaxes(2, 3).reshape(*kernel.shape[:2], channels, -1)
+
+        def from_each(kernel: jax.Array) -> jax.Array:
+            # Every edge's output of its own input: zeros between different edges.
+            count = kernel.shape[2]
+            apart = jnp.eye(count, dtype=self.dtype)
+            kernel = jnp.einsum("hwecd,ef->hwecfd", kernel, apart)
+            return kernel.reshape(*kernel.shape[:2], count * channels, count * channels)
+
+        def by_channel(name: str, group: slice = slice(None)) -> jax.Array:
+            return jnp.repeat(column[name][group], channels)
+
+        names = [name for name, _, _ in CONVOLUTIONS]
         positive = nn.relu(x)
         first = norm(
             [
-                convolve(positive, kernel, dilation, self.stride)
+                convolve(positive, from_all(kernel), dilation, self.stride)
                 for kernel, (_, _, dilation) in zip(products("first"), CONVOLUTIONS, strict=True)
             ],
             "bn_first",
+            [1.0, 1.0, *map(by_channel, names[2:])],
         )
         second = norm(
             [
-                convolve(nn.relu(x), kernel, 1, 1)
+                convolve(nn.relu(of_group(x, group)), from_each(kernel[:, :, group]), 1, 1)
                 for x, kernel in zip(first[:2], products("second"), strict=True)
+                for group in groups
             ],
             "bn_second",
+            [by_channel(name, group) for name in names[:2] for group in groups],
         )
-        by_edge = dict(
-            zip((name for name, _, _ in CONVOLUTIONS), [*second, *first[2:]], strict=True)
+        by_edge = first[2:]
+        # One pooling serves all edges: without scale and bias their BNs are equal too.
+        shared = dict(
+            zip(
+                ("max_pool_3x3", "avg_pool_3x3"),
+                norm([_max_pool(x, self.stride), _avg_pool(x, self.stride)], "bn_pool"),
+                strict=True,
+            )
         )
-        shared = {"max_pool_3x3": pools[0], "avg_pool_3x3": pools[1]}
         if self.stride == 1:
             shared["skip_connect"] = x
         else:
-            by_edge["skip_connect"] = norm([self._reduce(positive)], "bn_skip")[0]
-        output = sum(
-            value * jnp.repeat(column[name], channels).astype(self.dtype)[None, None, None]
-            for name, value in by_edge.items()
-        )
-        for name, value in shared.items():
-            # To every edge with its weight, as a matrix product, which makes no copies.
-            spread = jnp.kron(column[name][None], jnp.eye(channels)).astype(self.dtype)
-            output += jnp.einsum("nhwc,cd->nhwd", value, spread)
-        return jnp.split(output, edges, axis=-1)
+            skipped = [self._reduce(positive)]
+            by_edge += norm(skipped, "bn_skip", [by_channel("skip_connect")])
+        joined = jnp.concatenate(list(shared.values()), axis=-1)
+        outputs = []
+        for number, group in enumerate(groups):
+            # What is shared goes to every edge with its weight, as a matrix product.
+            spread = [jnp.kron(column[name][None, group], jnp.eye(channels)) for name in shared]
+            output = jnp.einsum("nhwc,cd->nhwd", joined, jnp.concatenate(spread).astype(self.dtype))
+            output += sum(second[number :: len(groups)])
+            output += sum(of_group(x, group) for x in by_edge)
+            outputs += jnp.split(output, group.stop - group.start, axis=-1)
+        return outputs
 
     def _depthwise(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
         edges, channels = self.targets, self.channels
