@@ -11,18 +11,18 @@ Each checkpoint has two items: `state`, the arrays, and `progress`, JSON with th
 position of the data, which the step determines.
 """
 
-import os
-import shutil
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
 from unnas_jax import distributed
 from unnas_jax.errors import UserError
+from unnas_jax.workdir import DAMAGED
 
 State = TypeVar("State")
 
@@ -40,10 +40,14 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 class Checkpoints:
-    """The checkpoints of a workdir: the last two and the one with the best validation metric."""
+    """The last two checkpoints of a run and the one with the best validation metric.
 
-    def __init__(self, workdir: str) -> None:
-        self.directory = os.path.join(os.path.abspath(workdir), "checkpoints")
+    Args:
+      directory: an absolute path, or the address gs://BUCKET/NAME, of a `workdir.CHECKPOINTS`.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -150,13 +154,13 @@ class Checkpoints:
                 )
 
     def _set_aside(self, step: int) -> None:
-        source = os.path.join(self.directory, str(step))
-        target = os.path.join(os.path.dirname(self.directory), "checkpoints_damaged")
+        source = epath.Path(self.directory) / str(step)
+        target = epath.Path(self.directory).parent / DAMAGED
         self._manager.close()
         if jax.process_index() == 0:
-            os.makedirs(target, exist_ok=True)
-            number = len(os.listdir(target))
-            shutil.move(source, os.path.join(target, f"{step}.{number}"))
+            number = len(list(target.iterdir())) if target.exists() else 0
+            target.mkdir(parents=True, exist_ok=True)
+            source.rename(target / f"{step}.{number}")
         distributed.barrier(f"checkpoint {step} set aside")
         self._manager = self._open()
 

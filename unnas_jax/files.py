@@ -8,21 +8,33 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
+from unnas_jax import buckets
 from unnas_jax.errors import UserError
 
 
 def check_mounted(name: str, path: str) -> None:
-    """Raises `UserError` for the address of an object store in the place of a path.
+    """Raises `UserError` for the address of an object store where only a path will do.
 
-    Records and small files are read and replaced by the file system's own calls, which the store's
-    file system drivers serve (gcsfuse, s3fs, a Kubernetes CSI driver).
+    Locks, images in folders and files that change in place are the file system's, which the store's
+    drivers serve (gcsfuse, s3fs, a Kubernetes CSI driver).
     """
-    _, separator, rest = path.partition("://")
-    if separator:
+    if buckets.is_address(path):
+        rest = path.partition("://")[2]
         raise UserError(
             f"{name} {path}: is not a path; mount {rest.split('/')[0]} (gs:// with gcsfuse, as "
             "launch/tpu_pod.sh --bucket does) and give the mounted path"
         )
+
+
+def or_in(path: str, name: str) -> str:
+    """A file's path, or that of the file `name` in it if it is a directory.
+
+    Of an address nothing says which it is but its end.
+    """
+    path = os.path.expanduser(path)
+    address = buckets.is_address(path)
+    is_directory = not path.endswith(".json") if address else os.path.isdir(path)
+    return os.path.join(path, name) if is_directory else path
 
 
 @contextlib.contextmanager
@@ -62,6 +74,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The content of a JSON file."""
+    """The content of a JSON file, which may be an object of a bucket."""
+    if buckets.is_address(os.fspath(path)):
+        return json.loads(buckets.read_text(os.fspath(path)))
     with open(path, encoding="utf-8") as file:
         return json.load(file)

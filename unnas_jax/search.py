@@ -37,6 +37,7 @@ from unnas_jax.progress import Progress
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Sums
+from unnas_jax.workdir import Workdir
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -151,7 +152,7 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
 
     Args:
       config: see `unnas_jax.config.search`.
-      workdir: a directory; files as listed in the README.
+      workdir: a directory or an address gs://BUCKET/NAME; files as listed in the README.
 
     Returns:
       The final state, or that at which a SIGTERM stopped the run.
@@ -159,9 +160,13 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
     Raises:
       UserError: bad input, or the loss became NaN.
     """
-    # Everything that can be wrong, before anything long begins.
     config_lib.validate(config)
-    c = config.to_dict()
+    with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
+        return _search(config.to_dict(), place)
+
+
+def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
+    # Everything that can be wrong, before anything long begins.
     mesh = sharding.data_mesh()
     for section in ("train", "eval"):
         sharding.check_batch_size(f"{section}.batch_size", c[section]["batch_size"], mesh)
@@ -185,14 +190,18 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
         # Steps, state, and where it continues.
         steps = build_steps(c, task, mesh, plan.steps_per_epoch)
         state = steps.init()
-        checkpoints = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(workdir)))
+        checkpoints = stack.enter_context(
+            contextlib.closing(checkpoint.Checkpoints(workdir.checkpoints))
+        )
         restored = checkpoints.restore(state)
         step, ranking = 0, None
         if restored is not None:
             state, position = restored
             step, ranking = int(position["step"]), position["validation"]
 
-        outputs = stack.enter_context(contextlib.closing(_Outputs(workdir, c, plan, step, primary)))
+        outputs = stack.enter_context(
+            contextlib.closing(_Outputs(workdir.path, c, plan, step, primary))
+        )
         _LOG.info(
             "Searching on %s with %s: %d + %d images, %d steps of %d an epoch, %d devices (%s)%s.",
             dataset.name,
@@ -234,6 +243,7 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
                 "data_position": step * c["train"]["batch_size"],
                 "validation": ranking,
             }
+            workdir.publish()
             checkpoints.save(step, state, position, ranking if ranked else None)
 
         # The loop.
@@ -295,5 +305,5 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
             _LOG.info("Stopped by a signal at step %d; the same command continues.", step)
         else:
             outputs.pictures(final=True)
-            _LOG.info("Finished. See %s", os.path.join(workdir, "report.html"))
+            _LOG.info("Finished. See %s", os.path.join(workdir.name, "report.html"))
         return state

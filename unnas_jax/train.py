@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 
 from unnas_jax import (
@@ -40,6 +41,7 @@ from unnas_jax.spaces.registry import Cells, Network
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Sums, Task
 from unnas_jax.trainer import TrainState, TrainSteps
+from unnas_jax.workdir import Workdir
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -92,7 +94,7 @@ def _length(config: Mapping[str, Any], dataset: Dataset, images: int) -> tuple[i
 
 
 def _keep_cells(
-    workdir: str, section: Mapping[str, Any], *, write: bool
+    workdir: Workdir, section: Mapping[str, Any], *, write: bool
 ) -> tuple[Cells, dict[str, Any]]:
     """The cells that a config's section `network` names, and what their file says besides.
 
@@ -100,7 +102,7 @@ def _keep_cells(
     replace it: a run that continues must find the same cells.
     """
     space, name = spaces.SPACES[section["space"]], section["genotype"]
-    path, copy = space.file_of(name), os.path.join(workdir, "genotype.json")
+    path, copy = space.file_of(name), os.path.join(workdir.path, "genotype.json")
     if path is None:
         return space.resolve(name), {}
     cells, document = space.load(path)
@@ -109,8 +111,8 @@ def _keep_cells(
         lines = config_lib.difference(kept.as_dict(), cells.as_dict())
         if lines:
             raise UserError(
-                f"workdir {workdir} trains other cells than {name} holds now ({'; '.join(lines)}); "
-                "give another --workdir"
+                f"workdir {workdir.name} trains other cells than {name} holds now "
+                f"({'; '.join(lines)}); give another --workdir"
             )
     elif write:
         files.write_json(copy, document)
@@ -258,7 +260,7 @@ def train(
 
     Args:
       config: see `unnas_jax.config.training`.
-      workdir: a directory; files as listed in the README.
+      workdir: a directory or an address gs://BUCKET/NAME; files as listed in the README.
       save_seconds: for so long after a checkpoint, or after the start, none is written, nor at the
         end, but when a signal stops it; for short trainings of which only the result is kept.
 
@@ -268,20 +270,24 @@ def train(
     Raises:
       UserError: bad input, or the loss became NaN.
     """
-    # Everything that can be wrong, before anything long begins.
     config_lib.validate(config)
-    c = config.to_dict()
+    with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
+        return _train(config.to_dict(), place, save_seconds)
+
+
+def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str, Any]:
+    # Everything that can be wrong, before anything long begins.
     mesh = sharding.data_mesh()
     for section in ("train", "eval"):
         sharding.check_batch_size(f"{section}.batch_size", c[section]["batch_size"], mesh)
     primary, evaluate_only = distributed.is_primary(), c["mode"] == "eval"
-    no_checkpoint = UserError(f"config.mode='eval': {workdir} has no checkpoint; train first")
-    if evaluate_only and not os.path.isdir(os.path.join(workdir, "checkpoints")):
+    no_checkpoint = UserError(f"config.mode='eval': {workdir.name} has no checkpoint; train first")
+    if evaluate_only and not epath.Path(workdir.checkpoints).is_dir():
         raise no_checkpoint
     with distributed.together("workdir"):
         workdir_lib.claim(workdir, c, write=primary and not evaluate_only)
     cells, document = _keep_cells(workdir, c["network"], write=primary)
-    result_path = os.path.join(workdir, "result.json")
+    result_path = os.path.join(workdir.path, "result.json")
 
     # Data.
     with distributed.together("data"):
@@ -310,7 +316,9 @@ def train(
     with contextlib.ExitStack() as stack:
         # State, and where it continues.
         state = steps.init(seeds)
-        checkpoints = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(workdir)))
+        checkpoints = stack.enter_context(
+            contextlib.closing(checkpoint.Checkpoints(workdir.checkpoints))
+        )
         if evaluate_only and checkpoints.latest() is None:
             raise no_checkpoint
         state, position = checkpoints.restore(state) or (state, {"step": 0, "validation": None})
@@ -371,7 +379,7 @@ def train(
             jax.default_backend(),
             f", continuing at step {step}" if step else "",
         )
-        log = metrics.MetricsLog(workdir, step) if primary else None
+        log = metrics.MetricsLog(workdir.path, step) if primary else None
         if log:
             stack.callback(log.close)
 
@@ -437,6 +445,7 @@ def train(
                     "validation": ranking,
                 }
                 whole = trainer.joined(states, mesh)
+                workdir.publish()
                 checkpoints.save(step, whole, position, ranking if evaluates else None)
                 saved = time.monotonic()
             if saves or evaluates:

@@ -1,13 +1,15 @@
-"""The directory of a run: who it belongs to, whether it can be written, where it resumes."""
+"""The directory of a run: where it is, who it belongs to, whether it can be written."""
 
+import contextlib
+import dataclasses
 import errno
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from unnas_jax import buckets, files
 from unnas_jax import config as config_lib
-from unnas_jax import files
 from unnas_jax.errors import UserError
 
 # A run may be continued with other values of these: they do not change what it computes.
@@ -22,52 +24,122 @@ MAY_CHANGE = (
 )
 
 
-def claim(workdir: str, config: Mapping[str, Any], *, write: bool = True) -> None:
+CHECKPOINTS, DAMAGED = "checkpoints", "checkpoints_damaged"
+
+
+def _nothing() -> None:
+    """What a directory on this machine needs to be seen."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """A run's directory.
+
+    Attributes:
+      name: as the user gave it.
+      path: a directory of this machine with everything but the checkpoints.
+      checkpoints: where those are, an absolute path or an address.
+      publish: makes the files of `path` as they are now those of `name`; to be called before a
+        checkpoint is saved, so that no row of a log is missing when a run continues from it.
+    """
+
+    name: str
+    path: str
+    checkpoints: str
+    publish: Callable[[], None] = _nothing
+
+
+def local(path: str) -> Workdir:
+    """A run's directory on a file system of this machine."""
+    return Workdir(path, path, os.path.join(os.path.abspath(path), CHECKPOINTS))
+
+
+@contextlib.contextmanager
+def opened(workdir: str, *, write: bool = True) -> Iterator[Workdir]:
+    """The directory of a run while it goes on.
+
+    Of an address gs://BUCKET/NAME the small files are copied to this machine at the start, and back
+    whenever they are published, the last time at the end of the block.
+
+    Args:
+      workdir: a path or an address.
+      write: whether this process publishes (one of a run does).
+
+    Raises:
+      UserError: the address cannot be reached.
+    """
+    if not buckets.is_address(workdir):
+        yield local(workdir)
+        return
+    remote = buckets.open_path("workdir", workdir)
+    with tempfile.TemporaryDirectory() as here:
+        mirror = buckets.Mirror(remote, here, (CHECKPOINTS, DAMAGED))
+
+        def publish() -> None:
+            if write:
+                with buckets.reaching("workdir", workdir):
+                    mirror.publish()
+
+        with buckets.reaching("workdir", workdir):
+            mirror.fetch()
+        try:
+            yield Workdir(workdir, here, os.fspath(remote / CHECKPOINTS), publish)
+        except BaseException:
+            with contextlib.suppress(UserError):  # The first error is the one to tell.
+                publish()
+            raise
+        publish()
+
+
+def claim(workdir: Workdir, config: Mapping[str, Any], *, write: bool = True) -> None:
     """Makes the workdir and writes its config.json, or checks that it belongs to this config.
 
     Args:
-      workdir: the directory, which may exist.
+      workdir: its directory may exist.
       config: the run's config as a dict.
       write: whether this process writes (one of a run does).
 
     Raises:
       UserError: the directory cannot be written, or belongs to a run with another config.
     """
-    files.check_mounted("workdir", workdir)
-    path = os.path.join(workdir, "config.json")
+    path = os.path.join(workdir.path, "config.json")
     if os.path.exists(path):
         try:
             old = files.read_json(path)
         except (OSError, ValueError) as error:
-            raise UserError(f"workdir {workdir}: config.json cannot be read ({error})") from error
+            raise UserError(
+                f"workdir {workdir.name}: config.json cannot be read ({error})"
+            ) from error
         # Fields that have come since then: the run had what is their default now.
         defaults = config_lib.SCHEMAS[config["experiment"]]().to_dict()
         old = config_lib.completed(old, defaults)
         lines = config_lib.difference(_essential(old), _essential(config))
         if lines:
             raise UserError(
-                f"workdir {workdir} belongs to another config ({'; '.join(lines)}); "
+                f"workdir {workdir.name} belongs to another config ({'; '.join(lines)}); "
                 "give another --workdir or the same config"
             )
     if not write:
         return
     try:
-        os.makedirs(workdir, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir) as file:
+        os.makedirs(workdir.path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir.path) as file:
             file.write(b"0")
         files.write_json(path, config)
     except OSError as error:
         raise UserError(
-            f"workdir {workdir} cannot be written: {error.strerror}; give another --workdir"
+            f"workdir {workdir.name} cannot be written: {error.strerror}; give another --workdir"
         ) from error
 
 
-def check_shared(workdir: str) -> None:
+def check_shared(workdir: Workdir) -> None:
     """Raises `UserError` in a process that does not see the directory that process 0 claimed."""
-    if not os.path.exists(os.path.join(workdir, "config.json")):
+    if buckets.is_address(workdir.name):
+        return  # The same for everybody.
+    if not os.path.exists(os.path.join(workdir.path, "config.json")):
         raise UserError(
-            f"workdir {workdir} is not the same directory on all hosts; give one on a file system "
-            "that they share"
+            f"workdir {workdir.name} is not the same directory on all hosts; give one on a file "
+            "system that they share"
         )
 
 

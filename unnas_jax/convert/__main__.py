@@ -100,7 +100,8 @@ def _import(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
             "anew; to go on with the release's: --config.task.permutation_list=FILE.npy"
         )
     epoch = states.epochs_of(document)
-    workdir_lib.claim(options.out, values)
+    workdir = workdir_lib.local(options.out)
+    workdir_lib.claim(workdir, values)
     path = os.path.join(options.out, "config.py")
     _write(path, release.as_python(config, f"checkpoint {os.path.basename(options.source)}"))
     position = {
@@ -110,7 +111,7 @@ def _import(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
         "validation": None,
         "num_batches_tracked": tracked,
     }
-    with contextlib.closing(checkpoint.Checkpoints(options.out)) as checkpoints:
+    with contextlib.closing(checkpoint.Checkpoints(workdir.checkpoints)) as checkpoints:
         checkpoints.save(epoch * steps, jax.device_put(state), position)
         checkpoints.wait()
     _note(f"epochs done: {epoch}, of {steps} steps each; this continues:")

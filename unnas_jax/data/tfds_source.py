@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from etils import epath
 from tensorflow_datasets.core import file_adapters, read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
-from unnas_jax import files
+from unnas_jax import buckets, files
 from unnas_jax.data import crops, registry, shards
 from unnas_jax.errors import UserError
 
@@ -95,8 +96,8 @@ class TfdsRecords:
           UserError: the records have no names.
         """
         try:
-            with open(shards.names_path(self.directory, self.split), encoding="utf-8") as file:
-                return file.read().split("\n")[:-1]
+            names = epath.Path(shards.names_path(self.directory, self.split)).read_text()
+            return str(names).split("\n")[:-1]
         except FileNotFoundError:
             return self._read_names()
 
@@ -258,3 +259,7 @@ def find_builder(wanted: str, name: str, data_dir: str) -> tfds.core.DatasetBuil
         raise UserError(
             f"config.dataset.name={name!r}: {line}; write tfds:NAME[/CONFIG][:VERSION]"
         ) from error
+    except Exception as error:
+        if not buckets.is_address(root):
+            raise
+        raise buckets.unreachable("config.dataset.data_dir", root, error) from error

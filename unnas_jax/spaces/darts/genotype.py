@@ -1,13 +1,13 @@
 """Genotypes: discrete cells of the DARTS space, from alphas, to and from JSON."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from unnas_jax import files
 from unnas_jax.errors import UserError
 
 OPERATIONS = (
@@ -230,8 +230,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Genotype, dict[str, Any]]:
       UserError: the file is missing, is not JSON, has another schema or holds no valid cells.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            value = json.load(file)
+        value = files.read_json(path)
     except OSError as error:
         raise UserError(f"genotype: cannot read {os.fspath(path)}: {error.strerror}") from error
     except ValueError as error:

@@ -9,6 +9,7 @@ ICLR 2020; unnas_DATASET_TASK, Liu et al., ECCV 2020, the paper that this packag
 import difflib
 import os
 
+from unnas_jax import files
 from unnas_jax.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.genotype import Genotype, Pairs
@@ -184,9 +185,7 @@ def resolve(name_or_path: str) -> Genotype:
         return GENOTYPES[name_or_path]
     if genotype_lib.is_text(name_or_path):
         return genotype_lib.parse(name_or_path)
-    path = os.path.expanduser(name_or_path)
-    if os.path.isdir(path):
-        path = os.path.join(path, "genotype.json")
+    path = files.or_in(name_or_path, "genotype.json")
     if os.path.isfile(path) or path.endswith(".json"):
         return genotype_lib.load(path)[0]
     close = difflib.get_close_matches(name_or_path, GENOTYPES, n=3)

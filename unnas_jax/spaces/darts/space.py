@@ -1,11 +1,10 @@
 """The DARTS space as a `registry.Space`: its trainings' settings, its cells, its networks."""
 
 import logging
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from unnas_jax import precision, widths
+from unnas_jax import files, precision, widths
 from unnas_jax.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts import published
@@ -33,8 +32,7 @@ def file_of(name: str) -> str | None:
     """None for a published name or a text; a search's workdir stands for its file."""
     if name in published.GENOTYPES or genotype_lib.is_text(name):
         return None
-    path = os.path.expanduser(name)
-    return os.path.join(path, "genotype.json") if os.path.isdir(path) else path
+    return files.or_in(name, "genotype.json")
 
 
 def build(config: Mapping[str, Any], task: Task) -> Network:

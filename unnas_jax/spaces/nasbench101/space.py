@@ -14,9 +14,7 @@ from unnas_jax.tasks.base import Examples, Task
 
 def file_of(name: str) -> str | None:
     """None for a cell's text (see `spec.parse`); a directory stands for its genotype.json."""
-    path = os.path.expanduser(name)
-    if os.path.isdir(path):
-        return os.path.join(path, "genotype.json")
+    path = files.or_in(name, "genotype.json")
     return path if path.endswith(".json") or os.path.isfile(path) else None
 
 
