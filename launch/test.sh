@@ -6,8 +6,8 @@
 #
 # UNNAS_VENV names another place for the virtual environment than .venv, UNNAS_PYTEST_ARGS replaces
 # how pytest spreads the tests (default: -n 2 --dist loadfile), JAX_COMPILATION_CACHE_DIR where
-# compiled programs are kept between runs (default: .jax_cache). UNNAS_LONG_TESTS=1 adds the tests of
-# runs of several processes that take minutes: of two, then one; of four that lose one, two, one.
+# compiled programs are kept between runs (default: .jax_cache). UNNAS_LONG_TESTS=1 adds a test that
+# takes minutes: a run of four processes that lose one, then of two, then of one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

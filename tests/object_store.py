@@ -17,7 +17,10 @@ from typing import Any
 
 BUCKET = "bucket"
 
-_OBJECT = re.compile(r"(/download)?/storage/v1/b/([^/]+)/o/([^/]+)(/rewriteTo/b/[^/]+/o/([^/]+))?")
+_OBJECT = re.compile(
+    r"(/download)?/storage/v1/b/([^/]+)/o/([^/]+)"
+    r"(?:/(rewriteTo|moveTo)(?:/b/[^/]+)?/o/([^/]+))?"
+)
 _LIST = re.compile(r"(/upload)?/storage/v1/b/([^/]+)(/o)?")
 
 
@@ -57,6 +60,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             name = urllib.parse.unquote(match[3])
             if match[4]:
                 self._put(urllib.parse.unquote(match[5]), self._get(name)[0])
+                if match[4] == "moveTo":
+                    del self.objects[name]
                 return self._json({"done": True})
             if self.command == "DELETE":
                 self._get(name)

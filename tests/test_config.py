@@ -111,8 +111,8 @@ def test_a_workdir_of_before_a_field_came_still_belongs_to_the_run(tmp_path):
     config = config_lib.search().to_dict()
     old = {**config, "search": {k: v for k, v in config["search"].items() if k != "rematerialise"}}
     files.write_json(tmp_path / "config.json", old)
-    workdir.claim(str(tmp_path), config)
+    workdir.claim(workdir.local(str(tmp_path)), config)
     files.write_json(tmp_path / "config.json", old)
     config["search"] = {**config["search"], "rematerialise": "cell"}
     with pytest.raises(UserError, match="search.rematerialise: none -> cell"):
-        workdir.claim(str(tmp_path), config)
+        workdir.claim(workdir.local(str(tmp_path)), config)

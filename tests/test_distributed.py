@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from tests.conftest import ROOT
+from tests.conftest import QUICK, ROOT
 from tests.test_runs import CONFIG, finish, rows, wait_for
 from unnas_jax import distributed, sharding
 from unnas_jax.data import pipeline
@@ -33,7 +33,7 @@ def start(
     count: int, workdir: pathlib.Path, images: pathlib.Path, *flags: str
 ) -> list[subprocess.Popen]:
     """Starts the processes of a run, with one device each."""
-    environment = dict(os.environ, XLA_FLAGS="--xla_backend_optimization_level=0")
+    environment = dict(os.environ, XLA_FLAGS=QUICK)
     command = [sys.executable, "-m", "tests.process", f"--config={CONFIG}", f"--workdir={workdir}"]
     command += [f"--config.dataset.path={images}", "--config.workers=0"]
     # The paper's rate for the alphas: Adam at a high one doubles the smallest difference.
@@ -115,8 +115,6 @@ def alone(tmp_path_factory, images) -> pathlib.Path:
     return workdir
 
 
-# Every process compiles, which takes minutes of CPU.
-@pytest.mark.skipif("UNNAS_LONG_TESTS" not in os.environ, reason="set UNNAS_LONG_TESTS=1")
 def test_two_processes_stop_together_and_one_goes_on(alone, images, tmp_path):
     step, _ = preempted(2, tmp_path / "w", images)
     log = finish(*start(1, tmp_path / "w", images))

@@ -11,14 +11,14 @@ import time
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import QUICK, ROOT
 
 CONFIG = "tests/configs/tiny.py"
 
 
 def start(workdir: pathlib.Path, images: pathlib.Path, *flags: str) -> subprocess.Popen:
     # One device, so that a run is as quick as it can be.
-    environment = dict(os.environ, XLA_FLAGS="--xla_backend_optimization_level=0")
+    environment = dict(os.environ, XLA_FLAGS=QUICK)
     return subprocess.Popen(
         [sys.executable, "main.py", f"--config={CONFIG}", f"--workdir={workdir}"]
         + [f"--config.dataset.path={images}", *flags],

@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from tests import tiny, tiny_training
-from tests.conftest import ROOT
+from tests.conftest import QUICK, ROOT
 from unnas_jax import config as config_lib
 from unnas_jax import sample
 from unnas_jax.errors import UserError
@@ -57,7 +57,7 @@ def cells(tmp_path_factory) -> pathlib.Path:
 def finished(images, cells, tmp_path_factory) -> pathlib.Path:
     """The workdir of a sweep that a user started, with one worker."""
     workdir = tmp_path_factory.mktemp("runs") / "sweep"
-    environment = dict(os.environ, XLA_FLAGS="--xla_backend_optimization_level=0")
+    environment = dict(os.environ, XLA_FLAGS=QUICK)
     script = workdir.parent / "recipe.py"
     script.write_text(
         f"from tests import test_sample\n"

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests import tiny, tiny_training
-from tests.conftest import ROOT
+from tests.conftest import QUICK, ROOT
 from tests.test_runs import finish, rows, steps, wait_for
 from unnas_jax import sharding, train
 from unnas_jax.data import halves, open_dataset
@@ -63,7 +63,7 @@ def config(images, cells, **changes):
 
 
 def start(workdir, images, cells, *flags: str) -> subprocess.Popen:
-    environment = dict(os.environ, XLA_FLAGS="--xla_backend_optimization_level=0")
+    environment = dict(os.environ, XLA_FLAGS=QUICK)
     return subprocess.Popen(
         [sys.executable, "main.py", "--config=tests/configs/tiny_training.py"]
         + [f"--workdir={workdir}", f"--config.dataset.path={images}"]

@@ -158,9 +158,10 @@ class Checkpoints:
         target = epath.Path(self.directory).parent / DAMAGED
         self._manager.close()
         if jax.process_index() == 0:
-            number = len(list(target.iterdir())) if target.exists() else 0
             target.mkdir(parents=True, exist_ok=True)
-            source.rename(target / f"{step}.{number}")
+            # A bucket has no empty folder to move something into.
+            (target / "README").write_text("Checkpoints that could not be read.\n")
+            source.rename(target / f"{step}.{len(list(target.iterdir())) - 1}")
         distributed.barrier(f"checkpoint {step} set aside")
         self._manager = self._open()
 
