@@ -19,8 +19,8 @@
 #   --type=TYPE        accelerator type, such as v5litepod-16 (v5e), v4-32, v6e-8 [TPU_TYPE]
 #   --version=VERSION  the hosts' software [TPU_VERSION]; default: by the type
 #   --project=PROJECT  default: that of `gcloud config` [TPU_PROJECT]
-#   --bucket=BUCKET    mounted on every host at ~/bucket with gcsfuse, for the workdir and data that
-#                      all hosts must see: --workdir=bucket/runs/X --config.dataset.data_dir=bucket/data
+#   --bucket=BUCKET    mounted on every host at ~/bucket with gcsfuse, for what gs://BUCKET/NAME does not
+#                      serve (sweeps, image folders): --workdir=bucket/runs/X --config.dataset.path=bucket/X
 #   --spot             a preemptible slice
 #   --attempts=N       how often `run` starts (default 100)
 #   --wait=SECONDS     between two attempts (default 60)
@@ -131,7 +131,7 @@ up() {
   on_hosts all 'mkdir -p unnas_jax && cd unnas_jax && { kill -0 "$(cat run.pid 2>/dev/null)" 2>/dev/null ||
     { tar -xzf ../unnas_jax.tar.gz && source launch/environment.sh &&
       { (find_python) >/dev/null 2>&1 || { sudo apt-get -qq update && sudo apt-get -qq install -y python3.11 python3.11-venv; }; } &&
-      prepare_environment tpu; }; }' || return
+      prepare_environment tpu,gcs; }; }' || return
   if [[ $bucket ]]; then
     # shellcheck disable=SC2016
     on_hosts all 'command -v gcsfuse >/dev/null || { echo "deb https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -cs) main" | sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null && curl -fsS https://packages.cloud.google.com/apt/doc/apt-key.gpg | sudo tee /etc/apt/trusted.gpg.d/gcsfuse.asc >/dev/null && sudo apt-get -qq update && sudo apt-get -qq install -y gcsfuse; }' || return

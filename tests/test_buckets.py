@@ -4,13 +4,17 @@ import importlib.util
 import json
 import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from tests import object_store, tiny
+from tests.conftest import ROOT
 from tests.data.test_tfds_source import CIFAR, labelled, prepare
 from unnas_jax import buckets, checkpoint, files, search, workdir
+from unnas_jax import config as config_lib
 from unnas_jax.data import open_dataset
 from unnas_jax.errors import UserError
 from unnas_jax.spaces.darts import published
@@ -73,6 +77,17 @@ def test_a_search_in_a_bucket_continues_as_one_on_a_disk(objects, images, tmp_pa
     config.seed = 1
     with pytest.raises(UserError, match=f"workdir {address} belongs to another config"):
         search.search(config, address)
+
+
+@pytest.mark.parametrize("name, finished", [("done", True), ("half", False), ("absent", None)])
+def test_launch_scripts_see_whether_a_run_in_a_bucket_has_finished(objects, name, finished):
+    if finished is not None:
+        upload = {"config": {"experiment": "search"}, "genotype": {"finished": finished}}
+        for file, content in upload.items():
+            objects[f"runs/{name}/{file}.json"] = (json.dumps(content).encode(), 1)
+    command = ["bash", "launch/finished.sh", f"gs://bucket/runs/{name}"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "UNNAS_VENV": sys.prefix})
+    assert done.returncode == (0 if finished else 75)
 
 
 def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(objects):
@@ -145,11 +160,13 @@ def test_a_missing_client_is_named(monkeypatch):
         buckets.open_path("workdir", "gs://b/x")
 
 
-def test_a_bucket_that_is_not_there(objects):
+def test_a_bucket_that_is_not_there_is_named_before_anything_long(objects):
+    config = config_lib.search().to_dict()
     with (
         pytest.raises(UserError, match=r"workdir gs://other/x: cannot be reached.*rights"),
         workdir.opened("gs://other/x") as place,
     ):
-        pathlib.Path(place.path, "log").write_text("lost")
+        workdir.claim(place, config)
+        raise AssertionError("went on")
     with pytest.raises(UserError, match=r"gs://other/g\.json: cannot be reached"):
         files.read_json("gs://other/g.json")

@@ -130,6 +130,7 @@ def claim(workdir: Workdir, config: Mapping[str, Any], *, write: bool = True) ->
         raise UserError(
             f"workdir {workdir.name} cannot be written: {error.strerror}; give another --workdir"
         ) from error
+    workdir.publish()
 
 
 def check_shared(workdir: Workdir) -> None:
