@@ -11,7 +11,8 @@ weights (for rotation, if torch is installed; its loss and alpha gradients are c
 The last line is JSON. For each formulation compile_s (cold), cached_s (from the persistent cache),
 step_s (one alpha and one weight step, median), images_per_s (images of both halves, before the
 task multiplies them), flops (of a step, as XLA counts them), mfu (their share of the peak of a
-known accelerator) and peak_bytes (of the gradient function, as XLA plans it). The formulations
+known accelerator), peak_bytes (of the gradient function, as XLA plans it) and its collectives
+(XLA_FLAGS=--xla_force_host_platform_device_count=4 makes four devices of a CPU). The formulations
 take turns, so that a machine whose speed drifts is fair to all. With --topology nothing runs: the
 programs are compiled for a TPU slice that need not be here, and their bytes and FLOPs compared.
 """
@@ -41,6 +42,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks import per_edge  # noqa: E402
 from unnas_jax import bilevel, config, precision, sharding  # noqa: E402
+from unnas_jax import compile as aot  # noqa: E402
 from unnas_jax.data import Dataset  # noqa: E402
 from unnas_jax.tasks import registry  # noqa: E402
 from unnas_jax.tasks.base import Task  # noqa: E402
@@ -147,6 +149,7 @@ def _compiled(steps: bilevel.Steps, state: Any, batch: Any, mesh: Any) -> dict[s
         plan.temp_size_in_bytes + plan.argument_size_in_bytes + plan.output_size_in_bytes
     )
     row["flops"] = 2 * cost.get("flops", 0.0)  # An alpha and a weight step.
+    row["collectives"] = aot.collectives(compiled.as_text())
     return row
 
 
@@ -240,8 +243,6 @@ def run(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str,
 
 def plan(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str, Any]:
     """Compiles the formulations for a slice that is not here; returns what is printed."""
-    from unnas_jax import compile as aot
-
     mesh = aot.slice_mesh(options.topology)
     batch = aot._batch(c, task, mesh)
     rows: dict[str, Any] = {"topology": options.topology, "devices": mesh.size}
