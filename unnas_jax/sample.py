@@ -219,10 +219,10 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
       SystemExit: a signal stopped it; with the status 75, after which launchers start it again.
     """
     config_lib.validate(config)
-    files.check_mounted("workdir", workdir)
+    place = workdir_lib.local(workdir)
     # First, so that a list that cannot be read leaves the workdir to another one.
     chosen = _architectures(config, workdir)
-    workdir_lib.claim(workdir_lib.local(workdir), config.to_dict())
+    workdir_lib.claim(place, config.to_dict())
     _keep(chosen, config, workdir)
     store, options = Store(workdir), config.sweep
     units = sweep.shard(all_units(config, chosen), options.shard, len(config.tasks))

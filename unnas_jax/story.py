@@ -187,6 +187,7 @@ def run(
     Raises:
       UserError: bad input, or a workdir in `workdir` that belongs to other configs.
     """
+    files.check_mounted("workdir", workdir)
     searched = os.path.join(workdir, "search", "genotype.json")
     if _finished(searched) is None:
         search(search_config, os.path.join(workdir, "search"))

@@ -50,7 +50,12 @@ class Workdir:
 
 
 def local(path: str) -> Workdir:
-    """A run's directory on a file system of this machine."""
+    """A run's directory on a file system of this machine.
+
+    Raises:
+      UserError: the path is an address.
+    """
+    files.check_mounted("workdir", path)
     return Workdir(path, path, os.path.join(os.path.abspath(path), CHECKPOINTS))
 
 

@@ -88,7 +88,8 @@ def _import(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
         raise UserError(
             f"config.seeds={values['seeds']}: a checkpoint of the release has one; use 1"
         )
-    if os.path.exists(os.path.join(options.out, "checkpoints")):
+    workdir = workdir_lib.local(options.out)
+    if os.path.exists(workdir.checkpoints):
         raise UserError(f"--out={options.out!r}: has checkpoints already; give another directory")
     steps = _steps_per_epoch(values, options.images)
     state, tracked, notes = states.from_release(document, values, steps)
@@ -100,7 +101,6 @@ def _import(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
             "anew; to go on with the release's: --config.task.permutation_list=FILE.npy"
         )
     epoch = states.epochs_of(document)
-    workdir = workdir_lib.local(options.out)
     workdir_lib.claim(workdir, values)
     path = os.path.join(options.out, "config.py")
     _write(path, release.as_python(config, f"checkpoint {os.path.basename(options.source)}"))
