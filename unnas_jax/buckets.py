@@ -44,7 +44,7 @@ def open_path(name: str, address: str) -> epath.Path:
       UserError: it is of another store, or the client library is not installed.
     """
     if not address.startswith(_SCHEME) or not address.removeprefix(_SCHEME).strip("/"):
-        raise UserError(f"{name} {address}: is of no known store; write gs://BUCKET/NAME, or a path")
+        raise UserError(f"{name} {address}: is of no known store; use gs://BUCKET/NAME or a path")
     if importlib.util.find_spec("gcsfs") is None:
         raise UserError(
             f"{name} {address}: the client of Cloud Storage is not installed; "

@@ -1,6 +1,7 @@
 """Tests of discrete networks: shapes, drop path, auxiliary head."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -120,11 +121,11 @@ def test_drop_path_draws_for_each_operation() -> None:
 
 def test_identity_is_never_dropped_and_evaluation_drops_nothing() -> None:
     identity = (("skip_connect", 0), ("none", 1))
-    np.testing.assert_array_equal(cell_outputs(identity, 0.9), cell_outputs(identity, None))
+    # Two programs, whose sums may be in another order.
+    same = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    same(cell_outputs(identity, 0.9), cell_outputs(identity, None))
     pool = (("none", 0), ("max_pool_3x3", 1))
-    np.testing.assert_array_equal(
-        cell_outputs(pool, 0.9, train=False), cell_outputs(pool, None, train=False)
-    )
+    same(cell_outputs(pool, 0.9, train=False), cell_outputs(pool, None, train=False))
 
 
 @pytest.mark.parametrize(("imagenet", "size", "stride"), [(False, 8, 3), (True, 7, 2)])
