@@ -187,4 +187,5 @@ def open_dataset(name: str, path: str, data_dir: str) -> registry.Dataset:
       UserError: a package is missing, or `data_dir` cannot be written to.
     """
     del path
+    files.check_mounted("config.dataset.data_dir", data_dir)
     return tfds_source.from_builder(_prepare(os.path.expanduser(data_dir)), name)

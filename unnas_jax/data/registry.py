@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from unnas_jax import buckets, files
+from unnas_jax import files
 from unnas_jax.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -24,7 +24,6 @@ DATASETS: Mapping[str, str] = {
 
 Modules, not functions, so that a dataset's libraries are imported only when it is asked for.
 """
-_IN_BUCKETS = ("unnas_jax.data.tfds_source", "unnas_jax.data.cityscapes")
 
 
 class Records(Protocol):
@@ -91,13 +90,8 @@ def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
             f"config.dataset.name={name!r}: {hint}use one of {', '.join(sorted(DATASETS))}, or "
             "tfds:NAME[/CONFIG][:VERSION]"
         )
-    for field in ("path", "data_dir", "subset"):
-        value = config_dataset.get(field, "")
-        # TFDS and array_record, which read prepared datasets, know buckets.
-        if field != "data_dir" or key not in _IN_BUCKETS:
-            files.check_mounted(f"config.dataset.{field}", value)
-        elif buckets.is_address(value):
-            buckets.open_path("config.dataset.data_dir", value)
+    for field in ("path", "subset"):
+        files.check_mounted(f"config.dataset.{field}", config_dataset.get(field, ""))
     from unnas_jax.data.subsets import restrict  # It needs this module's types.
 
     module = importlib.import_module(key)

@@ -248,6 +248,8 @@ def find_builder(wanted: str, name: str, data_dir: str) -> tfds.core.DatasetBuil
       UserError: there is none.
     """
     root = os.path.expanduser(data_dir)
+    if buckets.is_address(root):  # TFDS and array_record read them.
+        buckets.open_path("config.dataset.data_dir", root)
     try:
         # From the files, not from TFDS's own code: any prepared version will do, and the code of
         # some datasets needs TensorFlow.
