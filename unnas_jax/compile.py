@@ -94,7 +94,7 @@ def collectives(hlo: str) -> dict[str, dict[str, int]]:
     return found
 
 
-def _compiled(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
+def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
     """What a program needs on each chip; `refused` says why XLA would not compile it."""
     start = time.monotonic()
     try:
@@ -116,7 +116,10 @@ def _compiled(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
     }
 
 
-def _batch(config: Mapping[str, Any], task: Task, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(
+    config: Mapping[str, Any], task: Task, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a config's global batch of images and labels, split over a mesh."""
     crop, images = config["input"]["crop"], config["train"]["batch_size"]
     label = ((images, crop, crop), np.uint8) if task.label_maps else ((images,), np.int32)
     placed = sharding.split(mesh)
@@ -150,7 +153,7 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
     mesh = slice_mesh(topology)
     sharding.check_batch_size("train.batch_size", config["train"]["batch_size"], mesh)
     task = complexity.task_of(config)
-    batch = _batch(config, task, mesh)
+    batch = batch_shapes(config, task, mesh)
     # What is built and traced in here is so for the slice's platform, not for this machine's.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         if config["experiment"] == "search":
@@ -165,7 +168,7 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
             seeds = config["seeds"] if together < 0 else min(together, config["seeds"])
             state = training.shapes(seeds)
             programs = {"train": [trainer.lower(config, task, training, seeds, mesh)]}
-    needs = {name: [_compiled(p, quick) for p in parts] for name, parts in programs.items()}
+    needs = {name: [needs_of(p, quick) for p in parts] for name, parts in programs.items()}
     whole = [need for parts in needs.values() for need in parts]
     available = HBM_GIB[topology.partition(":")[0]] * 2**30
     result = {"topology": topology, "chips": mesh.size, "steps": needs, "available": available}

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from unnas_jax import sharding
 
@@ -208,6 +209,15 @@ def depthwise_conv(
 def chwn(x: jax.Array) -> jax.Array:
     """(N, H, W, C) to (C, H, W, N), and back."""
     return jnp.transpose(x, (3, 1, 2, 0))
+
+
+def channels_in_lanes(x: jax.Array) -> jax.Array:
+    """Images (N, H, W, C), with the channels along the lanes of a TPU's memory.
+
+    XLA chooses layouts by itself, and lays the images of a small batch there even if they fill
+    fewer of the 128 lanes than the channels would; empty lanes are moved like full ones.
+    """
+    return with_layout_constraint(x, Layout((1, 2, 0, 3)))
 
 
 def _depthwise(

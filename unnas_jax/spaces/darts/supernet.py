@@ -21,6 +21,7 @@ from unnas_jax.spaces.layers import (
     FactorizedReduction,
     ReluConvBN,
     Stem,
+    channels_in_lanes,
     chwn,
     depthwise_conv,
     plan,
@@ -107,6 +108,9 @@ class SourceEdges(nn.Module):
         # empty. From 64 channels on an edge is better off by itself.
         together = min(edges, 128 // channels) if channels < 64 else 1
         groups = [slice(k, min(k + together, edges)) for k in range(0, edges, together)]
+        # So few images leave as much of the lanes empty as one edge's channels would, and more
+        # than several edges' do.
+        few = sharding.platform() == "tpu" and len(x) <= channels
 
         def of_group(x: jax.Array, group: slice) -> jax.Array:
             return x[..., group.start * channels : group.stop * channels]
@@ -119,7 +123,7 @@ class SourceEdges(nn.Module):
 
         def convolve(x: jax.Array, kernel: jax.Array, dilation: int, stride: int) -> jax.Array:
             pad = dilation * (len(kernel) // 2)
-            return jax.lax.conv_general_dilated(
+            x = jax.lax.conv_general_dilated(
                 x,
                 kernel,
                 (stride, stride),
@@ -127,6 +131,7 @@ class SourceEdges(nn.Module):
                 rhs_dilation=(dilation, dilation),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
+            return channels_in_lanes(x) if few else x
 
         def products(half: str) -> list[jax.Array]:
             # (k, k, E, C, C) of each operation: the product of its two kernels.
