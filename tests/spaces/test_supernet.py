@@ -305,3 +305,20 @@ def test_initial_weights_stay_in_their_bounds() -> None:
         largest = np.abs(np.asarray(value)).max() * fan_in**0.5
         assert largest <= 1 + 1e-6, name
         assert largest > 0.9 or value.size < 16, name
+
+
+@pytest.mark.parametrize(("images", "expected"), [(4, True), (5, False)])
+def test_few_images_on_a_tpu_leave_the_lanes_to_channels(
+    images: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = supernet.SourceEdges(2, 4, 1, dense=True)
+    x, weights = np.zeros((images, 4, 4, 4), np.float32), np.ones((2, len(OPERATIONS)), np.float32)
+
+    def constrained() -> bool:
+        variables = module.lazy_init(jax.random.key(0), x, weights, True)
+        jaxpr = jax.make_jaxpr(module.apply, static_argnums=3)(variables, x, weights, False)
+        return "layout_constraint" in str(jaxpr)
+
+    assert not constrained()
+    monkeypatch.setattr(sharding, "platform", lambda: "tpu")
+    assert constrained() == expected

@@ -31,6 +31,7 @@ def config(name: str, **task: Any) -> dict[str, Any]:
             "swapped_statistics": False,
         },
         "task": {"name": name, **TASK, **task},
+        "precision": "float32",
     }
 
 

@@ -217,6 +217,8 @@ def channels_in_lanes(x: jax.Array) -> jax.Array:
     XLA chooses layouts by itself, and lays the images of a small batch there even if they fill
     fewer of the 128 lanes than the channels would; empty lanes are moved like full ones.
     """
+    if sharding.platform() != "tpu":
+        return x
     return with_layout_constraint(x, Layout((1, 2, 0, 3)))
 
 

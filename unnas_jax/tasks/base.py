@@ -25,7 +25,8 @@ class Examples:
     """What the network is fed.
 
     Attributes:
-      inputs: float32 (N, h, w, channels). N may be a multiple of the images (rotations, tiles).
+      inputs: (N, h, w, channels), float32 or in the network's format. N may be a multiple of the
+        images (rotations, tiles).
       targets: int32 (M,) or, for dense tasks, (M, h, w), one row per answer of the head.
       weights: float32 (M,), 1 for real rows and 0 for padding.
     """

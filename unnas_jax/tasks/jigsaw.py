@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unnas_jax.errors import UserError
+from unnas_jax.precision import compute_dtype
 from unnas_jax.tasks import base, heads
 from unnas_jax.tasks.permutations import limit, permutations, read
 from unnas_jax.tasks.transforms import Augmentation, crops_at, displayable
@@ -29,6 +30,7 @@ class Jigsaw(base.Task):
     num_classes: int
     permutation_list: str = ""
     input_channels: int = 3
+    precision: str = "float32"
 
     @classmethod
     def validate(cls, config: Mapping[str, Any]) -> None:
@@ -57,6 +59,7 @@ class Jigsaw(base.Task):
             task["grid"],
             task["permutations"],
             task["permutation_list"],
+            precision=config["precision"],
         )
 
     @property
@@ -84,6 +87,8 @@ class Jigsaw(base.Task):
         augment_key, tile_key, class_key = jax.random.split(key, 3)
         x = self.augmentation(augment_key, batch["image"], train=train)
         tiles = self._tiles(tile_key, self.augmentation.normalise(x))
+        # In the network's format before they are shuffled: half as much to move in bfloat16.
+        tiles = tiles.astype(compute_dtype(self.precision))
         targets = jax.random.randint(class_key, x.shape[:1], 0, self.num_classes)
         # Place q takes the tile of the patch that the permutation sends there.
         sources = np.argsort(self.permutations, axis=1).astype(np.int32)

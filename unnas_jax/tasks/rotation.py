@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unnas_jax.precision import compute_dtype
 from unnas_jax.tasks import base, heads
 from unnas_jax.tasks.transforms import Augmentation, displayable
 
@@ -21,6 +22,7 @@ class Rotation(base.Task):
     augmentation: Augmentation
     num_classes: int = 4
     input_channels: int = 3
+    precision: str = "float32"
 
     @classmethod
     def validate(cls, config: Mapping[str, Any]) -> None:
@@ -29,11 +31,13 @@ class Rotation(base.Task):
     @classmethod
     def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
         """The task of a config on a dataset."""
-        return cls(Augmentation.create(config, dataset))
+        return cls(Augmentation.create(config, dataset), precision=config["precision"])
 
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
         """Examples 4i to 4i + 3 are image i turned by k times 90 degrees, of class k."""
         x = self.augmentation.normalise(self.augmentation(key, batch["image"], train=train))
+        # In the network's format before they are turned: half as much to move in bfloat16.
+        x = x.astype(compute_dtype(self.precision))
         turned = jnp.stack([jnp.rot90(x, k, axes=(1, 2)) for k in range(4)], axis=1)
         return base.Examples(
             inputs=turned.reshape(-1, *x.shape[1:]),

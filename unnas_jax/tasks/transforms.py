@@ -61,15 +61,16 @@ class Augmentation:
     def __call__(self, key: jax.Array, images: jax.Array, *, train: bool) -> jax.Array:
         """uint8 (B, S, S, 3) to float32 RGB of the same shape, near [0, 1]; augmented if `train`.
 
-        Gray, lighting, flip, padded crop, in this order. The padding is the mean colour: zero
-        once the image is normalised.
+        Flip (of bytes, which are fewer to move than floats), gray, lighting, padded crop, in this
+        order. The padding is the mean colour: zero once the image is normalised.
         """
-        x = images.astype(jnp.float32) / 255.0
         if not train:
-            return x
+            return images.astype(jnp.float32) / 255.0
         colour_key, geometry_key = jax.random.split(key)
+        flip_key, crop_key = jax.random.split(geometry_key)
+        x = random_flip(flip_key, images).astype(jnp.float32) / 255.0
         x = self._recolour(colour_key, x)
-        return self._move(geometry_key, x, np.asarray(self.mean, np.float32))
+        return self._crop(crop_key, x, np.asarray(self.mean, np.float32))
 
     def labels(self, key: jax.Array, labels: jax.Array, *, train: bool) -> jax.Array:
         """int32 (B, S, S) label maps, moved as `__call__` moves the images with the same key.
@@ -79,8 +80,9 @@ class Augmentation:
         if not train:
             return labels
         _, geometry_key = jax.random.split(key)
-        fill = np.asarray([IGNORE], labels.dtype)
-        return self._move(geometry_key, labels[..., None], fill)[..., 0]
+        flip_key, crop_key = jax.random.split(geometry_key)
+        x = random_flip(flip_key, labels[..., None])
+        return self._crop(crop_key, x, np.asarray([IGNORE], labels.dtype))[..., 0]
 
     def _recolour(self, key: jax.Array, x: jax.Array) -> jax.Array:
         gray_key, light_key = jax.random.split(key)
@@ -90,11 +92,9 @@ class Augmentation:
             x = lighting(light_key, x, self.lighting)
         return x
 
-    def _move(self, key: jax.Array, x: jax.Array, fill: np.ndarray) -> jax.Array:
+    def _crop(self, key: jax.Array, x: jax.Array, fill: np.ndarray) -> jax.Array:
         """The draws depend on the key and the batch's size only, not on what the channels are."""
-        flip_key, crop_key = jax.random.split(key)
-        x = random_flip(flip_key, x)
-        return padded_crop(crop_key, x, self.pad, fill) if self.pad else x
+        return padded_crop(key, x, self.pad, fill) if self.pad else x
 
     def normalise(self, x: jax.Array) -> jax.Array:
         """Float RGB (..., 3) minus the mean, over the deviation, per channel."""

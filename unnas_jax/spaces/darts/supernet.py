@@ -108,9 +108,10 @@ class SourceEdges(nn.Module):
         # empty. From 64 channels on an edge is better off by itself.
         together = min(edges, 128 // channels) if channels < 64 else 1
         groups = [slice(k, min(k + together, edges)) for k in range(0, edges, together)]
-        # So few images leave as much of the lanes empty as one edge's channels would, and more
-        # than several edges' do.
-        few = sharding.platform() == "tpu" and len(x) <= channels
+        # The lanes of so few images are better filled by channels, of which XLA has to be told,
+        # and by those of two operations, 3x3 and 5x5, if they have room.
+        few = len(x) <= channels
+        paired = few and 2 * edges * channels <= 128
 
         def of_group(x: jax.Array, group: slice) -> jax.Array:
             return x[..., group.start * channels : group.stop * channels]
@@ -133,47 +134,73 @@ class SourceEdges(nn.Module):
             )
             return channels_in_lanes(x) if few else x
 
-        def products(half: str) -> list[jax.Array]:
-            # (k, k, E, C, C) of each operation: the product of its two kernels.
-            return [
-                jnp.einsum("hwec,ecd->hwecd", depthwise, pointwise).astype(self.dtype)
+        def products(half: str) -> list[list[jax.Array]]:
+            # (k, k, C, C) of each operation and edge: the product of its two kernels. A pair of
+            # operations is one with twice the edges, 3x3 taps being the middle of 5x5.
+            kernels = [
+                [
+                    (depthwise[:, :, k, :, None] * pointwise[None, None, k]).astype(self.dtype)
+                    for k in range(edges)
+                ]
                 for depthwise, pointwise in self._kernels(half)
             ]
+            if not paired:
+                return kernels
+            middle = ((1, 1), (1, 1), (0, 0), (0, 0))
+            return [
+                [jnp.pad(kernel, middle) for kernel in three] + five
+                for three, five in zip(kernels[::2], kernels[1::2], strict=True)
+            ]
 
-        def from_all(kernel: jax.Array) -> jax.Array:
+        def from_all(kernels: list[jax.Array]) -> jax.Array:
             # The edges' outputs side by side, of one input.
-            return kernel.swapaxes(2, 3).reshape(*kernel.shape[:2], channels, -1)
+            return jnp.concatenate(kernels, axis=-1)
 
-        def from_each(kernel: jax.Array) -> jax.Array:
+        def from_each(kernels: list[jax.Array]) -> jax.Array:
             # Every edge's output of its own input: zeros between different edges.
-            count = kernel.shape[2]
-            apart = jnp.eye(count, dtype=self.dtype)
-            kernel = jnp.einsum("hwecd,ef->hwecfd", kernel, apart)
-            return kernel.reshape(*kernel.shape[:2], count * channels, count * channels)
+            rows = []
+            for k, kernel in enumerate(kernels):
+                zeros = (k * channels, (len(kernels) - 1 - k) * channels)
+                rows.append(jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), zeros)))
+            return jnp.concatenate(rows, axis=2)
 
-        def by_channel(name: str, group: slice = slice(None)) -> jax.Array:
-            return jnp.repeat(column[name][group], channels)
+        def by_channel(name: str) -> jax.Array:
+            return jnp.repeat(column[name], channels)
 
-        names = [name for name, _, _ in CONVOLUTIONS]
+        sep_3x3, sep_5x5, dil_3x3, dil_5x5 = (by_channel(name) for name, _, _ in CONVOLUTIONS)
+        if paired:
+            dilations, units = [1, 2], [slice(0, 2 * edges)]
+            separable = [jnp.concatenate([sep_3x3, sep_5x5])]
+            dilated = [jnp.concatenate([dil_3x3, dil_5x5])]
+        else:
+            dilations, units = [1, 1, 2, 2], groups
+            separable, dilated = [sep_3x3, sep_5x5], [dil_3x3, dil_5x5]
         positive = nn.relu(x)
         first = norm(
             [
-                convolve(positive, from_all(kernel), dilation, self.stride)
-                for kernel, (_, _, dilation) in zip(products("first"), CONVOLUTIONS, strict=True)
+                convolve(positive, from_all(kernels), dilation, self.stride)
+                for kernels, dilation in zip(products("first"), dilations, strict=True)
             ],
             "bn_first",
-            [1.0, 1.0, *map(by_channel, names[2:])],
+            [1.0] * len(separable) + dilated,
         )
         second = norm(
             [
-                convolve(nn.relu(of_group(x, group)), from_each(kernel[:, :, group]), 1, 1)
-                for x, kernel in zip(first[:2], products("second"), strict=True)
-                for group in groups
+                convolve(nn.relu(of_group(x, unit)), from_each(kernels[unit]), 1, 1)
+                for x, kernels in zip(first, products("second"), strict=False)
+                for unit in units
             ],
             "bn_second",
-            [by_channel(name, group) for name in names[:2] for group in groups],
+            [of_group(factor, unit) for factor in separable for unit in units],
         )
-        by_edge = first[2:]
+        by_edge = first[len(separable) :]
+        if paired:
+            # The sum over a pair, as a product: its gradient is one too, where that of a split
+            # would copy.
+            halves = jnp.tile(jnp.eye(edges * channels, dtype=self.dtype), (2, 1))
+            second, by_edge = (
+                [jnp.einsum("nhwc,cd->nhwd", pair, halves)] for (pair,) in (second, by_edge)
+            )
         # One pooling serves all edges: without scale and bias their BNs are equal too.
         shared = dict(
             zip(
