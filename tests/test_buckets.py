@@ -16,7 +16,7 @@ import pytest
 from tests import object_store, tiny
 from tests.conftest import ROOT
 from tests.data.test_tfds_source import CIFAR, labelled, prepare
-from unnas_jax import buckets, checkpoint, files, search, workdir
+from unnas_jax import buckets, checkpoint, command_line, files, search, workdir
 from unnas_jax import config as config_lib
 from unnas_jax.data import open_dataset
 from unnas_jax.errors import UserError
@@ -132,6 +132,23 @@ def test_an_error_publishes_what_there_is_and_passes(objects):
         pathlib.Path(place.path, "log").write_text("so far")
         raise ZeroDivisionError
     assert objects["runs/error/log"][0] == b"so far"
+
+
+@pytest.mark.parametrize("when", ["in the middle", "at the end"])
+def test_a_bucket_out_of_reach_interrupts_a_run_that_had_reached_it(objects, monkeypatch, when):
+    def out_of_reach(self):
+        raise OSError("no route to host")
+
+    with (
+        command_line.user_errors() as outcome,
+        workdir.opened("gs://bucket/runs/lost") as place,
+    ):
+        place.publish()
+        monkeypatch.setattr(buckets.Mirror, "publish", out_of_reach)
+        if when == "in the middle":
+            place.publish()
+            raise AssertionError("went on")
+    assert outcome.status == 75  # After which the launch scripts start again.
 
 
 def test_a_dataset_in_a_bucket(objects, tmp_path):

@@ -12,7 +12,7 @@ from ml_collections.config_flags import config_flags
 
 from unnas_jax import config as config_lib
 from unnas_jax import workdir
-from unnas_jax.errors import UserError
+from unnas_jax.errors import Interruption, UserError
 
 
 def start_logging() -> None:
@@ -37,20 +37,22 @@ class Outcome:
     status = 0
 
 
-def fail(message: str) -> int:
-    """Prints one line to standard error and returns the status of a user's mistake, 2."""
+def fail(message: str, status: int = 2) -> int:
+    """Prints one line to standard error and returns the status, by default a user's mistake's."""
     print(f"unnas_jax: {message}", file=sys.stderr)
-    return 2
+    return status
 
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[Outcome]:
-    """Turns a `UserError` or a full disk inside the block into one line and a status."""
+    """Turns a `UserError`, `Interruption` or full disk in the block into one line and a status."""
     outcome = Outcome()
     try:
         yield outcome
     except UserError as error:
         outcome.status = fail(str(error))
+    except Interruption as error:
+        outcome.status = fail(str(error), 75)
     except Exception as error:
         if not workdir.is_full_disk(error):
             raise

@@ -19,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from unnas_jax.errors import UserError
+from unnas_jax.errors import Interruption, UserError
 
 LOST = 75
 """The exit status when another process was lost (`EX_TEMPFAIL`): the same command continues."""
@@ -153,6 +153,9 @@ def bounded() -> Iterator[None]:
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise
+        if isinstance(error, Interruption):  # Of this process alone; the others lose it.
+            print(f"unnas_jax: {error}", file=sys.stderr)
+            leave(LOST)
         if not any(sign in str(error).lower() for sign in _SIGNS):
             traceback.print_exc()
             leave(1)

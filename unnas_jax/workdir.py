@@ -10,7 +10,7 @@ from typing import Any
 
 from unnas_jax import buckets, files
 from unnas_jax import config as config_lib
-from unnas_jax.errors import UserError
+from unnas_jax.errors import Interruption, UserError
 
 # A run may be continued with other values of these: they do not change what it computes.
 _HOW = ("workers", "log_every_steps", "checkpoint_every_steps", "mode", "dataset.data_dir")
@@ -72,6 +72,7 @@ def opened(workdir: str, *, write: bool = True) -> Iterator[Workdir]:
 
     Raises:
       UserError: the address cannot be reached.
+      Interruption: it no longer can.
     """
     if not buckets.is_address(workdir):
         yield local(workdir)
@@ -79,18 +80,31 @@ def opened(workdir: str, *, write: bool = True) -> Iterator[Workdir]:
     remote = buckets.open_path("workdir", workdir)
     with tempfile.TemporaryDirectory() as here:
         mirror = buckets.Mirror(remote, here, (CHECKPOINTS, DAMAGED))
+        reached = False
 
         def publish() -> None:
-            if write:
+            nonlocal reached
+            if not write:
+                return
+            try:
                 with buckets.reaching("workdir", workdir):
                     mirror.publish()
+            except UserError as error:
+                if not reached:
+                    raise
+                raise Interruption(
+                    f"{error}; the same command continues from the last checkpoint"
+                ) from error
+            reached = True
 
         with buckets.reaching("workdir", workdir):
             mirror.fetch()
         try:
             yield Workdir(workdir, here, os.fspath(remote / CHECKPOINTS), publish)
         except BaseException:
-            with contextlib.suppress(UserError):  # The first error is the one to tell.
+            with contextlib.suppress(
+                UserError, Interruption
+            ):  # The first error is told.
                 publish()
             raise
         publish()
