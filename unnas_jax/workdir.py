@@ -102,9 +102,7 @@ def opened(workdir: str, *, write: bool = True) -> Iterator[Workdir]:
         try:
             yield Workdir(workdir, here, os.fspath(remote / CHECKPOINTS), publish)
         except BaseException:
-            with contextlib.suppress(
-                UserError, Interruption
-            ):  # The first error is told.
+            with contextlib.suppress(UserError, Interruption):  # The first error is told.
                 publish()
             raise
         publish()
