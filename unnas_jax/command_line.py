@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -52,7 +53,7 @@ def user_errors() -> Iterator[Outcome]:
     except UserError as error:
         outcome.status = fail(str(error))
     except Interruption as error:
-        outcome.status = fail(str(error), 75)
+        outcome.status = fail(str(error), os.EX_TEMPFAIL)
     except Exception as error:
         if not workdir.is_full_disk(error):
             raise

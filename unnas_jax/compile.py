@@ -95,7 +95,16 @@ def collectives(hlo: str) -> dict[str, dict[str, int]]:
 
 
 def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
-    """What a program needs on each chip; `refused` says why XLA would not compile it."""
+    """What a program needs on each chip.
+
+    Args:
+      program: of `Steps.lower` or `trainer.lower`.
+      quick: see `report`.
+
+    Returns:
+      Its FLOPs, `collectives`, `compile_seconds`, and in bytes what it accesses, its arguments,
+      outputs, temporaries and code; or only `refused`: why XLA would not fit it into memory.
+    """
     start = time.monotonic()
     try:
         compiled: Any = program.compile(compiler_options=_QUICK if quick else None)

@@ -21,8 +21,8 @@ from jax.experimental import multihost_utils
 
 from unnas_jax.errors import Interruption, UserError
 
-LOST = 75
-"""The exit status when another process was lost (`EX_TEMPFAIL`): the same command continues."""
+LOST = os.EX_TEMPFAIL
+"""The exit status when another process was lost, 75: the same command continues."""
 
 # A process whose host does not answer for so long is given up, and with it the run.
 _HEARTBEAT_TIMEOUT_S = 60

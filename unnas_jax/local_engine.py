@@ -20,7 +20,8 @@ from unnas_jax.sweep import Store, Unit, Work
 
 _LOG = logging.getLogger("unnas_jax")
 
-_DISK_FULL, _STOPPED = 74, 75  # Exit statuses of a worker (EX_IOERR and EX_TEMPFAIL of sysexits.h).
+# Exit statuses of a worker.
+_DISK_FULL, _STOPPED = os.EX_IOERR, os.EX_TEMPFAIL
 _IDLE_DEATHS = 3  # Workers that may die before they take a unit, one after the other.
 
 Slot = dict[str, str]

@@ -34,7 +34,6 @@ _LOG = logging.getLogger("unnas_jax")
 
 SCHEMA = "unnas_jax.unit/1"
 
-_STOPPED = 75  # EX_TEMPFAIL of sysexits.h.
 _SAVE_SECONDS = 600.0  # What a unit loses at most when its worker dies.
 
 
@@ -272,7 +271,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
     report()
     if not ended:
         _LOG.info("Stopped by a signal; the same command continues.")
-        raise SystemExit(_STOPPED)
+        raise SystemExit(os.EX_TEMPFAIL)
     if state.failed:
         name, reason = next(iter(state.failed.items()))
         raise UserError(
