@@ -40,6 +40,7 @@ CONVOLUTIONS = (
     ("dil_conv_5x5", 5, 2),
 )
 """The convolutions of an edge as (operation, kernel, dilation), in the order of `OPERATIONS`."""
+SEPARABLE, DILATED = ("sep_conv_3x3", "sep_conv_5x5"), ("dil_conv_3x3", "dil_conv_5x5")
 
 
 def init_alphas(key: jax.Array, nodes: int, scale: float) -> dict[str, jax.Array]:
@@ -227,16 +228,15 @@ class SourceEdges(nn.Module):
 
     def _depthwise(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
         edges, channels = self.targets, self.channels
-        # (E, 1, 1, 1, 1) per operation, against (E, C, H, W, N).
-        by_operation = weights.astype(self.dtype).T[..., None, None, None, None]
-        weight = dict(zip(OPERATIONS, by_operation, strict=True))
+        column = {name: weights[:, k] for k, name in enumerate(OPERATIONS)}
 
-        def norm(x: jax.Array, name: str) -> jax.Array:
+        def norm(x: jax.Array, name: str, factor: jax.Array | float = 1.0) -> jax.Array:
             # Joined, because every batch norm more is more to compile.
-            return BatchNormOfParts(axis=0, dtype=self.dtype, name=name)([x], train)[0]
+            return BatchNormOfParts(axis=0, dtype=self.dtype, name=name)([x], train, [factor])[0]
 
-        def by_edge(x: jax.Array) -> jax.Array:
-            return x.reshape(-1, edges, channels, *x.shape[1:])
+        def by_channel(*names: str) -> jax.Array:
+            # What multiplies each of the operations' E * C channels.
+            return jnp.repeat(jnp.concatenate([column[name] for name in names]), channels)
 
         def convolve(inputs: list[jax.Array], half: str, stride: int) -> jax.Array:
             # (operations * E * C, H / stride, W / stride, N), operation by operation.
@@ -256,36 +256,38 @@ class SourceEdges(nn.Module):
                 ]
             )
             mixer = jnp.concatenate(mixers).astype(self.dtype)
-            x = jnp.einsum("gcd,gchwn->gdhwn", mixer, x.reshape(-1, channels, *x.shape[1:]))
-            return x.reshape(-1, *x.shape[2:])
+            # One axis for all pixels of all images: contracting several, XLA would transpose.
+            mixed = jnp.einsum("gcd,gcp->gdp", mixer, x.reshape(len(mixer), channels, -1))
+            return mixed.reshape(x.shape)
 
-        pools = norm(
-            jnp.concatenate([_max_pool(x, self.stride), _avg_pool(x, self.stride)]), "bn_pool"
-        )
         positive = nn.relu(x)
         copies = [jnp.tile(positive, (edges, 1, 1, 1))] * len(CONVOLUTIONS)
-        first = by_edge(norm(convolve(copies, "first", self.stride), "bn_first"))
-        second = nn.relu(first[:2]).reshape(2, -1, *first.shape[3:])
-        second = by_edge(norm(convolve(list(second), "second", 1), "bn_second"))
-        if self.stride == 1:
-            skipped = x[None]  # The same on every edge, like the poolings.
-        else:
-            skipped = by_edge(norm(self._reduce(positive), "bn_skip"))[0]
-        outputs = {
-            "max_pool_3x3": pools[None, :channels],
-            "avg_pool_3x3": pools[None, channels:],
-            "skip_connect": skipped,
-            "sep_conv_3x3": second[0],
-            "sep_conv_5x5": second[1],
-            "dil_conv_3x3": first[2],
-            "dil_conv_5x5": first[3],
-        }
-        return list(
-            sum(
-                (output * weight[name] for name, output in outputs.items()),
-                start=jnp.zeros((), self.dtype),
-            )
+        separable, dilated = jnp.ones(2 * edges * channels), by_channel(*DILATED)
+        first = norm(
+            convolve(copies, "first", self.stride),
+            "bn_first",
+            jnp.concatenate([separable, dilated]),
         )
+        second = nn.relu(first[: len(separable)])
+        second = norm(
+            convolve(jnp.split(second, 2), "second", 1), "bn_second", by_channel(*SEPARABLE)
+        )
+        summed = [*jnp.split(second, 2), *jnp.split(first[len(separable) :], 2)]
+        pools = [_max_pool(x, self.stride), _avg_pool(x, self.stride)]
+        shared = [norm(jnp.concatenate(pools), "bn_pool")]
+        names = ["max_pool_3x3", "avg_pool_3x3"]
+        if self.stride == 1:
+            shared.append(x)  # The same on every edge, like the poolings.
+            names.append("skip_connect")
+        else:
+            skipped = self._reduce(positive)
+            summed.append(norm(skipped, "bn_skip", by_channel("skip_connect")))
+        # What is shared goes to every edge with its weight, as a matrix product.
+        spread = jnp.stack([column[name] for name in names]).astype(self.dtype)
+        joined = jnp.concatenate(shared).reshape(len(names), -1)
+        output = jnp.einsum("se,sp->ep", spread, joined).reshape(summed[0].shape)
+        output += sum(summed)
+        return jnp.split(output, edges)
 
     def _reduce(self, x: jax.Array) -> jax.Array:
         """The factorized reductions of all edges before BN, E * C channels in x's layout."""
