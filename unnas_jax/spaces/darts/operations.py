@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from unnas_jax.spaces.layers import Conv, FactorizedReduction, ReluConvBN, batch_norm
+from unnas_jax.spaces.pooling import avg_pool, max_pool
 
 
 class Separable(nn.Module):
@@ -66,11 +67,8 @@ class Pool(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """(N, H, W, C) to the pooled (N, H / stride, W / stride, C)."""
         pad = self.kernel // 2 if self.kernel % 2 else 0
-        window, strides = (self.kernel,) * 2, (self.stride,) * 2
-        padding = ((pad, pad), (pad, pad))
-        if self.kind == "max":
-            return nn.max_pool(x, window, strides, padding)
-        return nn.avg_pool(x, window, strides, padding, count_include_pad=False)
+        pool = max_pool if self.kind == "max" else avg_pool
+        return pool(x, self.kernel, self.stride, pad)
 
 
 class Identity(nn.Module):

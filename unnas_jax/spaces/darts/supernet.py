@@ -28,6 +28,7 @@ from unnas_jax.spaces.layers import (
     shifted,
     uniform_fan_in,
 )
+from unnas_jax.spaces.pooling import avg_pool, max_pool
 from unnas_jax.tasks.base import Task
 
 Alphas = Mapping[str, jax.Array]
@@ -53,14 +54,8 @@ def init_alphas(key: jax.Array, nodes: int, scale: float) -> dict[str, jax.Array
     }
 
 
-def _max_pool(x: jax.Array, stride: int) -> jax.Array:
-    return nn.max_pool(x, (3, 3), strides=(stride, stride), padding=((1, 1), (1, 1)))
-
-
-def _avg_pool(x: jax.Array, stride: int) -> jax.Array:
-    return nn.avg_pool(
-        x, (3, 3), strides=(stride, stride), padding=((1, 1), (1, 1)), count_include_pad=False
-    )
+def _pools(x: jax.Array, stride: int) -> list[jax.Array]:
+    return [max_pool(x, 3, stride, 1), avg_pool(x, 3, stride, 1)]
 
 
 class SourceEdges(nn.Module):
@@ -206,7 +201,7 @@ class SourceEdges(nn.Module):
         shared = dict(
             zip(
                 ("max_pool_3x3", "avg_pool_3x3"),
-                norm([_max_pool(x, self.stride), _avg_pool(x, self.stride)], "bn_pool"),
+                norm(_pools(x, self.stride), "bn_pool"),
                 strict=True,
             )
         )
@@ -273,8 +268,7 @@ class SourceEdges(nn.Module):
             convolve(jnp.split(second, 2), "second", 1), "bn_second", by_channel(*SEPARABLE)
         )
         summed = [*jnp.split(second, 2), *jnp.split(first[len(separable) :], 2)]
-        pools = [_max_pool(x, self.stride), _avg_pool(x, self.stride)]
-        shared = [norm(jnp.concatenate(pools), "bn_pool")]
+        shared = [norm(jnp.concatenate(_pools(x, self.stride)), "bn_pool")]
         names = ["max_pool_3x3", "avg_pool_3x3"]
         if self.stride == 1:
             shared.append(x)  # The same on every edge, like the poolings.

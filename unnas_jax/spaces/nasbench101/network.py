@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from unnas_jax.spaces.layers import Conv, batch_norm
 from unnas_jax.spaces.nasbench101.spec import Matrix, Spec
+from unnas_jax.spaces.pooling import max_pool
 
 
 class ConvBNRelu(nn.Module):
@@ -93,7 +94,7 @@ class Module(nn.Module):
                     channels[vertex], KERNELS[operation], dtype=self.dtype, name=name
                 )(state, train)
             else:
-                state = nn.max_pool(state, (3, 3), (1, 1), ((1, 1), (1, 1)))
+                state = max_pool(state, 3, 1, 1)
             states[vertex] = state
         outputs = [states[vertex] for vertex in range(1, last) if matrix[vertex][last]]
         if not outputs:
@@ -144,7 +145,7 @@ class Network(nn.Module):
             x = layer(x, train)
         for index, stack in enumerate(stacks_of(self)):
             if index:
-                x = nn.max_pool(x, (2, 2), (2, 2))
+                x = max_pool(x, 2, 2, 0)
             for module in stack:
                 x = module(x, train)
         return self.head(x, train), None
