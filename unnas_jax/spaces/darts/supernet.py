@@ -41,7 +41,8 @@ CONVOLUTIONS = (
     ("dil_conv_5x5", 5, 2),
 )
 """The convolutions of an edge as (operation, kernel, dilation), in the order of `OPERATIONS`."""
-SEPARABLE, DILATED = ("sep_conv_3x3", "sep_conv_5x5"), ("dil_conv_3x3", "dil_conv_5x5")
+SEPARABLE = tuple(name for name, _, dilation in CONVOLUTIONS if dilation == 1)
+DILATED = tuple(name for name, _, dilation in CONVOLUTIONS if dilation == 2)
 
 
 def init_alphas(key: jax.Array, nodes: int, scale: float) -> dict[str, jax.Array]:
@@ -67,7 +68,7 @@ class SourceEdges(nn.Module):
     apart, needs far fewer multiply-adds, and suits CPUs. Each has its layout: dense convolutions
     take images with the channels last. Of the depthwise form channels come first and images last,
     (C, H, W, N): a convolution over channels or over pixels is then a matrix product of what lies
-    in memory as it is, and operations and edges are joined and parted without copies.
+    in memory as it is, and what is joined or parted by operation or edge is contiguous.
 
     Attributes:
       targets: the number E of edges.
@@ -160,10 +161,8 @@ class SourceEdges(nn.Module):
                 rows.append(jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), zeros)))
             return jnp.concatenate(rows, axis=2)
 
-        def by_channel(name: str) -> jax.Array:
-            return jnp.repeat(column[name], channels)
-
-        sep_3x3, sep_5x5, dil_3x3, dil_5x5 = (by_channel(name) for name, _, _ in CONVOLUTIONS)
+        sep_3x3, sep_5x5 = (self._by_channel(weights, name) for name in SEPARABLE)
+        dil_3x3, dil_5x5 = (self._by_channel(weights, name) for name in DILATED)
         if paired:
             dilations, units = [1, 2], [slice(0, 2 * edges)]
             separable = [jnp.concatenate([sep_3x3, sep_5x5])]
@@ -209,7 +208,7 @@ class SourceEdges(nn.Module):
             shared["skip_connect"] = x
         else:
             skipped = [self._reduce(positive)]
-            by_edge += norm(skipped, "bn_skip", [by_channel("skip_connect")])
+            by_edge += norm(skipped, "bn_skip", [self._by_channel(weights, "skip_connect")])
         joined = jnp.concatenate(list(shared.values()), axis=-1)
         outputs = []
         for number, group in enumerate(groups):
@@ -223,15 +222,10 @@ class SourceEdges(nn.Module):
 
     def _depthwise(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
         edges, channels = self.targets, self.channels
-        column = {name: weights[:, k] for k, name in enumerate(OPERATIONS)}
 
         def norm(x: jax.Array, name: str, factor: jax.Array | float = 1.0) -> jax.Array:
             # Joined, because every batch norm more is more to compile.
             return BatchNormOfParts(axis=0, dtype=self.dtype, name=name)([x], train, [factor])[0]
-
-        def by_channel(*names: str) -> jax.Array:
-            # What multiplies each of the operations' E * C channels.
-            return jnp.repeat(jnp.concatenate([column[name] for name in names]), channels)
 
         def convolve(inputs: list[jax.Array], half: str, stride: int) -> jax.Array:
             # (operations * E * C, H / stride, W / stride, N), operation by operation.
@@ -257,31 +251,31 @@ class SourceEdges(nn.Module):
 
         positive = nn.relu(x)
         copies = [jnp.tile(positive, (edges, 1, 1, 1))] * len(CONVOLUTIONS)
-        separable, dilated = jnp.ones(2 * edges * channels), by_channel(*DILATED)
-        first = norm(
-            convolve(copies, "first", self.stride),
-            "bn_first",
-            jnp.concatenate([separable, dilated]),
-        )
-        second = nn.relu(first[: len(separable)])
-        second = norm(
-            convolve(jnp.split(second, 2), "second", 1), "bn_second", by_channel(*SEPARABLE)
-        )
-        summed = [*jnp.split(second, 2), *jnp.split(first[len(separable) :], 2)]
+        factors = jnp.ones(2 * edges * channels), self._by_channel(weights, *DILATED)
+        first = convolve(copies, "first", self.stride)
+        first = norm(first, "bn_first", jnp.concatenate(factors))
+        separable, dilated = jnp.split(first, 2)
+        second = convolve(jnp.split(nn.relu(separable), 2), "second", 1)
+        second = norm(second, "bn_second", self._by_channel(weights, *SEPARABLE))
+        summed = [*jnp.split(second, 2), *jnp.split(dilated, 2)]
         shared = [norm(jnp.concatenate(_pools(x, self.stride)), "bn_pool")]
         names = ["max_pool_3x3", "avg_pool_3x3"]
         if self.stride == 1:
             shared.append(x)  # The same on every edge, like the poolings.
             names.append("skip_connect")
         else:
-            skipped = self._reduce(positive)
-            summed.append(norm(skipped, "bn_skip", by_channel("skip_connect")))
+            factor = self._by_channel(weights, "skip_connect")
+            summed.append(norm(self._reduce(positive), "bn_skip", factor))
         # What is shared goes to every edge with its weight, as a matrix product.
-        spread = jnp.stack([column[name] for name in names]).astype(self.dtype)
+        spread = jnp.stack([weights[:, OPERATIONS.index(name)] for name in names])
         joined = jnp.concatenate(shared).reshape(len(names), -1)
-        output = jnp.einsum("se,sp->ep", spread, joined).reshape(summed[0].shape)
-        output += sum(summed)
-        return jnp.split(output, edges)
+        output = jnp.einsum("se,sp->ep", spread.astype(self.dtype), joined)
+        return jnp.split(output.reshape(summed[0].shape) + sum(summed), edges)
+
+    def _by_channel(self, weights: jax.Array, *names: str) -> jax.Array:
+        """What operations' outputs on all edges are multiplied with, (operations * E * C,)."""
+        columns = [weights[:, OPERATIONS.index(name)] for name in names]
+        return jnp.repeat(jnp.concatenate(columns), self.channels)
 
     def _reduce(self, x: jax.Array) -> jax.Array:
         """The factorized reductions of all edges before BN, E * C channels in x's layout."""
