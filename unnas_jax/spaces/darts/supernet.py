@@ -269,7 +269,8 @@ class SourceEdges(nn.Module):
         # What is shared goes to every edge with its weight, as a matrix product.
         spread = jnp.stack([weights[:, OPERATIONS.index(name)] for name in names])
         joined = jnp.concatenate(shared).reshape(len(names), -1)
-        output = jnp.einsum("se,sp->ep", spread.astype(self.dtype), joined)
+        with jax.named_scope("weighted_sum"):
+            output = jnp.einsum("se,sp->ep", spread.astype(self.dtype), joined)
         return jnp.split(output.reshape(summed[0].shape) + sum(summed), edges)
 
     def _by_channel(self, weights: jax.Array, *names: str) -> jax.Array:
