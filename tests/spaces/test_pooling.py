@@ -10,8 +10,8 @@ from tests import reference
 from tests.spaces import quick
 from unnas_jax.spaces import pooling
 
-# (kernel, stride, padding), those of the search spaces.
-WINDOWS = [(3, 1, 1), (3, 2, 1), (2, 2, 0), (5, 2, 2)]
+# (kernel, stride, padding), as the search spaces combine them.
+WINDOWS = [(3, 1, 1), (3, 2, 1), (2, 1, 0), (2, 2, 0), (5, 2, 2), (7, 1, 3)]
 POOLS = {"max": pooling.max_pool, "avg": pooling.avg_pool}
 
 

@@ -10,17 +10,14 @@ Records lie in the order of their names, group by group: the number of a record,
 halves of a search, depends on the names alone, not on the order or number of files.
 """
 
-import concurrent.futures
 import contextlib
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 import pathlib
 import pickle
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +36,7 @@ from tensorflow_datasets.core import (
 )
 
 from unnas_jax import files
-from unnas_jax.data import pipeline
+from unnas_jax.data import jobs, pipeline
 from unnas_jax.errors import UserError
 
 SHARD_BYTES = 512 * 2**20
@@ -47,7 +44,6 @@ MAX_SHARDS = 512
 """Every process that reads holds a file open for every shard."""
 
 REPORT = "report.json"
-_PROGRESS_SECONDS = 2.0
 # Images are compressed already, raw pixels are meant not to be.
 _OPTIONS = "group_size:1,uncompressed"
 
@@ -184,9 +180,9 @@ def prepare(
         ]
         missing = [shard for shard in shards if not os.path.exists(_record(shard.path))]
         done = sum(shard.count for shard in shards) - sum(shard.count for shard in missing)
-        progress = _Progress("preparing", sum(shard.count for shard in shards), done)
-        jobs = [(recipe.make, recipe.features, shard) for shard in missing]
-        for count in _run(_write_shard, jobs, workers):
+        progress = jobs.Progress("preparing", sum(shard.count for shard in shards), done)
+        writing = [(recipe.make, recipe.features, shard) for shard in missing]
+        for count in jobs.run(_write_shard, writing, workers):
             progress.add(count)
         progress.end()
         report = _finish(recipe, staging, listed, shards)
@@ -217,57 +213,6 @@ def _remove_leftovers(staging: str) -> None:
         for entry in list(os.scandir(folder)):
             if entry.name.startswith(".") and entry.is_file():
                 os.unlink(entry.path)
-
-
-class _Progress:
-    """A line on standard error; on a terminal it is written over."""
-
-    def __init__(self, what: str, total: int, done: int = 0) -> None:
-        self._what, self._total, self._done, self._first = what, total, done, done
-        self._start = self._shown = time.monotonic()
-        self._terminal = sys.stderr.isatty()
-
-    def add(self, count: int) -> None:
-        """Counts examples, and says so now and then."""
-        self._done += count
-        now = time.monotonic()
-        if now - self._shown > _PROGRESS_SECONDS * (1 if self._terminal else 10):
-            self._shown = now
-            self._show("\r" if self._terminal else "", "" if self._terminal else "\n")
-
-    def _show(self, begin: str, end: str) -> None:
-        rate = (self._done - self._first) / max(time.monotonic() - self._start, 1e-9)
-        left = (self._total - self._done) / rate if rate else 0.0
-        line = (
-            f"{begin}{self._what}: {self._done:,} of {self._total:,} "
-            f"({100 * self._done / max(self._total, 1):.0f}%), {rate:,.0f} a second, "
-            f"{left / 60:.0f} min left  "
-        )
-        print(line, end=end, file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """The last line."""
-        self._show("\r" if self._terminal else "", "\n")
-
-
-def _run(function: Callable[..., int], jobs: Sequence[Any], workers: int) -> Iterator[int]:
-    """The results of function(*job), as they come."""
-    if workers <= 1 or len(jobs) <= 1:
-        yield from (function(*job) for job in jobs)
-        return
-    pool = concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(jobs)), multiprocessing.get_context("spawn"), pipeline.start_worker
-    )
-    try:
-        for future in concurrent.futures.as_completed([pool.submit(function, *j) for j in jobs]):
-            yield future.result()
-    except concurrent.futures.process.BrokenProcessPool as error:
-        raise UserError(
-            "a process died, most likely for want of memory; run the same command with fewer "
-            "--workers, it goes on where it was"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 # Listing.
@@ -321,14 +266,14 @@ def _list_group(group: Group, path: str) -> int:
 
 
 def _list(recipe: Recipe, staging: str, workers: int) -> dict[str, list[_Listed]]:
-    jobs, paths = [], dict[str, list[str]]()
+    listing, paths = [], dict[str, list[str]]()
     for split, groups in recipe.groups.items():
         ordered = sorted(groups, key=lambda group: group.name)
         paths[split] = [_index_path(staging, split, k) for k in range(len(ordered))]
-        jobs += list(zip(ordered, paths[split], strict=True))
-    progress = _Progress("listing", len(jobs))
+        listing += list(zip(ordered, paths[split], strict=True))
+    progress = jobs.Progress("listing", len(listing))
     # Few groups are listed sooner than a process starts.
-    for count in _run(_list_group, jobs, workers if len(jobs) > 50 else 0):
+    for count in jobs.run(_list_group, listing, workers if len(listing) > 50 else 0):
         progress.add(count)
     listed: dict[str, list[_Listed]] = {}
     for split, members in paths.items():

@@ -55,6 +55,11 @@ def init_alphas(key: jax.Array, nodes: int, scale: float) -> dict[str, jax.Array
     }
 
 
+def _column(weights: jax.Array, operation: str) -> jax.Array:
+    """An operation's weights on all edges: one column of (E, operations)."""
+    return weights[:, OPERATIONS.index(operation)]
+
+
 def _pools(x: jax.Array, stride: int) -> list[jax.Array]:
     return [max_pool(x, 3, stride, 1), avg_pool(x, 3, stride, 1)]
 
@@ -99,7 +104,6 @@ class SourceEdges(nn.Module):
 
     def _dense(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
         edges, channels = self.targets, self.channels
-        column = {name: weights[:, k] for k, name in enumerate(OPERATIONS)}
         # Convolutions of several edges are one of up to 128 channels, with zeros between the
         # edges: matrix units are as wide, and fewer channels leave them and the lanes of memory
         # empty. From 64 channels on an edge is better off by itself.
@@ -213,7 +217,9 @@ class SourceEdges(nn.Module):
         outputs = []
         for number, group in enumerate(groups):
             # What is shared goes to every edge with its weight, as a matrix product.
-            spread = [jnp.kron(column[name][None, group], jnp.eye(channels)) for name in shared]
+            spread = [
+                jnp.kron(_column(weights, name)[None, group], jnp.eye(channels)) for name in shared
+            ]
             output = jnp.einsum("nhwc,cd->nhwd", joined, jnp.concatenate(spread).astype(self.dtype))
             output += sum(second[number :: len(groups)])
             output += sum(of_group(x, group) for x in by_edge)
@@ -267,7 +273,7 @@ class SourceEdges(nn.Module):
             factor = self._by_channel(weights, "skip_connect")
             summed.append(norm(self._reduce(positive), "bn_skip", factor))
         # What is shared goes to every edge with its weight, as a matrix product.
-        spread = jnp.stack([weights[:, OPERATIONS.index(name)] for name in names])
+        spread = jnp.stack([_column(weights, name) for name in names])
         joined = jnp.concatenate(shared).reshape(len(names), -1)
         with jax.named_scope("weighted_sum"):
             output = jnp.einsum("se,sp->ep", spread.astype(self.dtype), joined)
@@ -275,8 +281,8 @@ class SourceEdges(nn.Module):
 
     def _by_channel(self, weights: jax.Array, *names: str) -> jax.Array:
         """What operations' outputs on all edges are multiplied with, (operations * E * C,)."""
-        columns = [weights[:, OPERATIONS.index(name)] for name in names]
-        return jnp.repeat(jnp.concatenate(columns), self.channels)
+        columns = jnp.concatenate([_column(weights, name) for name in names])
+        return jnp.repeat(columns, self.channels)
 
     def _reduce(self, x: jax.Array) -> jax.Array:
         """The factorized reductions of all edges before BN, E * C channels in x's layout."""

@@ -1,0 +1,79 @@
+"""Many jobs in processes of their own, and a line that tells how far they are."""
+
+import concurrent.futures
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from unnas_jax.data import pipeline
+from unnas_jax.errors import UserError
+
+_PROGRESS_SECONDS = 2.0
+
+
+class Progress:
+    """A line on standard error, now and then; on a terminal it is written over.
+
+    Args:
+      what: is done, as in `listing`.
+      total: the number of examples, or whatever is counted.
+      done: of them, by an earlier run: they do not count for the rate.
+    """
+
+    def __init__(self, what: str, total: int, done: int = 0) -> None:
+        self._what, self._total, self._done, self._first = what, total, done, done
+        self._start = self._shown = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+
+    def add(self, count: int) -> None:
+        """Counts some more, and says so now and then."""
+        self._done += count
+        now = time.monotonic()
+        if now - self._shown > _PROGRESS_SECONDS * (1 if self._terminal else 10):
+            self._shown = now
+            self._show("\r" if self._terminal else "", "" if self._terminal else "\n")
+
+    def _show(self, begin: str, end: str) -> None:
+        rate = (self._done - self._first) / max(time.monotonic() - self._start, 1e-9)
+        left = (self._total - self._done) / rate if rate else 0.0
+        line = (
+            f"{begin}{self._what}: {self._done:,} of {self._total:,} "
+            f"({100 * self._done / max(self._total, 1):.0f}%), {rate:,.0f} a second, "
+            f"{left / 60:.0f} min left  "
+        )
+        print(line, end=end, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """The last line."""
+        self._show("\r" if self._terminal else "", "\n")
+
+
+def run(function: Callable[..., int], jobs: Sequence[Any], workers: int) -> Iterator[int]:
+    """The results of function(*job) of every job, as they come.
+
+    Args:
+      function: a picklable one.
+      jobs: its arguments.
+      workers: processes; with one or none, or a single job, this process does it.
+
+    Raises:
+      UserError: a process died.
+    """
+    if workers <= 1 or len(jobs) <= 1:
+        yield from (function(*job) for job in jobs)
+        return
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(workers, len(jobs)), multiprocessing.get_context("spawn"), pipeline.start_worker
+    )
+    try:
+        for future in concurrent.futures.as_completed([pool.submit(function, *j) for j in jobs]):
+            yield future.result()
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise UserError(
+            "a process died, most likely for want of memory; run the same command with fewer "
+            "--workers, it goes on where it was"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
