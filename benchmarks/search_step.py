@@ -25,7 +25,6 @@ import importlib.util
 import json
 import multiprocessing
 import pathlib
-import runpy
 import statistics
 import sys
 import tempfile
@@ -39,9 +38,17 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks import per_edge  # noqa: E402
-from unnas_jax import bilevel, compilation, config, precision, sharding  # noqa: E402
+from unnas_jax import (  # noqa: E402
+    bilevel,
+    command_line,
+    compilation,
+    config,
+    precision,
+    sharding,
+)
 from unnas_jax import compile as aot  # noqa: E402
 from unnas_jax.data import Dataset  # noqa: E402
+from unnas_jax.errors import UserError  # noqa: E402
 from unnas_jax.tasks import registry  # noqa: E402
 from unnas_jax.tasks.base import Task  # noqa: E402
 
@@ -108,8 +115,11 @@ def _options() -> argparse.Namespace:
 
 
 def _config(options: argparse.Namespace) -> dict[str, Any]:
-    loaded = runpy.run_path(options.config)["get_config"]()
-    config.validate(loaded)
+    try:
+        loaded = command_line.read_config(options.config)
+        config.validate(loaded)
+    except UserError as error:
+        raise SystemExit(command_line.fail(str(error))) from None
     c: dict[str, Any] = loaded.to_dict()
     for section, key, value in (
         ("train", "batch_size", options.batch),

@@ -1,9 +1,13 @@
 """Configs: what is refused before anything is built, and differences between two."""
 
-import pytest
+import pathlib
+import re
 
+import pytest
+from absl import flags
+
+from unnas_jax import command_line, files, workdir
 from unnas_jax import config as config_lib
-from unnas_jax import files, workdir
 from unnas_jax.errors import UserError
 
 
@@ -116,3 +120,26 @@ def test_a_workdir_of_before_a_field_came_still_belongs_to_the_run(tmp_path):
     config["search"] = {**config["search"], "rematerialise": "cell"}
     with pytest.raises(UserError, match="search.rematerialise: none -> cell"):
         workdir.claim(workdir.local(str(tmp_path)), config)
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # Of ml_collections.
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "there is no such file"),
+        ("[metadata]\nname = a package\n", "cannot be loaded: invalid syntax"),
+        ("def get_config():\n    return nothing\n", "cannot be loaded: name 'nothing'"),
+        ("import nothing_of_this_name\n", "cannot be loaded: No module named"),
+    ],
+)
+def test_a_config_that_cannot_be_loaded_is_refused_with_the_flags(
+    content: str | None, reason: str, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "mine.py"
+    if content is not None:
+        path.write_text(content)
+    argv, known = ["", f"--config={path}"], flags.FlagValues()
+    command_line.define_config(known, argv)
+    with pytest.raises(UserError, match=re.escape(f"--config={path}: {reason}")) as error:
+        known(argv)
+    assert "\n" not in str(error.value)

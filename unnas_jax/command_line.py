@@ -69,13 +69,23 @@ class _ConfigParser(config_flags.ConfigFileFlagParser):
     def parse(self, path: str) -> Any:
         """The config, locked; what a YAML file says without an equivalent here goes to stderr."""
         if not config_lib.is_yaml(path):
-            return super().parse(path)
+            return self._parse_python(path)
         from unnas_jax.convert import config as release  # Only these files need it.
 
         config, notes = release.load(path)
         for note in notes:
             print(f"unnas_jax: {path}: {note}", file=sys.stderr)
         config.lock()
+        return config
+
+    def _parse_python(self, path: str) -> Any:
+        if not os.path.exists(path.partition(":")[0]):
+            raise UserError(f"--config={path}: there is no such file; name one of configs/")
+        try:
+            config = super().parse(path)
+            config.lock()  # A file that could not be loaded says so only when it is used.
+        except (ImportError, NameError, OSError, SyntaxError) as error:
+            raise UserError(f"--config={path}: cannot be loaded: {error}") from error
         return config
 
 
@@ -125,7 +135,6 @@ def read_config(path: str) -> Any:
     holder = define_config(known, argv)
     try:
         known(argv)
-        holder.value.lock()  # A file that could not be loaded says so only when it is used.
     except FLAG_ERRORS as error:
         raise UserError(" ".join(str(error).split())) from error
     return holder.value
