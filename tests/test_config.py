@@ -115,6 +115,7 @@ def test_a_workdir_of_before_a_field_came_still_belongs_to_the_run(tmp_path):
     config = config_lib.search().to_dict()
     old = {**config, "search": {k: v for k, v in config["search"].items() if k != "rematerialise"}}
     files.write_json(tmp_path / "config.json", old)
+    (tmp_path / "metrics.jsonl").write_text("")
     workdir.claim(workdir.local(str(tmp_path)), config)
     files.write_json(tmp_path / "config.json", old)
     config["search"] = {**config["search"], "rematerialise": "cell"}

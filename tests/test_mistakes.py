@@ -9,6 +9,7 @@ import pytest
 from tests import tiny
 from tests.test_runs import finish, start
 from unnas_jax import checkpoint, search
+from unnas_jax import workdir as workdir_lib
 from unnas_jax.errors import UserError
 
 
@@ -44,12 +45,27 @@ def test_what_only_data_and_devices_can_tell(changes, words, images, tmp_path):
         search.search(config(images, **changes), str(tmp_path / "w"))
     assert all(word in str(error.value) for word in words), error.value
     assert "\n" not in str(error.value)
+    # The corrected config may have the same workdir.
+    workdir_lib.claim(workdir_lib.local(str(tmp_path / "w")), config(images).to_dict())
 
 
 def test_a_workdir_that_cannot_be_made(images, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         search.search(config(images), str(tmp_path / "file" / "w"))
+
+
+def test_what_a_killed_run_left_half_written_is_removed_by_who_saves(tmp_path):
+    unfinished = tmp_path / "7.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    (unfinished / "state").write_text("half")
+    checkpoints = checkpoint.Checkpoints(str(tmp_path))
+    assert checkpoints.latest() is None
+    assert unfinished.exists()  # Another process may be writing it.
+    checkpoints.save(8, {"x": np.zeros(2)}, {"step": 8})
+    checkpoints.close()
+    assert not unfinished.exists()
+    assert checkpoints.latest() == 8
 
 
 def _damage(workdir: pathlib.Path, step: int) -> None:

@@ -49,6 +49,7 @@ class Checkpoints:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self._manager = self._open()
+        self._saves = False
 
     def _open(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
@@ -66,7 +67,6 @@ class Checkpoints:
                 ),
                 save_decision_policy=None,
                 enable_async_checkpointing=True,
-                cleanup_tmp_directories=True,
             ),
         )
 
@@ -78,6 +78,9 @@ class Checkpoints:
         ranking: float | None = None,
     ) -> None:
         """Starts saving; `ranking` (more is better) can make it the best checkpoint."""
+        if not self._saves:
+            self._saves = True
+            self._remove_unfinished()
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -86,6 +89,16 @@ class Checkpoints:
             metrics=None if ranking is None else {METRIC: ranking},
             force=True,
         )
+
+    def _remove_unfinished(self) -> None:
+        """Removes what a killed run left half written.
+
+        Not at the start: an evaluation reads beside a training that writes. The manager's own
+        option would, and in a thread that nothing waits for.
+        """
+        if distributed.is_primary():
+            for unfinished in ocp.utils.tmp_checkpoints(self.directory):
+                unfinished.get().rmtree()
 
     def steps(self) -> list[int]:
         """The steps with a complete checkpoint, in order."""

@@ -47,6 +47,10 @@ _LOG = logging.getLogger("unnas_jax")
 
 RESULT_SCHEMA = "unnas_jax.result/1"
 
+# The search that wrote a genotype may go on and replace it: a run keeps a copy, so that it finds
+# the same cells when it continues.
+_KEPT_CELLS = "genotype.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class _Subset:
@@ -93,16 +97,14 @@ def _length(config: Mapping[str, Any], dataset: Dataset, images: int) -> tuple[i
     return per_epoch, total
 
 
-def _keep_cells(
-    workdir: Workdir, section: Mapping[str, Any], *, write: bool
-) -> tuple[Cells, dict[str, Any]]:
+def _cells_of(workdir: Workdir, section: Mapping[str, Any]) -> tuple[Cells, dict[str, Any]]:
     """The cells that a config's section `network` names, and what their file says besides.
 
-    A file is copied to WORKDIR/genotype.json, because the search that wrote it may go on and
-    replace it: a run that continues must find the same cells.
+    Raises:
+      UserError: the file is no genotype, or the run in the workdir trains other cells.
     """
     space, name = spaces.SPACES[section["space"]], section["genotype"]
-    path, copy = space.file_of(name), os.path.join(workdir.path, "genotype.json")
+    path, copy = space.file_of(name), os.path.join(workdir.path, _KEPT_CELLS)
     if path is None:
         return space.resolve(name), {}
     cells, document = space.load(path)
@@ -114,8 +116,6 @@ def _keep_cells(
                 f"workdir {workdir.name} trains other cells than {name} holds now "
                 f"({'; '.join(lines)}); give another --workdir"
             )
-    elif write:
-        files.write_json(copy, document)
     return cells, document
 
 
@@ -286,7 +286,7 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
         raise no_checkpoint
     with distributed.together("workdir"):
         workdir_lib.claim(workdir, c, write=primary and not evaluate_only)
-    cells, document = _keep_cells(workdir, c["network"], write=primary)
+    cells, document = _cells_of(workdir, c["network"])
     result_path = os.path.join(workdir.path, "result.json")
 
     # Data.
@@ -302,6 +302,8 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
     network = build_network(c, task)
     examples = example_shapes(c, task)
     spaces.of_config(c).check_inputs(c, examples)
+    if document and primary:
+        files.write_json(os.path.join(workdir.path, _KEPT_CELLS), document)
     _, height, width, channels = examples.inputs.shape
     counts = counting.count(network, (height, width, channels))
     seeds = [c["seed"] + k for k in range(c["seeds"])]

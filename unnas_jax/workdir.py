@@ -111,6 +111,8 @@ def opened(workdir: str, *, write: bool = True) -> Iterator[Workdir]:
 def claim(workdir: Workdir, config: Mapping[str, Any], *, write: bool = True) -> None:
     """Makes the workdir and writes its config.json, or checks that it belongs to this config.
 
+    A directory with a config.json and nothing else belongs to nobody: that start was refused.
+
     Args:
       workdir: its directory may exist.
       config: the run's config as a dict.
@@ -120,7 +122,7 @@ def claim(workdir: Workdir, config: Mapping[str, Any], *, write: bool = True) ->
       UserError: the directory cannot be written, or belongs to a run with another config.
     """
     path = os.path.join(workdir.path, "config.json")
-    if os.path.exists(path):
+    if os.path.exists(path) and len(os.listdir(workdir.path)) > 1:
         try:
             old = files.read_json(path)
         except (OSError, ValueError) as error:
