@@ -14,8 +14,9 @@ both halves, before the task multiplies them), flops (of a step, as XLA counts t
 share of the peak of a known accelerator), peak_bytes (of the gradient function, as XLA plans it)
 and its collectives (XLA_FLAGS=--xla_force_host_platform_device_count=4 makes four devices of a
 CPU). The formulations take turns, so that a machine whose speed drifts is fair to all. With
---topology nothing runs: the programs are compiled for a TPU slice that need not be here, and their
-bytes and FLOPs compared.
+--topology nothing runs: the programs are compiled for a TPU slice that need not be here, and
+compared by FLOPs, by the cycles that XLA expects, by the bytes that their operations access and by
+those of them in HBM (--quick, XLA's least effort, leaves everything there).
 """
 
 import argparse
@@ -43,6 +44,7 @@ from unnas_jax import (  # noqa: E402
     command_line,
     compilation,
     config,
+    hlo,
     precision,
     sharding,
 )
@@ -181,7 +183,7 @@ def _compilation(name: str, c: dict[str, Any], task: Task, cache: str) -> dict[s
             plan.temp_size_in_bytes + plan.argument_size_in_bytes + plan.output_size_in_bytes
         ),
         "flops": 2 * cost.get("flops", 0.0),  # An alpha and a weight step.
-        "collectives": aot.collectives(compiled.as_text()),
+        "collectives": hlo.collectives(compiled.as_text()),
     }
 
 
@@ -293,7 +295,7 @@ def plan(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str
             needs = [aot.needs_of(part[0], quick=options.quick) for part in programs.values()]
             rows[name] = {
                 key: sum(need[key] for need in needs)
-                for key in ("flops", "bytes_accessed", "compile_seconds")
+                for key in ("flops", "cycles", "bytes_accessed", "hbm_bytes", "compile_seconds")
             }
             rows[name]["temporaries"] = max(need["temporaries"] for need in needs)
             print(f"{name}: {rows[name]}")

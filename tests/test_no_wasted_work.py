@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from tests import tiny
-from unnas_jax import bilevel, compile, sharding
+from unnas_jax import bilevel, hlo, sharding
 from unnas_jax.search import search
 from unnas_jax.tasks import registry
 
@@ -67,7 +67,7 @@ def test_devices_sum_gradients_once_and_statistics_layer_by_layer():
     # In the form of accelerators, whose kernels' gradients would be many times the parameters'.
     steps, mesh = built(8, "dense", 1)
     state, program = steps.shapes(), steps.lower(batch(mesh))["weights"][0].compile()
-    found = compile.collectives(program.as_text())
+    found = hlo.collectives(program.as_text())
     assert set(found) == {"all-reduce"}
     gradients = sum(leaf.size for leaf in jax.tree.leaves((state.params, state.alphas)))
     statistics = [leaf.size for leaf in jax.tree.leaves(state.batch_stats)]

@@ -3,7 +3,8 @@
     python -m unnas_jax.compile --config=configs/rot_in1k.py --topology=v5e:4x4
 
 XLA's TPU compiler comes with libtpu (`pip install 'unnas_jax[tpu-aot]'`) and needs no TPU. Memory,
-FLOPs and bytes are its own figures for one chip; collectives are counted in the compiled program.
+FLOPs, bytes and cycles are its own figures for one chip; what reaches HBM and the network is
+counted in the compiled program.
 """
 
 import contextlib
@@ -22,19 +23,13 @@ from absl import app, flags
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from unnas_jax import bilevel, command_line, complexity, networks, sharding, trainer
+from unnas_jax import bilevel, command_line, complexity, hlo, networks, sharding, trainer
 from unnas_jax import config as config_lib
 from unnas_jax.errors import UserError
 from unnas_jax.tasks.base import Task
 
 HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
 """Memory of a chip, by the name with which a topology begins."""
-
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s64": 8, "f64": 8}
-_COLLECTIVE = re.compile(
-    r" = (\S.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
-)
-_SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
 
 # XLA's effort, from -1: less time to compile, more of it and of memory to run.
 _QUICK: Any = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
@@ -75,25 +70,6 @@ def slice_mesh(topology: str) -> Mesh:
     return sharding.data_mesh(described.devices)
 
 
-def collectives(hlo: str) -> dict[str, dict[str, int]]:
-    """How many collective operations of each kind a compiled program has and the bytes they move.
-
-    Bytes are those of the results on one chip; of an asynchronous pair the start counts.
-    """
-    found: dict[str, dict[str, int]] = {}
-    for shapes, kind, start in _COLLECTIVE.findall(hlo):
-        sizes = [
-            math.prod(int(n) for n in dimensions.split(",") if n) * _BYTES.get(dtype, 4)
-            for dtype, dimensions in _SHAPE.findall(shapes)
-        ]
-        # The start of all but all-reduce also names its operand and, some, a context.
-        moved = max(sizes, default=0) if start and kind != "all-reduce" else sum(sizes)
-        of_kind = found.setdefault(kind, {"count": 0, "bytes": 0})
-        of_kind["count"] += 1
-        of_kind["bytes"] += moved
-    return found
-
-
 def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
     """What a program needs on each chip.
 
@@ -102,8 +78,10 @@ def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
       quick: see `report`.
 
     Returns:
-      Its FLOPs, `collectives`, `compile_seconds`, and in bytes what it accesses, its arguments,
-      outputs, temporaries and code; or only `refused`: why XLA would not fit it into memory.
+      Its FLOPs, `cycles` (see `hlo.estimated_cycles`), `collectives`, `compile_seconds`, and in
+      bytes what its operations access, what of that is in HBM (see `hlo.hbm_bytes`), its
+      arguments, outputs, temporaries and code; or only `refused`: why XLA would not fit it into
+      memory.
     """
     start = time.monotonic()
     try:
@@ -112,15 +90,17 @@ def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return {"refused": " ".join(str(error).split())[:300]}
-    plan, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    plan, cost, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
     return {
         "flops": cost.get("flops", 0.0),
+        "cycles": hlo.estimated_cycles(text),
         "bytes_accessed": cost.get("bytes accessed", 0.0),
+        "hbm_bytes": hlo.hbm_bytes(text),
         "arguments": plan.argument_size_in_bytes,
         "outputs": plan.output_size_in_bytes - plan.alias_size_in_bytes,
         "temporaries": plan.temp_size_in_bytes,
         "code": plan.generated_code_size_in_bytes,
-        "collectives": collectives(compiled.as_text()),
+        "collectives": hlo.collectives(text),
         "compile_seconds": round(time.monotonic() - start, 1),
     }
 
@@ -148,7 +128,8 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
     Args:
       config: a validated one, as a dict.
       topology: see `slice_mesh`.
-      quick: lets XLA try less hard, which compiles in a fraction of the time.
+      quick: lets XLA try less hard, which compiles in a fraction of the time. It then leaves all
+        arrays in HBM, where a run keeps most in VMEM.
 
     Returns:
       {'topology', 'chips', 'steps': {name: [what each of its programs needs]}, 'needed': bytes,
@@ -198,7 +179,8 @@ def _lines(name: str, parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             continue
         yield (
             f"{label:12s} {need['flops'] / 1e9:10.1f} GFLOP {need['bytes_accessed'] / 1e9:8.2f} GB "
-            f"accessed {need['temporaries'] / 2**30:6.2f} GiB temporary "
+            f"accessed {need['hbm_bytes'] / 1e9:8.2f} GB of HBM {need['cycles'] / 1e6:8.1f} "
+            f"Mcycles {need['temporaries'] / 2**30:6.2f} GiB temporary "
             f"({need['compile_seconds']:.0f} s to compile)"
         )
         for kind, found in need["collectives"].items():
