@@ -222,6 +222,24 @@ def channels_in_lanes(x: jax.Array) -> jax.Array:
     return with_layout_constraint(x, Layout((1, 2, 0, 3)))
 
 
+@jax.custom_vjp
+def gradient_at_once(x: jax.Array) -> jax.Array:
+    """The same array; its gradient is computed once, before any operation that takes it.
+
+    XLA's TPU compiler joins pointwise arithmetic to the convolution that takes its result, and
+    computes it again wherever the convolution's windows overlap. For the gradient of a batch norm
+    and windows of 5 pixels and more that costs more than to write the gradient and read it.
+    """
+    return x
+
+
+def _gradient_at_once_bwd(_: None, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jax.lax.optimization_barrier(gradient),)
+
+
+gradient_at_once.defvjp(lambda x: (x, None), _gradient_at_once_bwd)
+
+
 def _depthwise(
     x: jax.Array,
     kernel: jax.Array,

@@ -24,6 +24,7 @@ from unnas_jax.spaces.layers import (
     channels_in_lanes,
     chwn,
     depthwise_conv,
+    gradient_at_once,
     plan,
     shifted,
     uniform_fan_in,
@@ -133,7 +134,9 @@ class SourceEdges(nn.Module):
                 rhs_dilation=(dilation, dilation),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
-            return channels_in_lanes(x) if few else x
+            if few:
+                return channels_in_lanes(x)
+            return gradient_at_once(x) if len(kernel) == 5 else x
 
         def products(half: str) -> list[list[jax.Array]]:
             # (k, k, C, C) of each operation and edge: the product of its two kernels. A pair of
