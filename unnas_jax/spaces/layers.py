@@ -211,15 +211,18 @@ def chwn(x: jax.Array) -> jax.Array:
     return jnp.transpose(x, (3, 1, 2, 0))
 
 
-def channels_in_lanes(x: jax.Array) -> jax.Array:
-    """Images (N, H, W, C), with the channels along the lanes of a TPU's memory.
+def in_lanes(x: jax.Array, axis: int) -> jax.Array:
+    """Images (N, H, W, C), and their gradient, with one axis along the lanes of a TPU's memory.
 
-    XLA chooses layouts by itself, and lays the images of a small batch there even if they fill
-    fewer of the 128 lanes than the channels would; empty lanes are moved like full ones.
+    XLA chooses layouts by itself, and lays the images of a small batch there even where they leave
+    more of the 128 lanes empty than the channels would; empty lanes are moved and computed like
+    full ones.
+
+    Args:
+      x: the images.
+      axis: 0 for the images, 3 for the channels.
     """
-    if sharding.platform() != "tpu":
-        return x
-    return with_layout_constraint(x, Layout((1, 2, 0, 3)))
+    return with_layout_constraint(x, Layout((1, 2, 3, 0) if axis == 0 else (1, 2, 0, 3)))
 
 
 @jax.custom_vjp

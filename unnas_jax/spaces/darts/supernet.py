@@ -21,10 +21,10 @@ from unnas_jax.spaces.layers import (
     FactorizedReduction,
     ReluConvBN,
     Stem,
-    channels_in_lanes,
     chwn,
     depthwise_conv,
     gradient_at_once,
+    in_lanes,
     plan,
     shifted,
     uniform_fan_in,
@@ -110,10 +110,14 @@ class SourceEdges(nn.Module):
         # empty. From 64 channels on an edge is better off by itself.
         together = min(edges, 128 // channels) if channels < 64 else 1
         groups = [slice(k, min(k + together, edges)) for k in range(0, edges, together)]
-        # The lanes of so few images are better filled by channels, of which XLA has to be told,
-        # and by those of two operations, 3x3 and 5x5, if they have room.
-        few = len(x) <= channels
+        # Fewer images leave lanes of a TPU empty. Channels fill them better, of which XLA has to be
+        # told, and those of two operations, 3x3 and 5x5, if they have room.
+        few = sharding.platform() == "tpu" and len(x) < 128
         paired = few and 2 * edges * channels <= 128
+
+        def state(x: jax.Array) -> jax.Array:
+            # The channels of one state alone may be fewer than the images.
+            return in_lanes(x, axis=0) if few and len(x) > channels else x
 
         def of_group(x: jax.Array, group: slice) -> jax.Array:
             return x[..., group.start * channels : group.stop * channels]
@@ -135,7 +139,7 @@ class SourceEdges(nn.Module):
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
             if few:
-                return channels_in_lanes(x)
+                return in_lanes(x, axis=3)
             return gradient_at_once(x) if len(kernel) == 5 else x
 
         def products(half: str) -> list[list[jax.Array]]:
@@ -177,6 +181,7 @@ class SourceEdges(nn.Module):
         else:
             dilations, units = [1, 1, 2, 2], groups
             separable, dilated = [sep_3x3, sep_5x5], [dil_3x3, dil_5x5]
+        x = state(x)
         positive = nn.relu(x)
         first = norm(
             [
@@ -217,7 +222,7 @@ class SourceEdges(nn.Module):
             skipped = [self._reduce(positive)]
             by_edge += norm(skipped, "bn_skip", [self._by_channel(weights, "skip_connect")])
         joined = jnp.concatenate(list(shared.values()), axis=-1)
-        outputs = []
+        outputs: list[jax.Array] = []
         for number, group in enumerate(groups):
             # What is shared goes to every edge with its weight, as a matrix product.
             spread = [
@@ -226,7 +231,7 @@ class SourceEdges(nn.Module):
             output = jnp.einsum("nhwc,cd->nhwd", joined, jnp.concatenate(spread).astype(self.dtype))
             output += sum(second[number :: len(groups)])
             output += sum(of_group(x, group) for x in by_edge)
-            outputs += jnp.split(output, group.stop - group.start, axis=-1)
+            outputs += map(state, jnp.split(output, group.stop - group.start, axis=-1))
         return outputs
 
     def _depthwise(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
