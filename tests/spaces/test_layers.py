@@ -116,3 +116,19 @@ def test_initial_values_depend_on_the_key_alone() -> None:
 )
 def test_reductions(cells: int, dense: bool, expected: tuple[int, ...]) -> None:
     assert layers.reductions(cells, dense) == expected
+
+
+def test_a_gradient_at_once_is_the_same_gradient_of_any_order() -> None:
+    x = jnp.linspace(0.1, 1.5, 4)
+
+    def value(x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(layers.gradient_at_once(x**2)))
+
+    # Of sin(x^2): 2 x cos(x^2), and the derivative of that.
+    gradient = jax.grad(value)(x)
+    np.testing.assert_allclose(gradient, 2 * x * jnp.cos(x**2), rtol=1e-6)
+    second = jax.grad(lambda x: jnp.sum(jax.grad(value)(x)))(x)
+    expected = 2 * jnp.cos(x**2) - 4 * x**2 * jnp.sin(x**2)
+    np.testing.assert_allclose(second, expected, rtol=1e-5)
+    assert "optimization_barrier" in str(jax.make_jaxpr(jax.grad(value))(x))
+    assert "optimization_barrier" not in str(jax.make_jaxpr(value)(x))
