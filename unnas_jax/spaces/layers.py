@@ -227,7 +227,7 @@ def in_lanes(x: jax.Array, axis: int) -> jax.Array:
 
 @jax.custom_vjp
 def gradient_at_once(x: jax.Array) -> jax.Array:
-    """The same array; its gradient is computed once, before any operation that takes it.
+    """An array of any shape, itself; its gradient is computed once, before what takes it.
 
     XLA's TPU compiler joins pointwise arithmetic to the convolution that takes its result, and
     computes it again wherever the convolution's windows overlap. For the gradient of a batch norm
