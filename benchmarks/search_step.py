@@ -50,7 +50,6 @@ from unnas_jax import (  # noqa: E402
 )
 from unnas_jax import compile as aot  # noqa: E402
 from unnas_jax.data import Dataset  # noqa: E402
-from unnas_jax.errors import UserError  # noqa: E402
 from unnas_jax.tasks import registry  # noqa: E402
 from unnas_jax.tasks.base import Task  # noqa: E402
 
@@ -117,11 +116,8 @@ def _options() -> argparse.Namespace:
 
 
 def _config(options: argparse.Namespace) -> dict[str, Any]:
-    try:
-        loaded = command_line.read_config(options.config)
-        config.validate(loaded)
-    except UserError as error:
-        raise SystemExit(command_line.fail(str(error))) from None
+    loaded = command_line.read_config(options.config)
+    config.validate(loaded)
     c: dict[str, Any] = loaded.to_dict()
     for section, key, value in (
         ("train", "batch_size", options.batch),
@@ -243,6 +239,7 @@ def _timed(
 ) -> dict[str, Any]:
     mesh = sharding.data_mesh()
     size, crop = c["train"]["batch_size"], c["input"]["crop"]
+    sharding.check_batch_size("train.batch_size", size, mesh)
     rng = np.random.default_rng(0)
     labels = (size, crop, crop) if task.label_maps else (size,)
     batch = sharding.to_devices(
@@ -285,6 +282,7 @@ def _timed(
 def plan(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str, Any]:
     """Compiles the formulations for a slice that is not here; returns what is printed."""
     mesh = aot.slice_mesh(options.topology)
+    sharding.check_batch_size("train.batch_size", c["train"]["batch_size"], mesh)
     batch = aot.batch_shapes(c, task, mesh)
     rows: dict[str, Any] = {"topology": options.topology, "devices": mesh.size}
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -302,9 +300,7 @@ def plan(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str
     return rows
 
 
-def main() -> None:
-    """Measures and prints."""
-    options = _options()
+def _print(options: argparse.Namespace) -> None:
     c = _config(options)
     task = registry.create(c, Dataset("random", {}, 1000, ()))
     settings = {
@@ -318,5 +314,13 @@ def main() -> None:
     print(json.dumps(settings | (plan if options.topology else run)(options, c, task)))
 
 
+def main() -> int:
+    """Measures and prints; returns the exit status."""
+    options = _options()
+    with command_line.user_errors() as outcome:
+        _print(options)
+    return outcome.status
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
