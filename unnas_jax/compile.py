@@ -31,7 +31,7 @@ from unnas_jax.tasks.base import Task
 HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
 """Memory of a chip, by the name with which a topology begins."""
 
-# XLA's effort, from -1: less time to compile, more of it and of memory to run.
+# XLA's effort, from -1: less time to compile, more of it to run.
 _QUICK: Any = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
 
 
@@ -129,7 +129,7 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
       config: a validated one, as a dict.
       topology: see `slice_mesh`.
       quick: lets XLA try less hard, which compiles in a fraction of the time. It then leaves all
-        arrays in HBM, where a run keeps most in VMEM.
+        arrays in HBM, where a run keeps most in VMEM, and may need less memory than a run.
 
     Returns:
       {'topology', 'chips', 'steps': {name: [what each of its programs needs]}, 'needed': bytes,
@@ -222,5 +222,5 @@ if __name__ == "__main__":
     command_line.define_config()
     flags.DEFINE_string("topology", "v5e:2x2", "The slice: v5e:1x1, v5e:2x2, v5e:2x4, ...")
     flags.DEFINE_boolean("json", False, "Print one JSON object.")
-    flags.DEFINE_boolean("quick", False, "Compile with XLA's least effort: upper bounds, sooner.")
+    flags.DEFINE_boolean("quick", False, "Compile with XLA's least effort, sooner.")
     app.run(_main, flags_parser=command_line.parse_flags)
