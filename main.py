@@ -13,7 +13,7 @@ os.environ.setdefault(
 from absl import app, flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
-from unnas_jax import command_line  # noqa: E402
+from unnas_jax.commands import command_line  # noqa: E402
 
 _CONFIG = command_line.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; default: runs/CONFIG_NAME.")
@@ -34,11 +34,11 @@ def main(argv: list[str]) -> int:
     # Here, because processes that decode images import this file too.
     import jax
 
-    from unnas_jax import config as config_lib
-    from unnas_jax import distributed
-    from unnas_jax.sample import sample
-    from unnas_jax.search import search
-    from unnas_jax.train import train
+    from unnas_jax.config import schema as config_lib
+    from unnas_jax.core import distributed
+    from unnas_jax.runs.search import search
+    from unnas_jax.runs.train import train
+    from unnas_jax.sweep.sample import sample
 
     command_line.start_logging()
     experiments = {"search": search, "train": train, "sample": sample}

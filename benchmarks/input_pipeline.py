@@ -22,7 +22,8 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # For configs.
 
-from unnas_jax.data import Dataset, crops, open_dataset, photos, pipeline, prepare, shards  # noqa: E402
+from unnas_jax.commands import prepare  # noqa: E402
+from unnas_jax.data import Dataset, crops, open_dataset, photos, pipeline, shards  # noqa: E402
 
 TASKS = ("cls", "rot", "col", "jig")
 _FILES = 88

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unnas_jax import sharding
+from unnas_jax.core import sharding
 
 Tree = Mapping[str, Any]
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import flax.linen as nn  # noqa: E402
 import jax  # noqa: E402
 
-from unnas_jax.spaces import pooling  # noqa: E402
+from unnas_jax.layers import pooling  # noqa: E402
 
 # The layouts of a search on a CPU, (C, H, W, N), and of a training, (N, H, W, C).
 SHAPES = ((16, 8, 8, 64), (64, 2, 2, 64), (64, 32, 32, 16), (64, 16, 16, 64))

@@ -39,17 +39,12 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks import per_edge  # noqa: E402
-from unnas_jax import (  # noqa: E402
-    bilevel,
-    command_line,
-    compilation,
-    config,
-    hlo,
-    precision,
-    sharding,
-)
-from unnas_jax import compile as aot  # noqa: E402
+from unnas_jax.commands import command_line, hlo
+from unnas_jax.commands import compile as aot  # noqa: E402
+from unnas_jax.config import schema as config
+from unnas_jax.core import compilation, precision, sharding
 from unnas_jax.data import Dataset  # noqa: E402
+from unnas_jax.methods import bilevel
 from unnas_jax.tasks import registry  # noqa: E402
 from unnas_jax.tasks.base import Task  # noqa: E402
 

@@ -2,7 +2,7 @@
 
     export XLA_FLAGS=--xla_backend_optimization_level=0
     launch/local.sh --config=configs/sample_darts_photos.py
-    python -m unnas_jax.sample status runs/sample_darts_photos
+    python -m unnas_jax.sweep.sample status runs/sample_darts_photos
     python -m unnas_jax.analysis.figures runs/sample_darts_photos --out=runs/figures
 
 Networks are small (3 cells of width 16) and train for 100 to 640 steps with one

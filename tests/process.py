@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from absl import app
 
-from unnas_jax import command_line
-from unnas_jax import search as search_lib
+from unnas_jax.commands import command_line
+from unnas_jax.runs import search as search_lib
 
 
 def search(config, workdir, run=search_lib.search):

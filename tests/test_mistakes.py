@@ -8,9 +8,9 @@ import pytest
 
 from tests import tiny
 from tests.test_runs import finish, start
-from unnas_jax import checkpoint, search
-from unnas_jax import workdir as workdir_lib
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
+from unnas_jax.runs import checkpoint, search
+from unnas_jax.runs import workdir as workdir_lib
 
 
 def config(images, max_steps=8, **changes):

@@ -11,8 +11,10 @@ import jax
 import numpy as np
 
 from tests import tiny
-from unnas_jax import bilevel, hlo, sharding
-from unnas_jax.search import search
+from unnas_jax.commands import hlo
+from unnas_jax.core import sharding
+from unnas_jax.methods import bilevel
+from unnas_jax.runs.search import search
 from unnas_jax.tasks import registry
 
 

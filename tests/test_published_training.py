@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tests import tiny_training
-from unnas_jax import sharding, trainer
+from unnas_jax.core import sharding
+from unnas_jax.layers.heads import ImageHead
+from unnas_jax.learning import trainer
 from unnas_jax.spaces.darts.network import Network
 from unnas_jax.spaces.darts.published import GENOTYPES
-from unnas_jax.tasks.heads import ImageHead
 
 
 @pytest.mark.parametrize("name", GENOTYPES)

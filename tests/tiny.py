@@ -4,7 +4,7 @@ import cv2
 import ml_collections
 import numpy as np
 
-from unnas_jax import config as config_lib
+from unnas_jax.config import schema as config_lib
 from unnas_jax.data import Dataset
 
 

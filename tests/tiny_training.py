@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from unnas_jax import config as config_lib
+from unnas_jax.config import schema as config_lib
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.tasks import base
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax import config as configs
+from unnas_jax.config import schema as configs
 from unnas_jax.spaces.darts import genotype as genotypes
 
 STEPS_AN_EPOCH = 20

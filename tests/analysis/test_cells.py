@@ -13,7 +13,7 @@ from matplotlib.transforms import Bbox
 
 from tests.analysis import synthetic
 from unnas_jax.analysis import cells, style
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotypes
 
 # Five nodes, parallel edges between the same states, an output that leaves nodes out.

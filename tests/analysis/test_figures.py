@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unnas_jax.analysis import accuracies, figures, statistics
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 
 HEADER = "architecture,task,dataset,seed,accuracy,space\n"
 

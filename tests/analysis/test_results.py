@@ -8,7 +8,7 @@ import pytest
 
 from tests.analysis import synthetic
 from unnas_jax.analysis import results
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 
 
 def test_a_half_written_last_line_is_ignored(tmp_path: pathlib.Path) -> None:

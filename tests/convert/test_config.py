@@ -7,13 +7,12 @@ import importlib
 import pytest
 import yaml
 
-from unnas_jax import command_line, complexity
-from unnas_jax import config as config_lib
-from unnas_jax.convert import __main__ as command
+from unnas_jax.commands import command_line, complexity, show
+from unnas_jax.commands import convert as command
+from unnas_jax.config import schema as config_lib
 from unnas_jax.convert import config as release
 from unnas_jax.convert import config_to_release
-from unnas_jax.data import show
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import published
 from unnas_jax.tasks.transforms import Augmentation
 

@@ -9,10 +9,10 @@ import pytest
 
 from tests.convert import release
 from tests.spaces import quick
-from unnas_jax import config as config_lib
-from unnas_jax import optim
+from unnas_jax.config import schema as config_lib
 from unnas_jax.convert import pyth, states
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
+from unnas_jax.learning import optim
 
 ALPHAS = ["net_.alphas_normal", "net_.alphas_reduce"]
 CELLS = "sep_conv_3x3:0,skip_connect:1+skip_connect:0,max_pool_3x3:1"

@@ -6,9 +6,9 @@ import pytest
 
 from tests.convert import release
 from tests.convert.test_parity import share_pools
-from unnas_jax import config as config_lib
+from unnas_jax.config import schema as config_lib
 from unnas_jax.convert import params_from_torch, params_to_torch
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 
 
 @pytest.fixture(scope="module")

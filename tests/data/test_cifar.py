@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.data import published
-from unnas_jax.data import crops, open_dataset, prepare, shards
-from unnas_jax.errors import UserError
+from unnas_jax.commands import prepare
+from unnas_jax.core.errors import UserError
+from unnas_jax.data import crops, open_dataset, shards
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

@@ -10,8 +10,9 @@ from PIL import Image
 
 from tests.data import published
 from tests.data.test_tfds_source import prepare as prepare_by_tfds
-from unnas_jax.data import cityscapes, crops, open_dataset, pipeline, prepare, shards
-from unnas_jax.errors import UserError
+from unnas_jax.commands import prepare
+from unnas_jax.core.errors import UserError
+from unnas_jax.data import cityscapes, crops, open_dataset, pipeline, shards
 
 # From the table that Cityscapes publishes, by name.
 PUBLISHED = {
@@ -248,5 +249,7 @@ def test_batches_for_the_task_and_for_pretexts(tmp_path):
 
 
 def test_not_prepared(tmp_path):
-    with pytest.raises(UserError, match="python -m unnas_jax.data.prepare cityscapes --source="):
+    with pytest.raises(
+        UserError, match="python -m unnas_jax.commands.prepare cityscapes --source="
+    ):
         open_it(tmp_path)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops, folder, open_dataset, photos
-from unnas_jax.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests.data import published
-from unnas_jax.data import crops, open_dataset, prepare, shards
-from unnas_jax.errors import UserError
+from unnas_jax.commands import prepare
+from unnas_jax.core.errors import UserError
+from unnas_jax.data import crops, open_dataset, shards
 
 SYNSETS = published.SYNSETS
 

@@ -12,9 +12,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.data import photos as photos_lib
-from unnas_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops, pipeline
-from unnas_jax.errors import UserError
 
 COUNT, BATCH = 50, 8
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset, registry
-from unnas_jax.errors import UserError
 
 
 def test_unknown_names_are_refused_with_the_closest():

@@ -12,8 +12,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tests.data import numbered
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import shards
-from unnas_jax.errors import UserError
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops, open_dataset, tfds_source
-from unnas_jax.errors import UserError
 
 
 def png(value):
@@ -145,7 +145,7 @@ def test_not_prepared(tmp_path):
     message = refused("tfds:mnist", tmp_path)
     command = f"tfds build mnist --file_format=array_record --data_dir={tmp_path}"
     assert "is not prepared" in message and command in message and "needs TensorFlow" in message
-    own = f"python -m unnas_jax.data.prepare imagenet2012 --source=FOLDER --data_dir={tmp_path}"
+    own = f"python -m unnas_jax.commands.prepare imagenet2012 --source=FOLDER --data_dir={tmp_path}"
     assert own in refused("imagenet2012", tmp_path)
 
 

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from unnas_jax import files
-from unnas_jax.errors import UserError
+from unnas_jax.core import files
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import genotype
 
 NONE, MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = range(8)

@@ -11,9 +11,9 @@ import pytest
 
 from tests import reference
 from tests.spaces import quick
+from unnas_jax.layers.heads import ImageHead, PixelHead
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.darts.network import AuxiliaryHead, Cell, Network
-from unnas_jax.tasks.heads import ImageHead, PixelHead
 
 GENOTYPE = Genotype(
     normal=(("sep_conv_3x3", 0), ("skip_connect", 1), ("dil_conv_5x5", 2), ("none", 0)),

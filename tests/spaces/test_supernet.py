@@ -15,11 +15,11 @@ import pytest
 from benchmarks import per_edge
 from tests import reference
 from tests.spaces import quick
-from unnas_jax import sharding
-from unnas_jax.counting import parameters
+from unnas_jax.core import sharding
+from unnas_jax.layers.counting import parameters
+from unnas_jax.layers.heads import ImageHead
 from unnas_jax.spaces.darts import supernet
 from unnas_jax.spaces.darts.genotype import OPERATIONS
-from unnas_jax.tasks.heads import ImageHead
 
 WIDTH, BATCH = 4, 8
 

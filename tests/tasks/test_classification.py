@@ -7,7 +7,7 @@ import pytest
 from scipy import special
 
 from tests.tasks import datasets
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 from unnas_jax.tasks import base, registry
 
 

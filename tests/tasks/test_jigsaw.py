@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.tasks import datasets
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.permutations import permutations
 

@@ -9,10 +9,10 @@ import pytest
 
 from tests import reference
 from tests.tasks import datasets
-from unnas_jax import sharding
-from unnas_jax.errors import UserError
+from unnas_jax.core import sharding
+from unnas_jax.core.errors import UserError
+from unnas_jax.layers.heads import AsppHead
 from unnas_jax.tasks import base, dense, registry, segmentation
-from unnas_jax.tasks.heads import AsppHead
 
 
 def task(dataset: Any = None, **changes: Any) -> Any:

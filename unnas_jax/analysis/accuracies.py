@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from unnas_jax import files
-from unnas_jax.errors import UserError
+from unnas_jax.core import files
+from unnas_jax.core.errors import UserError
 
 COLUMNS = ("architecture", "task", "dataset", "seed", "accuracy", "space")
 

@@ -11,7 +11,7 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path
 
 from unnas_jax.analysis import layout, style
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotypes
 
 # Sizes in inches.

@@ -22,7 +22,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from unnas_jax import command_line, files
 from unnas_jax.analysis import accuracies, style
 from unnas_jax.analysis.accuracies import Table
 from unnas_jax.analysis.statistics import (
@@ -33,7 +32,9 @@ from unnas_jax.analysis.statistics import (
     random_experiments,
     spearman,
 )
-from unnas_jax.errors import UserError
+from unnas_jax.commands import command_line
+from unnas_jax.core import files
+from unnas_jax.core.errors import UserError
 
 SUPERVISED = "classification"
 KINDS = ("png", "svg", "pdf")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotypes
 
 Record = dict[str, Any]

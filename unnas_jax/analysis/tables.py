@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from unnas_jax import command_line
-from unnas_jax.errors import UserError
+from unnas_jax.commands import command_line
+from unnas_jax.core.errors import UserError
 
 SCHEMA = "unnas_jax.result/1"
 

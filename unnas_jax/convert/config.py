@@ -14,8 +14,8 @@ from typing import Any
 import ml_collections
 import yaml
 
-from unnas_jax import config as config_lib
-from unnas_jax.errors import UserError
+from unnas_jax.config import schema as config_lib
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts import published
 from unnas_jax.spaces.nasbench101 import spec as spec_lib

@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
-from unnas_jax import config as config_lib
+from unnas_jax.config import schema as config_lib
 from unnas_jax.convert import config as release
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import published
 from unnas_jax.spaces.nasbench101 import space as nasbench101
 

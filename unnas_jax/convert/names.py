@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
+from unnas_jax.layers.blocks import plan
 from unnas_jax.spaces.darts import published
 from unnas_jax.spaces.darts.genotype import OPERATIONS, edges
 from unnas_jax.spaces.darts.supernet import CONVOLUTIONS
-from unnas_jax.spaces.layers import plan
 from unnas_jax.spaces.nasbench101 import space as nasbench101
 from unnas_jax.spaces.nasbench101.network import KERNELS
 from unnas_jax.tasks import registry
@@ -72,7 +72,7 @@ def _layer(name: str, path: Path, layout: View, flat: Flat) -> Iterator[Slot]:
 
 
 def _conv(name: str, path: Path, flat: Flat) -> Iterator[Slot]:
-    """A `unnas_jax.spaces.layers.Conv`."""
+    """A `unnas_jax.layers.blocks.Conv`."""
     return _layer(name, (*path, "conv"), _conv_layout, flat)
 
 

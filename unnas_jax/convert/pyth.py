@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax import files
-from unnas_jax.errors import UserError
+from unnas_jax.core import files
+from unnas_jax.core.errors import UserError
 
 
 def _torch() -> Any:

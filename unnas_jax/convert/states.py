@@ -16,11 +16,11 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 
-from unnas_jax import optim
-from unnas_jax.bilevel import SearchState
 from unnas_jax.convert import config_to_release, weights
-from unnas_jax.errors import UserError
-from unnas_jax.trainer import TrainState
+from unnas_jax.core.errors import UserError
+from unnas_jax.learning import optim
+from unnas_jax.learning.trainer import TrainState
+from unnas_jax.methods.bilevel import SearchState
 
 _ALPHAS = {"normal": "net_.alphas_normal", "reduce": "net_.alphas_reduce"}
 

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 
 _BLOCK = 512  # A tar archive is made of these, and ends with two of zeros.
 

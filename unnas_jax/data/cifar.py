@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import shards
-from unnas_jax.errors import UserError
 
 CLASSES = (
     "airplane",

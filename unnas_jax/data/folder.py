@@ -15,8 +15,8 @@ import cv2
 import PIL
 from absl import logging
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import registry, verify
-from unnas_jax.errors import UserError
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}

@@ -24,8 +24,8 @@ from typing import Any
 import scipy.io
 import tensorflow_datasets as tfds
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import archives, shards, verify
-from unnas_jax.errors import UserError
 
 _EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif")
 _SYNSET = re.compile(r"n\d{8}")

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import pipeline
-from unnas_jax.errors import UserError
 
 _PROGRESS_SECONDS = 2.0
 

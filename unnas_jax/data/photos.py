@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from unnas_jax import files
+from unnas_jax.core import files
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops, registry, tfds_source
-from unnas_jax.errors import UserError
 
 # Package and file. All are photographs with colour; drawings, gray images and the second picture
 # of the stereo pair `motorcycle` are left out.

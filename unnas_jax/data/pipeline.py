@@ -13,9 +13,9 @@ import grain
 import numpy as np
 from absl import flags
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops
 from unnas_jax.data.registry import IMAGENET_MEAN, Records, describe
-from unnas_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 

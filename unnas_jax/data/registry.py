@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from unnas_jax import files
-from unnas_jax.errors import UserError
+from unnas_jax.core import files
+from unnas_jax.core.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -35,9 +35,9 @@ from tensorflow_datasets.core import (
     utils,
 )
 
-from unnas_jax import files
+from unnas_jax.core import files
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import jobs, pipeline
-from unnas_jax.errors import UserError
 
 SHARD_BYTES = 512 * 2**20
 MAX_SHARDS = 512

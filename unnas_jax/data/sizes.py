@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops
 from unnas_jax.data.registry import Dataset
-from unnas_jax.errors import UserError
 
 _SAMPLE = 16
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax import files
+from unnas_jax.core import files
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import pipeline, registry
-from unnas_jax.errors import UserError
 
 _SUBSET = 4  # What the draw is for, next to those of the pipeline.
 
@@ -69,7 +69,7 @@ def restrict(dataset: registry.Dataset, subset: str) -> registry.Dataset:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"config.dataset.subset={subset!r}: cannot read {path} ({error}); write a list with "
-            "python -m unnas_jax.data.prepare NAME --subset=SHARE"
+            "python -m unnas_jax.commands.prepare NAME --subset=SHARE"
         ) from error
     records = dataset.splits["train"]
     names = _names(records)

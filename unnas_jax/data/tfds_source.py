@@ -16,12 +16,12 @@ from etils import epath
 from tensorflow_datasets.core import file_adapters, read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
-from unnas_jax import buckets, files
+from unnas_jax.core import buckets, files
+from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops, registry, shards
-from unnas_jax.errors import UserError
 
 OWN = ("imagenet2012", "imagenet22k", "cityscapes", "cifar10")
-"""Datasets that `python -m unnas_jax.data.prepare` makes."""
+"""Datasets that `python -m unnas_jax.commands.prepare` makes."""
 
 _CIFAR_STATISTICS = (
     (125.3 / 255, 123.0 / 255, 113.9 / 255),
@@ -212,7 +212,7 @@ def _not_found(name: str, wanted: str, data_dir: str) -> UserError:
     if base in OWN:
         return UserError(
             f"config.dataset.name={name!r}: is not prepared in {where}; prepare it once with: "
-            f"python -m unnas_jax.data.prepare {base} --source=FOLDER{flag}"
+            f"python -m unnas_jax.commands.prepare {base} --source=FOLDER{flag}"
         )
     return UserError(
         f"config.dataset.name={name!r}: is not prepared in {where}; prepare it once with: "

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Self
 import flax.linen as nn
 import jax
 
-from unnas_jax.errors import UserError
-from unnas_jax.tasks import base, heads
+from unnas_jax.core.errors import UserError
+from unnas_jax.layers import heads
+from unnas_jax.tasks import base
 from unnas_jax.tasks.transforms import Augmentation, displayable
 
 

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unnas_jax.errors import UserError
-from unnas_jax.precision import compute_dtype
-from unnas_jax.tasks import base, heads
+from unnas_jax.core.errors import UserError
+from unnas_jax.core.precision import compute_dtype
+from unnas_jax.layers import heads
+from unnas_jax.tasks import base
 from unnas_jax.tasks.permutations import limit, permutations, read
 from unnas_jax.tasks.transforms import Augmentation, crops_at, displayable
 

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 
 _IRREDUCIBLE = 0b1011  # x^3 + x + 1, which makes GF(8) of the polynomials over GF(2).
 _INFINITY = 8

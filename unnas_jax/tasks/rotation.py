@@ -8,8 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unnas_jax.precision import compute_dtype
-from unnas_jax.tasks import base, heads
+from unnas_jax.core.precision import compute_dtype
+from unnas_jax.layers import heads
+from unnas_jax.tasks import base
 from unnas_jax.tasks.transforms import Augmentation, displayable
 
 

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unnas_jax.errors import UserError
-from unnas_jax.tasks import base, dense, heads
+from unnas_jax.core.errors import UserError
+from unnas_jax.layers import heads
+from unnas_jax.tasks import base, dense
 from unnas_jax.tasks.transforms import Augmentation, displayable
 
 

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts import published
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests import conftest
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.nasbench101 import enumeration
 from unnas_jax.spaces.nasbench101.spec import MAX_EDGES, OPERATIONS, Spec, canonical
 

@@ -11,9 +11,9 @@ import pytest
 from tests import reference
 from tests.spaces import quick
 from tests.spaces.nasbench101.cells import drawn
+from unnas_jax.layers.heads import ImageHead, PixelHead
 from unnas_jax.spaces.nasbench101.network import Network, vertex_channels
 from unnas_jax.spaces.nasbench101.spec import Spec, parse
-from unnas_jax.tasks.heads import ImageHead, PixelHead
 
 EXAMPLE = parse(
     "0111010-0000001-0000001-0000100-0000001-0000001-0000000:"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.spaces.nasbench101.cells import drawn
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.nasbench101 import enumeration
 from unnas_jax.spaces.nasbench101.spec import Spec, canonical, from_dict, identity, parse
 

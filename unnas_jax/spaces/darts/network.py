@@ -6,9 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unnas_jax.spaces.darts.genotype import Genotype, Pairs
-from unnas_jax.spaces.darts.operations import BUILDERS, Identity
-from unnas_jax.spaces.layers import (
+from unnas_jax.layers.blocks import (
     Conv,
     FactorizedReduction,
     ReluConvBN,
@@ -17,6 +15,8 @@ from unnas_jax.spaces.layers import (
     plan,
     uniform_fan_in,
 )
+from unnas_jax.spaces.darts.genotype import Genotype, Pairs
+from unnas_jax.spaces.darts.operations import BUILDERS, Identity
 
 
 class Cell(nn.Module):

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unnas_jax.spaces.layers import Conv, FactorizedReduction, ReluConvBN, batch_norm
-from unnas_jax.spaces.pooling import avg_pool, max_pool
+from unnas_jax.layers.blocks import Conv, FactorizedReduction, ReluConvBN, batch_norm
+from unnas_jax.layers.pooling import avg_pool, max_pool
 
 
 class Separable(nn.Module):

@@ -9,8 +9,8 @@ ICLR 2020; unnas_DATASET_TASK, Liu et al., ECCV 2020, the paper that this packag
 import difflib
 import os
 
-from unnas_jax import files
-from unnas_jax.errors import UserError
+from unnas_jax.core import files
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.genotype import Genotype, Pairs
 

@@ -4,13 +4,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from unnas_jax import files, precision, widths
-from unnas_jax.errors import UserError
+from unnas_jax.core import files, precision
+from unnas_jax.core.errors import UserError
+from unnas_jax.layers.blocks import reductions
 from unnas_jax.spaces.darts import genotype as genotype_lib
-from unnas_jax.spaces.darts import published
+from unnas_jax.spaces.darts import published, widths
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.darts.network import Network
-from unnas_jax.spaces.layers import reductions
 from unnas_jax.tasks.base import Examples, Task
 
 _LOG = logging.getLogger("unnas_jax")

@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unnas_jax import precision, sharding
-from unnas_jax.spaces.darts.genotype import OPERATIONS, edges, num_edges
-from unnas_jax.spaces.layers import (
+from unnas_jax.core import precision, sharding
+from unnas_jax.layers.blocks import (
     BatchNormOfParts,
     FactorizedReduction,
     ReluConvBN,
@@ -29,7 +28,8 @@ from unnas_jax.spaces.layers import (
     shifted,
     uniform_fan_in,
 )
-from unnas_jax.spaces.pooling import avg_pool, max_pool
+from unnas_jax.layers.pooling import avg_pool, max_pool
+from unnas_jax.spaces.darts.genotype import OPERATIONS, edges, num_edges
 from unnas_jax.tasks.base import Task
 
 Alphas = Mapping[str, jax.Array]

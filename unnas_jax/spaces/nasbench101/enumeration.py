@@ -17,8 +17,9 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from unnas_jax import command_line, files
-from unnas_jax.errors import UserError
+from unnas_jax.commands import command_line
+from unnas_jax.core import files
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
 from unnas_jax.spaces.nasbench101.spec import MAX_EDGES, MAX_VERTICES, OPERATIONS, Spec
 

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unnas_jax.spaces.layers import Conv, batch_norm
+from unnas_jax.layers.blocks import Conv, batch_norm
+from unnas_jax.layers.pooling import max_pool
 from unnas_jax.spaces.nasbench101.spec import Matrix, Spec
-from unnas_jax.spaces.pooling import max_pool
 
 
 class ConvBNRelu(nn.Module):

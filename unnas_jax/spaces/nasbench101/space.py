@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from unnas_jax import files, precision
-from unnas_jax.errors import UserError
+from unnas_jax.core import files, precision
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
 from unnas_jax.spaces.nasbench101.network import Network
 from unnas_jax.spaces.nasbench101.spec import Spec

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 
 OPERATIONS = ("conv1x1", "conv3x3", "maxpool3x3")
 """What a vertex between input and output computes, in the order of the enumeration's labels."""

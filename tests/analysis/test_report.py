@@ -1,0 +1,150 @@
+"""Tests of the report: the numbers it shows, that it needs nothing else, and its errors."""
+
+import base64
+import json
+import pathlib
+import re
+import sys
+import types
+import xml.etree.ElementTree
+
+import pytest
+
+from tests.analysis import synthetic
+from unnas_jax.analysis import report
+from unnas_jax.spaces.darts import genotype as genotypes
+
+FILES = {"cells.svg", "cells.png", "alphas.png", "curves.png", "report.html"}
+
+
+@pytest.fixture(autouse=True)
+def widths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts that no real network has, so that they are found in the report for one reason."""
+
+    def evaluation_sizes(genotype: genotypes.Genotype) -> list[dict]:
+        assert isinstance(genotype, genotypes.Genotype)
+        return [
+            {"name": "a network", "cells": 14, "width": 46, "input_size": 224,
+             "parameters": 4_321_000, "parameters_with_auxiliary": 5_678_000,
+             "multiply_adds": 567_400_000}
+        ]  # fmt: skip
+
+    fake = types.ModuleType("unnas_jax.spaces.darts.widths")
+    fake.evaluation_sizes = evaluation_sizes  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "unnas_jax.spaces.darts.widths", fake)
+
+
+def text_of(page: str) -> str:
+    """What a reader sees of a page."""
+    return re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL))
+
+
+def test_report_of_a_finished_search(tmp_path: pathlib.Path) -> None:
+    synthetic.write(tmp_path, nodes=4)
+    paths = report.write(tmp_path)
+    assert {pathlib.Path(path).name for path in paths} == FILES
+    before = {path.name for path in tmp_path.iterdir()}
+    assert before == FILES | {"config.json", "genotype.json", "alphas.npz", "metrics.jsonl"}
+    page = (tmp_path / "report.html").read_text()
+    text = text_of(page)
+    # 0.2371 + 0.05 * 3 epochs; at 64 images a second 10 steps of one batch of 32,
+    # then 50 steps of two.
+    for expected in ("38.7%", "chance 25.0%", "rotation", "photos", "epoch 3 of 3", "55 s",
+                     "finished", "a network", "4.32 M", "5.68 M", "567 M", "1.2.3",
+                     "640 + 640 images", '"init_scale": 0.001'):  # fmt: skip
+        assert expected in text.replace("&quot;", '"'), expected
+    assert f"configs/eval_in1k.py:{tmp_path}/genotype.json" in text
+    assert "http-equiv" not in page
+    document = json.loads((tmp_path / "genotype.json").read_text())
+    for kind in ("normal", "reduce"):
+        for operation, _ in document["genotype"][kind]:
+            assert f"<td>{operation}</td>" in page
+    for row in re.findall(r"0\.\d{3}(?=</td>)", page):
+        assert 1 / 8 - 0.01 < float(row) < 1
+
+
+def test_page_needs_nothing_else(tmp_path: pathlib.Path) -> None:
+    synthetic.write(tmp_path)
+    report.write(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page and "<link" not in page and "@import" not in page
+    for target in re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page):
+        assert target.startswith(("data:image/png;base64,", "#")), target
+    for target in re.findall(r"url\(([^)]*)\)", page):
+        assert target.startswith("#"), target
+    pictures = re.findall(r'src="data:image/png;base64,([^"]*)"', page)
+    embedded = {base64.b64decode(picture) for picture in pictures}
+    assert embedded == {(tmp_path / name).read_bytes() for name in ("alphas.png", "curves.png")}
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    svg = page[page.index("<svg") : page.index("</svg>") + len("</svg>")]
+    xml.etree.ElementTree.fromstring(svg)
+    xml.etree.ElementTree.parse(tmp_path / "cells.svg")
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_report_of_a_running_search(tmp_path: pathlib.Path, rows: int) -> None:
+    synthetic.write(tmp_path, rows=rows, finished=False)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "train", "step": 99999, "acc')
+    assert len(report.write(tmp_path)) == len(FILES)
+    page = (tmp_path / "report.html").read_text()
+    assert "not finished" in page and "http-equiv" in page
+    assert ("about 30 s left" in page) == (rows > 1)
+    assert "99999" not in page and "unreadable" not in page
+
+
+def test_report_before_the_first_alphas(tmp_path: pathlib.Path) -> None:
+    synthetic.write(tmp_path)
+    for name in ("alphas.npz", "genotype.json", "metrics.jsonl"):
+        (tmp_path / name).unlink()
+    names = {pathlib.Path(path).name for path in report.write(tmp_path)}
+    assert names == {"curves.png", "report.html"}
+
+
+def test_text_of_the_user_is_escaped_and_paths_are_quoted(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "my <b>runs"
+    synthetic.write(path)
+    config = json.loads((path / "config.json").read_text())
+    config["dataset"] |= {"name": "folder", "path": "<script>"}
+    (path / "config.json").write_text(json.dumps(config))
+    report.write(path)
+    page = (path / "report.html").read_text()
+    assert "<script" not in page and "<b>" not in page
+    assert "&#x27;/genotype.json" in page
+
+
+def test_redrawing_changes_nothing(tmp_path: pathlib.Path) -> None:
+    synthetic.write(tmp_path)
+    first = {path: pathlib.Path(path).read_bytes() for path in report.write(tmp_path)}
+    second = {path: pathlib.Path(path).read_bytes() for path in report.write(tmp_path)}
+    assert first == second
+
+
+def test_command_line(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    synthetic.write(tmp_path)
+    assert report.main([str(tmp_path), "--open", "no"]) == 0
+    assert set(capsys.readouterr().out.split()) == {str(tmp_path / name) for name in FILES}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda p: None, "no such workdir"),
+        (lambda p: p.mkdir(), "not a workdir"),
+        (lambda p: p.write_text(""), "no such workdir"),
+        (lambda p: (synthetic.write(p), (p / "alphas.npz").write_text("x")), "alphas.npz: damaged"),
+        # A folder in the place of a picture stands for whatever keeps a file from being written.
+        (lambda p: (synthetic.write(p), (p / "curves.png").mkdir()), "cannot write"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], prepare, message: str
+) -> None:
+    path = tmp_path / "workdir"
+    prepare(path)
+    assert report.main([str(path), "--open", "no"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1 and message in captured.err
+    assert not list(tmp_path.glob("**/.*"))

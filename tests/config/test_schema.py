@@ -1,0 +1,148 @@
+"""Configs: what is refused before anything is built, and differences between two."""
+
+import pathlib
+import re
+
+import pytest
+from absl import flags
+
+from unnas_jax.commands import command_line
+from unnas_jax.config import schema as config_lib
+from unnas_jax.core import files
+from unnas_jax.core.errors import UserError
+from unnas_jax.runs import workdir
+
+
+@pytest.mark.parametrize("experiment", ["search", "train"])
+def test_defaults_are_valid(experiment):
+    config_lib.validate(config_lib.SCHEMAS[experiment]())
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("experiment", "serch"),
+        ("task.name", "rotate"),
+        ("network.cells", 2),
+        ("network.width", 7),
+        ("network.stem", "tiny"),
+        ("search.order", 3),
+        ("search.arch_start_epoch", 2.0),
+        ("search.formulation", "fast"),
+        ("weights.learning_rate", 0.0),
+        ("weights.learning_rate", float("nan")),
+        ("weights.momentum", 1.0),
+        ("alphas.b2", 1.0),
+        ("input.crop", 300),
+        ("input.train_crop", "random"),
+        ("input.gray", 1.5),
+        ("train.batch_size", 0),
+        ("train.max_steps", 0),
+        ("precision", "float16"),
+        ("workers", -2),
+        ("dataset.path", "images"),
+        ("seed", -1),
+    ],
+)
+def test_impossible_values_are_refused_by_name(key, value):
+    config = config_lib.search()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as error:
+        config_lib.validate(config)
+    assert f"config.{key}={value!r}" in str(error.value)
+
+
+@pytest.mark.parametrize("grid, count", [(2, 25), (3, 3025), (3, 1)])
+def test_permutations_that_do_not_exist(grid, count):
+    config = config_lib.search()
+    config.task.update(name="jigsaw", grid=grid, permutations=count)
+    with pytest.raises(UserError, match=f"permutations={count}"):
+        config_lib.validate(config)
+
+
+def test_unknown_and_missing_keys_are_named():
+    config = config_lib.search()
+    with config.unlocked():
+        config.network.depth = 8
+    with pytest.raises(UserError, match="config.network.depth: no such key.*cells"):
+        config_lib.validate(config)
+    config = config_lib.search()
+    with config.unlocked():
+        del config.network.cells
+    with pytest.raises(UserError, match="config.network.cells: missing"):
+        config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("network.width", "47"),
+        ("network.width", "wide"),
+        ("network.drop_path", 1.0),
+        ("seeds", 0),
+        ("mode", "test"),
+        ("eval.crop", "corner"),
+    ],
+)
+def test_trainings_too(key, value):
+    config = config_lib.training()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as error:
+        config_lib.validate(config)
+    assert f"config.{key}={value!r}" in str(error.value)
+
+
+def test_difference_names_what_differs():
+    old = config_lib.search().to_dict()
+    new = config_lib.search().to_dict()
+    assert config_lib.difference(old, new) == []
+    new["network"]["width"] = 32
+    new["extra"] = 1
+    assert config_lib.difference(old, new) == ["extra: (absent) -> 1", "network.width: 16 -> 32"]
+
+
+@pytest.mark.parametrize(
+    "path, expected",
+    [
+        ("configs/rot_photos.py", "runs/rot_photos"),
+        ("configs/eval_in1k.py:darts_v2", "runs/eval_in1k_darts_v2"),
+        ("/x/eval_in1k.py:runs/rot_in1k/genotype.json", "runs/eval_in1k_rot_in1k"),
+    ],
+)
+def test_default_workdir(path, expected):
+    assert config_lib.workdir(path) == expected
+
+
+def test_a_workdir_of_before_a_field_came_still_belongs_to_the_run(tmp_path):
+    config = config_lib.search().to_dict()
+    old = {**config, "search": {k: v for k, v in config["search"].items() if k != "rematerialise"}}
+    files.write_json(tmp_path / "config.json", old)
+    (tmp_path / "metrics.jsonl").write_text("")
+    workdir.claim(workdir.local(str(tmp_path)), config)
+    files.write_json(tmp_path / "config.json", old)
+    config["search"] = {**config["search"], "rematerialise": "cell"}
+    with pytest.raises(UserError, match="search.rematerialise: none -> cell"):
+        workdir.claim(workdir.local(str(tmp_path)), config)
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # Of ml_collections.
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "there is no such file"),
+        ("[metadata]\nname = a package\n", "cannot be loaded: invalid syntax"),
+        ("def get_config():\n    return nothing\n", "cannot be loaded: name 'nothing'"),
+        ("import nothing_of_this_name\n", "cannot be loaded: No module named"),
+    ],
+)
+def test_a_config_that_cannot_be_loaded_is_refused_with_the_flags(
+    content: str | None, reason: str, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "mine.py"
+    if content is not None:
+        path.write_text(content)
+    argv, known = ["", f"--config={path}"], flags.FlagValues()
+    command_line.define_config(known, argv)
+    with pytest.raises(UserError, match=re.escape(f"--config={path}: {reason}")) as error:
+        known(argv)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,178 @@
+"""The search's steps: bilevel updates, devices, seeds; that only real targets can be learned."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from tests import tiny
+from unnas_jax.core import sharding
+from unnas_jax.data import halves, pipeline
+from unnas_jax.methods import bilevel
+from unnas_jax.tasks import registry
+
+STEPS_PER_EPOCH = 4
+
+
+@functools.cache
+def _built(devices=1, order=1, seed=0, task="rotation", alpha_rate=1e-2, nodes=2):
+    config = tiny.config(task)
+    config.network.nodes = nodes
+    config.alphas.learning_rate = alpha_rate
+    config.search.order = order
+    config.seed = seed
+    mesh = sharding.data_mesh(jax.devices()[:devices])
+    built = registry.create(config.to_dict(), tiny.dataset())
+    return bilevel.build_steps(config.to_dict(), built, mesh, STEPS_PER_EPOCH), mesh
+
+
+def _batches(mesh, steps, seed=0, batch_size=8, images=None):
+    images = tiny.dataset() if images is None else images
+    parts = halves(len(images.splits["train"]), seed)
+    streams = [
+        pipeline.train_batches(
+            images.splits["train"],
+            part,
+            batch_size=batch_size,
+            crop=16,
+            resize=18,
+            train_crop="resize_random",
+            apply_exif=False,
+            seed=seed + offset,
+            start_step=0,
+            workers=0,
+        )
+        for offset, part in enumerate(parts)
+    ]
+    for _ in range(steps):
+        pair = [{k: v for k, v in next(s).items() if k in ("image", "label")} for s in streams]
+        yield [sharding.to_devices(batch, mesh) for batch in pair]
+    for stream in streams:
+        stream.close()
+
+
+def _run(steps, mesh, count=5, warm_up=0, seed=0):
+    state = steps.init()
+    for number, (batch_a, batch_b) in enumerate(_batches(mesh, count, seed)):
+        if number >= warm_up:
+            state, _ = steps.alphas(state, batch_b, batch_a)
+        state, _ = steps.weights(state, batch_a)
+    return state
+
+
+def _host(tree):
+    return jax.tree.map(np.asarray, tree)
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    steps, mesh = _built()
+    return _host(_run(steps, mesh))
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_alphas_do_not_depend_on_the_number_of_devices(devices):
+    """At the paper's rate: Adam makes whole steps of what rounding does to a ReLU at zero."""
+    (one, mesh_of_one), (steps, mesh) = (_built(n, alpha_rate=1.5e-4) for n in (1, devices))
+    first = [
+        _host(_run(s, m, count=1).alphas_opt[1][0].mu)
+        for s, m in ((one, mesh_of_one), (steps, mesh))
+    ]
+    state, expected = _run(steps, mesh), _run(one, mesh_of_one)
+    for kind in ("normal", "reduce"):
+        scale = np.abs(first[0][kind]).max()
+        np.testing.assert_allclose(first[1][kind], first[0][kind], rtol=0, atol=1e-4 * scale)
+        alphas = state.alphas[kind]
+        np.testing.assert_allclose(alphas, expected.alphas[kind], atol=1e-4, rtol=0)
+        copies = [np.asarray(shard.data) for shard in alphas.addressable_shards]
+        assert len(copies) == devices
+        assert all((copy == copies[0]).all() for copy in copies)
+
+
+def test_same_seed_repeats_and_another_differs(one_device):
+    steps, mesh = _built()
+    again = _host(_run(steps, mesh))
+    jax.tree.map(np.testing.assert_array_equal, again, one_device)
+    other_steps, _ = _built(seed=1)
+    other = _host(_run(other_steps, mesh, count=1, seed=1))
+    assert np.abs(other.alphas["normal"] - one_device.alphas["normal"]).max() > 1e-3
+
+
+def test_warm_up_moves_weights_but_not_alphas(one_device):
+    steps, mesh = _built()
+    start = _host(steps.init())
+    state = _host(_run(steps, mesh, count=2, warm_up=2))
+    np.testing.assert_array_equal(state.alphas["normal"], start.alphas["normal"])
+    assert int(state.step) == 2
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.params, start.params)
+    assert all(change > 0 for change in jax.tree.leaves(moved["cell_0"]))
+
+
+def test_an_alpha_step_is_adam_on_the_gradient_of_half_b_alone():
+    """Adam's first step has the size of its rate, against the gradient's sign."""
+    steps, mesh = _built()
+    start = steps.init()
+    before = _host(start)
+    (batch_a, batch_b), *_ = _batches(mesh, 1)
+    after = _host(steps.alphas(start, batch_b, batch_a)[0])
+    change = after.alphas["normal"] - before.alphas["normal"]
+    np.testing.assert_allclose(np.abs(change), 1e-2, rtol=2e-2)
+    jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+    jax.tree.map(np.testing.assert_array_equal, after.batch_stats, before.batch_stats)
+    assert int(after.step) == 0
+    # Another batch of A changes nothing: the first-order gradient does not see it.
+    again = _host(steps.alphas(steps.init(), batch_b, batch_b)[0])
+    np.testing.assert_array_equal(again.alphas["normal"], after.alphas["normal"])
+
+
+def test_second_order_sees_half_a():
+    steps, mesh = _built(order=2, nodes=1)
+    (batch_a, batch_b), *_ = _batches(mesh, 1)
+    moments = [
+        np.asarray(steps.alphas(steps.init(), batch_b, batch)[0].alphas_opt[1][0].mu["normal"])
+        for batch in (batch_a, batch_b)
+    ]
+    assert np.isfinite(moments[0]).all()
+    assert np.abs(moments[0] - moments[1]).max() > 1e-7
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shuffled:
+    """A task whose targets have lost their images."""
+
+    task: object
+
+    def __getattr__(self, name):
+        return getattr(self.task, name)
+
+    def examples(self, key, batch, *, train):
+        examples = self.task.examples(key, batch, train=train)
+        targets = jax.random.permutation(jax.random.fold_in(key, 7), examples.targets)
+        return examples.replace(targets=targets)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_rotation_is_learned_unless_targets_are_shuffled(shuffled):
+    config = tiny.config()
+    config.weights.learning_rate = 0.1
+    config.train.epochs = 12
+    data = tiny.dataset(256)
+    task = registry.create(config.to_dict(), data)
+    mesh = sharding.data_mesh(jax.devices()[:1])
+    steps = bilevel.build_steps(
+        config.to_dict(), _Shuffled(task) if shuffled else task, mesh, STEPS_PER_EPOCH
+    )
+    state, hits, count = steps.init(), 0.0, 0.0
+    for number, (batch_a, batch_b) in enumerate(_batches(mesh, 48, images=data)):
+        state, sums_b = steps.alphas(state, batch_b, batch_a)
+        state, _ = steps.weights(state, batch_a)
+        if number >= 36:
+            hits, count = hits + float(sums_b["correct"]), count + float(sums_b["count"])
+    # 384 answers on half B, whose images the weights never see: 3 deviations of chance are 6.6%.
+    accuracy = hits / count
+    if shuffled:
+        assert abs(accuracy - 0.25) < 0.07
+    else:
+        assert accuracy > 0.6

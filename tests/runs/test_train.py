@@ -1,0 +1,276 @@
+"""Whole trainings: outputs, kills, signals, evaluation of checkpoints, mistakes."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import cv2
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from tests import tiny, tiny_training
+from tests.conftest import QUICK, ROOT
+from tests.test_runs import finish, rows, steps, wait_for
+from unnas_jax.core import sharding
+from unnas_jax.core.errors import UserError
+from unnas_jax.data import halves, open_dataset
+from unnas_jax.learning.feed import Feed
+from unnas_jax.runs import train
+from unnas_jax.spaces.darts.genotype import SCHEMA
+from unnas_jax.spaces.networks import build_network
+from unnas_jax.tasks import registry
+
+
+def _write_images(folder: pathlib.Path, count: int, seed: int = 0) -> None:
+    """Two classes: skies above and skies below."""
+    for name, order in (("above", 1), ("below", -1)):
+        (folder / name).mkdir(parents=True)
+        for number, image in enumerate(tiny.upright(count, 20, seed)):
+            cv2.imwrite(str(folder / name / f"{number:03d}.png"), image[::order])
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("images") / "labelled"
+    _write_images(folder, 32)
+    return folder
+
+
+def _write_cells(path: pathlib.Path, **changes) -> pathlib.Path:
+    cells = {**tiny_training.CELLS.as_dict(), **changes}
+    document = {"schema": SCHEMA, "genotype": cells, "dataset": "photos", "task": "rotation"}
+    path.write_text(json.dumps(document))
+    return path
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory) -> pathlib.Path:
+    return _write_cells(tmp_path_factory.mktemp("cells") / "genotype.json")
+
+
+def config(images, cells, **changes):
+    c = tiny_training.config(epochs=12)
+    c.dataset.update(name="folder", path=str(images))
+    c.network.genotype = str(cells)
+    c.seeds = 1
+    c.update_from_flattened_dict(changes)
+    return c
+
+
+def start(workdir, images, cells, *flags: str) -> subprocess.Popen:
+    environment = dict(os.environ, XLA_FLAGS=QUICK)
+    return subprocess.Popen(
+        [sys.executable, "main.py", "--config=tests/configs/tiny_training.py"]
+        + [f"--workdir={workdir}", f"--config.dataset.path={images}"]
+        + [f"--config.network.genotype={cells}", *flags],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, images, cells) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    log = finish(start(workdir, images, cells))
+    assert "half of its images is held out" in log
+    return workdir
+
+
+def _result(workdir: pathlib.Path) -> dict:
+    return json.loads((workdir / "result.json").read_text())
+
+
+def _newest_state(workdir: pathlib.Path) -> dict:
+    manager = ocp.CheckpointManager(workdir / "checkpoints")
+    state = manager.restore(manager.latest_step()).state
+    manager.close()
+    return state
+
+
+def test_a_training_leaves_its_result(uninterrupted, cells):
+    result = _result(uninterrupted)
+    assert result["finished"] and result["step"] == 48 and result["seeds"] == [0, 1]
+    values = result["values"]
+    assert len(values) == 2 and min(values) > 0.9  # Skies are easy to tell.
+    assert result["mean"] == pytest.approx(np.mean(values))
+    assert result["std"] == pytest.approx(abs(values[0] - values[1]) / np.sqrt(2))
+    assert result["genotype_source"] == {"dataset": "photos", "task": "rotation"}
+    assert result["cells_used"] == tiny_training.CELLS.as_dict()
+    validation = [row for row in rows(uninterrupted) if row["kind"] == "validation"]
+    assert [row["epoch"] for row in validation] == [2, 4, 6, 8, 10, 12]
+    assert validation[-1]["accuracy"] == pytest.approx(result["mean"])
+    state = _newest_state(uninterrupted)
+    assert state["seed"].tolist() == [0, 1] and state["step"].tolist() == [48, 48]
+    assert json.loads((uninterrupted / "genotype.json").read_text()) == json.loads(
+        cells.read_text()
+    )
+    saved = {int(path.name) for path in (uninterrupted / "checkpoints").iterdir()}
+    best = max(validation, key=lambda row: row["accuracy"])
+    assert 48 in saved and best["accuracy"] in [
+        row["accuracy"] for row in validation if row["step"] in saved
+    ]
+
+
+def test_killed_trainings_end_bitwise_the_same(uninterrupted, images, cells, tmp_path):
+    workdir = tmp_path / "killed"
+    process = start(workdir, images, cells)
+    wait_for(process, lambda: any(step % 4 and step > 8 for step in steps(workdir)))
+    process.kill()
+    process.communicate()
+    reached = max(steps(workdir))
+    process = start(workdir, images, cells)
+    wait_for(process, lambda: max(steps(workdir)) > reached)
+    process.send_signal(signal.SIGTERM)
+    assert "Stopped by a signal" in finish(process)
+    assert max(steps(workdir)) < 48
+    assert "continuing at step" in finish(start(workdir, images, cells))
+    jax.tree.map(
+        np.testing.assert_array_equal, _newest_state(workdir), _newest_state(uninterrupted)
+    )
+    assert _result(workdir) == _result(uninterrupted)
+    kept = [
+        [row for row in rows(w) if row["kind"] == "validation"] for w in (workdir, uninterrupted)
+    ]
+    assert kept[0] == kept[1]
+
+
+def test_mode_eval_evaluates_the_newest_checkpoint(uninterrupted, images, cells, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(uninterrupted, workdir)
+    (workdir / "result.json").unlink()
+    before = {name: (workdir / name).read_bytes() for name in ("config.json", "metrics.jsonl")}
+    finish(start(workdir, images, cells, "--config.mode=eval"))
+    assert _result(workdir) == _result(uninterrupted)
+    assert {name: (workdir / name).read_bytes() for name in before} == before
+
+
+def test_a_finished_training_returns_its_result(uninterrupted, images, cells, tmp_path):
+    """Nothing is trained again, and the file is the one that was there."""
+    workdir = tmp_path / "copy"
+    shutil.copytree(uninterrupted, workdir)
+    before = (workdir / "result.json").stat().st_mtime_ns
+    finish(start(workdir, images, cells))
+    assert (workdir / "result.json").stat().st_mtime_ns == before
+    assert steps(workdir) == steps(uninterrupted)
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory, images, cells) -> pathlib.Path:
+    """A training of two steps in this process."""
+    workdir = tmp_path_factory.mktemp("runs") / "short"
+    train.train(config(images, cells, **{"train.max_steps": 2}), str(workdir))
+    return workdir
+
+
+def _error(c, workdir) -> str:
+    with pytest.raises(UserError) as error:
+        train.train(c, str(workdir))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_checkpoint_of_another_network_is_named(short, images, cells, tmp_path):
+    workdir = tmp_path / "wider"
+    workdir.mkdir()
+    shutil.copytree(short / "checkpoints", workdir / "checkpoints")
+    error = _error(config(images, cells, **{"network.width": "6"}), workdir)
+    assert "checkpoint of step 2 is of another network" in error and str(workdir) in error
+    assert "batch_stats/cell_0/op_0/bn_0/mean is (1, 4) there and (1, 6) here" in error
+    assert (workdir / "checkpoints" / "2").is_dir()
+
+
+def test_cells_that_changed_meanwhile_are_refused(short, images, cells, tmp_path):
+    """A search that goes on replaces the file that the config names."""
+    workdir, moved = tmp_path / "w", tmp_path / "genotype.json"
+    c = config(images, _write_cells(moved), **{"train.max_steps": 2})
+    shutil.copytree(short, workdir)
+    saved = json.loads((workdir / "config.json").read_text())
+    saved["network"]["genotype"] = str(moved)
+    (workdir / "config.json").write_text(json.dumps(saved))
+    _write_cells(moved, normal=[["avg_pool_3x3", 0], ["skip_connect", 1]])
+    error = _error(c, workdir)
+    assert "other cells" in error and str(moved) in error and "avg_pool_3x3" in error
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"network.genotype": "dart_v2"}, ["dart_v2", "darts_v2"]),
+        ({"mode": "eval"}, ["mode='eval'", "no checkpoint"]),
+        ({"train.batch_size": 64}, ["train.batch_size=64", "32 images"]),
+        ({"train.batch_size": 12}, ["train.batch_size=12", "8 devices"]),
+        ({"network.width": "7"}, ["network.width='7'", "even"]),
+    ],
+)
+def test_mistakes_are_named(changes, words, images, cells, tmp_path):
+    error = _error(config(images, cells, **changes), tmp_path / "w")
+    assert all(word in error for word in words), error
+    # A corrected config, and corrected cells too, may have the same workdir.
+    kept = [path.name for path in (tmp_path / "w").glob("*")]
+    assert set(kept) <= {"config.json"}
+
+
+@pytest.mark.parametrize(
+    "pair, words",
+    [
+        (["sep_conv_3x3", 2], ["normal", "state 2"]),
+        (["sep_conv_4x4", 0], ["normal", "sep_conv_4x4", "sep_conv_3x3"]),
+    ],
+)
+def test_impossible_cells_are_named(pair, words, images, tmp_path):
+    cells = _write_cells(tmp_path / "genotype.json", normal=[pair, ["skip_connect", 1]])
+    error = _error(config(images, cells), tmp_path / "w")
+    assert all(word in error for word in words), error
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({}, ["at least 8 pixels", "4"]),
+        ({"network.stem": "imagenet"}, ["at least 7 pixels", "1"]),
+        ({"task.name": "colorization"}, ["colorization"]),
+    ],
+)
+def test_an_auxiliary_head_needs_room_and_one_answer_an_image(
+    changes, words, images, cells, tmp_path
+):
+    c = config(images, cells, **{"network.auxiliary_weight": 0.4}, **changes)
+    error = _error(c, tmp_path / "w")
+    assert all(word in error for word in ["config.network.auxiliary_weight=0.4", *words]), error
+
+
+def test_precise_statistics_are_what_an_evaluation_uses(images, cells, tmp_path):
+    """After one step running statistics are far off; precise ones are those of the images."""
+    changes = {"train.max_steps": 1, "weights.learning_rate": 1e-9}
+    running, precise = (
+        train.train(
+            config(images, cells, **changes, **{"train.precise_bn_images": count}),
+            str(tmp_path / str(count)),
+        )["loss"][0]
+        for count in (0, 32)
+    )
+    c, state = config(images, cells).to_dict(), _newest_state(tmp_path / "0")
+    dataset = open_dataset(c["dataset"])
+    task = registry.create(c, dataset)
+    held_out = halves(len(dataset.splits["train"]), 0)[1]
+    feed = Feed({**c, "eval": {"batch_size": 32}}, dataset, task, sharding.data_mesh())
+    (batch,) = feed.evaluation(dataset.splits["train"], held_out, place=False)
+    examples = task.examples(jax.random.key(0), batch, train=False)
+    variables = {
+        name: jax.tree.map(lambda v: v[0], state[name]) for name in ("params", "batch_stats")
+    }
+    (outputs, _), _ = build_network(c, task).apply(
+        variables, examples.inputs, train=True, mutable=["batch_stats"]
+    )
+    sums = task.score(outputs, examples, train=False)
+    expected = float(sums["loss"] / sums["count"])
+    assert precise == pytest.approx(expected, rel=0.03)
+    assert abs(running - expected) > 5 * abs(precise - expected)

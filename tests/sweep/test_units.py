@@ -1,0 +1,169 @@
+"""Sweeps of trivial units: workers are killed, units fail, two starts run at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests import sweep_work
+from tests.conftest import ROOT
+from unnas_jax.core.errors import UserError
+from unnas_jax.sweep import local_engine
+from unnas_jax.sweep import units as sweep
+from unnas_jax.sweep.units import Store, Unit
+
+
+def units(directory, count: int, **more) -> list[Unit]:
+    names = [f"group{k // 2}/unit{k}" for k in range(count)]
+    return [Unit(n, {"directory": str(directory), "name": n, **more}) for n in names]
+
+
+def run(store, todo, work=sweep_work.slow, workers=2, attempts=3) -> bool:
+    return local_engine.run(
+        store, todo, work, [{}] * workers, attempts=attempts, report=lambda: None
+    )
+
+
+def check_each_once(directory, todo) -> None:
+    """Every unit was done, and none twice."""
+    done = [name for word, name in sweep_work.words(directory) if word == "done"]
+    assert sorted(done) == sorted(unit.name for unit in todo)
+
+
+def test_killed_workers_lose_and_repeat_nothing(tmp_path):
+    store, todo = Store(tmp_path / "w"), units(tmp_path, 12, seconds=0.3)
+    killed = set()
+
+    def kill() -> None:
+        """Kills two workers, each in the middle of a unit."""
+        end = time.monotonic() + 60
+        while len(killed) < 2 and time.monotonic() < end:
+            for unit in todo:
+                claim = store.claimed(unit)
+                if store.running(unit) and claim and claim.process not in killed:
+                    killed.add(claim.process)
+                    os.kill(claim.process, signal.SIGKILL)
+                    time.sleep(0.5)
+                    break
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    assert run(store, todo)
+    killer.join()
+    assert len(killed) == 2
+    check_each_once(tmp_path, todo)
+    began = [name for word, name in sweep_work.words(tmp_path) if word == "began"]
+    assert len(todo) <= len(began) <= len(todo) + 2  # What was killed began again, nothing else.
+    assert all(store.result(unit)["name"] == unit.name for unit in todo)
+    assert not list((tmp_path / "w" / "scratch").glob("*/*"))
+
+
+def test_a_second_start_does_only_what_is_missing(tmp_path):
+    store, todo = Store(tmp_path / "w"), units(tmp_path, 3)
+    for unit in todo[:2]:
+        assert sweep.process(store, unit, sweep_work.slow) == "finished"
+    os.unlink(tmp_path / "w" / "units" / f"{todo[0].name}.json")
+    assert sweep.work_off(store, todo, sweep_work.slow)
+    began = [name for word, name in sweep_work.words(tmp_path) if word == "began"]
+    assert began == [todo[0].name, todo[1].name, todo[0].name, todo[2].name]
+
+
+def test_two_starts_at_once_share_the_units(tmp_path):
+    store, todo = Store(tmp_path / "w"), units(tmp_path, 8, seconds=0.1)
+    code = (
+        "from tests import sweep_work, test_sweep; from unnas_jax import sweep; import sys;"
+        "todo = test_sweep.units(sys.argv[1], 8, seconds=0.1);"
+        "sweep.work_off(sweep.Store(sys.argv[1] + '/w'), todo, sweep_work.slow)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    while not sweep_work.words(tmp_path):
+        assert other.poll() is None
+        time.sleep(0.01)
+    assert sweep.work_off(store, todo, sweep_work.slow, poll=0.05)
+    assert other.wait(30) == 0
+    check_each_once(tmp_path, todo)
+    assert len({store.result(unit)["process"] for unit in todo}) == 2
+
+
+def test_a_stopped_sweep_takes_its_workers_along_and_goes_on(tmp_path):
+    store, todo = Store(tmp_path / "w"), units(tmp_path, 3, seconds=1.0)
+    code = (
+        "from tests import sweep_work, test_sweep; from unnas_jax import sweep; import sys;"
+        "todo = test_sweep.units(sys.argv[1], 3, seconds=1.0);"
+        "store = sweep.Store(sys.argv[1] + '/w');"
+        "sys.exit(0 if test_sweep.run(store, todo, workers=1) else 75)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    while not sweep_work.words(tmp_path):
+        assert parent.poll() is None
+        time.sleep(0.01)
+    parent.terminate()
+    assert parent.wait(60) == 75
+    assert not any(store.running(unit) for unit in todo)
+    assert not store.finished(todo[2])
+    assert sweep.work_off(store, todo, sweep_work.slow)
+    check_each_once(tmp_path, todo)
+
+
+def test_failures_cost_only_their_unit_and_are_tried_again(tmp_path):
+    store, todo = Store(tmp_path / "w"), units(tmp_path, 4)
+    moods = ("raises", "dies", "continues", "works")
+    todo = [Unit(u.name, {**u.task, "mood": m}) for u, m in zip(todo, moods, strict=True)]
+    assert run(store, todo, sweep_work.moody, workers=1, attempts=2)
+    assert [store.finished(unit) for unit in todo] == [False, False, True, True]
+    assert store.reason(todo[0]) == "ValueError: no such luck"
+    assert store.reason(todo[1]) == "its worker died 2 times, at last with signal 9"
+    assert store.result(todo[2]) == {"continued": True}
+    died = [name for word, name in sweep_work.words(tmp_path) if word == "died"]
+    assert died == [todo[1].name] * 2
+    # Until somebody starts again, which forgets the failures, nobody tries.
+    assert sweep.process(store, todo[0], sweep_work.slow) == "failed"
+    store.forget_failure(todo[0])
+    assert sweep.process(store, todo[0], sweep_work.slow) == "finished"
+
+
+def test_a_full_disk_ends_the_sweep(tmp_path):
+    store = Store(tmp_path / "w")
+    todo = [Unit("a/b", {"mood": "full"})]
+    with pytest.raises(OSError, match="No space left"):
+        run(store, todo, sweep_work.moody, workers=1)
+    assert not store.settled(todo[0])
+
+
+def test_workers_that_cannot_start_end_in_one_line(tmp_path):
+    # A task that cannot be read in the worker: it dies before it takes a unit.
+    todo = [Unit("a/b", Unreadable())]
+    with pytest.raises(UserError, match="workers die .* before they take a unit"):
+        run(Store(tmp_path / "w"), todo, sweep_work.slow, workers=1)
+
+
+class Unreadable:
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_shards_are_a_partition_and_keep_groups(tmp_path, count):
+    todo = units(tmp_path, 12)
+    parts = [sweep.shard(todo, f"{k}/{count}", 2) for k in range(count)]
+    assert sorted(u.name for part in parts for u in part) == sorted(u.name for u in todo)
+    groups = [{unit.name.split("/")[0] for unit in part} for part in parts]
+    assert sum(map(len, groups)) == 6
+
+
+def test_places_of_a_machine(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    places = local_engine.slots("gpu", 2, workers_per_device=2, cores_per_worker=1)
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in places] == ["4", "4", "7", "7"]
+    assert {place["XLA_PYTHON_CLIENT_MEM_FRACTION"] for place in places} == {"0.450"}
+    places = local_engine.slots("tpu", 4, workers_per_device=2, cores_per_worker=1)
+    assert [place["TPU_VISIBLE_CHIPS"] for place in places] == ["0", "1", "2", "3"]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    places = local_engine.slots("cpu", 1, workers_per_device=1, cores_per_worker=3)
+    cores = [set(place["UNNAS_WORKER_CORES"].split(",")) for place in places]
+    assert len(cores) == 2 and cores[0].isdisjoint(cores[1]) and len(set.union(*cores)) == 8

@@ -1,0 +1,162 @@
+"""What all command-line programs share: mistakes of the user end in one line, not a traceback."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import flags
+from absl import logging as absl_logging
+from ml_collections.config_flags import config_flags
+
+from unnas_jax.config import schema as config_lib
+from unnas_jax.core.errors import Interruption, UserError
+from unnas_jax.runs import workdir
+
+
+def start_logging() -> None:
+    """Shows this package's progress; of the libraries only warnings."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("unnas_jax")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    absl_logging.set_verbosity(absl_logging.WARNING)
+
+
+def only_warnings() -> None:
+    """Shows no more progress: another process of the same run does."""
+    logging.getLogger("unnas_jax").setLevel(logging.WARNING)
+
+
+class Outcome:
+    """The exit status that a block of `user_errors` calls for."""
+
+    status = 0
+
+
+def fail(message: str, status: int = 2) -> int:
+    """Prints one line to standard error and returns the status, by default a user's mistake's."""
+    print(f"unnas_jax: {message}", file=sys.stderr)
+    return status
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[Outcome]:
+    """Turns a `UserError`, `Interruption` or full disk in the block into one line and a status."""
+    outcome = Outcome()
+    try:
+        yield outcome
+    except UserError as error:
+        outcome.status = fail(str(error))
+    except Interruption as error:
+        outcome.status = fail(str(error), os.EX_TEMPFAIL)
+    except Exception as error:
+        if not workdir.is_full_disk(error):
+            raise
+        outcome.status = fail(
+            "the disk is full; the last complete checkpoint is kept: make space and run the same "
+            "command again"
+        )
+
+
+class _ConfigParser(config_flags.ConfigFileFlagParser):
+    """Loads `get_config()` of a Python file, or what a YAML file of the PyTorch release means."""
+
+    def parse(self, path: str) -> Any:
+        """The config, locked; what a YAML file says without an equivalent here goes to stderr."""
+        if not config_lib.is_yaml(path):
+            return self._parse_python(path)
+        from unnas_jax.convert import config as release  # Only these files need it.
+
+        config, notes = release.load(path)
+        for note in notes:
+            print(f"unnas_jax: {path}: {note}", file=sys.stderr)
+        config.lock()
+        return config
+
+    def _parse_python(self, path: str) -> Any:
+        if not os.path.exists(path.partition(":")[0]):
+            raise UserError(f"--config={path}: there is no such file; name one of configs/")
+        try:
+            config = super().parse(path)
+            config.lock()  # A file that could not be loaded says so only when it is used.
+        except (ImportError, NameError, OSError, SyntaxError) as error:
+            raise UserError(f"--config={path}: cannot be loaded: {error}") from error
+        return config
+
+
+def define_config(
+    flag_values: flags.FlagValues = flags.FLAGS, argv: list[str] | None = None
+) -> flags.FlagHolder:
+    """Defines the flag `--config` and its overrides `--config.KEY=VALUE`.
+
+    It takes a file of configs/, with an argument after a colon, or a YAML config of the PyTorch
+    release.
+
+    Args:
+      flag_values: where the flag is defined, if not among absl's own.
+      argv: the command line in which overrides are looked for, if not the process's.
+    """
+    holder = config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "A file of configs/, or a YAML config of the PyTorch release.",
+        flag_values=flag_values,
+        lock_config=True,
+        sys_argv=argv,
+    )
+    flag_values["config"].parser = _ConfigParser("config")
+    return holder
+
+
+FLAG_ERRORS = (
+    flags.Error,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    OSError,
+    UserError,
+)
+"""What mistakes in flags, in a config file and in its overrides raise."""
+
+
+def read_config(path: str) -> Any:
+    """The config of a file, as a flag `--config` reads it.
+
+    Raises:
+      UserError: there is no such file, or it has a mistake.
+    """
+    argv, known = ["", f"--config={path}"], flags.FlagValues()
+    holder = define_config(known, argv)
+    try:
+        known(argv)
+    except FLAG_ERRORS as error:
+        raise UserError(" ".join(str(error).split())) from error
+    return holder.value
+
+
+def override(config: Any, overrides: Sequence[str]) -> None:
+    """Changes a config as some flags `--config.KEY=VALUE` say.
+
+    Raises:
+      UserError: there is no such key, or the value is not of its type.
+    """
+    argv, known = ["", *overrides], flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=known, sys_argv=argv)
+        known(argv)
+    except FLAG_ERRORS as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses flags as absl does, but ends a mistake in one line and status 2."""
+    try:
+        return flags.FLAGS(argv)
+    except FLAG_ERRORS as error:
+        raise SystemExit(fail(" ".join(str(error).split()))) from None

@@ -1,0 +1,230 @@
+"""Compiles a config's steps for a TPU slice that need not be here, and says what they need.
+
+    python -m unnas_jax.commands.compile --config=configs/rot_in1k.py --topology=v5e:4x4
+
+XLA's TPU compiler comes with libtpu (`pip install 'unnas_jax[tpu-aot]'`) and needs no TPU. Memory,
+FLOPs, bytes and cycles are its own figures for one chip; what reaches HBM and the network is
+counted in the compiled program.
+"""
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from unnas_jax.commands import command_line, complexity, hlo
+from unnas_jax.config import schema as config_lib
+from unnas_jax.core import sharding
+from unnas_jax.core.errors import UserError
+from unnas_jax.learning import trainer
+from unnas_jax.methods import bilevel
+from unnas_jax.spaces import networks
+from unnas_jax.tasks.base import Task
+
+HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
+"""Memory of a chip, by the name with which a topology begins."""
+
+# XLA's effort, from -1: less time to compile, more of it to run.
+_QUICK: Any = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
+
+
+def slice_mesh(topology: str) -> Mesh:
+    """The mesh of a slice that need not be here.
+
+    Args:
+      topology: such as v5e:4x4, as `jax.experimental.topologies` takes it.
+
+    Raises:
+      UserError: libtpu is not installed or knows no such topology.
+    """
+    name, _, layout = topology.partition(":")
+    if name not in HBM_GIB or not re.fullmatch(r"\d+(x\d+){1,2}", layout):
+        known = ", ".join(sorted(HBM_GIB))
+        raise UserError(f"--topology={topology}: write CHIP:AxB or CHIP:AxBxC, CHIP of {known}")
+    libtpu = importlib.util.find_spec("libtpu")
+    if libtpu is None or not libtpu.submodule_search_locations:
+        raise UserError("the compiler for TPUs is not here; pip install 'unnas_jax[tpu-aot]'")
+    # Without these libtpu looks for a TPU on this machine and asks a metadata server about it.
+    os.environ.setdefault(
+        "TPU_LIBRARY_PATH", os.path.join(libtpu.submodule_search_locations[0], "libtpu.so")
+    )
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # Several compilations at once.
+    sides = [int(side) for side in layout.split("x")]
+    # A host has 2x2 chips; the only smaller slice is one chip.
+    hosts = {"chips_per_host_bounds": [1] * 3} if math.prod(sides) == 1 else {}
+    try:
+        described = topologies.get_topology_desc(topology, platform="tpu", **hosts)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--topology={topology}: no such slice ({reason})") from error
+    return sharding.data_mesh(described.devices)
+
+
+def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
+    """What a program needs on each chip.
+
+    Args:
+      program: of `Steps.lower` or `trainer.lower`.
+      quick: see `report`.
+
+    Returns:
+      Its FLOPs, `cycles` (see `hlo.estimated_cycles`), `collectives`, `compile_seconds`, and in
+      bytes what its operations access, what of that is in HBM (see `hlo.hbm_bytes`), its
+      arguments, outputs, temporaries and code; or only `refused`: why XLA would not fit it into
+      memory.
+    """
+    start = time.monotonic()
+    try:
+        compiled: Any = program.compile(compiler_options=_QUICK if quick else None)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {"refused": " ".join(str(error).split())[:300]}
+    plan, cost, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
+    return {
+        "flops": cost.get("flops", 0.0),
+        "cycles": hlo.estimated_cycles(text),
+        "bytes_accessed": cost.get("bytes accessed", 0.0),
+        "hbm_bytes": hlo.hbm_bytes(text),
+        "arguments": plan.argument_size_in_bytes,
+        "outputs": plan.output_size_in_bytes - plan.alias_size_in_bytes,
+        "temporaries": plan.temp_size_in_bytes,
+        "code": plan.generated_code_size_in_bytes,
+        "collectives": hlo.collectives(text),
+        "compile_seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def batch_shapes(
+    config: Mapping[str, Any], task: Task, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a config's global batch of images and labels, split over a mesh."""
+    crop, images = config["input"]["crop"], config["train"]["batch_size"]
+    label = ((images, crop, crop), np.uint8) if task.label_maps else ((images,), np.int32)
+    placed = sharding.split(mesh)
+    return {
+        "image": jax.ShapeDtypeStruct((images, crop, crop, 3), np.uint8, sharding=placed),
+        "label": jax.ShapeDtypeStruct(*label, sharding=placed),
+    }
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> dict[str, Any]:
+    """What the steps of a config need on each chip of a slice.
+
+    Args:
+      config: a validated one, as a dict.
+      topology: see `slice_mesh`.
+      quick: lets XLA try less hard, which compiles in a fraction of the time. It then leaves all
+        arrays in HBM, where a run keeps most in VMEM, and may need less memory than a run.
+
+    Returns:
+      {'topology', 'chips', 'steps': {name: [what each of its programs needs]}, 'needed': bytes,
+      'available': bytes, 'fits': bool}. A search has the steps `alphas` and `weights`, a training
+      `train`. `needed` is the largest program with what stays on the chip while it runs: the whole
+      state, two batches on their way, the code of all programs.
+
+    Raises:
+      UserError: there is no such slice, or the batch cannot be split over it.
+    """
+    mesh = slice_mesh(topology)
+    sharding.check_batch_size("train.batch_size", config["train"]["batch_size"], mesh)
+    task = complexity.task_of(config)
+    batch = batch_shapes(config, task, mesh)
+    # What is built and traced in here is so for the slice's platform, not for this machine's.
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        if config["experiment"] == "search":
+            steps = bilevel.build_steps(config, task, mesh, 1)
+            state: Any = steps.shapes()
+            programs = steps.lower(batch)
+        else:
+            inputs = bilevel.example_shapes(config, task).inputs
+            network = networks.build_network(config, task)
+            training = trainer.build_steps(config, network, task, mesh, 1, inputs)
+            together = config["train"]["seeds_together"]
+            seeds = config["seeds"] if together < 0 else min(together, config["seeds"])
+            state = training.shapes(seeds)
+            programs = {"train": [trainer.lower(config, task, training, seeds, mesh)]}
+    needs = {name: [needs_of(p, quick) for p in parts] for name, parts in programs.items()}
+    whole = [need for parts in needs.values() for need in parts]
+    available = HBM_GIB[topology.partition(":")[0]] * 2**30
+    result = {"topology": topology, "chips": mesh.size, "steps": needs, "available": available}
+    if any("refused" in need for need in whole):
+        return {**result, "needed": None, "fits": False}
+    resident = _bytes(state) + 2 * _bytes(batch) // mesh.size
+    needed = sum(need["code"] for need in whole) + max(
+        max(need["arguments"], resident) + need["outputs"] + need["temporaries"] for need in whole
+    )
+    return {**result, "needed": needed, "fits": needed <= available}
+
+
+def _lines(name: str, parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for number, need in enumerate(parts):
+        label = f"{name} {number + 1}/{len(parts)}" if len(parts) > 1 else name
+        if "refused" in need:
+            yield f"{label:12s} does not compile: {need['refused']}"
+            continue
+        yield (
+            f"{label:12s} {need['flops'] / 1e9:10.1f} GFLOP {need['bytes_accessed'] / 1e9:8.2f} GB "
+            f"accessed {need['hbm_bytes'] / 1e9:8.2f} GB of HBM {need['cycles'] / 1e6:8.1f} "
+            f"Mcycles {need['temporaries'] / 2**30:6.2f} GiB temporary "
+            f"({need['compile_seconds']:.0f} s to compile)"
+        )
+        for kind, found in need["collectives"].items():
+            yield f"{'':12s} {found['count']} {kind}, {found['bytes'] / 1e6:.2f} MB"
+
+
+def table(name: str, result: Mapping[str, Any]) -> str:
+    """A report as lines of text."""
+    lines = [f"{name} on {result['topology']} ({result['chips']} chips), for one chip:"]
+    for step, parts in result["steps"].items():
+        lines += _lines(step, parts)
+    available = f"{result['available'] / 2**30:.0f} GiB"
+    if result["needed"] is None:
+        lines.append(f"does not fit into {available}")
+    else:
+        words = "fits into" if result["fits"] else "does not fit into"
+        lines.append(f"{result['needed'] / 2**30:.2f} GiB: {words} {available}")
+    return "\n".join(lines)
+
+
+def _main(argv: list[str]) -> int:
+    if len(argv) > 1:
+        return command_line.fail(f"unexpected argument {argv[1]!r}; write --flag=value")
+    if flags.FLAGS.config is None:
+        return command_line.fail("--config is missing; name a file of configs/")
+    config, topology = flags.FLAGS.config, flags.FLAGS.topology
+    # Here computes a CPU; libtpu alone would make JAX look for TPUs.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_platforms", "cpu")
+    command_line.start_logging()
+    with command_line.user_errors() as outcome:
+        config_lib.validate(config)
+        result = report(config.to_dict(), topology, quick=flags.FLAGS.quick)
+        print(json.dumps(result) if flags.FLAGS.json else table(config.experiment, result))
+    return outcome.status
+
+
+if __name__ == "__main__":
+    command_line.define_config()
+    flags.DEFINE_string("topology", "v5e:2x2", "The slice: v5e:1x1, v5e:2x2, v5e:2x4, ...")
+    flags.DEFINE_boolean("json", False, "Print one JSON object.")
+    flags.DEFINE_boolean("quick", False, "Compile with XLA's least effort, sooner.")
+    app.run(_main, flags_parser=command_line.parse_flags)

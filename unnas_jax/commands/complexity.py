@@ -1,0 +1,163 @@
+"""What a config's network holds and computes.
+
+    python -m unnas_jax.commands.complexity --config=configs/eval_in1k.py:darts_v2 [--json] [--layers]
+
+prints its parameters and multiply-adds, by stem, cell and head; see `unnas_jax.layers.counting`.
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from absl import app, flags
+
+from unnas_jax.commands import command_line
+from unnas_jax.config import schema as config_lib
+from unnas_jax.core.errors import UserError
+from unnas_jax.layers.counting import AUXILIARY, AnyNetwork, count
+from unnas_jax.spaces import networks
+from unnas_jax.spaces.darts import supernet as supernet_lib
+from unnas_jax.tasks import registry
+from unnas_jax.tasks.base import Task
+
+_LOG = logging.getLogger("unnas_jax")
+
+# The classes of a dataset are known before it is prepared.
+_CLASSES = {
+    "imagenet2012": 1000,
+    "imagenet22k": 21841,
+    "cityscapes": 19,
+    "cifar10": 10,
+    "photos": 11,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+    """What tasks ask of a dataset, without the dataset."""
+
+    name: str
+    num_classes: int
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+def _facts(config: Mapping[str, Any], classes: int | None) -> _Facts:
+    name = config["dataset"]["name"]
+    known = _CLASSES.get(name.removeprefix("tfds:").split(":")[0].split("/")[0], 0)
+    if classes is None and name == "folder" and config["task"]["name"] == "classification":
+        _LOG.warning("The folder's classes are not counted: taking 1000, or give --classes.")
+        known = 1000
+    return _Facts(name, known if classes is None else classes)
+
+
+def task_of(config: Mapping[str, Any], classes: int | None = None) -> Task:
+    """The task of a config, without its dataset: for its head, not for its examples.
+
+    Args:
+      config: a valid one, as a dict.
+      classes: of the dataset; None: as known by its name.
+
+    Raises:
+      UserError: the number of classes is needed and not known.
+    """
+    facts = _facts(config, classes)
+    try:
+        return registry.create(config, facts)
+    except UserError as error:
+        if facts.num_classes:
+            raise
+        raise UserError(
+            f"config.dataset.name={facts.name!r}: its number of classes is not known here; "
+            "give it with --classes"
+        ) from error
+
+
+def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str, Any]:
+    """The counts of the network that a config (a valid one, as a dict) trains.
+
+    Args:
+      config: of a search or of a training.
+      classes: of the dataset; None: as known by its name.
+
+    Returns:
+      The sums of `Counts.totals`, `width`, `input_size` (the side of what the network sees, in
+      pixels; height and width of whole images), `inputs` (how many of those an answer takes) and
+      `layers`, the single `Layer`s as dicts.
+
+    Raises:
+      UserError: the number of classes is needed and not known, or no such genotype.
+    """
+    task = task_of(config, classes)
+    # Neither changes a count; `auto` would start the backend to see what it is.
+    plain = {**config, "precision": "float32"}
+    side = task.input_side(config["input"]["crop"])
+    sides = (side, side)
+    network: AnyNetwork
+    if config["experiment"] == "search":
+        plain["search"] = {**config["search"], "formulation": "depthwise"}
+        network = supernet_lib.build_supernet(plain, task)
+    else:
+        network = networks.build_network(plain, task)
+        if config["eval"]["crop"] == "whole":
+            sides = tuple(config["eval"]["whole_size"])
+    counts = count(network, (*sides, task.input_channels))
+    return {
+        **counts.totals(),
+        "width": network.width,
+        "input_size": side if sides == (side, side) else list(sides),
+        "inputs": getattr(network.head, "group", 1),
+        "layers": [dataclasses.asdict(layer) for layer in counts.layers],
+    }
+
+
+def _table(counts: Mapping[str, Any], every_layer: bool) -> str:
+    """The layers, or their sums by stem, cell and head, and the totals, as text."""
+    rows: dict[str, list[int]] = {}
+    auxiliary = 0
+    for layer in counts["layers"]:
+        module = layer["name"].split("/")[0]
+        row = rows.setdefault(layer["name"] if every_layer else module, [0, 0])
+        row[0] += layer["parameters"]
+        row[1] += layer["multiply_adds"]
+        auxiliary += layer["multiply_adds"] * (module == AUXILIARY)
+    rows["total"] = [counts["parameters"], counts["multiply_adds"]]
+    if auxiliary:
+        both = [counts["parameters_with_auxiliary"], counts["multiply_adds"] + auxiliary]
+        rows["total with auxiliary head"] = both
+    column = max(map(len, rows)) + 2
+    size, inputs = counts["input_size"], counts["inputs"]
+    height, width = size if isinstance(size, list) else (size, size)
+    lines = [
+        f"width {counts['width']}, {inputs} input{'s' if inputs > 1 else ''} of "
+        f"{height}x{width} pixels an answer",
+        f"{'':{column}}{'parameters':>14}{'multiply-adds':>18}",
+    ]
+    lines += [f"{name:{column}}{a:>14,}{b:>18,}" for name, (a, b) in rows.items()]
+    return "\n".join(lines)
+
+
+def _main(argv: list[str]) -> int:
+    if len(argv) > 1:
+        return command_line.fail(f"unexpected argument {argv[1]!r}; write --flag=value")
+    if flags.FLAGS.config is None:
+        return command_line.fail("--config is missing; name a file of configs/")
+    config = flags.FLAGS.config
+    command_line.start_logging()
+    with command_line.user_errors() as outcome:
+        if config.dataset.name == "folder" and not config.dataset.path:
+            config.dataset.path = "."  # Which nothing here opens.
+        config_lib.validate(config)
+        counts = of_config(config.to_dict(), flags.FLAGS.classes)
+        print(json.dumps(counts) if flags.FLAGS.json else _table(counts, flags.FLAGS.layers))
+    return outcome.status
+
+
+if __name__ == "__main__":
+    command_line.define_config()
+    flags.DEFINE_boolean("json", False, "Print one JSON object.")
+    flags.DEFINE_boolean("layers", False, "Print every layer, not only stem, cells and head.")
+    flags.DEFINE_integer("classes", None, "The dataset's classes, where its name does not tell.")
+    app.run(_main, flags_parser=command_line.parse_flags)

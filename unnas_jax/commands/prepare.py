@@ -1,0 +1,102 @@
+"""Prepares a dataset, once: `python -m unnas_jax.commands.prepare NAME ...`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from unnas_jax.commands import command_line
+from unnas_jax.core.errors import UserError
+from unnas_jax.data import cifar, cityscapes, imagenet, registry, shards, subsets
+
+NAMES = ("imagenet2012", "imagenet22k", "cityscapes", "cifar10")
+_SHOWN = 10  # Problems on the screen; all are in the report.
+
+
+def recipe(name: str, source: str, *, files: str = "", partial: bool = False) -> shards.Recipe:
+    """How the dataset `name` is prepared from the files in `source`.
+
+    Args:
+      name: one of `NAMES`.
+      source: a folder or archive, see the modules of the datasets.
+      files: a list of the images to use, of imagenet22k.
+      partial: allows that parts are missing, of imagenet2012.
+
+    Raises:
+      UserError: the files are not there or damaged as a whole.
+    """
+    source = os.path.abspath(os.path.expanduser(source))
+    if not os.path.exists(source):
+        raise UserError(f"--source={source!r}: does not exist; check the spelling")
+    if files and name != "imagenet22k":
+        raise UserError(f"--files={files!r}: is for imagenet22k, not {name}")
+    match name:
+        case "imagenet2012":
+            return imagenet.imagenet_1k(source, partial=partial)
+        case "imagenet22k":
+            return imagenet.imagenet_22k(source, files=files)
+        case "cityscapes":
+            return cityscapes.cityscapes(source)
+        case "cifar10":
+            return cifar.cifar10(source)
+    raise UserError(f"{name}: use one of {', '.join(NAMES)}")
+
+
+def summary(report: dict[str, Any], path: str) -> str:
+    """A report in some lines, with the first of the problems."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in report["examples"].items())
+    lines = [f"{report['dataset']}: {counts} examples in {path}"]
+    lines += [f"note: {note}" for note in report["notes"]]
+    for kind in ("rejected", "duplicates", "remarks"):
+        problems = report[kind]
+        lines += [f"{kind}: {p['split']}: {p['name']}: {p['reason']}" for p in problems[:_SHOWN]]
+        if len(problems) > _SHOWN:
+            lines.append(f"{kind}: and {len(problems) - _SHOWN:,} more")
+    lines.append(f"The report is {os.path.join(path, shards.REPORT)}")
+    return "\n".join(lines)
+
+
+def _run(options: argparse.Namespace) -> None:
+    data_dir = os.path.expanduser(options.data_dir)
+    if options.source:
+        chosen = recipe(options.name, options.source, files=options.files, partial=options.partial)
+        path = shards.directory(data_dir, chosen.name, chosen.version)
+        if shards.is_prepared(path):
+            print(f"{path} is prepared already; delete it to prepare it anew", file=sys.stderr)
+        report = shards.prepare(chosen, data_dir, options.workers)
+        print(summary(report, path))
+    elif options.subset is None:
+        raise UserError("--source: is missing; name the folder of the published files")
+    if options.subset is not None:
+        dataset = registry.open_dataset({"name": options.name, "data_dir": data_dir})
+        print(subsets.write(dataset, options.subset, options.seed))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for a mistake of the user."""
+    parser = argparse.ArgumentParser(
+        prog="python -m unnas_jax.commands.prepare",
+        description="Prepares a dataset from its published files, or goes on with it after a "
+        "kill: verifies every image, and reports what it rejects.",
+    )
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--source", default="", help="the folder (or archive) of published files")
+    parser.add_argument("--data_dir", required=True, help="where TFDS keeps datasets")
+    parser.add_argument("--files", default="", help="imagenet22k: a list of the images to use")
+    parser.add_argument("--workers", type=int, default=-1, help="processes; default: one a core")
+    parser.add_argument(
+        "--partial", action="store_true", help="imagenet2012: though classes or val are missing"
+    )
+    parser.add_argument(
+        "--subset", type=float, help="also write a list of this share of the training examples"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the subset")
+    options = parser.parse_args(arguments)
+    with command_line.user_errors() as outcome:
+        _run(options)
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Draws what a network is fed: `python -m unnas_jax.commands.show --config=configs/X.py`.
+
+One look at the sheet shows a broken pipeline. Every group of pictures is an image: first the crop
+as it leaves the host, then what the task makes of it, with the targets in words.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+from absl import flags
+from matplotlib.figure import Figure
+
+from unnas_jax.analysis import style
+from unnas_jax.commands import command_line
+from unnas_jax.config import schema as config_lib
+from unnas_jax.core import files
+from unnas_jax.core.errors import UserError
+from unnas_jax.data import Dataset, halves, open_dataset, pipeline
+from unnas_jax.tasks import base, registry
+
+_COLUMNS = 10
+_INCHES = 1.7  # Of a picture.
+
+
+def panels(
+    config: Mapping[str, Any], dataset: Dataset, images: int
+) -> tuple[base.Task, list[list[base.Panel]]]:
+    """The task of a config and, for each of some training images, its pictures.
+
+    Args:
+      config: as a dict.
+      dataset: that of the config.
+      images: how many.
+    """
+    task = registry.create(config, dataset)
+    half, _ = halves(len(dataset.splits["train"]), config["seed"])
+    batches = pipeline.train_batches(
+        dataset.splits["train"],
+        half,
+        batch_size=images,
+        crop=config["input"]["crop"],
+        resize=config["input"]["resize"],
+        train_crop=config["input"]["train_crop"],
+        apply_exif=dataset.apply_exif,
+        seed=config["seed"],
+        start_step=0,
+        workers=0,
+        label_maps=task.label_maps,
+    )
+    batch = next(batches)
+    batches.close()
+    columns = {name: batch[name] for name in ("image", "label")}
+    examples = jax.jit(lambda key, batch: task.examples(key, batch, train=True))(
+        jax.random.key(config["seed"]), columns
+    )
+    of_task = task.panels(jax.device_get(examples), dataset)
+    return task, [
+        [base.Panel("crop", image), *rest]
+        for image, rest in zip(batch["image"], of_task, strict=True)
+    ]
+
+
+def sheet(groups: Sequence[Sequence[base.Panel]], title: str) -> bytes:
+    """A PNG of groups of pictures of the same number."""
+    width = len(groups[0])
+    across = max(1, min(len(groups), _COLUMNS // width))
+    down = -(-len(groups) // across)
+    figure = Figure(
+        figsize=(_INCHES * across * (width + 0.15), (_INCHES + 0.25) * down + 0.4),
+        layout="constrained",
+    )
+    figure.suptitle(title, fontsize=9, color=style.INK)
+    ratios = ([1.0] * width + [0.1]) * across
+    axes = figure.subplots(down, len(ratios), squeeze=False, width_ratios=ratios)
+    for axis in axes.flat:
+        axis.axis("off")
+    for number, group in enumerate(groups):
+        row, column = divmod(number, across)
+        for k, panel in enumerate(group):
+            axis = axes[row, column * (width + 1) + k]
+            axis.imshow(panel.image, interpolation="nearest")
+            axis.set_title(panel.title, fontsize=6, color=style.INK, pad=2)
+    return style.render(figure, "png")
+
+
+def show(config: ml_collections.ConfigDict, path: str, images: int) -> None:
+    """Writes the sheet of a config.
+
+    Raises:
+      UserError: bad input, or the file cannot be written.
+    """
+    if images < 1:
+        raise UserError(f"--images={images}: must be at least 1")
+    config_lib.validate(config)
+    values = config.to_dict()
+    dataset = open_dataset(values["dataset"])
+    images = min(images, len(dataset.splits["train"]) // 2)
+    if not images:
+        raise UserError(f"config.dataset.name={dataset.name!r}: has less than two images")
+    task, groups = panels(values, dataset, images)
+    section = values["input"]
+    title = (
+        f"{task.name} on {dataset.name}: {section['train_crop']} crops of {section['crop']}, "
+        f"{task.num_classes} classes"
+    )
+    try:
+        with files.replacing(path, "wb") as file:
+            file.write(sheet(groups, title))
+    except OSError as error:
+        raise UserError(f"--out={path!r}: cannot be written ({error.strerror})") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for a mistake of the user."""
+    argv = [sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
+    known = flags.FlagValues()  # Not absl's own: programs that import this have a --config, too.
+    config = command_line.define_config(known, argv)
+    out = flags.DEFINE_string("out", "inputs.png", "The picture to write.", flag_values=known)
+    images = flags.DEFINE_integer("images", 12, "Images on it.", flag_values=known)
+    try:
+        rest = known(argv)
+        chosen = config.value
+        if chosen is not None:
+            chosen.lock()  # A file that could not be loaded says so only when it is used.
+    except command_line.FLAG_ERRORS as error:
+        return command_line.fail(" ".join(str(error).split()))
+    if len(rest) > 1:
+        return command_line.fail(f"unexpected argument {rest[1]!r}; write --flag=value")
+    if chosen is None:
+        return command_line.fail("--config is missing; name a file of configs/")
+    with command_line.user_errors() as outcome:
+        show(chosen, out.value, images.value)
+        print(os.path.abspath(out.value))
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

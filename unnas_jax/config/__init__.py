@@ -1,0 +1,1 @@
+"""The configs of the experiments: fields, defaults, and what values are possible."""

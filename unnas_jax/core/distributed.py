@@ -1,0 +1,168 @@
+"""Several processes that are one run: how they meet, wait for each other, and end when one is lost.
+
+They are started by what a cluster has for it (one process a TPU host, one a GPU under SLURM), all
+with the same command, and meet through `jax.distributed`. Process 0 writes what people read.
+"""
+
+import contextlib
+import glob
+import importlib.util
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import NoReturn
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from unnas_jax.core.errors import Interruption, UserError
+
+LOST = os.EX_TEMPFAIL
+"""The exit status when another process was lost, 75: the same command continues."""
+
+# A process whose host does not answer for so long is given up, and with it the run.
+_HEARTBEAT_TIMEOUT_S = 60
+
+# Processes begin together; what they do before they meet (imports, the preparation of a small
+# dataset) takes some longer than others.
+_BARRIER_TIMEOUT_S = 600
+
+_GRACE_S = 5
+
+# What the errors of a broken connection have in common: of Gloo (CPUs), NCCL (GPUs) and the
+# coordination service.
+_SIGNS = ("gloo", "nccl", "unavailable", "connection", "heartbeat", "coordination", "barrier")
+
+
+def in_cluster(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process was started as one of several by something that JAX understands.
+
+    That is SLURM, Open MPI or GKE with more than one task, or a Cloud TPU VM. A lone machine, a
+    lone SLURM task and a lone TPU container need no distributed runtime.
+    """
+    if "SLURM_STEP_NODELIST" in environ and int(environ.get("SLURM_NTASKS", "1")) > 1:
+        return True
+    if int(environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+        return True
+    workers = environ.get("TPU_PROCESS_ADDRESSES", environ.get("TPU_WORKER_HOSTNAMES"))
+    if workers is not None:
+        return "," in workers
+    chips = glob.glob("/dev/accel[0-9]*") + glob.glob("/dev/vfio/[0-9]*")
+    return bool(chips) and importlib.util.find_spec("libtpu") is not None
+
+
+def start(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Joins the other processes of the run; does nothing for a run of one process.
+
+    To be called before JAX sees its devices.
+
+    Args:
+      coordinator: HOST:PORT, on which process 0 listens; all three or none are given.
+      num_processes: how many processes take part.
+      process_id: which of them this is, from 0.
+
+    Raises:
+      UserError: the arguments do not fit together, or the processes did not find each other.
+    """
+    given = (coordinator, num_processes, process_id)
+    if given.count(None) not in (0, len(given)):
+        raise UserError(
+            "--coordinator, --num_processes and --process_id belong together; give all or none"
+        )
+    if coordinator is None and not in_cluster():
+        return
+    if num_processes is not None and not 0 <= (process_id or 0) < num_processes:
+        raise UserError(f"--process_id={process_id}: must be from 0 to {num_processes - 1}")
+    if coordinator is not None and not coordinator.rpartition(":")[2].isdecimal():
+        raise UserError(f"--coordinator={coordinator}: write HOST:PORT")
+    try:
+        jax.distributed.initialize(*given, heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_S)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the processes of this run did not find each other ({_first_line(error)}); give "
+            "--coordinator, --num_processes and --process_id, or --nodistributed to run alone"
+        ) from error
+
+
+def is_primary() -> bool:
+    """Whether this process is the one that writes logs, pictures and results."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Returns when all processes of the run are here."""
+    if jax.process_count() > 1:
+        # Of the coordination service: it waits for longer than Gloo does for its first connection.
+        ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=1000 * _BARRIER_TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def together(name: str) -> Iterator[None]:
+    """A block that all processes run and leave together; refused by one, it is refused by all.
+
+    Raises:
+      UserError: the block's own or, in the other processes, one that names the process.
+    """
+    refusal = None
+    try:
+        yield
+    except UserError as error:
+        refusal = error
+    if jax.process_count() > 1:
+        barrier(f"together:{name}")
+        refused = np.flatnonzero(multihost_utils.process_allgather(np.bool_(refusal is not None)))
+        if refused.size and refusal is None:
+            refusal = UserError(f"process {refused[0]} refuses to start; its message says why")
+    if refusal is not None:
+        raise refusal
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process with its last words, not waiting for the others, which may never come."""
+    if is_primary():
+        # It keeps the coordination service, whose end would cut the others' last words short.
+        time.sleep(_GRACE_S)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+@contextlib.contextmanager
+def bounded() -> Iterator[None]:
+    """A block that does not outlive the run: an unforeseen error in it ends the process at once.
+
+    When a process is lost, the collective operations of the others fail or hang. To close files
+    and checkpoints in order would then wait for the lost one; what was saved is saved. Where an
+    operation hangs, JAX's coordination service ends the process after a minute without a sign of
+    life. Errors of users are the same in all processes and pass.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        if isinstance(error, Interruption):  # Of this process alone; the others lose it.
+            print(f"unnas_jax: {error}", file=sys.stderr)
+            leave(LOST)
+        if not any(sign in str(error).lower() for sign in _SIGNS):
+            traceback.print_exc()
+            leave(1)
+        print(
+            f"unnas_jax: process {jax.process_index()} of {jax.process_count()} lost the others "
+            f"({_first_line(error)}); the same command in all processes continues from the last "
+            "checkpoint",
+            file=sys.stderr,
+        )
+        leave(LOST)

@@ -1,0 +1,81 @@
+"""Small files that are never half-written."""
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+from unnas_jax.core import buckets
+from unnas_jax.core.errors import UserError
+
+
+def check_mounted(name: str, path: str) -> None:
+    """Raises `UserError` for the address of an object store where only a path will do.
+
+    Locks, images in folders and files that change in place are the file system's, which the store's
+    drivers serve (gcsfuse, s3fs, a Kubernetes CSI driver).
+    """
+    if buckets.is_address(path):
+        rest = path.partition("://")[2]
+        raise UserError(
+            f"{name} {path}: is not a path; mount {rest.split('/')[0]} (gs:// with gcsfuse, as "
+            "launch/tpu_pod.sh --bucket does) and give the mounted path"
+        )
+
+
+def or_in(path: str, name: str) -> str:
+    """A file's path, or that of the file `name` in it if it is a directory.
+
+    Of an address nothing says which it is but its end.
+    """
+    path = os.path.expanduser(path)
+    address = buckets.is_address(path)
+    is_directory = not path.endswith(".json") if address else os.path.isdir(path)
+    return os.path.join(path, name) if is_directory else path
+
+
+@contextlib.contextmanager
+def in_turn(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A block that processes which name the same lock file go through one after the other."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "a") as lock:  # Closing it, or the process's end, lets the next one in.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
+    """A file that replaces `path` in one step when the block ends, and not at all if it fails."""
+    path = os.fspath(path)
+    handle, temporary = tempfile.mkstemp(
+        dir=os.path.dirname(path) or ".", prefix=f".{os.path.basename(path)}."
+    )
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # A temporary file is private; a result is not.
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes indented JSON with a final newline, atomically."""
+    with replacing(path) as file:
+        json.dump(value, file, indent=1, allow_nan=False)
+        file.write("\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The content of a JSON file, which may be an object of a bucket."""
+    if buckets.is_address(os.fspath(path)):
+        return json.loads(buckets.read_text(os.fspath(path)))
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)

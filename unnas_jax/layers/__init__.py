@@ -1,0 +1,1 @@
+"""The layers that every search space and every task is built from."""

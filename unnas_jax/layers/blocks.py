@@ -1,0 +1,402 @@
+"""The layers that every search space is built from."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from unnas_jax.core import sharding
+
+BN_EPSILON = 1e-5
+BN_MOMENTUM = 0.9
+
+
+def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
+    """Uniform in +-1 / sqrt(fan_in); fan_in = kernel height * width * input channels per group.
+
+    The values come from NumPy's Philox generator under flax's key of the parameter: equal on every
+    backend, and without a program per shape to compile, which took XLA a minute for a supernet.
+    """
+    bound = fan_in**-0.5
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        def draw(data: Any) -> np.ndarray:
+            high, low = (int(word) for word in np.asarray(data))
+            generator = np.random.Generator(np.random.Philox(key=high << 32 | low))
+            return generator.uniform(-bound, bound, tuple(shape)).astype(dtype)
+
+        data = jax.random.key_data(key)
+        if isinstance(data, jax.core.Tracer):
+            result = jax.ShapeDtypeStruct(tuple(shape), dtype)
+            return jax.pure_callback(draw, result, data, vmap_method="sequential")
+        return jnp.asarray(draw(data))
+
+    return init
+
+
+def batch_norm(
+    *, train: bool, affine: bool, dtype: Any, name: str | None = None, axis: Any = -1
+) -> nn.BatchNorm:
+    """Batch norm with the project's constants; statistics in float32 over the whole batch.
+
+    The batch is the global one, so the statistics do not depend on the devices.
+    """
+    return nn.BatchNorm(
+        axis_name=sharding.parted_axis(),
+        use_running_average=not train,
+        momentum=BN_MOMENTUM,
+        epsilon=BN_EPSILON,
+        use_scale=affine,
+        use_bias=affine,
+        axis=axis,
+        dtype=dtype,
+        param_dtype=jnp.float32,
+        name=name,
+    )
+
+
+class BatchNormOfParts(nn.Module):
+    """Batch norm without scale and bias of several arrays, as of all their channels joined.
+
+    The statistics are those of `nn.BatchNorm` on the arrays concatenated along the channels; the
+    arrays are never joined.
+
+    Attributes:
+      axis: of the channels.
+      dtype: of the results; statistics are float32, or float64 for such arrays.
+    """
+
+    axis: int = -1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        parts: Sequence[jax.Array],
+        train: bool,
+        factors: Sequence[jax.Array | float] | None = None,
+    ) -> list[jax.Array]:
+        """The arrays, normalised by the statistics of the batch or, unless `train`, the running.
+
+        Args:
+          parts: of any shapes that are equal but for the channels.
+          train: whether to use the batch's statistics, and to update the running ones.
+          factors: for each part what its normalised channels are multiplied with, (channels,) or
+            a number: within the division by the deviation, so that the gradient of both takes one
+            pass over the part.
+        """
+        factors = [1.0] * len(parts) if factors is None else factors
+        sizes = [part.shape[self.axis] for part in parts]
+        running = {
+            name: self.variable("batch_stats", name, init, (sum(sizes),), jnp.float32)
+            for name, init in (("mean", jnp.zeros), ("var", jnp.ones))
+        }
+        if train:
+            found = [self._moments(part) for part in parts]
+            if axis := sharding.parted_axis():
+                found = jax.lax.pmean(found, axis)
+            # Of rounding a variance must not become negative.
+            found = [(mean, jnp.maximum(square - mean**2, 0.0)) for mean, square in found]
+            if not self.is_initializing():
+                for kept, values in zip(running.values(), zip(*found, strict=True), strict=True):
+                    new = jnp.concatenate(values)
+                    kept.value = BN_MOMENTUM * kept.value + (1 - BN_MOMENTUM) * new
+        else:
+            ends = np.cumsum(sizes)[:-1]
+            split = [jnp.split(kept.value, ends) for kept in running.values()]
+            found = list(zip(*split, strict=True))
+        return [
+            self._normalised(x, *both, factor)
+            for x, both, factor in zip(parts, found, factors, strict=True)
+        ]
+
+    def _others(self, x: jax.Array) -> tuple[int, ...]:
+        return tuple(k for k in range(x.ndim) if k != self.axis % x.ndim)
+
+    def _moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return jnp.mean(x, self._others(x)), jnp.mean(x**2, self._others(x))
+
+    def _normalised(
+        self, x: jax.Array, mean: jax.Array, variance: jax.Array, factor: jax.Array | float
+    ) -> jax.Array:
+        scale = factor * jax.lax.rsqrt(variance + BN_EPSILON)
+        mean, scale = (jnp.expand_dims(value, self._others(x)) for value in (mean, scale))
+        return ((x - mean) * scale).astype(self.dtype)
+
+
+# Up to this many (output pixel, input pixel) pairs a depthwise convolution is a matrix product on
+# a CPU: 16 x 16 pixels at stride 1.
+_MATRIX_PAIRS = 2**16
+
+
+def _placement(kernel: int, size: tuple[int, int], stride: int, dilation: int) -> np.ndarray:
+    """Which tap of a kernel joins which pixels: 0 or 1, (kernel^2, output, input pixels)."""
+
+    def axis(length: int) -> np.ndarray:
+        out = -(-length // stride)
+        taps, outputs = np.arange(kernel)[:, None], np.arange(out)[None]
+        inputs = outputs * stride + (taps - kernel // 2) * dilation
+        return inputs[..., None] == np.arange(length)
+
+    rows, columns = axis(size[0]), axis(size[1])
+    joined = rows[:, None, :, None, :, None] & columns[None, :, None, :, None, :]
+    taps, _, out_h, out_w, in_h, in_w = joined.shape
+    return joined.reshape(taps**2, out_h * out_w, in_h * in_w).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("stride", "dilation", "layout", "matrix"))
+def depthwise_conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int,
+    dilation: int,
+    layout: str = "NHWC",
+    matrix: bool | None = None,
+) -> jax.Array:
+    """One filter per channel, padded by dilation * (k // 2) on every side.
+
+    XLA's grouped convolution on CPUs takes a time that grows with the channels, however small the
+    image is. There, small images go through a matrix product per channel instead: the (mostly
+    zero) matrix that the filter stands for times the pixels. Measured at 8x8 pixels and smaller
+    it is 4 to 25 times faster, forward and backward.
+
+    Args:
+      x: (N, H, W, C), or (C, H, W, N) with the layout CHWN, which needs no transposition before
+        matrix products.
+      kernel: (k, k, C), k odd.
+      stride: of both axes.
+      dilation: of both axes.
+      layout: of x and of the result.
+      matrix: whether to use the matrix product; None: on CPUs for small images.
+
+    Returns:
+      (N, ceil(H / stride), ceil(W / stride), C), or in the layout CHWN.
+    """
+    size, (height, width) = kernel.shape[0], x.shape[1:3]
+    out_h, out_w = -(-height // stride), -(-width // stride)
+    if matrix is None:
+        pairs = out_h * out_w * height * width
+        matrix = sharding.platform() == "cpu" and pairs <= _MATRIX_PAIRS
+    if matrix:
+        if layout == "NHWC":
+            x = chwn(x)
+        channels, count = x.shape[0], x.shape[-1]
+        placement = _placement(size, (height, width), stride, dilation).astype(x.dtype)
+        matrices = jnp.einsum("kc,kqp->cqp", kernel.reshape(-1, channels), placement)
+        out = jnp.einsum("cqp,cpn->cqn", matrices, x.reshape(channels, -1, count))
+        out = out.reshape(channels, out_h, out_w, count)
+        return chwn(out) if layout == "NHWC" else out
+    pad = dilation * (size // 2)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel[:, :, None],
+        (stride, stride),
+        ((pad, pad), (pad, pad)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=(layout, "HWIO", layout),
+        feature_group_count=kernel.shape[-1],
+    )
+
+
+def chwn(x: jax.Array) -> jax.Array:
+    """(N, H, W, C) to (C, H, W, N), and back."""
+    return jnp.transpose(x, (3, 1, 2, 0))
+
+
+def in_lanes(x: jax.Array, axis: int) -> jax.Array:
+    """Images (N, H, W, C), and their gradient, with one axis along the lanes of a TPU's memory.
+
+    XLA chooses layouts by itself, and lays the images of a small batch there even where they leave
+    more of the 128 lanes empty than the channels would; empty lanes are moved and computed like
+    full ones.
+
+    Args:
+      x: the images.
+      axis: 0 for the images, 3 for the channels.
+    """
+    return with_layout_constraint(x, Layout((1, 2, 3, 0) if axis == 0 else (1, 2, 0, 3)))
+
+
+@jax.custom_vjp
+def gradient_at_once(x: jax.Array) -> jax.Array:
+    """An array of any shape, itself; its gradient is computed once, before what takes it.
+
+    XLA's TPU compiler joins pointwise arithmetic to the convolution that takes its result, and
+    computes it again wherever the convolution's windows overlap. For the gradient of a batch norm
+    and windows of 5 pixels and more that costs more than to write the gradient and read it.
+    """
+    return x
+
+
+def _gradient_at_once_bwd(_: None, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jax.lax.optimization_barrier(gradient),)
+
+
+gradient_at_once.defvjp(lambda x: (x, None), _gradient_at_once_bwd)
+
+
+def _depthwise(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: tuple[int, int],
+    padding: Any,
+    *,
+    rhs_dilation: tuple[int, int],
+    **same: Any,
+) -> jax.Array:
+    """`depthwise_conv` in the place of the `jax.lax.conv_general_dilated` of a `nn.Conv`."""
+    del padding, same
+    return depthwise_conv(x, kernel[:, :, 0], stride=strides[0], dilation=rhs_dilation[0])
+
+
+class Conv(nn.Module):
+    """A convolution without bias, padded by dilation * (kernel // 2) on every side.
+
+    (N, H, W, C) to (N, ceil(H / stride), ceil(W / stride), channels).
+    """
+
+    channels: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    dilation: int = 1
+    groups: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The convolution of (N, H, W, C)."""
+        height, width = self.kernel
+        fan_in = height * width * x.shape[-1] // self.groups
+        pad = [(self.dilation * (k // 2),) * 2 for k in self.kernel]
+        square = height == width and self.stride[0] == self.stride[1]
+        depthwise = square and 1 < self.groups == self.channels == x.shape[-1]
+        return nn.Conv(
+            self.channels,
+            self.kernel,
+            strides=self.stride,
+            padding=pad,
+            kernel_dilation=(self.dilation, self.dilation),
+            feature_group_count=self.groups,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=uniform_fan_in(fan_in),
+            conv_general_dilated=_depthwise if depthwise else None,
+            name="conv",
+        )(x)
+
+
+class ReluConvBN(nn.Module):
+    """ReLU, convolution, batch norm."""
+
+    channels: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    affine: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to (N, ceil(H / stride), ceil(W / stride), channels)."""
+        x = Conv(
+            self.channels, self.kernel, (self.stride,) * 2, dtype=self.dtype, name="convolution"
+        )(nn.relu(x))
+        return batch_norm(train=train, affine=self.affine, dtype=self.dtype, name="bn")(x)
+
+
+def shifted(x: jax.Array) -> jax.Array:
+    """The image moved one pixel up and left, zeros entering at the bottom and right."""
+    return jnp.pad(x[:, 1:, 1:], ((0, 0), (0, 1), (0, 1), (0, 0)))
+
+
+class FactorizedReduction(nn.Module):
+    """Halves the resolution without losing pixels (DARTS).
+
+    ReLU; two pointwise stride-2 convolutions to half the channels, of the image and of the image
+    shifted by one pixel; concatenate; batch norm.
+    """
+
+    channels: int
+    affine: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to (N, ceil(H / 2), ceil(W / 2), channels)."""
+        x = nn.relu(x)
+        half = self.channels // 2
+        first = Conv(half, stride=(2, 2), dtype=self.dtype, name="conv_1")(x)
+        second = Conv(self.channels - half, stride=(2, 2), dtype=self.dtype, name="conv_2")(
+            shifted(x)
+        )
+        x = jnp.concatenate([first, second], axis=-1)
+        return batch_norm(train=train, affine=self.affine, dtype=self.dtype, name="bn")(x)
+
+
+class Stem(nn.Module):
+    """The layers before the first cell; returns the two inputs of the first cell.
+
+    `cifar`: 3x3 convolution to 3 * width and BN, feeding both inputs at full resolution.
+    `imagenet`: 3x3/2 to width / 2, BN, ReLU, 3x3/2 to width, BN: input 0; then ReLU, 3x3/2 to
+    width, BN: input 1. Their sides are 1/4 and 1/8 of the image's.
+    """
+
+    kind: str
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """(N, H, W, channels) to the two inputs."""
+
+        def conv_bn(x: jax.Array, channels: int, stride: int, k: int) -> jax.Array:
+            x = Conv(channels, (3, 3), (stride,) * 2, dtype=self.dtype, name=f"conv_{k}")(x)
+            return batch_norm(train=train, affine=True, dtype=self.dtype, name=f"bn_{k}")(x)
+
+        if self.kind == "cifar":
+            x = conv_bn(x, 3 * self.width, 1, 0)
+            return x, x
+        x = conv_bn(x, self.width // 2, 2, 0)
+        first = conv_bn(nn.relu(x), self.width, 2, 1)
+        return first, conv_bn(nn.relu(first), self.width, 2, 2)
+
+
+def reductions(cells: int, single: bool) -> tuple[int, ...]:
+    """The positions of the reduction cells: at 1/3 and 2/3, or (segmentation) only at 1/3."""
+    return (cells // 3,) if single else (cells // 3, 2 * cells // 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class CellPlan:
+    """What the place of a cell in a network decides.
+
+    Attributes:
+      name: the cell's module name.
+      channels: of every state of the cell.
+      reduction: whether the edges from the two inputs have stride 2.
+      reduce_input0: whether input 0 has twice the side of input 1.
+    """
+
+    name: str
+    channels: int
+    reduction: bool
+    reduce_input0: bool
+
+
+def plan(width: int, cells: int, stem: str, single_reduction: bool) -> list[CellPlan]:
+    """The cells of a network from the first to the last; a reduction doubles the channels."""
+    reducing = reductions(cells, single_reduction)
+    plans, channels, halved = [], width, stem == "imagenet"
+    for index in range(cells):
+        reduction = index in reducing
+        channels *= 2 if reduction else 1
+        plans.append(CellPlan(f"cell_{index}", channels, reduction, halved))
+        halved = reduction
+    return plans

@@ -1,0 +1,1 @@
+"""What every training shares: optimizers, batches on the devices, metrics, progress."""

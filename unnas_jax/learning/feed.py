@@ -1,0 +1,93 @@
+"""Batches on the devices, as a config's sections `input`, `train` and `eval` say."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from unnas_jax.core import sharding
+from unnas_jax.data import Dataset, pipeline
+from unnas_jax.data.registry import Records
+from unnas_jax.tasks.base import Task
+
+_FOR_DEVICE = ("image", "label", "mask")
+
+DeviceBatch = dict[str, jax.Array]
+
+
+class Feed:
+    """Makes the streams of batches of one run.
+
+    Args:
+      config: a validated config as a dict.
+      dataset: where images come from.
+      task: says whether label maps are needed.
+      mesh: over which batches are split.
+    """
+
+    def __init__(self, config: Mapping[str, Any], dataset: Dataset, task: Task, mesh: Mesh) -> None:
+        self._config, self._dataset, self._mesh = config, dataset, mesh
+        self._common = {
+            "resize": config["input"]["resize"],
+            "apply_exif": dataset.apply_exif,
+            "workers": config["workers"],
+            "process_index": jax.process_index(),
+            "process_count": jax.process_count(),
+            "label_maps": task.label_maps,
+        }
+
+    @contextlib.contextmanager
+    def train(
+        self,
+        records: Records,
+        indices: np.ndarray,
+        *,
+        seed: int,
+        start_step: int,
+        place: bool = True,
+    ) -> Iterator[Iterator[Any]]:
+        """A block with an endless iterator of training batches from `start_step` on.
+
+        They are split over the mesh or, without `place`, this process's rows on the host.
+        """
+        batches = pipeline.train_batches(
+            records,
+            indices,
+            batch_size=self._config["train"]["batch_size"],
+            crop=self._config["input"]["crop"],
+            train_crop=self._config["input"]["train_crop"],
+            seed=seed,
+            start_step=start_step,
+            **self._common,
+        )
+        try:
+            yield (self._columns(batch, place) for batch in batches)
+        finally:
+            batches.close()
+
+    def evaluation(
+        self, records: Records, indices: np.ndarray, *, place: bool = True
+    ) -> Iterator[Any]:
+        """One pass in order; the last batch is padded and masked."""
+        section = self._config["eval"]
+        whole = section.get("crop", "centre") == "whole"
+        batches = pipeline.eval_batches(
+            records,
+            indices,
+            batch_size=section["batch_size"],
+            crop=tuple(section["whole_size"]) if whole else self._config["input"]["crop"],
+            eval_crop="whole" if whole else "centre",
+            **self._common,
+        )
+        try:
+            for batch in batches:
+                yield self._columns(batch, place)
+        finally:
+            batches.close()
+
+    def _columns(self, batch: Mapping[str, np.ndarray], place: bool) -> Any:
+        columns = {name: batch[name] for name in _FOR_DEVICE if name in batch}
+        return sharding.to_devices(columns, self._mesh) if place else columns

@@ -1,0 +1,90 @@
+"""What a run tells: a line per interval on the terminal, JSON lines and TensorBoard events."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from unnas_jax.core import files
+from unnas_jax.tasks.base import Sums
+
+
+def means(sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean loss and accuracy of several batches' `Sums` (as host numbers)."""
+    count = sum(float(s["count"]) for s in sums)
+    return {
+        "loss": sum(float(s["loss"]) for s in sums) / max(count, 1.0),
+        "accuracy": sum(float(s["correct"]) for s in sums) / max(count, 1.0),
+    }
+
+
+def first_not_finite(sums: Sequence[Sums]) -> int | None:
+    """The position of the first batch whose loss is NaN or infinite."""
+    for position, batch in enumerate(sums):
+        if not math.isfinite(float(batch["loss"])):
+            return position
+    return None
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 45 s, 12:03 min or 3:20 h."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+class MetricsLog:
+    """Appends rows to WORKDIR/metrics.jsonl and WORKDIR/tensorboard.
+
+    Args:
+      workdir: an existing directory.
+      step: the step that the run continues from; rows of later steps, which a killed run left,
+        are removed so that no step appears twice.
+    """
+
+    def __init__(self, workdir: str, step: int) -> None:
+        path = os.path.join(workdir, "metrics.jsonl")
+        if os.path.exists(path) and os.path.isfile(path):
+            kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
+            with files.replacing(path) as file:
+                file.writelines(kept)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self._board = SummaryWriter(
+            os.path.join(workdir, "tensorboard"), purge_step=step + 1 if step else None
+        )
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """Writes one row; numbers also go to TensorBoard as `kind/name`."""
+        row = {"kind": kind, "step": step, **values}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, float) and name not in ("epoch", "seconds_left"):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Writes what is buffered and closes both files."""
+        self._file.close()
+        self._board.close()
+
+
+def _complete_lines(path: str) -> list[str]:
+    """The lines of a JSON-lines file that are whole; a killed run can leave half a line."""
+    lines = []
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                json.loads(line)
+            except ValueError:
+                continue
+            if line.endswith("\n"):
+                lines.append(line)
+    return lines

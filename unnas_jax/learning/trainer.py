@@ -1,0 +1,262 @@
+"""The steps of training a discrete network, for one seed or several at once."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from unnas_jax.core import sharding
+from unnas_jax.layers.blocks import BN_MOMENTUM
+from unnas_jax.learning import optim
+from unnas_jax.tasks.base import Batch, Sums, Task
+
+# What a random draw is for; folded into the seed's key together with the step.
+_INIT, _STEP, _EVALUATION, _STATISTICS = range(4)
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything that a training step reads and changes.
+
+    Every leaf has a leading axis of the seeds that are trained together.
+
+    Attributes:
+      seed: int32, from which every random draw of this network comes.
+      step: int32, the number of finished steps.
+      params, batch_stats: of the network.
+      average: the exponential moving average of the parameters, empty if there is none.
+      optimizer: its state.
+    """
+
+    seed: jax.Array
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    average: Any
+    optimizer: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSteps:
+    """The jitted functions of a training; batches and sums have a leading axis of seeds.
+
+    Attributes:
+      init: (seeds) -> state.
+      shapes: (number of seeds) -> the state's shapes and shardings.
+      train: (state, batch (S, B, ...)) -> (state, sums); jitted.
+      statistics: (state, batch (S, B, ...), number of the batch) -> the batch's BN statistics.
+      evaluate: (state, batch (B, ...), number of the batch) -> sums.
+    """
+
+    init: Callable[[list[int]], TrainState]
+    shapes: Callable[[int], TrainState]
+    train: Any
+    statistics: Callable[[TrainState, Batch, int], Any]
+    evaluate: Callable[[TrainState, Batch, int], Sums]
+
+
+def split_seeds(mesh: Mesh) -> NamedSharding:
+    """Batches (S, B, ...): every device has all seeds and a part of each one's batch."""
+    return NamedSharding(mesh, PartitionSpec(None, "data"))
+
+
+def stack_seeds(batches: Sequence[Mapping[str, np.ndarray]], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows of a batch of every seed as global arrays (S, B, ...)."""
+    placed = split_seeds(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(
+            placed, np.stack([batch[name] for batch in batches])
+        )
+        for name in batches[0]
+    }
+
+
+def build_steps(
+    config: Mapping[str, Any],
+    network: nn.Module,
+    task: Task,
+    mesh: Mesh,
+    steps_per_epoch: int,
+    inputs: Any,
+) -> TrainSteps:
+    """The jitted steps of the evaluation phase (paper, section 3.2 and appendix).
+
+    Seeds trained together are one vectorised program; each one's draws depend on its seed alone,
+    so that the result is that of training it apart, up to rounding.
+
+    Args:
+      config: a validated config of a training, as a dict.
+      network: called as network(inputs, train, drop_path) -> (outputs, auxiliary outputs).
+      task: what is learned.
+      mesh: see `unnas_jax.core.sharding`.
+      steps_per_epoch: the learning rate and drop path change once an epoch.
+      inputs: the shape and dtype of the network's inputs.
+    """
+    optimizer = optim.training(config, steps_per_epoch)
+    drop_path, epochs = config["network"]["drop_path"], config["train"]["epochs"]
+    auxiliary_weight, decay = config["network"]["auxiliary_weight"], config["train"]["ema"]
+    everywhere = sharding.replicated(mesh)
+
+    def key_for(seed: jax.Array | int, purpose: int, step: jax.Array | int) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), step)
+
+    def init_one(seed: jax.Array | int) -> TrainState:
+        variables = network.lazy_init(key_for(seed, _INIT, 0), inputs, train=False)
+        params = variables["params"]
+        return TrainState(
+            seed=jnp.asarray(seed, jnp.int32),
+            step=jnp.int32(0),
+            params=params,
+            batch_stats=variables["batch_stats"],
+            average=params if decay else {},
+            optimizer=optimizer.init(params),
+        )
+
+    def init(seeds: list[int]) -> TrainState:
+        states = [jax.device_get(init_one(seed)) for seed in seeds]
+        stacked: TrainState = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+        return sharding.replicate(stacked, mesh)
+
+    def shapes(count: int) -> TrainState:
+        one = jax.eval_shape(init_one, jax.ShapeDtypeStruct((), jnp.int32))
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                (count, *leaf.shape), leaf.dtype, sharding=everywhere
+            ),
+            one,
+        )
+
+    def loss(params: Any, state: TrainState, batch: Batch) -> tuple[jax.Array, tuple[Any, Sums]]:
+        key = key_for(state.seed, _STEP, state.step)
+        example_key, drop_key = jax.random.split(key)
+        examples = task.examples(example_key, batch, train=True)
+        # The probability rises linearly over the epochs (DARTS, section A.2).
+        probability = drop_path * (state.step // steps_per_epoch) / epochs if drop_path else None
+        (outputs, auxiliary), updated = network.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            examples.inputs,
+            train=True,
+            drop_path=probability,
+            rngs={"drop_path": drop_key},
+            mutable=["batch_stats"],
+        )
+        sums = task.score(outputs, examples, train=True)
+        value = sums["loss"] / jnp.maximum(sums["count"], 1.0)
+        if auxiliary is not None and auxiliary_weight:
+            extra = task.score(auxiliary, examples, train=True)
+            value += auxiliary_weight * extra["loss"] / jnp.maximum(extra["count"], 1.0)
+        return value, (updated["batch_stats"], sums)
+
+    def train(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+        grads, (batch_stats, sums) = jax.grad(loss, has_aux=True)(state.params, state, batch)
+        updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if decay:
+            average = optax.incremental_update(params, average, 1.0 - decay)
+        return (
+            state.replace(
+                step=state.step + 1,
+                params=params,
+                batch_stats=batch_stats,
+                average=average,
+                optimizer=optimizer_state,
+            ),
+            sums,
+        )
+
+    def evaluated(state: TrainState) -> Any:
+        return state.average if decay else state.params
+
+    def statistics(state: TrainState, batch: Batch, number: jax.Array) -> Any:
+        examples = task.examples(key_for(state.seed, _STATISTICS, number), batch, train=True)
+        # From zero, one update leaves (1 - momentum) times the batch's own statistics.
+        zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
+        _, updated = network.apply(
+            {"params": evaluated(state), "batch_stats": zeros},
+            examples.inputs,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return jax.tree.map(lambda value: value / (1.0 - BN_MOMENTUM), updated["batch_stats"])
+
+    def evaluate(state: TrainState, batch: Batch, number: jax.Array) -> Sums:
+        key = key_for(0, _EVALUATION, number)  # The same puzzles for every seed.
+        examples = task.examples(key, batch, train=False)
+        outputs, _ = network.apply(
+            {"params": evaluated(state), "batch_stats": state.batch_stats},
+            examples.inputs,
+            train=False,
+        )
+        return task.score(outputs, examples, train=False)
+
+    def over_seeds(function: Callable[..., Any], axes: Any, **options: Any) -> Any:
+        return jax.jit(jax.vmap(function, in_axes=axes), out_shardings=everywhere, **options)
+
+    def numbered(function: Callable[..., Any], batch_axis: int | None) -> Callable[..., Any]:
+        """The jitted function, called with the number of a batch as an int."""
+        jitted = over_seeds(function, (0, batch_axis, None))
+        return lambda state, batch, number: jitted(
+            state, batch, sharding.replicate(np.int32(number), mesh)
+        )
+
+    return TrainSteps(
+        init,
+        shapes,
+        over_seeds(train, (0, 0), donate_argnums=0),
+        numbered(statistics, 0),
+        numbered(evaluate, None),
+    )
+
+
+def parted(state: TrainState, together: int, mesh: Mesh) -> list[TrainState]:
+    """The state of all seeds as states of up to `together` seeds each."""
+    count = len(state.seed)
+    if together >= count:
+        return [state]
+    host = jax.device_get(state)
+    return [
+        sharding.replicate(jax.tree.map(lambda leaf, k=k: leaf[k : k + together], host), mesh)
+        for k in range(0, count, together)
+    ]
+
+
+def joined(states: list[TrainState], mesh: Mesh) -> TrainState:
+    """The inverse of `parted`."""
+    if len(states) == 1:
+        return states[0]
+    host = jax.device_get(states)
+    whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *host)
+    return sharding.replicate(whole, mesh)
+
+
+def lower(
+    config: Mapping[str, Any], task: Task, steps: TrainSteps, seeds: int, mesh: Mesh
+) -> jax.stages.Lowered:
+    """The program of one step of so many seeds together, not compiled."""
+    crop = config["input"]["crop"]
+    images = (seeds, config["train"]["batch_size"])
+    shapes = {
+        "image": ((*images, crop, crop, 3), np.uint8),
+        "label": ((*images, crop, crop), np.uint8) if task.label_maps else (images, np.int32),
+    }
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=split_seeds(mesh))
+        for name, (shape, dtype) in shapes.items()
+    }
+    lowered: jax.stages.Lowered = steps.train.lower(steps.shapes(seeds), batch)
+    return lowered
+
+
+def memory(config: Mapping[str, Any], task: Task, steps: TrainSteps, seeds: int, mesh: Mesh) -> int:
+    """The bytes that one step of so many seeds together needs on each device, as XLA plans it."""
+    plan: Any = lower(config, task, steps, seeds, mesh).compile().memory_analysis()
+    # The state is donated: it is among the arguments and again, as an alias, in the output.
+    needed: int = plan.argument_size_in_bytes + plan.output_size_in_bytes
+    return needed + plan.temp_size_in_bytes - plan.alias_size_in_bytes

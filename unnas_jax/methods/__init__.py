@@ -1,0 +1,1 @@
+"""The search methods: how a supernet's weights and alphas are trained."""

@@ -1,0 +1,455 @@
+"""The evaluation phase: a discrete network trained from scratch with labels, over several seeds."""
+
+import collections
+import contextlib
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from unnas_jax.config import schema as config_lib
+from unnas_jax.core import distributed, files, sharding, stopping
+from unnas_jax.core.errors import UserError
+from unnas_jax.data import Dataset, halves, open_dataset
+from unnas_jax.data.registry import Records
+from unnas_jax.data.sizes import check_sizes
+from unnas_jax.layers import counting
+from unnas_jax.learning import metrics, optim, trainer
+from unnas_jax.learning.feed import DeviceBatch, Feed
+from unnas_jax.learning.progress import Progress
+from unnas_jax.learning.trainer import TrainState, TrainSteps
+from unnas_jax.methods.bilevel import example_shapes
+from unnas_jax.runs import checkpoint
+from unnas_jax.runs import workdir as workdir_lib
+from unnas_jax.runs.workdir import Workdir
+from unnas_jax.spaces import registry as spaces
+from unnas_jax.spaces.networks import build_network
+from unnas_jax.spaces.registry import Cells, Network
+from unnas_jax.tasks import registry
+from unnas_jax.tasks.base import Sums, Task
+
+_LOG = logging.getLogger("unnas_jax")
+
+RESULT_SCHEMA = "unnas_jax.result/1"
+
+# The search that wrote a genotype may go on and replace it: a run keeps a copy, so that it finds
+# the same cells when it continues.
+_KEPT_CELLS = "genotype.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Subset:
+    """Some examples of a split."""
+
+    records: Records
+    indices: np.ndarray
+
+
+def _subsets(config: Mapping[str, Any], dataset: Dataset) -> tuple[_Subset, _Subset]:
+    """The examples to train on and the ones to evaluate on.
+
+    Where the dataset has no held-out split, the second half of a fixed permutation is held out.
+    """
+    records = dataset.splits["train"]
+    split = next((name for name in ("validation", "test") if name in dataset.splits), None)
+    if split is None:
+        kept, held = halves(len(records), 0)
+        training, held_out = _Subset(records, kept), _Subset(records, held)
+        _LOG.warning(
+            "The dataset %s has no split validation or test: half of its images is held out.",
+            dataset.name,
+        )
+    else:
+        training = _Subset(records, np.arange(len(records)))
+        held_out = _Subset(dataset.splits[split], np.arange(len(dataset.splits[split])))
+    if config["eval"]["max_images"] > 0:
+        held_out = _Subset(held_out.records, held_out.indices[: config["eval"]["max_images"]])
+    return training, held_out
+
+
+def _length(config: Mapping[str, Any], dataset: Dataset, images: int) -> tuple[int, int]:
+    """The steps of an epoch and of the whole training."""
+    batch_size = config["train"]["batch_size"]
+    per_epoch = images // batch_size
+    if per_epoch == 0:
+        raise UserError(
+            f"config.train.batch_size={batch_size}: the dataset {dataset.name!r} has only {images} "
+            "images to train on; use a smaller batch"
+        )
+    total = per_epoch * config["train"]["epochs"]
+    if config["train"]["max_steps"] > 0:
+        total = min(total, config["train"]["max_steps"])
+    return per_epoch, total
+
+
+def _cells_of(workdir: Workdir, section: Mapping[str, Any]) -> tuple[Cells, dict[str, Any]]:
+    """The cells that a config's section `network` names, and what their file says besides.
+
+    Raises:
+      UserError: the file is no genotype, or the run in the workdir trains other cells.
+    """
+    space, name = spaces.SPACES[section["space"]], section["genotype"]
+    path, copy = space.file_of(name), os.path.join(workdir.path, _KEPT_CELLS)
+    if path is None:
+        return space.resolve(name), {}
+    cells, document = space.load(path)
+    if os.path.exists(copy):
+        kept, document = space.load(copy)
+        lines = config_lib.difference(kept.as_dict(), cells.as_dict())
+        if lines:
+            raise UserError(
+                f"workdir {workdir.name} trains other cells than {name} holds now "
+                f"({'; '.join(lines)}); give another --workdir"
+            )
+    return cells, document
+
+
+def _together(
+    config: Mapping[str, Any], task: Task, steps: TrainSteps, state: TrainState, mesh: Mesh
+) -> int:
+    """How many seeds one program trains: all if they fit on an accelerator, one on a CPU.
+
+    On a CPU several are not quicker, and XLA compiles their program for longer.
+    """
+    count, wanted = len(state.seed), int(config["train"]["seeds_together"])
+    if wanted > 0:
+        return min(wanted, count)
+    if count == 1 or jax.default_backend() == "cpu":
+        return 1
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
+    needed = trainer.memory(config, task, steps, count, mesh)
+    if needed <= 0.9 * limit:
+        return count
+    _LOG.info("%d seeds at once would take %.1f GB: they train in turn.", count, needed / 1e9)
+    return 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seeds:
+    """The trainings of all seeds: in groups, each of which is one program, taken in turn.
+
+    Attributes:
+      groups: the seeds of every group; states and streams are lists with one for each.
+      batch_size, precise_bn_images: how many images a statistics batch and all of them have.
+    """
+
+    groups: list[list[int]]
+    steps: TrainSteps
+    task: Task
+    feed: Feed
+    mesh: Mesh
+    training: _Subset
+    held_out: _Subset
+    batch_size: int
+    precise_bn_images: int
+
+    def batches(self, stack: contextlib.ExitStack, start_step: int) -> list[Iterator[DeviceBatch]]:
+        """Training batches (S, B, ...): every seed has its own order, crops and augmentation."""
+
+        def stream(seed: int) -> Iterator[Any]:
+            return stack.enter_context(
+                self.feed.train(
+                    self.training.records,
+                    self.training.indices,
+                    seed=seed,
+                    start_step=start_step,
+                    place=False,
+                )
+            )
+
+        def stacked(streams: list[Iterator[Any]]) -> Iterator[DeviceBatch]:
+            for of_seeds in zip(*streams, strict=True):
+                yield trainer.stack_seeds(of_seeds, self.mesh)
+
+        return [stacked([stream(seed) for seed in group]) for group in self.groups]
+
+    def precise(self, states: list[TrainState]) -> list[TrainState]:
+        """The states with the mean statistics of some training batches (Wu and Johnson, 2021)."""
+        count = -(-self.precise_bn_images // self.batch_size)
+        if count == 0:
+            return states
+        result = []
+        with contextlib.ExitStack() as stack:
+            for state, batches in zip(states, self.batches(stack, 0), strict=True):
+                found = [
+                    jax.device_get(self.steps.statistics(state, next(batches), number))
+                    for number in range(count)
+                ]
+                mean = jax.tree.map(lambda *values: np.mean(values, axis=0), *found)
+                placed = sharding.replicate(mean, self.mesh)
+                result.append(state.replace(batch_stats=placed))
+        return result
+
+    def evaluate(self, states: list[TrainState]) -> list[dict[str, float]]:
+        """The metrics of every seed on the held-out images."""
+        states = self.precise(states)
+        sums: list[list[Sums]] = [[] for _ in states]
+        batches = self.feed.evaluation(self.held_out.records, self.held_out.indices)
+        for number, batch in enumerate(batches):
+            for of_group, state in zip(sums, states, strict=True):
+                of_group.append(self.steps.evaluate(state, batch, number))
+        return [
+            self.task.summarize([{name: value[k] for name, value in s.items()} for s in of_group])
+            for of_group, group in zip(jax.device_get(sums), self.groups, strict=True)
+            for k in range(len(group))
+        ]
+
+
+@jax.jit
+def _added(sums: list[Sums]) -> Sums:
+    """The sums of all seeds of all groups together."""
+    return jax.tree.map(lambda *values: jax.numpy.concatenate(values).sum(), *sums)
+
+
+def _facts(
+    config: Mapping[str, Any],
+    dataset: Dataset,
+    cells: Cells,
+    document: Mapping[str, Any],
+    network: Network,
+) -> dict[str, Any]:
+    """What `result.json` says about a training before it begins."""
+    searched = {name: document.get(name) for name in ("dataset", "task")}
+    return {
+        "schema": RESULT_SCHEMA,
+        "experiment": "train",
+        "dataset": dataset.name,
+        "task": config["task"]["name"],
+        "space": config["network"]["space"],
+        "genotype": config["network"]["genotype"],
+        "genotype_source": searched if all(searched.values()) else None,
+        "cells_used": cells.as_dict(),
+        "width": network.width,
+        "cells": network.cells,
+    }
+
+
+def _statistics(values: Sequence[Mapping[str, float]], metric: str) -> dict[str, Any]:
+    """The metric of every seed, its mean and (unbiased) standard deviation, and the losses."""
+    numbers = [value[metric] for value in values]
+    return {
+        "metric": metric,
+        "values": numbers,
+        "mean": float(np.mean(numbers)),
+        "std": float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0,
+        "loss": [value["loss"] for value in values],
+    }
+
+
+def train(
+    config: ml_collections.ConfigDict, workdir: str, *, save_seconds: float = 0.0
+) -> dict[str, Any]:
+    """Trains a genotype's network to the end, or continues, and writes `result.json`.
+
+    With config.mode = 'eval' it evaluates the newest checkpoint instead.
+
+    Args:
+      config: see `unnas_jax.config.schema.training`.
+      workdir: a directory or an address gs://BUCKET/NAME; files as listed in the README.
+      save_seconds: for so long after a checkpoint, or after the start, none is written, nor at the
+        end, but when a signal stops it; for short trainings of which only the result is kept.
+
+    Returns:
+      The content of `result.json`; empty if the run was stopped before its first evaluation.
+
+    Raises:
+      UserError: bad input, or the loss became NaN.
+    """
+    config_lib.validate(config)
+    with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
+        return _train(config.to_dict(), place, save_seconds)
+
+
+def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str, Any]:
+    # Everything that can be wrong, before anything long begins.
+    mesh = sharding.data_mesh()
+    for section in ("train", "eval"):
+        sharding.check_batch_size(f"{section}.batch_size", c[section]["batch_size"], mesh)
+    primary, evaluate_only = distributed.is_primary(), c["mode"] == "eval"
+    no_checkpoint = UserError(f"config.mode='eval': {workdir.name} has no checkpoint; train first")
+    if evaluate_only and not epath.Path(workdir.checkpoints).is_dir():
+        raise no_checkpoint
+    with distributed.together("workdir"):
+        workdir_lib.claim(workdir, c, write=primary and not evaluate_only)
+    cells, document = _cells_of(workdir, c["network"])
+    result_path = os.path.join(workdir.path, "result.json")
+
+    # Data.
+    with distributed.together("data"):
+        workdir_lib.check_shared(workdir)
+        dataset = open_dataset(c["dataset"])
+    task = registry.create(c, dataset)
+    check_sizes(dataset, c["input"]["crop"])
+    training, held_out = _subsets(c, dataset)
+    per_epoch, total = _length(c, dataset, len(training.indices))
+
+    # Network and steps.
+    network = build_network(c, task)
+    examples = example_shapes(c, task)
+    spaces.of_config(c).check_inputs(c, examples)
+    if document and primary:
+        files.write_json(os.path.join(workdir.path, _KEPT_CELLS), document)
+    _, height, width, channels = examples.inputs.shape
+    counts = counting.count(network, (height, width, channels))
+    seeds = [c["seed"] + k for k in range(c["seeds"])]
+    facts = {
+        **_facts(c, dataset, cells, document, network),
+        "parameters": counts.parameters,
+        "multiply_adds": counts.multiply_adds,
+        "seeds": seeds,
+    }
+    steps = trainer.build_steps(c, network, task, mesh, per_epoch, examples.inputs)
+
+    with contextlib.ExitStack() as stack:
+        # State, and where it continues.
+        state = steps.init(seeds)
+        checkpoints = stack.enter_context(
+            contextlib.closing(checkpoint.Checkpoints(workdir.checkpoints))
+        )
+        if evaluate_only and checkpoints.latest() is None:
+            raise no_checkpoint
+        state, position = checkpoints.restore(state) or (state, {"step": 0, "validation": None})
+        step, ranking = int(position["step"]), position["validation"]
+        together = _together(c, task, steps, state, mesh)
+        states = trainer.parted(state, together, mesh)
+        del state  # A step gives its memory to the next one's.
+        trained = _Seeds(
+            [seeds[k : k + together] for k in range(0, len(seeds), together)],
+            steps,
+            task,
+            Feed(c, dataset, task, mesh),
+            mesh,
+            training,
+            held_out,
+            c["train"]["batch_size"],
+            c["train"]["precise_bn_images"],
+        )
+
+        def write_result(values: list[dict[str, float]]) -> dict[str, Any]:
+            result = {
+                **facts,
+                **_statistics(values, task.metric),
+                "step": step,
+                "epoch": step / per_epoch,
+                "finished": step == total,
+            }
+            if primary:
+                files.write_json(result_path, result)
+            _LOG.info(
+                "Epoch %.3g, %d images held out: %s %.2f%% +- %.2f (%s).",
+                step / per_epoch,
+                len(held_out.indices),
+                task.metric,
+                100 * result["mean"],
+                100 * result["std"],
+                ", ".join(f"{100 * number:.2f}" for number in result["values"]),
+            )
+            return result
+
+        if evaluate_only:
+            return write_result(trained.evaluate(states))
+
+        _LOG.info(
+            "Training %s (width %d, %d cells, %.3gM parameters, %.3gM multiply-adds) on %s: %d "
+            "images, %d steps, seeds %s, %d at once, %d devices (%s)%s.",
+            c["network"]["genotype"],
+            network.width,
+            network.cells,
+            counts.parameters / 1e6,
+            counts.multiply_adds / 1e6,
+            dataset.name,
+            len(training.indices),
+            total,
+            ", ".join(map(str, seeds)),
+            together,
+            mesh.size,
+            jax.default_backend(),
+            f", continuing at step {step}" if step else "",
+        )
+        log = metrics.MetricsLog(workdir.path, step) if primary else None
+        if log:
+            stack.callback(log.close)
+
+        def write(kind: str, step: int, **values: Any) -> None:
+            if log:
+                log.write(kind, step, epoch=step / per_epoch, **values)
+
+        write("start", step, num_classes=task.num_classes, total_steps=total, seeds=seeds)
+        progress = Progress(
+            total_steps=total,
+            steps_per_epoch=per_epoch,
+            batch_size=c["train"]["batch_size"] * len(seeds),
+            schedule=optim.training_schedule(c, per_epoch),
+            write=write,
+            last_checkpoint=checkpoints.latest,
+        )
+
+        # The loop.
+        first_step, running, saved = step, collections.deque[Sums](), time.monotonic()
+        stop = stack.enter_context(stopping.on_sigterm())
+        stack.enter_context(distributed.bounded())
+        streams = trained.batches(stack, step)
+        while step < total:
+            sums = []
+            for number, stream in enumerate(streams):
+                batch = next(stream)
+                with jax.transfer_guard("disallow"):
+                    states[number], of_group = steps.train(states[number], batch)
+                sums.append(of_group)
+            added = _added(sums)
+            step += 1
+            progress.add({"weights": added})
+            if step - 1 == first_step:
+                # Compiling is not training: leave the step that compiled out of the rates.
+                jax.block_until_ready(added)
+                progress.restart()
+            # The host may run ahead of the devices, but only a few batches.
+            running.append(added)
+            if len(running) > 4:
+                jax.block_until_ready(running.popleft())
+
+            epoch, rest = divmod(step, per_epoch)
+            evaluates = step == total or (rest == 0 and epoch % c["eval"]["every_epochs"] == 0)
+            stops = stop(step)
+            saves = evaluates or step % c["checkpoint_every_steps"] == 0
+            if save_seconds:
+                saves &= step < total and time.monotonic() - saved >= save_seconds
+            saves |= stops
+            if progress.steps >= c["log_every_steps"] or saves or evaluates:
+                progress.flush(step)
+            if evaluates:
+                values = trained.evaluate(states)
+                ranking = float(np.mean([value[task.metric] for value in values]))
+                means = {k: float(np.mean([value[k] for value in values])) for k in values[0]}
+                each = [value[task.metric] for value in values]
+                write("validation", step, **means, values=each)
+                write_result(values)
+            if saves:
+                position = {
+                    "step": step,
+                    "epoch": step / per_epoch,
+                    "data_position": step * c["train"]["batch_size"],
+                    "validation": ranking,
+                }
+                whole = trainer.joined(states, mesh)
+                workdir.publish()
+                checkpoints.save(step, whole, position, ranking if evaluates else None)
+                saved = time.monotonic()
+            if saves or evaluates:
+                progress.restart()
+            if stops:
+                break
+
+        # The end.
+        checkpoints.wait()
+        if step < total:
+            _LOG.info("Stopped by a signal at step %d; the same command continues.", step)
+        return files.read_json(result_path) if os.path.exists(result_path) else {}

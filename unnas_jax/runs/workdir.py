@@ -1,0 +1,184 @@
+"""The directory of a run: where it is, who it belongs to, whether it can be written."""
+
+import contextlib
+import dataclasses
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from unnas_jax.config import schema as config_lib
+from unnas_jax.core import buckets, files
+from unnas_jax.core.errors import Interruption, UserError
+
+# A run may be continued with other values of these: they do not change what it computes.
+_HOW = ("workers", "log_every_steps", "checkpoint_every_steps", "mode", "dataset.data_dir")
+MAY_CHANGE = (
+    *_HOW,
+    "train.max_steps",
+    # Of a sweep: which units are done where, not what they are.
+    *(f"training.{key}" for key in _HOW),
+    "tasks",
+    "sweep",
+)
+
+
+CHECKPOINTS, DAMAGED = "checkpoints", "checkpoints_damaged"
+
+
+def _nothing() -> None:
+    """What a directory on this machine needs to be seen."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """A run's directory.
+
+    Attributes:
+      name: as the user gave it.
+      path: a directory of this machine with everything but the checkpoints.
+      checkpoints: where those are, an absolute path or an address.
+      publish: makes the files of `path` as they are now those of `name`; to be called before a
+        checkpoint is saved, so that no row of a log is missing when a run continues from it.
+    """
+
+    name: str
+    path: str
+    checkpoints: str
+    publish: Callable[[], None] = _nothing
+
+
+def local(path: str) -> Workdir:
+    """A run's directory on a file system of this machine.
+
+    Raises:
+      UserError: the path is an address.
+    """
+    files.check_mounted("workdir", path)
+    return Workdir(path, path, os.path.join(os.path.abspath(path), CHECKPOINTS))
+
+
+@contextlib.contextmanager
+def opened(workdir: str, *, write: bool = True) -> Iterator[Workdir]:
+    """The directory of a run while it goes on.
+
+    Of an address gs://BUCKET/NAME the small files are copied to this machine at the start, and back
+    whenever they are published, the last time at the end of the block.
+
+    Args:
+      workdir: a path or an address.
+      write: whether this process publishes (one of a run does).
+
+    Raises:
+      UserError: the address cannot be reached.
+      Interruption: it no longer can.
+    """
+    if not buckets.is_address(workdir):
+        yield local(workdir)
+        return
+    remote = buckets.open_path("workdir", workdir)
+    with tempfile.TemporaryDirectory() as here:
+        mirror = buckets.Mirror(remote, here, (CHECKPOINTS, DAMAGED))
+        reached = False
+
+        def publish() -> None:
+            nonlocal reached
+            if not write:
+                return
+            try:
+                with buckets.reaching("workdir", workdir):
+                    mirror.publish()
+            except UserError as error:
+                if not reached:
+                    raise
+                raise Interruption(
+                    f"{error}; the same command continues from the last checkpoint"
+                ) from error
+            reached = True
+
+        with buckets.reaching("workdir", workdir):
+            mirror.fetch()
+        try:
+            yield Workdir(workdir, here, os.fspath(remote / CHECKPOINTS), publish)
+        except BaseException:
+            with contextlib.suppress(UserError, Interruption):  # The first error is told.
+                publish()
+            raise
+        publish()
+
+
+def claim(workdir: Workdir, config: Mapping[str, Any], *, write: bool = True) -> None:
+    """Makes the workdir and writes its config.json, or checks that it belongs to this config.
+
+    A directory with a config.json and nothing else belongs to nobody: that start was refused.
+
+    Args:
+      workdir: its directory may exist.
+      config: the run's config as a dict.
+      write: whether this process writes (one of a run does).
+
+    Raises:
+      UserError: the directory cannot be written, or belongs to a run with another config.
+    """
+    path = os.path.join(workdir.path, "config.json")
+    if os.path.exists(path) and len(os.listdir(workdir.path)) > 1:
+        try:
+            old = files.read_json(path)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"workdir {workdir.name}: config.json cannot be read ({error})"
+            ) from error
+        # Fields that have come since then: the run had what is their default now.
+        defaults = config_lib.SCHEMAS[config["experiment"]]().to_dict()
+        old = config_lib.completed(old, defaults)
+        lines = config_lib.difference(_essential(old), _essential(config))
+        if lines:
+            raise UserError(
+                f"workdir {workdir.name} belongs to another config ({'; '.join(lines)}); "
+                "give another --workdir or the same config"
+            )
+    if not write:
+        return
+    try:
+        os.makedirs(workdir.path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir.path) as file:
+            file.write(b"0")
+        files.write_json(path, config)
+    except OSError as error:
+        raise UserError(
+            f"workdir {workdir.name} cannot be written: {error.strerror}; give another --workdir"
+        ) from error
+    workdir.publish()
+
+
+def check_shared(workdir: Workdir) -> None:
+    """Raises `UserError` in a process that does not see the directory that process 0 claimed."""
+    if buckets.is_address(workdir.name):
+        return  # The same for everybody.
+    if not os.path.exists(os.path.join(workdir.path, "config.json")):
+        raise UserError(
+            f"workdir {workdir.name} is not the same directory on all hosts; give one on a file "
+            "system that they share"
+        )
+
+
+def _essential(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    return {
+        key: _essential(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if prefix + key not in MAY_CHANGE
+    }
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error, or one that caused it, says that there is no space left."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # TensorStore reports the system's message in errors of its own.
+        if "No space left on device" in str(cause) or "Disk quota exceeded" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False

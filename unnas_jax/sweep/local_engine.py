@@ -1,0 +1,227 @@
+"""The units of a sweep on one machine: a process for every device, or for few cores of a CPU."""
+
+import contextlib
+import json
+import logging
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing import connection
+from typing import Any
+
+from unnas_jax.commands import command_line
+from unnas_jax.core import stopping
+from unnas_jax.core.errors import UserError
+from unnas_jax.data.pipeline import cores, start_worker
+from unnas_jax.runs import workdir as workdir_lib
+from unnas_jax.sweep import units as sweep
+from unnas_jax.sweep.units import Store, Unit, Work
+
+_LOG = logging.getLogger("unnas_jax")
+
+# Exit statuses of a worker.
+_DISK_FULL, _STOPPED = os.EX_IOERR, os.EX_TEMPFAIL
+_IDLE_DEATHS = 3  # Workers that may die before they take a unit, one after the other.
+
+Slot = dict[str, str]
+"""The environment of a worker, which tells it its device; `_CORES` lists cores of the machine."""
+
+_CORES = "UNNAS_WORKER_CORES"
+
+
+def devices() -> tuple[str, int]:
+    """The platform of this machine's devices and their number, without holding one of them."""
+    code = "import json, jax; print(json.dumps([jax.default_backend(), jax.local_device_count()]))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if found.returncode:
+        reason = (found.stderr.strip() or "it was killed").splitlines()[-1]
+        raise UserError(f"jax cannot start on this machine: {reason}")
+    platform, count = json.loads(found.stdout.splitlines()[-1])
+    return platform, count
+
+
+def slots(
+    platform: str, count: int, *, workers_per_device: int, cores_per_worker: int
+) -> list[Slot]:
+    """The environments of the workers that fill a machine.
+
+    Args:
+      platform: of its devices, as jax names it.
+      count: of its devices.
+      workers_per_device: on accelerators; they share a device's memory equally.
+      cores_per_worker: on CPUs, where every worker has its own.
+    """
+    if platform == "cpu":
+        affinity = getattr(os, "sched_getaffinity", None)
+        numbers = sorted(affinity(0)) if affinity else list(range(cores()))
+        parts = max(1, len(numbers) // cores_per_worker)
+        return [{_CORES: ",".join(map(str, numbers[k::parts]))} for k in range(parts)]
+    share = f"{0.9 / workers_per_device:.3f}"
+    result = []
+    for device in range(count):
+        if platform == "tpu":
+            # One process a chip, none of which waits for the others.
+            only = {
+                "TPU_VISIBLE_CHIPS": str(device),
+                "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1",
+                "TPU_PROCESS_BOUNDS": "1,1,1",
+            }
+        else:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            names = visible.split(",") if visible else [str(k) for k in range(count)]
+            only = {"CUDA_VISIBLE_DEVICES": names[device], "XLA_PYTHON_CLIENT_MEM_FRACTION": share}
+        result += [dict(only) for _ in range(1 if platform == "tpu" else workers_per_device)]
+    return result
+
+
+def _run_worker(store: Store, units: Sequence[Unit], work: Work, log: str) -> None:
+    """The life of a worker; its exit status says why it ended."""
+    start_worker()  # Ends with its parent and leaves Ctrl-C to it.
+    # What libraries print, too, and what the interpreter says when it crashes.
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    command_line.start_logging()
+    own = os.environ.get(_CORES)
+    if own and hasattr(os, "sched_setaffinity"):
+        # Before jax starts, which makes a thread for every core that it may use.
+        os.sched_setaffinity(0, {int(core) for core in own.split(",")})
+    try:
+        ended = sweep.work_off(store, units, work)
+    except Exception as error:
+        if not workdir_lib.is_full_disk(error):
+            raise
+        sys.exit(_DISK_FULL)
+    if not ended:
+        sys.exit(_STOPPED)
+
+
+@contextlib.contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """A block in which processes start with some environment variables changed."""
+    before = {key: os.environ.get(key) for key in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+class _Workers:
+    """The processes of a sweep, restarted when they die before their time."""
+
+    def __init__(
+        self, store: Store, units: Sequence[Unit], work: Work, places: Sequence[Slot], attempts: int
+    ) -> None:
+        self._store, self._units, self._work = store, units, work
+        self._places, self._attempts = places, attempts
+        self._context = multiprocessing.get_context("spawn")
+        self._logs = os.path.join(store.directory, "logs")
+        os.makedirs(self._logs, exist_ok=True)
+        self._deaths: dict[str, int] = {}
+        self._idle_deaths = 0
+        self.processes: dict[int, Any] = {}
+        for place in range(len(places)):
+            self._start(place)
+
+    def _log(self, place: int) -> str:
+        return os.path.join(self._logs, f"{os.uname().nodename}-{place}.log")
+
+    def _start(self, place: int) -> None:
+        process = self._context.Process(
+            target=_run_worker,
+            args=(self._store, self._units, self._work, self._log(place)),
+            name=f"worker {place}",
+        )
+        with _environment(self._places[place]):
+            process.start()
+        self.processes[place] = process
+
+    def wait(self, seconds: float) -> None:
+        """Waits so long, or until a worker ends; starts those again that died."""
+        connection.wait([p.sentinel for p in self.processes.values()], timeout=seconds)
+        for place, process in list(self.processes.items()):
+            if process.exitcode is None:
+                continue
+            process.join()
+            del self.processes[place]
+            if process.exitcode == _DISK_FULL:
+                raise OSError(28, "No space left on device")
+            if process.exitcode not in (0, _STOPPED):
+                self._blame(process.pid, process.exitcode, self._log(place))
+                self._start(place)
+
+    def _blame(self, pid: int, status: int, log: str) -> None:
+        """Finds the unit that a dead worker had; gives it up once it killed too many."""
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        for unit in self._units:
+            claim = self._store.claimed(unit)
+            mine = claim and claim.process == pid and claim.host == os.uname().nodename
+            if not mine or self._store.settled(unit):
+                continue
+            self._idle_deaths = 0
+            self._deaths[unit.name] = self._deaths.get(unit.name, 0) + 1
+            _LOG.warning("A worker died (%s) at %s; see %s", how, unit.name, log)
+            if self._deaths[unit.name] >= self._attempts:
+                times = self._deaths[unit.name]
+                self._store.fail(unit, f"its worker died {times} times, at last with {how}")
+            return
+        self._idle_deaths += 1
+        if self._idle_deaths >= _IDLE_DEATHS * len(self._places):
+            raise UserError(f"sweep: workers die ({how}) before they take a unit; see {log}")
+
+    def stop(self) -> None:
+        """Asks the workers to save and leave, and waits until they did."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            process.join()
+
+
+def run(
+    store: Store,
+    units: Sequence[Unit],
+    work: Work,
+    places: Sequence[Slot],
+    *,
+    attempts: int,
+    report: Callable[[], None],
+    every: float = 60.0,
+) -> bool:
+    """Does units in as many processes as there are places, until none is left.
+
+    Args:
+      store: the directory of the sweep.
+      units: what to do.
+      work: how, in the workers.
+      places: the environment of each worker, see `slots`.
+      attempts: workers that a unit may take with it before it counts as failed.
+      report: called every so many seconds.
+      every: see `report`.
+
+    Returns:
+      whether it came to the end; False if SIGTERM asked it to stop.
+
+    Raises:
+      UserError: workers cannot start.
+      OSError: the disk is full.
+    """
+    with stopping.on_sigterm() as stop:
+        workers = _Workers(store, units, work, places, attempts)
+        try:
+            reported = time.monotonic()
+            while workers.processes and not stop(0):
+                workers.wait(min(every, 2.0))
+                if time.monotonic() - reported >= every:
+                    report()
+                    reported = time.monotonic()
+        finally:
+            workers.stop()
+        return not stop(0) and all(store.settled(unit) for unit in units)

@@ -1,0 +1,303 @@
+"""Sample-based experiments: architectures x tasks x seeds, and `python -m unnas_jax.sweep.sample`.
+
+Trains every architecture of a sample on every task from scratch (paper, section 5), each pair as
+one unit of a sweep:
+
+    python main.py --config=configs/sample_photos.py --workdir=DIR
+    python -m unnas_jax.sweep.sample status DIR
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from unnas_jax.commands import command_line
+from unnas_jax.config import schema as config_lib
+from unnas_jax.core import compilation, files
+from unnas_jax.core.errors import UserError
+from unnas_jax.data import open_dataset
+from unnas_jax.learning import metrics
+from unnas_jax.runs import workdir as workdir_lib
+from unnas_jax.runs.train import train
+from unnas_jax.sweep import architectures, local_engine
+from unnas_jax.sweep import units as sweep
+from unnas_jax.sweep.architectures import Architecture
+from unnas_jax.sweep.units import Store, Unit
+
+_LOG = logging.getLogger("unnas_jax")
+
+SCHEMA = "unnas_jax.unit/1"
+
+_SAVE_SECONDS = 600.0  # What a unit loses at most when its worker dies.
+
+
+def best(curve: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Of every seed the best value over the evaluations, whose `values` have one for each."""
+    return np.max([row["values"] for row in curve], axis=0).tolist()
+
+
+def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
+    """Trains one architecture on one task with all its seeds.
+
+    Args:
+      task: `config`, of the trainings, as a dict; `architecture`, its name.
+      scratch: the directory of the trainings, which continue there.
+
+    Returns:
+      What is kept of it: `accuracy` is the mean over seeds of `values`, the best over the epochs
+      of the task's metric on the held-out images; `curve` has all of them. `seconds` and `compile`
+      are of the last start alone. None if a signal stopped it.
+    """
+    start, config = time.monotonic(), ml_collections.ConfigDict(task["config"])
+    with compilation.measured() as compiled:
+        result = train(config, scratch, save_seconds=_SAVE_SECONDS)
+    if not result.get("finished"):
+        return None
+    with open(os.path.join(scratch, "metrics.jsonl"), encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    curve = [
+        {"epoch": row["epoch"], "values": row["values"]}
+        for row in rows
+        if row["kind"] == "validation"
+    ]
+    values = best(curve)
+    facts = ("dataset", "task", "metric", "seeds", "parameters", "multiply_adds", "step")
+    return {
+        "schema": SCHEMA,
+        "architecture": task["architecture"],
+        "space": config.network.space,
+        "cell": config.network.genotype,
+        **{key: result[key] for key in facts},
+        "accuracy": float(np.mean(values)),
+        "values": values,
+        "curve": curve,
+        "seconds": time.monotonic() - start,
+        "compile": dataclasses.asdict(compiled),
+        "finished_at": time.time(),
+        "host": socket.gethostname(),
+    }
+
+
+def all_units(config: ml_collections.ConfigDict, chosen: Sequence[Architecture]) -> list[Unit]:
+    """A unit for every architecture and task, the tasks of an architecture after each other."""
+    return [
+        Unit(
+            f"{architecture.name}/{task}",
+            {
+                "architecture": architecture.name,
+                "config": config_lib.of_unit(config, task, architecture.cell).to_dict(),
+            },
+        )
+        for architecture in chosen
+        for task in config.tasks
+    ]
+
+
+def _architectures(config: ml_collections.ConfigDict, workdir: str) -> list[Architecture]:
+    """Those of the workdir's architectures.json or, if it is not there yet, those to be in it."""
+    path, space = os.path.join(workdir, architectures.FILE), config.training.network.space
+    if os.path.exists(path):
+        return architectures.read(path, space)
+    given = config.sample.architectures
+    return architectures.read(given, space) if given else architectures.sample(config.to_dict())
+
+
+def _keep(chosen: list[Architecture], config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Writes architectures.json, if it is not there yet."""
+    path, given = os.path.join(workdir, architectures.FILE), config.sample.architectures
+    if not os.path.exists(path):
+        provenance = {"list": given} if given else {**config.sample.to_dict(), "seed": config.seed}
+        space = config.training.network.space
+        architectures.write(path, chosen, {"space": space, "drawn": provenance})
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """Where a sweep stands.
+
+    Attributes:
+      total: units.
+      finished: the results of those that are done.
+      running: the units that somebody works on now, with since when (seconds since 1970).
+      failed: the reasons of those that failed and that nobody has tried again yet.
+    """
+
+    total: int
+    finished: list[dict[str, Any]]
+    running: dict[str, float]
+    failed: dict[str, str]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """With as many workers as now, at the mean pace so far; None while nothing tells."""
+        if not self.finished or not self.running:
+            return None
+        left = self.total - len(self.finished) - len(self.failed)
+        mean = float(np.mean([result["seconds"] for result in self.finished]))
+        return left * mean / len(self.running)
+
+    def lines(self) -> list[str]:
+        """For people; one line that sums up, then one for each unit that runs or failed."""
+        words = [f"{len(self.finished)} of {self.total} units done"]
+        words += [f"{len(self.running)} running", f"{len(self.failed)} failed"]
+        if self.finished:
+            seconds = sum(result["seconds"] for result in self.finished)
+            networks = sum(len(result["seeds"]) for result in self.finished)
+            compiled = sum(result["compile"]["seconds"] for result in self.finished)
+            words += [
+                f"{3600 * networks / seconds:.1f} networks an hour and worker",
+                f"{100 * compiled / seconds:.0f}% of the time compiling",
+            ]
+        left = self.seconds_left
+        if left is not None:
+            words.append(f"{metrics.duration(left)} left")
+        now = time.time()
+        running = [
+            f"running {name}, {metrics.duration(now - since)}"
+            for name, since in self.running.items()
+        ]
+        failed = [f"failed {name}: {reason}" for name, reason in self.failed.items()]
+        return [", ".join(words), *running, *failed]
+
+
+def status(store: Store, units: Sequence[Unit]) -> Status:
+    """Where the units of a sweep stand, from its files; others may be working on it."""
+    finished, running, failed = [], {}, {}
+    for unit in units:
+        if store.finished(unit):
+            finished.append(store.result(unit))
+        elif store.running(unit):
+            claim = store.claimed(unit)
+            running[unit.name] = claim.since if claim else time.time()
+        elif store.failed(unit):
+            failed[unit.name] = store.reason(unit)
+    return Status(len(units), finished, running, failed)
+
+
+def status_of(workdir: str) -> Status:
+    """Where the sweep in a workdir stands.
+
+    Raises:
+      UserError: this is no workdir of a sweep.
+    """
+    try:
+        config = files.read_json(os.path.join(workdir, "config.json"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{workdir}: has no readable config.json; give the --workdir of a sweep"
+        ) from error
+    if config.get("experiment") != "sample":
+        raise UserError(f"{workdir}: not the workdir of a sweep")
+    config = ml_collections.ConfigDict(config)
+    path = os.path.join(workdir, architectures.FILE)
+    if not os.path.exists(path):
+        return Status(0, [], {}, {})
+    chosen = architectures.read(path, config.training.network.space)
+    return status(Store(workdir), all_units(config, chosen))
+
+
+def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
+    """Trains every architecture on every task, or what is missing of that.
+
+    Args:
+      config: see `unnas_jax.config.sample`.
+      workdir: gets `architectures.json`, `units/ARCHITECTURE/TASK.json` and what
+        `unnas_jax.sweep.units` lists. Shards share it.
+
+    Returns:
+      where the sweep stands in the end.
+
+    Raises:
+      UserError: bad input, or units failed; their reasons are in `failures/`.
+      SystemExit: a signal stopped it; with the status 75, after which launchers start it again.
+    """
+    config_lib.validate(config)
+    place = workdir_lib.local(workdir)
+    # First, so that a list that cannot be read leaves the workdir to another one.
+    chosen = _architectures(config, workdir)
+    workdir_lib.claim(place, config.to_dict())
+    _keep(chosen, config, workdir)
+    store, options = Store(workdir), config.sweep
+    units = sweep.shard(all_units(config, chosen), options.shard, len(config.tasks))
+    for unit in units:
+        store.forget_failure(unit)
+    _LOG.info(
+        "%d architectures, tasks %s; this start (shard %s) has %d units, %d of them done.",
+        len(chosen),
+        ", ".join(config.tasks),
+        options.shard,
+        len(units),
+        sum(store.finished(unit) for unit in units),
+    )
+
+    def report() -> None:
+        _LOG.info("%s", status(store, units).lines()[0])
+
+    if all(store.finished(unit) for unit in units):
+        ended = True
+    elif options.engine == "ray":
+        from unnas_jax.sweep import ray_engine
+
+        ended = ray_engine.run(
+            store,
+            units,
+            train_unit,
+            address=options.address,
+            attempts=options.attempts,
+            workers_per_device=options.workers_per_device,
+            cores_per_worker=options.cores_per_worker,
+            report=report,
+        )
+    else:
+        # Here, so that what is missing is told once, and only one process prepares a dataset.
+        for task in config.tasks:
+            open_dataset(config_lib.of_unit(config, task, "").dataset.to_dict())
+        places = local_engine.slots(
+            *local_engine.devices(),
+            workers_per_device=options.workers_per_device,
+            cores_per_worker=options.cores_per_worker,
+        )
+        _LOG.info("%d workers; what they print goes to %s/logs.", len(places), workdir)
+        ended = local_engine.run(
+            store, units, train_unit, places, attempts=options.attempts, report=report
+        )
+    state = status(store, units)
+    report()
+    if not ended:
+        _LOG.info("Stopped by a signal; the same command continues.")
+        raise SystemExit(os.EX_TEMPFAIL)
+    if state.failed:
+        name, reason = next(iter(state.failed.items()))
+        raise UserError(
+            f"{len(state.failed)} of {state.total} units failed, the first one is {name}: "
+            f"{reason}; the same command tries them again"
+        )
+    return state
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for a mistake of the user."""
+    parser = argparse.ArgumentParser(
+        prog="python -m unnas_jax.sweep.sample", description="Tells where a sweep stands."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("status", help="units done, running, failed, and the time left")
+    command.add_argument("workdir", help="the --workdir of the sweep")
+    options = parser.parse_args(arguments)
+    with command_line.user_errors() as outcome:
+        print("\n".join(status_of(options.workdir).lines()))
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

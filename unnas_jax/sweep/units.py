@@ -1,0 +1,238 @@
+"""Many independent units of work, each done once, by processes that may die at any time.
+
+A unit leaves one file, in one step. Who works on a unit holds a lock on its claim, which the
+operating system releases when the process ends, however it ends: a claim never outlives a worker.
+Everything is in files, so that engines, shards and machines that see one directory agree.
+
+    units/NAME.json       what a finished unit found
+    failures/NAME.json    why a unit failed, until the next start tries again
+    claims/NAME           locked while somebody works on it
+    scratch/NAME/         of a unit that is not finished
+    logs/                 what workers print
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+from unnas_jax.core import files
+from unnas_jax.core.errors import UserError
+from unnas_jax.runs import workdir as workdir_lib
+
+_LOG = logging.getLogger("unnas_jax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A piece of work.
+
+    Attributes:
+      name: a relative path that tells it apart.
+      task: what to do, for the function that does it; can be pickled.
+    """
+
+    name: str
+    task: Any
+
+
+Work = Callable[[Any, str], dict[str, Any] | None]
+"""(a unit's task, its scratch directory) -> what to keep, in the types of JSON; None if a signal
+asked it to stop. It continues what the scratch directory holds. A function of a module."""
+
+Outcome = Literal["finished", "failed", "busy", "stopped"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """Who works on a unit: a process, and since when (seconds since 1970)."""
+
+    host: str
+    process: int
+    since: float
+
+
+class Store:
+    """The directory of a sweep."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = os.path.abspath(directory)
+
+    def _path(self, kind: str, unit: Unit, suffix: str = "") -> str:
+        return os.path.join(self.directory, kind, unit.name + suffix)
+
+    def finished(self, unit: Unit) -> bool:
+        """Whether its result is there."""
+        return os.path.exists(self._path("units", unit, ".json"))
+
+    def failed(self, unit: Unit) -> bool:
+        """Whether it failed since the last start."""
+        return os.path.exists(self._path("failures", unit, ".json"))
+
+    def settled(self, unit: Unit) -> bool:
+        """Whether there is nothing left to do in this start."""
+        return self.finished(unit) or self.failed(unit)
+
+    def result(self, unit: Unit) -> dict[str, Any]:
+        """What a finished unit found."""
+        path = self._path("units", unit, ".json")
+        try:
+            value: dict[str, Any] = files.read_json(path)
+        except ValueError as error:
+            raise UserError(f"{path}: damaged ({error}); remove it and start again") from error
+        return value
+
+    def reason(self, unit: Unit) -> str:
+        """Why a unit failed, in one line."""
+        try:
+            return str(files.read_json(self._path("failures", unit, ".json"))["reason"])
+        except (OSError, ValueError, KeyError):
+            return "unknown"
+
+    def finish(self, unit: Unit, document: dict[str, Any]) -> None:
+        """Keeps a result, in one step, and removes what the unit needed until now."""
+        self._write("units", unit, document)
+        shutil.rmtree(self._path("scratch", unit), ignore_errors=True)
+        self.forget_failure(unit)
+
+    def fail(self, unit: Unit, reason: str, details: str = "") -> None:
+        """Notes that a unit failed; `reason` is one line."""
+        self._write("failures", unit, {"reason": reason, "details": details, "at": time.time()})
+
+    def forget_failure(self, unit: Unit) -> None:
+        """Lets the unit be tried again."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path("failures", unit, ".json"))
+
+    def _write(self, kind: str, unit: Unit, document: dict[str, Any]) -> None:
+        path = self._path(kind, unit, ".json")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        files.write_json(path, document)
+
+    def scratch(self, unit: Unit) -> str:
+        """The directory of a unit that is not finished."""
+        path = self._path("scratch", unit)
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    @contextlib.contextmanager
+    def claim(self, unit: Unit, *, wait: bool = False) -> Iterator[bool]:
+        """A block in which nobody else works on the unit; false if somebody does.
+
+        The file stays: removing it would let two processes lock two files of one name.
+
+        Args:
+          unit: the unit.
+          wait: for whoever has it.
+        """
+        path = self._path("claims", unit)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            file.truncate(0)
+            json.dump(
+                dataclasses.asdict(Claim(socket.gethostname(), os.getpid(), time.time())), file
+            )
+            file.flush()
+            yield True
+
+    def claimed(self, unit: Unit) -> Claim | None:
+        """Who works on a unit, or who did when it was left unfinished."""
+        try:
+            with open(self._path("claims", unit), encoding="utf-8") as file:
+                return Claim(**json.load(file))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def running(self, unit: Unit) -> bool:
+        """Whether somebody works on it now."""
+        try:
+            with open(self._path("claims", unit), encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+
+def _one_line(error: BaseException) -> str:
+    words = " ".join(str(error).split())
+    text = words if isinstance(error, UserError) else f"{type(error).__name__}: {words}"
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def process(store: Store, unit: Unit, work: Work, *, wait: bool = False) -> Outcome:
+    """Does a unit unless it is done, and keeps its result or the reason why it failed.
+
+    Args:
+      store: the directory of the sweep.
+      unit: what to do.
+      work: how.
+      wait: for somebody else who works on it, instead of returning "busy".
+
+    Raises:
+      OSError: the disk is full, which no other unit would survive either.
+    """
+    with store.claim(unit, wait=wait) as mine:
+        if not mine:
+            return "busy"
+        # Only now: whoever had the claim may have finished it.
+        if store.settled(unit):
+            return "failed" if store.failed(unit) else "finished"
+        try:
+            document = work(unit.task, store.scratch(unit))
+        except Exception as error:
+            if workdir_lib.is_full_disk(error):
+                raise
+            reason = _one_line(error)
+            _LOG.warning("%s failed: %s", unit.name, reason)
+            store.fail(unit, reason, traceback.format_exc())
+            return "failed"
+        if document is None:
+            return "stopped"
+        store.finish(unit, document)
+        return "finished"
+
+
+def work_off(store: Store, units: Sequence[Unit], work: Work, poll: float = 1.0) -> bool:
+    """Does units, in order, until none is left; waits for those that others work on.
+
+    Whoever dies leaves its unit to those who wait.
+
+    Returns:
+      whether it came to the end; False if a signal asked it to stop.
+    """
+    while True:
+        busy = False
+        for unit in units:
+            if store.settled(unit):
+                continue
+            outcome = process(store, unit, work)
+            if outcome == "stopped":
+                return False
+            busy |= outcome == "busy"
+        if not busy:
+            return True
+        time.sleep(poll)
+
+
+def shard(units: Sequence[Unit], text: str, group: int) -> list[Unit]:
+    """Part i of n, `i/n` with i from 0, of units in groups that stay together.
+
+    The parts are disjoint, together all, and depend on nothing but the arguments.
+    """
+    index, count = (int(word) for word in text.split("/"))
+    return [unit for k, unit in enumerate(units) if k // group % count == index]
