@@ -4,7 +4,7 @@ Their docstrings give what a search costs as it follows from the recipe:
 
 - steps: half of the images over the batch size, times the epochs; an alpha step comes before each
   weight step once the alphas move;
-- multiply-adds: a pass takes three times the forward pass' (`python -m unnas_jax.commands.complexity`);
+- multiply-adds: a pass takes three times the forward pass' (`unnas-jax complexity`);
 - memory: an estimate of what a pass keeps for its backward pass, in bfloat16: 18 maps an edge and
   5 a state of every cell. XLA's workspace comes on top; the parameters are small beside it.
 """

@@ -1,8 +1,8 @@
 """500 random DARTS networks on CIFAR-10, four tasks, three seeds: figure 2 of the paper, top.
 
     python main.py --config=configs/sample_darts_cifar10.py
-    python -m unnas_jax.sweep.sample status runs/sample_darts_cifar10
-    python -m unnas_jax.analysis.figures runs/sample_darts_cifar10 --out=runs/figures
+    unnas-jax status runs/sample_darts_cifar10
+    unnas-jax figures runs/sample_darts_cifar10 --out=runs/figures
 
 Networks of 20 cells of width 16 with 0.685 to 0.906M parameters, 100 epochs. Cost: 2,000 units of
 three trainings; a training is 39,000 steps of 128 images (classification, colorization) or 156,200

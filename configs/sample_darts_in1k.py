@@ -1,8 +1,8 @@
 """500 random DARTS networks on ImageNet-1K, four tasks: figure 3 of the paper, top.
 
     python main.py --config=configs/sample_darts_in1k.py
-    python -m unnas_jax.sweep.sample status runs/sample_darts_in1k
-    python -m unnas_jax.analysis.figures runs/sample_darts_in1k --out=runs/figures
+    unnas-jax status runs/sample_darts_in1k
+    unnas-jax figures runs/sample_darts_in1k --out=runs/figures
 
 The architectures of sample_darts_cifar10 (the window of sizes is that of their CIFAR-10 networks,
 the seed is the same) with 22 cells of width 32, 5 epochs. Cost: 2,000 trainings of 200,180 steps of

@@ -2,8 +2,8 @@
 
     export XLA_FLAGS=--xla_backend_optimization_level=0
     launch/local.sh --config=configs/sample_darts_photos.py
-    python -m unnas_jax.sweep.sample status runs/sample_darts_photos
-    python -m unnas_jax.analysis.figures runs/sample_darts_photos --out=runs/figures
+    unnas-jax status runs/sample_darts_photos
+    unnas-jax figures runs/sample_darts_photos --out=runs/figures
 
 Networks are small (3 cells of width 16) and train for 100 to 640 steps with one
 seed. Cost: 96 units; those of classification and colorization take 10 to 15 seconds of a core

@@ -1,8 +1,8 @@
 """500 random cells of NAS-Bench-101 on CIFAR-10, four tasks, three seeds: figure 2, bottom.
 
     python main.py --config=configs/sample_nasbench101_cifar10.py
-    python -m unnas_jax.sweep.sample status runs/sample_nasbench101_cifar10
-    python -m unnas_jax.analysis.figures runs/sample_nasbench101_cifar10 --out=runs/figures
+    unnas-jax status runs/sample_nasbench101_cifar10
+    unnas-jax figures runs/sample_nasbench101_cifar10 --out=runs/figures
 
 Cells are uniform over the 423,624 unique ones; networks have a stem of 128 channels and 3 stacks of
 3 modules, 100 epochs. Cost: 2,000 units of three trainings, with the steps of sample_darts_cifar10;

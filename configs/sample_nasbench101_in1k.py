@@ -1,8 +1,8 @@
 """500 random cells of NAS-Bench-101 on ImageNet-1K, four tasks: figure 3, bottom.
 
     python main.py --config=configs/sample_nasbench101_in1k.py
-    python -m unnas_jax.sweep.sample status runs/sample_nasbench101_in1k
-    python -m unnas_jax.analysis.figures runs/sample_nasbench101_in1k --out=runs/figures
+    unnas-jax status runs/sample_nasbench101_in1k
+    unnas-jax figures runs/sample_nasbench101_in1k --out=runs/figures
 
 The architectures of sample_nasbench101_cifar10 (the same seed) with a stem of 128 channels and 3
 stacks of 4 modules, 10 epochs, evaluated with running batch norm statistics. Cost: 2,000 trainings

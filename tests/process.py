@@ -1,12 +1,12 @@
 """One process of a run of several: main.py, which also leaves the alphas that it ended with."""
 
 import os
+import sys
 
 import jax
 import numpy as np
-from absl import app
 
-from unnas_jax.commands import command_line
+from unnas_jax.commands import main
 from unnas_jax.runs import search as search_lib
 
 
@@ -19,7 +19,5 @@ def search(config, workdir, run=search_lib.search):
 
 
 if __name__ == "__main__":
-    import main
-
     search_lib.search = search
-    app.run(main.main, flags_parser=command_line.parse_flags)
+    sys.exit(main())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from unnas_jax.analysis import accuracies, figures, statistics
+from unnas_jax.commands import figures as command
 from unnas_jax.core.errors import UserError
 
 HEADER = "architecture,task,dataset,seed,accuracy,space\n"
@@ -109,7 +110,7 @@ def test_results_of_a_sweep(tmp_path: pathlib.Path) -> None:
 def test_mistakes_end_in_one_line(text: str, words: str, tmp_path: pathlib.Path, capsys) -> None:
     path = tmp_path / "x.csv"
     path.write_text(text)
-    assert figures.main([str(path), f"--out={tmp_path / 'out'}"]) == 2
+    assert command.main([str(path), f"--out={tmp_path / 'out'}"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(words, error), error

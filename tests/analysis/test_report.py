@@ -12,6 +12,7 @@ import pytest
 
 from tests.analysis import synthetic
 from unnas_jax.analysis import report
+from unnas_jax.commands import report as command
 from unnas_jax.spaces.darts import genotype as genotypes
 
 FILES = {"cells.svg", "cells.png", "alphas.png", "curves.png", "report.html"}
@@ -123,7 +124,7 @@ def test_redrawing_changes_nothing(tmp_path: pathlib.Path) -> None:
 
 def test_command_line(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     synthetic.write(tmp_path)
-    assert report.main([str(tmp_path), "--open", "no"]) == 0
+    assert command.main([str(tmp_path), "--open", "no"]) == 0
     assert set(capsys.readouterr().out.split()) == {str(tmp_path / name) for name in FILES}
 
 
@@ -143,7 +144,7 @@ def test_mistakes_are_told_in_one_line(
 ) -> None:
     path = tmp_path / "workdir"
     prepare(path)
-    assert report.main([str(path), "--open", "no"]) == 2
+    assert command.main([str(path), "--open", "no"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1 and message in captured.err

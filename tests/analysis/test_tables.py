@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from unnas_jax.analysis import tables
+from unnas_jax.commands import tables as command
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import published
 
@@ -155,7 +156,7 @@ def test_mistakes_end_in_one_line(
     make: Any, message: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(make(tmp_path))
-    assert tables.main([path]) == 2
+    assert command.main([path]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1

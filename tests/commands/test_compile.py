@@ -41,7 +41,7 @@ def test_the_bytes_of_a_tree_are_those_of_its_arrays():
 # Minutes: libtpu is not installed by the extra `test`, but where people ask for it.
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 def test_a_tiny_search_compiles_for_a_slice_that_is_not_here(tmp_path):
-    command = [sys.executable, "-m", "unnas_jax.commands.compile", "--config=tests/configs/tiny.py"]
+    command = [sys.executable, "main.py", "compile", "--config=tests/configs/tiny.py"]
     command += [f"--config.dataset.path={tmp_path}", "--topology=v5e:2x2", "--quick", "--json"]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

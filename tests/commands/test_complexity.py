@@ -363,7 +363,7 @@ def test_counting_takes_no_time() -> None:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "unnas_jax.commands.complexity", *arguments],
+        [sys.executable, "main.py", "complexity", *arguments],
         cwd=conftest.ROOT,
         capture_output=True,
         text=True,

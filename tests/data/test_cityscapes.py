@@ -249,7 +249,5 @@ def test_batches_for_the_task_and_for_pretexts(tmp_path):
 
 
 def test_not_prepared(tmp_path):
-    with pytest.raises(
-        UserError, match="python -m unnas_jax.commands.prepare cityscapes --source="
-    ):
+    with pytest.raises(UserError, match="unnas-jax prepare cityscapes --source="):
         open_it(tmp_path)

@@ -145,7 +145,7 @@ def test_not_prepared(tmp_path):
     message = refused("tfds:mnist", tmp_path)
     command = f"tfds build mnist --file_format=array_record --data_dir={tmp_path}"
     assert "is not prepared" in message and command in message and "needs TensorFlow" in message
-    own = f"python -m unnas_jax.commands.prepare imagenet2012 --source=FOLDER --data_dir={tmp_path}"
+    own = f"unnas-jax prepare imagenet2012 --source=FOLDER --data_dir={tmp_path}"
     assert own in refused("imagenet2012", tmp_path)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests import tiny, tiny_training
 from tests.conftest import QUICK, ROOT
+from unnas_jax.commands import status as status_command
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts.genotype import Genotype
@@ -95,13 +96,13 @@ def test_every_unit_leaves_one_file(finished):
 
 
 def test_status(finished, tmp_path, capsys):
-    assert sample.main(["status", str(finished)]) == 0
+    assert status_command.main([str(finished)]) == 0
     line = capsys.readouterr().out
     assert line.startswith("4 of 4 units done, 0 running, 0 failed")
     assert "networks an hour" in line and "compiling" in line
     status = sample.status_of(str(finished))
     assert len(status.finished) == 4 and status.seconds_left is None
-    assert sample.main(["status", str(tmp_path)]) == 2
+    assert status_command.main([str(tmp_path)]) == 2
     assert "config.json" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""The paper's figures 2 to 5: `python -m unnas_jax.analysis.figures RUNS... --out=DIR`.
+"""The paper's figures 2 to 5: `unnas-jax figures RUNS... --out=DIR`.
 
 RUNS are workdirs of sweeps, also unfinished ones, and CSV files of other tools (columns as in
 `unnas_jax.analysis.accuracies`). For every dataset with labels it draws pretext against supervised
@@ -7,12 +7,10 @@ to the other (figures 4 and 5). Pictures are PNG, SVG and PDF; the numbers are i
 `correlations.csv`, `random_experiments.csv` and `accuracies.csv`.
 """
 
-import argparse
 import csv
 import dataclasses
 import io
 import os
-import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -32,7 +30,6 @@ from unnas_jax.analysis.statistics import (
     random_experiments,
     spearman,
 )
-from unnas_jax.commands import command_line
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 
@@ -92,6 +89,13 @@ class Comparison:
     def same(self) -> bool:
         """Whether it compares a measurement with itself."""
         return self.task == SUPERVISED and self.source == self.target
+
+    def __str__(self) -> str:
+        """A line of a table: which accuracies, of how many architectures, and their correlation."""
+        return (
+            f"{_space(self.space):14} {self.task:14} {self.source} -> {self.target:12} "
+            f"{self.correlation.count:4} architectures  {_rho(self.correlation)}"
+        )
 
 
 def _order(task: str) -> tuple[int, str]:
@@ -402,29 +406,3 @@ def write(
     except OSError as error:
         raise UserError(f"figures: cannot write to {out} ({error.strerror})") from error
     return comparisons, written
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, 2 for a mistake of the user."""
-    parser = argparse.ArgumentParser(
-        prog="python -m unnas_jax.analysis.figures",
-        description="Draws the paper's figures 2 to 5 from sweeps and CSV files.",
-    )
-    parser.add_argument("runs", nargs="+", help="workdirs of sweeps, CSV files of other tools")
-    parser.add_argument("--out", default="figures", help="where files go (default: figures)")
-    parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
-    options = parser.parse_args(arguments)
-    with command_line.user_errors() as outcome:
-        comparisons, written = write(options.runs, options.out, seed=options.seed)
-        for c in comparisons:
-            if not c.same:
-                print(
-                    f"{_space(c.space):14} {c.task:14} {c.source} -> {c.target:12} "
-                    f"{c.correlation.count:4} architectures  {_rho(c.correlation)}"
-                )
-        print("\n".join(written))
-    return outcome.status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,20 +1,17 @@
-"""The paper's tables 1 and 2 with one's own results: `python -m unnas_jax.analysis.tables RUNS...`.
+"""The paper's tables 1 and 2 with one's own results: `unnas-jax tables RUNS...`.
 
 Reads the `result.json` of every run in the given directories and prints, as Markdown, CSV or LaTeX,
 what was measured beside what was published. Evaluations on other datasets get a table of their own.
 """
 
-import argparse
 import csv
 import dataclasses
 import io
 import json
 import pathlib
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from unnas_jax.commands import command_line
 from unnas_jax.core.errors import UserError
 
 SCHEMA = "unnas_jax.result/1"
@@ -389,21 +386,3 @@ def latex(results: Sequence[Result]) -> str:
 
 
 FORMATS = {"markdown": markdown, "csv": comma_separated, "latex": latex}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, 2 for a mistake of the user."""
-    parser = argparse.ArgumentParser(
-        prog="python -m unnas_jax.analysis.tables",
-        description="The paper's tables 1 and 2 from the result.json files of evaluations.",
-    )
-    parser.add_argument("runs", nargs="+", help="workdirs, or directories that contain them")
-    parser.add_argument("--format", choices=FORMATS, default="markdown")
-    options = parser.parse_args(arguments)
-    with command_line.user_errors() as outcome:
-        sys.stdout.write(FORMATS[options.format](collect(options.runs)))
-    return outcome.status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

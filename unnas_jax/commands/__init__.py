@@ -1,1 +1,62 @@
-"""The commands that people type."""
+"""The commands that people type: `unnas-jax`, or `python main.py` in a checkout.
+
+Nothing heavy is imported here: processes that decode images import the program's file, too.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "run": "run the experiment of a config: a search, a training or a sample (the default)",
+    "prepare": "prepare a dataset from its published files, once",
+    "show": "draw what a config feeds its network",
+    "report": "redraw the pictures and the report of a search",
+    "story": "on embedded photographs: search, then the found cell against random ones",
+    "status": "where a sample stands: units done, running, failed, and the time left",
+    "figures": "the paper's figures 2 to 5 from samples and CSV files",
+    "tables": "the paper's tables 1 and 2 from evaluations",
+    "complexity": "parameters and multiply-adds of a config's network",
+    "compile": "compile a config's steps for a TPU slice that need not be here",
+    "enumerate": "all unique cells of NAS-Bench-101, in a file",
+    "convert": "configs and checkpoints of the PyTorch release, to and from the forms used here",
+}
+"""Every command and what it is for; each is the module of its name, with `main(arguments)`."""
+
+
+def _cache_compiled_programs() -> None:
+    """Before jax is imported: a run does not compile again what an earlier one compiled."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "unnas_jax", "xla"))
+
+
+def usage() -> str:
+    """What the program can do, as text."""
+    width = max(map(len, COMMANDS)) + 2
+    return "\n".join(
+        [
+            "usage: unnas-jax [run] --config=NAME [--workdir=DIR] [--config.KEY=VALUE ...]",
+            "       unnas-jax COMMAND [--help] ...",
+            "",
+            *(f"  {name:{width}}{purpose}" for name, purpose in COMMANDS.items()),
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0, 2 for a mistake of the user, 75 to try again."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    name = "run" if words[0].startswith("-") else words.pop(0)
+    if name not in COMMANDS:
+        from unnas_jax.commands import command_line
+
+        return command_line.fail(
+            f"unknown command {name!r}; use one of {', '.join(COMMANDS)}, or write --flag=value"
+        )
+    _cache_compiled_programs()
+    status: int = importlib.import_module(f"unnas_jax.commands.{name}").main(words)
+    return status

@@ -1,35 +1,17 @@
 """What all command-line programs share: mistakes of the user end in one line, not a traceback."""
 
 import contextlib
-import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
-from absl import logging as absl_logging
 from ml_collections.config_flags import config_flags
 
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.runs import workdir
-
-
-def start_logging() -> None:
-    """Shows this package's progress; of the libraries only warnings."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    logger = logging.getLogger("unnas_jax")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    absl_logging.set_verbosity(absl_logging.WARNING)
-
-
-def only_warnings() -> None:
-    """Shows no more progress: another process of the same run does."""
-    logging.getLogger("unnas_jax").setLevel(logging.WARNING)
 
 
 class Outcome:
@@ -154,9 +136,37 @@ def override(config: Any, overrides: Sequence[str]) -> None:
         raise UserError(" ".join(str(error).split())) from error
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses flags as absl does, but ends a mistake in one line and status 2."""
+def parse_config(
+    arguments: Sequence[str] | None,
+    define: Callable[[flags.FlagValues], None],
+    description: str | None,
+) -> flags.FlagValues:
+    """The flags of a command that takes a config, among them `config`, locked.
+
+    Args:
+      arguments: the words after the command; None: the process's.
+      define: defines the command's other flags.
+      description: what `--help` says first.
+
+    Raises:
+      UserError: a mistake in the flags or in the config.
+      SystemExit: after `--help`.
+    """
+    argv = [sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
+    known = flags.FlagValues()  # Not absl's own, which belong to the program that imports this.
+    holder = define_config(known, argv)
+    define(known)
+    if {"-h", "--help"} & set(argv):
+        print(f"{description}\n{known.main_module_help() or known.get_help()}")
+        raise SystemExit(0)
     try:
-        return flags.FLAGS(argv)
+        rest = known(argv)
+        if holder.value is not None:
+            holder.value.lock()  # A file that could not be loaded says so only when it is used.
     except FLAG_ERRORS as error:
-        raise SystemExit(fail(" ".join(str(error).split()))) from None
+        raise UserError(" ".join(str(error).split())) from error
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}; write --flag=value")
+    if holder.value is None:
+        raise UserError("--config is missing; name a file of configs/")
+    return known

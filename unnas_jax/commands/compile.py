@@ -1,6 +1,6 @@
 """Compiles a config's steps for a TPU slice that need not be here, and says what they need.
 
-    python -m unnas_jax.commands.compile --config=configs/rot_in1k.py --topology=v5e:4x4
+    unnas-jax compile --config=configs/rot_in1k.py --topology=v5e:4x4
 
 XLA's TPU compiler comes with libtpu (`pip install 'unnas_jax[tpu-aot]'`) and needs no TPU. Memory,
 FLOPs, bytes and cycles are its own figures for one chip; what reaches HBM and the network is
@@ -19,13 +19,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from unnas_jax.commands import command_line, complexity, hlo
 from unnas_jax.config import schema as config_lib
-from unnas_jax.core import sharding
+from unnas_jax.core import logs, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import trainer
 from unnas_jax.methods import bilevel
@@ -205,26 +205,26 @@ def table(name: str, result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        return command_line.fail(f"unexpected argument {argv[1]!r}; write --flag=value")
-    if flags.FLAGS.config is None:
-        return command_line.fail("--config is missing; name a file of configs/")
-    config, topology = flags.FLAGS.config, flags.FLAGS.topology
-    # Here computes a CPU; libtpu alone would make JAX look for TPUs.
-    with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_platforms", "cpu")
-    command_line.start_logging()
+def _define(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "topology", "v5e:2x2", "The slice: v5e:1x1, v5e:2x2, v5e:2x4, ...", flag_values=values
+    )
+    flags.DEFINE_boolean("json", False, "Print one JSON object.", flag_values=values)
+    flags.DEFINE_boolean(
+        "quick", False, "Compile with XLA's least effort, sooner.", flag_values=values
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for a mistake of the user."""
     with command_line.user_errors() as outcome:
+        values = command_line.parse_config(arguments, _define, __doc__)
+        config = values.config
+        # This machine computes with its CPU; libtpu alone would make JAX look for TPUs.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_platforms", "cpu")
+        logs.start()
         config_lib.validate(config)
-        result = report(config.to_dict(), topology, quick=flags.FLAGS.quick)
-        print(json.dumps(result) if flags.FLAGS.json else table(config.experiment, result))
+        result = report(config.to_dict(), values.topology, quick=values.quick)
+        print(json.dumps(result) if values.json else table(config.experiment, result))
     return outcome.status
-
-
-if __name__ == "__main__":
-    command_line.define_config()
-    flags.DEFINE_string("topology", "v5e:2x2", "The slice: v5e:1x1, v5e:2x2, v5e:2x4, ...")
-    flags.DEFINE_boolean("json", False, "Print one JSON object.")
-    flags.DEFINE_boolean("quick", False, "Compile with XLA's least effort, sooner.")
-    app.run(_main, flags_parser=command_line.parse_flags)

@@ -1,6 +1,6 @@
 """What a config's network holds and computes.
 
-    python -m unnas_jax.commands.complexity --config=configs/eval_in1k.py:darts_v2 [--json] [--layers]
+    unnas-jax complexity --config=configs/eval_in1k.py:darts_v2 [--json] [--layers]
 
 prints its parameters and multiply-adds, by stem, cell and head; see `unnas_jax.layers.counting`.
 """
@@ -8,13 +8,14 @@ prints its parameters and multiply-adds, by stem, cell and head; see `unnas_jax.
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from unnas_jax.commands import command_line
 from unnas_jax.config import schema as config_lib
+from unnas_jax.core import logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.counting import AUXILIARY, AnyNetwork, count
 from unnas_jax.spaces import networks
@@ -139,25 +140,25 @@ def _table(counts: Mapping[str, Any], every_layer: bool) -> str:
     return "\n".join(lines)
 
 
-def _main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        return command_line.fail(f"unexpected argument {argv[1]!r}; write --flag=value")
-    if flags.FLAGS.config is None:
-        return command_line.fail("--config is missing; name a file of configs/")
-    config = flags.FLAGS.config
-    command_line.start_logging()
+def _define(values: flags.FlagValues) -> None:
+    flags.DEFINE_boolean("json", False, "Print one JSON object.", flag_values=values)
+    flags.DEFINE_boolean(
+        "layers", False, "Print every layer, not only stem, cells and head.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "classes", None, "The dataset's classes, where its name does not tell.", flag_values=values
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for a mistake of the user."""
     with command_line.user_errors() as outcome:
+        values = command_line.parse_config(arguments, _define, __doc__)
+        config = values.config
+        logs.start()
         if config.dataset.name == "folder" and not config.dataset.path:
             config.dataset.path = "."  # Which nothing here opens.
         config_lib.validate(config)
-        counts = of_config(config.to_dict(), flags.FLAGS.classes)
-        print(json.dumps(counts) if flags.FLAGS.json else _table(counts, flags.FLAGS.layers))
+        counts = of_config(config.to_dict(), values.classes)
+        print(json.dumps(counts) if values.json else _table(counts, values.layers))
     return outcome.status
-
-
-if __name__ == "__main__":
-    command_line.define_config()
-    flags.DEFINE_boolean("json", False, "Print one JSON object.")
-    flags.DEFINE_boolean("layers", False, "Print every layer, not only stem, cells and head.")
-    flags.DEFINE_integer("classes", None, "The dataset's classes, where its name does not tell.")
-    app.run(_main, flags_parser=command_line.parse_flags)

@@ -1,8 +1,8 @@
-"""Brings configs and checkpoints of the PyTorch release over: `python -m unnas_jax.convert`.
+"""Brings configs and checkpoints of the PyTorch release over: `unnas-jax convert`.
 
-python -m unnas_jax.convert config FILE.yaml [--out=configs/mine.py]
-python -m unnas_jax.convert checkpoint FILE.pyth --out=WORKDIR
-python -m unnas_jax.convert checkpoint WORKDIR --to-torch --out=FILE.pyth
+unnas-jax convert config FILE.yaml [--out=configs/mine.py]
+unnas-jax convert checkpoint FILE.pyth --out=WORKDIR
+unnas-jax convert checkpoint WORKDIR --to-torch --out=FILE.pyth
 """
 
 import argparse
@@ -146,7 +146,7 @@ def _export(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m unnas_jax.convert",
+        prog="unnas-jax convert",
         description="Brings configs and checkpoints of the PyTorch release over, and back.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -184,7 +184,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = command_line.read_config(options.config) if options.config else None
         (_export if options.to_torch else _import)(options, config)
     return outcome.status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Prepares a dataset, once: `python -m unnas_jax.commands.prepare NAME ...`."""
+"""Prepares a dataset, once: `unnas-jax prepare NAME ...`."""
 
 import argparse
 import os
@@ -76,7 +76,7 @@ def _run(options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
     parser = argparse.ArgumentParser(
-        prog="python -m unnas_jax.commands.prepare",
+        prog="unnas-jax prepare",
         description="Prepares a dataset from its published files, or goes on with it after a "
         "kill: verifies every image, and reports what it rejects.",
     )
@@ -96,7 +96,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with command_line.user_errors() as outcome:
         _run(options)
     return outcome.status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

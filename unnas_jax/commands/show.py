@@ -1,11 +1,10 @@
-"""Draws what a network is fed: `python -m unnas_jax.commands.show --config=configs/X.py`.
+"""Draws what a network is fed: `unnas-jax show --config=configs/X.py`.
 
 One look at the sheet shows a broken pipeline. Every group of pictures is an image: first the crop
 as it leaves the host, then what the task makes of it, with the targets in words.
 """
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -114,29 +113,15 @@ def show(config: ml_collections.ConfigDict, path: str, images: int) -> None:
         raise UserError(f"--out={path!r}: cannot be written ({error.strerror})") from error
 
 
+def _define(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("out", "inputs.png", "The picture to write.", flag_values=values)
+    flags.DEFINE_integer("images", 12, "Images on it.", flag_values=values)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
-    argv = [sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
-    known = flags.FlagValues()  # Not absl's own: programs that import this have a --config, too.
-    config = command_line.define_config(known, argv)
-    out = flags.DEFINE_string("out", "inputs.png", "The picture to write.", flag_values=known)
-    images = flags.DEFINE_integer("images", 12, "Images on it.", flag_values=known)
-    try:
-        rest = known(argv)
-        chosen = config.value
-        if chosen is not None:
-            chosen.lock()  # A file that could not be loaded says so only when it is used.
-    except command_line.FLAG_ERRORS as error:
-        return command_line.fail(" ".join(str(error).split()))
-    if len(rest) > 1:
-        return command_line.fail(f"unexpected argument {rest[1]!r}; write --flag=value")
-    if chosen is None:
-        return command_line.fail("--config is missing; name a file of configs/")
     with command_line.user_errors() as outcome:
-        show(chosen, out.value, images.value)
-        print(os.path.abspath(out.value))
+        values = command_line.parse_config(arguments, _define, __doc__)
+        show(values.config, values.out, values.images)
+        print(os.path.abspath(values.out))
     return outcome.status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The whole story on embedded photographs: `python -m unnas_jax.commands.story --workdir=runs/story`.
+"""The whole story on embedded photographs: `unnas-jax story --workdir=runs/story`.
 
 Searches for a cell without labels, trains it and random cells of its size from scratch with labels,
 and draws the comparison. Every training has its own workdir; the same command again skips what is
@@ -9,17 +9,15 @@ import argparse
 import csv
 import logging
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
 from unnas_jax.analysis import story_plot, style
 from unnas_jax.commands import command_line
-from unnas_jax.core import files
+from unnas_jax.core import files, logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.layers import counting
@@ -235,7 +233,7 @@ def run(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
-    parser = argparse.ArgumentParser(prog="python -m unnas_jax.commands.story", description=__doc__)
+    parser = argparse.ArgumentParser(prog="unnas-jax story", description=__doc__)
     parser.add_argument("--workdir", default="runs/story", help="where results go (%(default)s)")
     parser.add_argument("--random", type=int, default=8, help="random cells (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings a cell (%(default)s)")
@@ -243,10 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--task", choices=("rot", "col", "jig"), default="rot", help="of the search"
     )
     options = parser.parse_args(arguments)
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "unnas_jax", "xla"))
-    command_line.start_logging()
+    logs.start()
     with command_line.user_errors() as outcome:
         if min(options.random, options.seeds) < 1:
             raise UserError("story: --random and --seeds must be at least 1")
@@ -259,7 +254,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         training.eval.every_epochs = training.train.epochs  # Only the end counts.
         run(common.photos(options.task), training, options.workdir, options.random)
     return outcome.status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

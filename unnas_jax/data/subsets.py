@@ -69,7 +69,7 @@ def restrict(dataset: registry.Dataset, subset: str) -> registry.Dataset:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"config.dataset.subset={subset!r}: cannot read {path} ({error}); write a list with "
-            "python -m unnas_jax.commands.prepare NAME --subset=SHARE"
+            "unnas-jax prepare NAME --subset=SHARE"
         ) from error
     records = dataset.splits["train"]
     names = _names(records)

@@ -21,7 +21,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops, registry, shards
 
 OWN = ("imagenet2012", "imagenet22k", "cityscapes", "cifar10")
-"""Datasets that `python -m unnas_jax.commands.prepare` makes."""
+"""Datasets that `unnas-jax prepare` makes."""
 
 _CIFAR_STATISTICS = (
     (125.3 / 255, 123.0 / 255, 113.9 / 255),
@@ -212,7 +212,7 @@ def _not_found(name: str, wanted: str, data_dir: str) -> UserError:
     if base in OWN:
         return UserError(
             f"config.dataset.name={name!r}: is not prepared in {where}; prepare it once with: "
-            f"python -m unnas_jax.commands.prepare {base} --source=FOLDER{flag}"
+            f"unnas-jax prepare {base} --source=FOLDER{flag}"
         )
     return UserError(
         f"config.dataset.name={name!r}: is not prepared in {where}; prepare it once with: "

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import connection
 from typing import Any
 
-from unnas_jax.commands import command_line
-from unnas_jax.core import stopping
+from unnas_jax.core import logs, stopping
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.pipeline import cores, start_worker
 from unnas_jax.runs import workdir as workdir_lib
@@ -84,7 +83,7 @@ def _run_worker(store: Store, units: Sequence[Unit], work: Work, log: str) -> No
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    command_line.start_logging()
+    logs.start()
     own = os.environ.get(_CORES)
     if own and hasattr(os, "sched_setaffinity"):
         # Before jax starts, which makes a thread for every core that it may use.

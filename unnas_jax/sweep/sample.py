@@ -1,19 +1,17 @@
-"""Sample-based experiments: architectures x tasks x seeds, and `python -m unnas_jax.sweep.sample`.
+"""Sample-based experiments: architectures x tasks x seeds, each pair a unit of a sweep.
 
 Trains every architecture of a sample on every task from scratch (paper, section 5), each pair as
 one unit of a sweep:
 
     python main.py --config=configs/sample_photos.py --workdir=DIR
-    python -m unnas_jax.sweep.sample status DIR
+    unnas-jax status DIR
 """
 
-import argparse
 import dataclasses
 import json
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +19,6 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from unnas_jax.commands import command_line
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import compilation, files
 from unnas_jax.core.errors import UserError
@@ -283,21 +280,3 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
             f"{reason}; the same command tries them again"
         )
     return state
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, 2 for a mistake of the user."""
-    parser = argparse.ArgumentParser(
-        prog="python -m unnas_jax.sweep.sample", description="Tells where a sweep stands."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("status", help="units done, running, failed, and the time left")
-    command.add_argument("workdir", help="the --workdir of the sweep")
-    options = parser.parse_args(arguments)
-    with command_line.user_errors() as outcome:
-        print("\n".join(status_of(options.workdir).lines()))
-    return outcome.status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -191,7 +191,7 @@ def test_without_a_place_for_the_cache(tmp_path: pathlib.Path) -> None:
 
 def test_the_command(tmp_path: pathlib.Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "unnas_jax.spaces.nasbench101.enumeration"],
+        [sys.executable, "main.py", "enumerate"],
         cwd=conftest.ROOT,
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
         capture_output=True,

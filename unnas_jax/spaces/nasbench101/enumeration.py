@@ -1,4 +1,4 @@
-"""All unique cells of NAS-Bench-101: `python -m unnas_jax.spaces.nasbench101.enumeration`.
+"""All unique cells of NAS-Bench-101: `unnas-jax enumerate`.
 
 The space has 423,624 cells: graphs of at most 7 vertices and 9 edges in which every vertex is on a
 path from input to output, with 3 operations, counted once among isomorphic ones. Graphs come first:
@@ -9,15 +9,11 @@ first one counts. Both are exact, and sampling is uniform over the result.
 
 import contextlib
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
-from absl import app, flags
 
-from unnas_jax.commands import command_line
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
@@ -180,24 +176,3 @@ def sample(count: int, seed: int, path: str | None = None) -> list[Spec]:
         raise UserError(f"sample of {count} cells: NAS-Bench-101 has {COUNT:,} unique ones")
     cells = load(path)
     return [decode(cell) for cell in np.random.default_rng(seed).permutation(cells)[:count]]
-
-
-def _main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        return command_line.fail(f"unexpected argument {argv[1]!r}; write --flag=value")
-    path = flags.FLAGS.path or default_path()
-    with command_line.user_errors() as outcome:
-        start = time.perf_counter()
-        cells = enumerate_cells(progress=lambda line: print(line, flush=True))
-        write(cells, path)
-        seconds = time.perf_counter() - start
-        # Linux counts in kB, macOS in bytes.
-        unit = 1 if sys.platform == "darwin" else 1024
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-        print(f"{len(cells):,} cells in {path} ({seconds:.1f} s, at most {memory:.0f} MB)")
-    return outcome.status
-
-
-if __name__ == "__main__":
-    flags.DEFINE_string("path", None, "The file to write; default: the cache that sampling uses.")
-    app.run(_main, flags_parser=command_line.parse_flags)

@@ -1,0 +1,62 @@
+"""Runs the experiment of a config: `unnas-jax --config=NAME --workdir=DIR`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from unnas_jax.commands import command_line
+
+
+def _define(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "workdir", None, "Where results go; default: runs/CONFIG_NAME.", flag_values=values
+    )
+    flags.DEFINE_boolean(
+        "distributed",
+        True,
+        "Join the other processes that the cluster started, or those of the flags.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "coordinator", None, "HOST:PORT on which process 0 listens.", flag_values=values
+    )
+    flags.DEFINE_integer("num_processes", None, "Processes of this run.", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", flag_values=values)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Dispatches on config.experiment; returns the exit status."""
+    with command_line.user_errors() as outcome:
+        values = command_line.parse_config(arguments, _define, __doc__)
+    if outcome.status:
+        return outcome.status
+    # Here, so that mistakes in flags are told before jax is imported.
+    import jax
+
+    from unnas_jax.config import schema
+    from unnas_jax.core import distributed, logs
+    from unnas_jax.runs.search import search
+    from unnas_jax.runs.train import train
+    from unnas_jax.sweep.sample import sample
+
+    logs.start()
+    config = values.config
+    experiments: dict[str, Callable[[Any, str], object]] = {
+        "search": search,
+        "train": train,
+        "sample": sample,
+    }
+    path = config_flags.get_config_filename(values["config"])
+    with command_line.user_errors() as outcome, distributed.bounded():
+        schema.validate(config)
+        # The units of a sweep know nothing of each other.
+        if values.distributed and config.experiment != "sample":
+            distributed.start(values.coordinator, values.num_processes, values.process_id)
+        if jax.distributed.is_initialized() and not distributed.is_primary():
+            logs.only_warnings()
+        experiments[config.experiment](config, values.workdir or schema.workdir(path))
+    if outcome.status and jax.distributed.is_initialized():
+        distributed.leave(outcome.status)
+    return outcome.status

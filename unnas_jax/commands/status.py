@@ -1,0 +1,20 @@
+"""Tells where a sample stands: `unnas-jax status WORKDIR`."""
+
+import argparse
+from collections.abc import Sequence
+
+from unnas_jax.commands import command_line
+from unnas_jax.sweep.sample import status_of
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for a mistake of the user."""
+    parser = argparse.ArgumentParser(
+        prog="unnas-jax status",
+        description="Units done, running and failed of a sample, and the time left.",
+    )
+    parser.add_argument("workdir", help="the --workdir of the sample")
+    options = parser.parse_args(arguments)
+    with command_line.user_errors() as outcome:
+        print("\n".join(status_of(options.workdir).lines()))
+    return outcome.status

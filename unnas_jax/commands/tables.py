@@ -1,0 +1,22 @@
+"""The paper's tables 1 and 2 with one's own results: `unnas-jax tables RUNS...`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from unnas_jax.analysis.tables import FORMATS, collect
+from unnas_jax.commands import command_line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for a mistake of the user."""
+    parser = argparse.ArgumentParser(
+        prog="unnas-jax tables",
+        description="The paper's tables 1 and 2 from the result.json files of evaluations.",
+    )
+    parser.add_argument("runs", nargs="+", help="workdirs, or directories that contain them")
+    parser.add_argument("--format", choices=FORMATS, default="markdown")
+    options = parser.parse_args(arguments)
+    with command_line.user_errors() as outcome:
+        sys.stdout.write(FORMATS[options.format](collect(options.runs)))
+    return outcome.status
