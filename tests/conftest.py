@@ -34,6 +34,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 from tests import tiny  # noqa: E402
+from unnas_jax.data import open_dataset  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_nans", False)
@@ -46,3 +47,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     for number, image in enumerate(tiny.upright(64, 20)):
         cv2.imwrite(str(folder / f"{number:03d}.png"), image)
     return folder
+
+
+@pytest.fixture(scope="session")
+def photos_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture(scope="session")
+def photos(photos_dir):
+    return open_dataset({"name": "photos", "path": "", "data_dir": str(photos_dir)})
