@@ -30,6 +30,7 @@ from unnas_jax import config as config_lib
 from unnas_jax import workdir as workdir_lib
 from unnas_jax.bilevel import example_shapes
 from unnas_jax.data import Dataset, halves, open_dataset
+from unnas_jax.data.pipeline import evaluation_sample
 from unnas_jax.data.registry import Records
 from unnas_jax.data.sizes import check_sizes
 from unnas_jax.errors import UserError
@@ -77,9 +78,8 @@ def _subsets(config: Mapping[str, Any], dataset: Dataset) -> tuple[_Subset, _Sub
     else:
         training = _Subset(records, np.arange(len(records)))
         held_out = _Subset(dataset.splits[split], np.arange(len(dataset.splits[split])))
-    if config["eval"]["max_images"] > 0:
-        held_out = _Subset(held_out.records, held_out.indices[: config["eval"]["max_images"]])
-    return training, held_out
+    sample = evaluation_sample(held_out.indices, config["eval"]["max_images"], config["seed"])
+    return training, _Subset(held_out.records, sample)
 
 
 def _length(config: Mapping[str, Any], dataset: Dataset, images: int) -> tuple[int, int]:

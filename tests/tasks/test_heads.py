@@ -32,6 +32,20 @@ def test_image_head_answers_in_float32() -> None:
     assert outputs.dtype == jnp.float32
 
 
+def test_pixel_head_answers_in_float32() -> None:
+    """Rounded to bfloat16, logits near 10 would be off by up to 0.03."""
+    head = PixelHead(5)
+    features = jax.random.normal(jax.random.key(0), (2, 4, 3, 2), jnp.bfloat16)
+    shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), features, False))
+    variables = reference.random_like(shapes, seed=1, dtype=np.float32)
+    variables["params"]["conv"]["bias"] += 10
+    outputs = head.apply(variables, features, False)
+    conv = variables["params"]["conv"]
+    expected = np.asarray(features, np.float64) @ conv["kernel"][0, 0] + conv["bias"]
+    assert outputs.dtype == jnp.float32
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
 def test_pixel_head_maps_every_pixel() -> None:
     head = PixelHead(5)
     features = np.random.default_rng(0).standard_normal((2, 4, 3, 2)).astype(np.float32)

@@ -11,7 +11,7 @@ from unnas_jax import files
 from unnas_jax.data import pipeline, registry
 from unnas_jax.errors import UserError
 
-_SUBSET = 4  # What the draw is for, next to those of the pipeline.
+_SUBSET = 4  # What the draw is for; the pipeline lists the others.
 
 
 @dataclasses.dataclass(frozen=True)
