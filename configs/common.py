@@ -40,6 +40,8 @@ def photos(task: str) -> ml_collections.ConfigDict:
     config.eval.update(batch_size=128, max_images=512)
     config.log_every_steps = 20
     config.checkpoint_every_steps = 200
+    if task == "col":
+        config.input.lighting = 0.0
     if task == "jig":
         # Tiles of 33 pixels, of nearly whole images; smaller ones show too little.
         config.input.update(crop=88, resize=96, train_crop="resize_random", lighting=0.0)
@@ -55,9 +57,10 @@ def imagenet_1k(task: str) -> ml_collections.ConfigDict:
     config.dataset.name = "imagenet2012"
     config.task.name = TASKS[task]
     _rates(config, batch_size=64 if task in ("cls", "col") else 32, full=64)
+    if task == "col":
+        config.input.lighting = 0.0
     if task == "jig":
-        jigsaw_input(config)
-        config.input.crop = 255
+        config.input.update(crop=255, train_crop="resize_random", gray=0.3)
     return config
 
 
@@ -85,8 +88,10 @@ def cityscapes(task: str) -> ml_collections.ConfigDict:
     config.search.arch_start_epoch = 0.0
     config.weights.weight_decay = 3e-4
     _rates(config, batch_size=32 if task in ("seg", "jig") else 16, full=32)
+    if task == "col":
+        config.input.lighting = 0.0
     if task == "jig":
-        jigsaw_input(config)
+        config.input.gray = 0.3
     config.input.update(crop=321, resize=512, train_crop="scale_random")
     config.train.epochs = 400
     config.eval.batch_size = 64
@@ -97,7 +102,8 @@ def cifar10(task: str) -> ml_collections.ConfigDict:
     """DARTS' search on CIFAR-10 (Liu et al., 2019), first order, with any task.
 
     Tasks that make several examples of an image take half the batch and half the rates, as in the
-    paper's searches on ImageNet.
+    paper's searches on ImageNet. Images are padded and cropped for classification and rotation
+    only: padding would tell a jigsaw's outer tiles, and has no colour to learn.
     """
     config = config_lib.search()
     config.dataset.name = "cifar10"
@@ -111,10 +117,12 @@ def cifar10(task: str) -> ml_collections.ConfigDict:
         config.weights.update(learning_rate=0.0125, final_learning_rate=0.0005)
         config.alphas.learning_rate = 1.5e-4
         config.train.batch_size = 32
+    config.input.update(crop=32, resize=32, train_crop="none", lighting=0.0)
+    if task in ("cls", "rot"):
+        config.input.pad = 4
     if task == "jig":
-        jigsaw_input(config)
+        config.input.gray = 0.3
         config.task.update(grid=2, permutations=24)
-    config.input.update(crop=32, resize=32, train_crop="none", pad=4, lighting=0.0)
     return config
 
 
@@ -148,11 +156,6 @@ def evaluation(
     return config
 
 
-def jigsaw_input(config: ml_collections.ConfigDict) -> None:
-    """The input of jigsaw puzzles: whole images, 30% of them gray, no lighting."""
-    config.input.update(train_crop="resize_random", gray=0.3, lighting=0.0)
-
-
 def _rates(config: ml_collections.ConfigDict, batch_size: int, full: int) -> None:
     """The batch, and rates that grow with it: 0.1 (weights) and 3e-4 (alphas) at `full` images."""
     config.train.batch_size = batch_size
@@ -166,7 +169,8 @@ def sample_cifar10(space: str) -> ml_collections.ConfigDict:
     _space(config, space)
     several = {"train": {"batch_size": 32}, "weights": {"learning_rate": 0.025}}
     config.recipes = {
-        "rotation": several,
+        "classification": {"input": {"pad": 4}},
+        "rotation": {**several, "input": {"pad": 4}},
         "jigsaw": {**several, "input": {"gray": 0.3}},
     }
     return config
@@ -187,8 +191,10 @@ def sample_imagenet(space: str) -> ml_collections.ConfigDict:
     if space == "nasbench101":
         config.training.network.modules = 4
         config.training.train.update(epochs=10, precise_bn_images=0)
-    whole = {"train_crop": "resize_random", "crop": 255, "gray": 0.3, "lighting": 0.0}
-    config.recipes = {"jigsaw": {"input": whole}}
+    config.recipes = {
+        "colorization": {"input": {"lighting": 0.0}},
+        "jigsaw": {"input": {"train_crop": "resize_random", "crop": 255, "gray": 0.3}},
+    }
     return config
 
 
@@ -224,7 +230,7 @@ def sample_photos(space: str) -> ml_collections.ConfigDict:
             "train": {"batch_size": 16, "epochs": 2},
         },
         "colorization": {
-            "input": {"crop": 24, "resize": 28},
+            "input": {"crop": 24, "resize": 28, "lighting": 0.0},
             "train": few,
             "eval": {"max_images": 154},
         },

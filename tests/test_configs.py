@@ -218,7 +218,7 @@ def test_the_paper_s_recipes(name: str) -> None:
     ) == TABLE[name]
     task_name, dataset = name.split("_")
     assert c.input.gray == (0.3 if task_name == "jig" else 0.0)
-    assert c.input.lighting == (0.0 if task_name == "jig" else 0.1)
+    assert c.input.lighting == (0.0 if task_name == "col" else 0.1)
     if dataset == "cityscapes":
         assert (c.input.train_crop, c.input.resize) == ("scale_random", 512)
     else:
@@ -229,6 +229,13 @@ def test_the_paper_s_recipes(name: str) -> None:
     assert (c.alphas.b1, c.alphas.b2, c.alphas.weight_decay) == (0.5, 0.999, 1e-3)
     assert (c.task.aspp_channels, c.task.aspp_rates) == (64, (6,))
     assert task.single_reduction == (task_name == "seg")
+
+
+@pytest.mark.parametrize("task", ["rot", "col", "jig", "cls"])
+def test_cifar_is_padded_for_classification_and_rotation_only(task: str) -> None:
+    c = recipe("darts_cifar10" if task == "cls" else f"{task}_cifar10").input
+    assert (c.pad, c.train_crop, c.lighting) == (4 if task in ("cls", "rot") else 0, "none", 0.0)
+    assert c.gray == (0.3 if task == "jig" else 0.0)
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)
@@ -303,6 +310,8 @@ def test_the_paper_s_samples(name: str) -> None:
         assert rates == (row[8:] if several else row[6:8])
         assert (c.network.space, c.task.name) == (space, task)
         assert c.input.gray == (0.3 if task == "jigsaw" else 0.0)
+        assert c.input.lighting == (0.0 if cifar or task == "colorization" else 0.1)
+        assert c.input.pad == (4 if cifar and task in ("classification", "rotation") else 0)
         side = 32 if cifar else 255 if task == "jigsaw" else 224
         assert (c.input.crop, c.network.stem) == (side, "cifar" if cifar else "imagenet")
         puzzle = (2, 24) if cifar else (3, 1000)

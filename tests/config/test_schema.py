@@ -36,6 +36,7 @@ def test_defaults_are_valid(experiment):
         ("input.crop", 300),
         ("input.train_crop", "random"),
         ("input.gray", 1.5),
+        ("input.resampling", "nearest"),
         ("train.batch_size", 0),
         ("train.max_steps", 0),
         ("precision", "float16"),
@@ -90,6 +91,17 @@ def test_trainings_too(key, value):
     with pytest.raises(UserError) as error:
         config_lib.validate(config)
     assert f"config.{key}={value!r}" in str(error.value)
+
+
+@pytest.mark.parametrize("task", ["rotation", "jigsaw", "colorization"])
+def test_whole_images_are_for_tasks_that_can_tell_or_ignore_their_padding(task):
+    config = config_lib.training()
+    config.eval.crop = "whole"
+    config.task.name = "segmentation"
+    config_lib.validate(config)
+    config.task.name = task
+    with pytest.raises(UserError, match="config.eval.crop='whole': .* use 'centre'"):
+        config_lib.validate(config)
 
 
 def test_difference_names_what_differs():

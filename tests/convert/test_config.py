@@ -4,16 +4,24 @@ import copy
 import dataclasses
 import importlib
 
+import cv2
+import jax
+import numpy as np
 import pytest
 import yaml
 
+from tests.convert import yaml_files
 from unnas_jax.commands import command_line, complexity, show
 from unnas_jax.commands import convert as command
 from unnas_jax.config import schema as config_lib
 from unnas_jax.convert import config as release
 from unnas_jax.convert import config_to_release
+from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
+from unnas_jax.data import crops, registry
+from unnas_jax.learning.feed import Feed
 from unnas_jax.spaces.darts import published
+from unnas_jax.tasks import registry as tasks
 from unnas_jax.tasks.transforms import Augmentation
 
 SEARCH = {
@@ -52,7 +60,7 @@ SEGMENTATION = {
     "NAS": {"GENOTYPE": "darts_v2", "WIDTH": 82, "DEPTH": 12, "AUX": False},
     "OPTIM": {"BASE_LR": 0.1, "MAX_EPOCH": 2700, "WEIGHT_DECAY": 1e-4},
     "TRAIN": {
-        "DATASET": "cityscapes", "BATCH_SIZE": 64, "IM_SIZE": 769, "EVAL_PERIOD": 100,
+        "DATASET": "cityscapes", "BATCH_SIZE": 64, "IM_SIZE": 769, "EVAL_PERIOD": 1,
     },
     "TEST": {"DATASET": "cityscapes", "SPLIT": "val", "BATCH_SIZE": 8, "IM_SIZE": 1024},
     "TASK": "seg",
@@ -111,50 +119,114 @@ def recipe(name, *arguments):
     return importlib.import_module(f"configs.{name}").get_config(*arguments).to_dict()
 
 
-@pytest.mark.parametrize(
-    "name, changes",
-    [
-        ("cls_in1k", {}),
-        (
-            "rot_in1k",
-            {"TASK": "rot", "MODEL__NUM_CLASSES": 4, "OPTIM__BASE_LR": 0.05,
-             "OPTIM__ARCH_BASE_LR": 1.5e-4, "TRAIN__BATCH_SIZE": 32},
-        ),
-        (
-            "cls_in22k",
-            {"TRAIN__DATASET": "imagenet22k", "MODEL__NUM_CLASSES": 21841, "OPTIM__BASE_LR": 0.4,
-             "OPTIM__ARCH_BASE_LR": 1.2e-3, "TRAIN__BATCH_SIZE": 256, "OPTIM__MAX_EPOCH": 1,
-             "OPTIM__ARCH_EPOCH": None},
-        ),
-        (
-            "seg_cityscapes",
-            {"TASK": "seg", "TRAIN__DATASET": "cityscapes", "MODEL__NUM_CLASSES": 19,
-             "MODEL__ASPP_CHANNELS": 64, "MODEL__ASPP_RATES": [6], "NAS__DEPTH": 12,
-             "TRAIN__BATCH_SIZE": 32, "TRAIN__IM_SIZE": 321, "TEST__IM_SIZE": 512,
-             "TEST__BATCH_SIZE": 64, "OPTIM__MAX_EPOCH": 400, "OPTIM__WEIGHT_DECAY": "3e-4",
-             "OPTIM__ARCH_EPOCH": 0},
-        ),
-    ],
-)  # fmt: skip
-def test_searches_are_the_recipes_here(name, changes):
-    config, notes = convert(changed(SEARCH, **changes))
-    expected = recipe(name)
-    expected["eval"]["max_images"] = -1
-    expected["input"]["swapped_statistics"] = True
-    assert config_lib.difference(config.to_dict(), expected) == []
+# How many images an evaluation takes at once, and of how many it reports, changes nothing else.
+REPORT_ONLY = ("eval.batch_size: ", "eval.max_images: ")
+
+
+def differences(tree, recipe):
+    """What a recipe has otherwise than a file; no file has notes.
+
+    Recipes here do without three habits of the release (README, "How it differs"): it interpolates
+    at every scale, and mirrors images and swaps the statistics of red and blue, but for CIFAR-10
+    and colorization. For colorization it also cuts values off.
+    """
+    config, notes = convert(tree)
     assert notes == []
+    name, dataset = config.task.name, config.dataset.name
+    habits = {}
+    if name == "colorization" and dataset != "cifar10":
+        habits = {"resampling": "bilinear_cut_off"}
+    elif dataset != "cifar10":
+        habits = {"resampling": "bilinear", "mirrored": True, "swapped_statistics": True}
+    expected = {**recipe, "input": {**recipe["input"], **habits}}
+    lines = config_lib.difference(config.to_dict(), expected)
+    return [line for line in lines if not line.startswith(REPORT_ONLY)]
+
+
+@pytest.mark.parametrize("name", yaml_files.SEARCHES)
+def test_searches_are_the_recipes_here(name):
+    dataset, task = name.split("/")
+    short = {"imagenet": "in1k", "imagenet22k": "in22k"}.get(dataset, dataset)
+    expected = recipe("darts_cifar10" if name == "cifar10/cls" else f"{task}_{short}")
+    found = differences(yaml_files.search(name), expected)
+    if dataset != "cifar10":
+        assert found == []
+        return
+    # DARTS' last rate, which the release's schedule has not.
+    (line,) = found
+    assert line.startswith("weights.final_learning_rate: 0.0 -> 0.00")
+
+
+@pytest.mark.parametrize("task", ["cls", "rot", "col", "jig"])
+@pytest.mark.parametrize("group", yaml_files.SAMPLES)
+def test_samples_are_the_recipes_here(group, task):
+    space, dataset = group.split("/")
+    name = {"nas_bench": "nasbench101"}.get(space, space)
+    module = f"configs.sample_{name}_{'cifar10' if dataset == 'cifar10' else 'in1k'}"
+    tree = yaml_files.sample(group, task)
+    cell = convert(tree)[0].network.genotype
+    whole = importlib.import_module(module).get_config()
+    expected = config_lib.of_unit(whole, release.TASKS[task], cell).to_dict()
+    expected["seeds"] = 1  # A file of the release is one.
+    without_effect = ["task.grid: ", "task.permutations: "] if task != "jig" else []
+    without_effect += ["network.cells: "] if name != "darts" else []
+    found = differences(tree, expected)
+    assert [line for line in found if not line.startswith(tuple(without_effect))] == []
 
 
 def test_evaluations_are_the_recipes_here():
-    for tree, expected in (
-        (EVALUATION, recipe("eval_in1k", "unnas_in1k_rot")),
-        (SEGMENTATION, recipe("eval_cityscapes", "darts_v2")),
+    for tree, expected, listed in (
+        (EVALUATION, recipe("eval_in1k", "unnas_in1k_rot"), []),
+        # Whole images take long; README, "How it differs".
+        (
+            SEGMENTATION,
+            recipe("eval_cityscapes", "darts_v2"),
+            ["eval.every_epochs: 1 -> 100"],
+        ),
     ):
-        config, notes = convert(tree)
         expected["seeds"] = 1  # A file of the release is one.
-        expected["input"]["swapped_statistics"] = True
-        assert config_lib.difference(config.to_dict(), expected) == []
-        assert notes == []
+        assert differences(tree, expected) == listed
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_segmentation_is_fed_as_the_release_feeds_it(train):
+    """Mirrored without its label map, normalised by swapped statistics, and then padded.
+
+    Against the release's preparation of an image, written anew; in training without its lighting,
+    and up to the flip of image and map.
+    """
+    config, _ = convert(SEGMENTATION)
+    config.eval.update(batch_size=1, whole_size=(13, 15))
+    config.train.batch_size = 1
+    config.input.update(crop=12, resize=12, lighting=0.0, train_crop="centre")
+    config.workers = 0
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (12, 14, 3), np.uint8)
+    classes = rng.integers(0, 19, (12, 14), np.uint8)
+    png = [cv2.imencode(".png", x)[1].tobytes() for x in (image[..., ::-1], classes)]
+    records = [{"image": png[0], "label": crops.LabelMap(png[1])}]
+    dataset = registry.Dataset("streets", {"train": records}, 19, ("class",) * 19, label_maps=True)
+    task, mesh = tasks.create(config.to_dict(), dataset), sharding.data_mesh(jax.devices()[:1])
+    feed = Feed(config.to_dict(), dataset, task, mesh)
+    if train:
+        with feed.train(records, np.arange(1), seed=0, start_step=0) as batches:
+            batch = next(batches)
+        image, classes, padding = image[:, 1:13], classes[:, 1:13], ((0, 0), (0, 0))
+    else:
+        (batch,) = feed.evaluation(records, np.arange(1))
+        padding = ((0, 1), (0, 1))
+    examples = task.examples(jax.random.key(1), batch, train=train)
+
+    mean, deviation = np.array([0.406, 0.456, 0.485]), np.array([0.225, 0.224, 0.229])
+    found = []
+    for flip in (1, -1):
+        x = (image[:, ::flip][:, ::-1] / 255 - mean) / deviation
+        x = np.pad(x, (*padding, (0, 0)))
+        y = np.pad(classes[:, ::flip], padding, constant_values=255)
+        # Padding is a colour of whole levels here: zero up to half of one.
+        same = np.allclose(examples.inputs[0], x, atol=0.5 / 255 / 0.224 + 1e-6)
+        found.append(same and np.array_equal(examples.targets[0], y))
+    assert sum(found) == 1 and (train or found[0])
 
 
 def test_the_release_normalises_red_as_blue():
@@ -234,6 +306,7 @@ def test_what_has_no_equivalent_is_listed():
         (EVALUATION, {"TEST__DATASET": "cifar10"}, "TEST.DATASET='cifar10'"),
         (SAMPLE, {"NAS__CUSTOM_GENOTYPE": [[["none", 0]], [2]]}, "NAS.CUSTOM_GENOTYPE"),
         (SAMPLE, {"BN__EPS": 1e-3}, "BN.EPS=0.001"),
+        (SAMPLE, {"BN__USE_CUSTOM_WEIGHT_DECAY": True}, "BN.USE_CUSTOM_WEIGHT_DECAY=True"),
         (BENCHMARK, {"NAS__MATRIX": [[0, 1], [0, 0]]}, "NAS.MATRIX"),
     ],
 )
@@ -266,6 +339,8 @@ def test_what_the_release_would_do_otherwise_is_said():
     assert tree["TRAIN"]["DATASET"] == "imagenet"
     assert notes == [
         "the release has no dataset 'photos': TRAIN.DATASET is 'imagenet'",
+        "config.input.mirrored: False -> True",
+        "config.input.resampling: area -> bilinear",
         "config.input.swapped_statistics: False -> True",
     ]
     config = recipe("darts_cifar10")

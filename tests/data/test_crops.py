@@ -267,6 +267,41 @@ def test_a_label_map_is_cut_as_its_image(size):
                 assert errors[0, 0] == min(errors.values())
 
 
+def bilinear(image, size):
+    """Of (S, S, 3) in float64: pixels have their centres at (k + 0.5) * S / size - 0.5."""
+    side = len(image)
+    places = np.clip((np.arange(size) + 0.5) * side / size - 0.5, 0, side - 1)
+    lower = np.minimum(places.astype(int), side - 2)
+    shares = np.zeros((size, side))
+    shares[np.arange(size), lower] = 1 - (places - lower)
+    shares[np.arange(size), lower + 1] = places - lower
+    return np.einsum("rh,hwc,kw->rkc", shares, image.astype(float), shares)
+
+
+@pytest.mark.parametrize("size", [21, 50, 90, 133])
+def test_the_release_interpolates_at_every_scale(image, size):
+    """Shrinking too, and for colorization without rounding to the nearest level."""
+    box, expected = (7, 20, 110, 110), bilinear(image[7:117, 20:130], size)
+    rounded = crops.cut(image, box, size, "bilinear")
+    assert np.abs(rounded - expected).max() <= 0.8  # OpenCV calculates with integers.
+    cut_off = crops.cut(image, box, size, "bilinear_cut_off")
+    assert rounded.dtype == cut_off.dtype == np.uint8
+    clear = np.abs(expected - np.round(expected)) > 1e-3  # Of a whole number either neighbour.
+    np.testing.assert_array_equal(cut_off[clear], np.floor(expected)[clear])
+    averaged = crops.cut(image, box, size)
+    assert (np.abs(averaged - expected).max() > 20) == (size < 55)
+
+
+@pytest.mark.parametrize("size", [21, 50, 90, 133])
+def test_the_release_takes_classes_at_the_corners_of_pixels(size):
+    classes = np.random.default_rng(0).integers(0, 19, (110, 110), np.uint8)
+    at, rest = np.divmod(np.arange(size) * 110, size)
+    clear = np.ix_(rest != 0, rest != 0)  # On a corner either pixel will do.
+    for resampling in ("bilinear", "bilinear_cut_off"):
+        found = crops.cut_map(classes, (0, 0, 110, 110), size, resampling)
+        np.testing.assert_array_equal(found[clear], classes[np.ix_(at, at)][clear])
+
+
 def test_label_maps_decode_and_translate():
     ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
     for form in (".png", ".pgm", ".tiff"):

@@ -170,6 +170,49 @@ def test_whole_images_are_padded_right_and_bottom():
         evaluate(indices, Maps(), crop=(11, 12), eval_crop="whole")
 
 
+@pytest.mark.parametrize("eval_crop, size", [("centre", 8), ("whole", (13, 15))])
+def test_the_release_mirrors_images_and_not_their_label_maps(eval_crop, size):
+    """Images of `Maps` tell their columns; whole ones are padded at the right all the same."""
+    as_is, mirrored = (
+        evaluate(
+            np.arange(BATCH), Maps(), crop=size, eval_crop=eval_crop, label_maps=True, mirrored=m
+        )[0]
+        for m in (False, True)
+    )
+    np.testing.assert_array_equal(mirrored["label"], as_is["label"])
+    width = 12 if eval_crop == "whole" else 8
+    np.testing.assert_array_equal(
+        mirrored["image"][:, :, :width], as_is["image"][:, :, :width][:, :, ::-1]
+    )
+    np.testing.assert_array_equal(mirrored["image"][:, :, width:], as_is["image"][:, :, width:])
+
+
+def test_training_crops_are_mirrored_after_they_are_cut():
+    as_is, mirrored = (
+        train(np.arange(COUNT), 1, Maps(), label_maps=True, mirrored=m)[0] for m in (False, True)
+    )
+    np.testing.assert_array_equal(mirrored["label"], as_is["label"])
+    np.testing.assert_array_equal(mirrored["image"], as_is["image"][:, :, ::-1])
+
+
+def test_whole_images_are_padded_with_the_given_colour():
+    (batch,) = evaluate(np.arange(BATCH), crop=(13, 12), eval_crop="whole", padding=(0.1, 0.5, 0.9))
+    np.testing.assert_allclose(
+        batch["image"][:, 12] / 255, np.full((8, 12, 3), (0.1, 0.5, 0.9)), atol=0.5 / 255
+    )
+
+
+def test_resampling_reaches_image_and_label_map():
+    arguments = {"crop": 4, "resize": 4, "label_maps": True}
+    area, bilinear = (
+        evaluate(np.arange(BATCH), Maps(), resampling=name, **arguments)[0]
+        for name in ("area", "bilinear")
+    )
+    # Rows 0 to 11 in fours of three: the middle one; the first one is at the corner.
+    np.testing.assert_array_equal(area["label"][0, :, 1], [1, 4, 7, 10])
+    np.testing.assert_array_equal(bilinear["label"][0, :, 1], [0, 3, 6, 9])
+
+
 def test_the_central_crop_of_label_maps():
     batch, _ = evaluate(np.arange(11), Maps(), label_maps=True)
     np.testing.assert_array_equal(batch["label"][1], np.tile(np.arange(22, 30)[:, None], (1, 8)))
@@ -253,6 +296,36 @@ def test_halves_never_change():
     a, b = pipeline.halves(10, 0)
     assert a.tolist() == [7, 4, 5, 1, 9]
     assert b.tolist() == [8, 6, 2, 0, 3]
+
+
+def test_an_evaluation_sample_is_drawn_from_all_examples():
+    """Of 1000 examples in the order of ten classes; a prefix would be of one class."""
+    indices, classes = np.arange(5, 1005), np.repeat(np.arange(10), 100)
+    sample = pipeline.evaluation_sample(indices, 100, 3)
+    assert len(set(sample)) == 100 and set(sample) <= set(indices) and (np.diff(sample) > 0).all()
+    counts = np.bincount(classes[sample - 5], minlength=10)
+    assert ((counts - 10) ** 2 / 10).sum() < 27.9  # Chi-squared, 9 degrees, p = 0.001.
+    np.testing.assert_array_equal(sample, pipeline.evaluation_sample(indices, 100, 3))
+    assert (sample != pipeline.evaluation_sample(indices, 100, 4)).any()
+    assert set(pipeline.evaluation_sample(indices, 30, 3)) < set(sample)
+    for count in (-1, 1000, 2000):
+        np.testing.assert_array_equal(pipeline.evaluation_sample(indices, count, 3), indices)
+
+
+def test_crops_and_shuffles_do_not_draw_the_same_bits(monkeypatch):
+    """An epoch's order is that of as many random numbers; no crop's generator begins with them."""
+    count, drawn = 10, {}
+
+    def record(height, width, size, resize, rng):
+        bits = rng.bit_generator.random_raw(count)
+        drawn[len(drawn)] = tuple(np.argsort(bits, kind="stable").tolist())
+        return crops.centre_box(height, width, size, resize)
+
+    monkeypatch.setitem(crops.TRAIN_CROPS, "recorded", record)
+    batches = train(np.arange(count), 6, batch_size=count, train_crop="recorded")
+    orders = {tuple(numbers([batch]).tolist()) for batch in batches}
+    assert len(orders) == 6 and len(drawn) >= 60
+    assert not orders & set(drawn.values())
 
 
 def test_permutations_are_uniform():

@@ -102,6 +102,17 @@ def test_initial_values_are_uniform_in_the_bound() -> None:
     np.testing.assert_allclose(quantiles, np.linspace(-0.2, 0.2, 11), atol=5e-3)
 
 
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_initial_values_from_keys_of_four_words(impl: str) -> None:
+    """Of the generators that `JAX_DEFAULT_PRNG_IMPL` can choose; every word counts."""
+    init = layers.uniform_fan_in(9)
+    words = jnp.arange(1, 5, dtype=jnp.uint32)
+    draws = [init(jax.random.wrap_key_data(words.at[k].add(1), impl=impl), (10,)) for k in range(4)]
+    draws.append(init(jax.random.wrap_key_data(words, impl=impl), (10,)))
+    assert len({float(draw[0]) for draw in draws}) == 5
+    assert all(float(jnp.abs(draw).max()) <= 1 / 3 for draw in draws)
+
+
 def test_initial_values_depend_on_the_key_alone() -> None:
     init = layers.uniform_fan_in(9)
     values = np.asarray(init(jax.random.key(3), (5, 7)))

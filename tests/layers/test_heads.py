@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from tests import reference
-from unnas_jax.layers.heads import ImageHead, PixelHead
+from tests.tasks import datasets
+from unnas_jax.layers.heads import AsppHead, ImageHead, PixelHead
+from unnas_jax.tasks import registry
 
 
 @pytest.mark.parametrize("group", [1, 3])
@@ -29,6 +31,24 @@ def test_image_head_answers_in_float32() -> None:
     head = ImageHead(5, dtype=jnp.bfloat16)
     features = jnp.ones((2, 2, 2, 3), jnp.bfloat16)
     outputs, _ = head.init_with_output(jax.random.key(0), features, False)
+    assert outputs.dtype == jnp.float32
+
+
+def test_pixels_are_answered_in_float32() -> None:
+    """Rounded to bfloat16, logits near 10 would be off by up to 0.03."""
+    task = registry.create(datasets.config("colorization"), datasets.dataset())
+    head = task.head(jnp.bfloat16)
+    features = jax.random.normal(jax.random.key(0), (2, 4, 3, 2), jnp.bfloat16)
+    shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), features, False))
+    variables = reference.random_like(shapes, seed=1, dtype=np.float32)
+    conv = variables["params"]["conv"]
+    conv["bias"] += 10
+    outputs = head.apply(variables, features, False)
+    expected = np.asarray(features, np.float64) @ conv["kernel"][0, 0] + conv["bias"]
+    assert outputs.dtype == jnp.float32
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    head = AsppHead(3, 4, (2,), dtype=jnp.bfloat16)
+    outputs = jax.eval_shape(lambda: head.init_with_output(jax.random.key(0), features, False)[0])
     assert outputs.dtype == jnp.float32
 
 

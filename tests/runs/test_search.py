@@ -10,7 +10,9 @@ import pytest
 from tests import tiny
 from unnas_jax.core import sharding
 from unnas_jax.data import halves, pipeline
+from unnas_jax.learning.feed import Feed
 from unnas_jax.methods import bilevel
+from unnas_jax.runs import search
 from unnas_jax.tasks import registry
 
 STEPS_PER_EPOCH = 4
@@ -136,6 +138,39 @@ def test_second_order_sees_half_a():
     ]
     assert np.isfinite(moments[0]).all()
     assert np.abs(moments[0] - moments[1]).max() > 1e-7
+
+
+@pytest.mark.parametrize(
+    "epoch, per_epoch, first",
+    [(0.0, 4, 0), (1.0, 4, 4), (0.3, 4, 2), (0.25, 4, 1), (0.1, 30, 3), (0.7, 10, 7), (1.05, 7, 8)],
+)
+def test_alphas_start_at_the_first_step_at_or_after_that_part_of_an_epoch(epoch, per_epoch, first):
+    c = tiny.config().to_dict()
+    c["search"]["arch_start_epoch"] = epoch
+    c["train"]["batch_size"] = 2
+    plan = search._plan(c, tiny.dataset(), 2 * per_epoch)
+    assert (plan.steps_per_epoch, plan.arch_start) == (per_epoch, first)
+    assert plan.epoch(first) >= epoch and (first == 0 or plan.epoch(first - 1) < epoch)
+
+
+def test_a_search_reports_on_the_same_drawn_images_when_it_continues(images, tmp_path, monkeypatch):
+    seen, evaluation = [], Feed.evaluation
+
+    def record(self, records, indices, **options):
+        seen.append(indices)
+        return evaluation(self, records, indices, **options)
+
+    monkeypatch.setattr(Feed, "evaluation", record)
+    c = tiny.config(epochs=12)
+    c.dataset.update(name="folder", path=str(images))
+    c.eval.max_images = 16
+    for steps in (4, 8):
+        c.train.max_steps = steps
+        search.search(c, str(tmp_path / "w"))
+    _, half_b = halves(64, c.seed)
+    assert len(seen) == 2
+    for indices in seen:
+        np.testing.assert_array_equal(indices, pipeline.evaluation_sample(half_b, 16, c.seed))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tests.conftest import QUICK, ROOT
 from tests.test_runs import finish, rows, steps, wait_for
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import halves, open_dataset
+from unnas_jax.data import Dataset, halves, open_dataset
 from unnas_jax.learning.feed import Feed
 from unnas_jax.runs import train
 from unnas_jax.spaces.darts.genotype import SCHEMA
@@ -245,6 +245,27 @@ def test_an_auxiliary_head_needs_room_and_one_answer_an_image(
     c = config(images, cells, **{"network.auxiliary_weight": 0.4}, **changes)
     error = _error(c, tmp_path / "w")
     assert all(word in error for word in ["config.network.auxiliary_weight=0.4", *words]), error
+
+
+@pytest.mark.parametrize("held_out", ["validation", None])
+def test_an_evaluation_of_some_images_is_one_of_all_classes(held_out, images, cells):
+    """Records are in the order of their classes; the draw depends on the seed and nothing else."""
+    labels = np.repeat(np.arange(10), 100)
+    records = [{"image": b"", "label": int(label)} for label in labels]
+    splits = {"train": records, **({held_out: records} if held_out else {})}
+    dataset = Dataset("ordered", splits, 10, ("class",) * 10)
+    c = config(images, cells, **{"eval.max_images": 100}).to_dict()
+    training, some = train._subsets(c, dataset)
+    assert len(set(some.indices)) == 100
+    assert np.bincount(labels[some.indices], minlength=10).min() > 0
+    assert held_out or not set(some.indices) & set(training.indices)
+    np.testing.assert_array_equal(some.indices, train._subsets(c, dataset)[1].indices)
+    other = train._subsets({**c, "seed": 1}, dataset)[1]
+    assert set(other.indices) != set(some.indices)
+    c["eval"]["max_images"] = -1
+    _, whole = train._subsets(c, dataset)
+    assert set(some.indices) < set(whole.indices)
+    assert len(whole.indices) == (1000 if held_out else 500)
 
 
 def test_precise_statistics_are_what_an_evaluation_uses(images, cells, tmp_path):

@@ -102,6 +102,32 @@ def test_examples_are_lightness_and_classes() -> None:
     assert (task.num_classes, task.input_channels, task.dense) == (313, 1, True)
 
 
+def test_padding_counts_for_nothing() -> None:
+    """However it is painted, a padded pixel is no target; all others keep their class."""
+    config = datasets.config("colorization")
+    config["input"]["pad"] = 4
+    task = registry.create(config, datasets.dataset())
+    orange = np.array([255, 128, 0], np.uint8)
+    batch = {"image": np.broadcast_to(orange, (64, 16, 16, 3))}
+    examples = task.examples(jax.random.key(0), batch, train=True)
+    lightness = np.asarray(examples.inputs)[..., 0]
+    expected = color.rgb2lab(orange[None, None] / 255)[0, 0, 0] / 100
+    expected = (expected - np.mean(datasets.MEAN)) / np.mean(datasets.STD)
+    inside = np.abs(lightness - expected) < 1e-3
+    assert 0.5 < inside.mean() < 0.9
+    targets = np.asarray(examples.targets)
+    assert len(np.unique(targets[inside])) == 1 and (targets[inside] >= 0).all()
+    assert (targets[~inside] < 0).all()
+    logits = jax.random.normal(jax.random.key(1), (64, 4, 4, 313))
+    counted = task.score(logits, examples, train=True)
+    assert float(counted["count"]) == inside.sum()
+    (_, painted), *_ = task.panels(examples, datasets.dataset())
+    assert painted.title == "1 colour classes"
+    # In evaluation nothing is padded.
+    examples = task.examples(jax.random.key(0), batch, train=False)
+    assert (np.asarray(examples.targets) >= 0).all()
+
+
 def test_lighting_beyond_the_cube_stays_finite() -> None:
     config = datasets.config("colorization")
     config["input"]["lighting"] = 3.0

@@ -26,6 +26,15 @@ def test_upsample_keeps_corners_and_repeats_a_single_pixel() -> None:
     np.testing.assert_allclose(single, np.broadcast_to(x[:, :1, :1], (1, 4, 3, 2)), atol=1e-6)
 
 
+def test_logits_of_bfloat16_are_interpolated_in_float32() -> None:
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(10 * rng.standard_normal((1, 4, 5, 3)), jnp.bfloat16)
+    out = dense.upsample(x, (23, 31))
+    assert out.dtype == jnp.float32
+    expected = reference.bilinear(np.asarray(x, np.float64), 23, 31)
+    np.testing.assert_allclose(out, expected, atol=1e-4)  # In bfloat16: 0.1.
+
+
 @pytest.fixture
 def scored() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logits, targets with ignored pixels, weights with a padded row."""

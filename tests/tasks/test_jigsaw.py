@@ -123,6 +123,13 @@ def test_what_exists_is_accepted() -> None:
     registry.TASKS["jigsaw"].validate(datasets.config("jigsaw", permutations=3024))
 
 
+def test_padding_that_gives_outer_tiles_away_is_refused() -> None:
+    config = datasets.config("jigsaw", grid=2, permutations=24)
+    config["input"]["pad"] = 4
+    with pytest.raises(UserError, match=r"config.input.pad=4: padding shows .*; use 0"):
+        registry.TASKS["jigsaw"].validate(config)
+
+
 def saved(path, rows) -> str:
     np.save(path, np.asarray(rows))
     return str(path)

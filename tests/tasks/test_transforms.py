@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from skimage import color
 
 from tests.tasks import datasets
 from unnas_jax.tasks import transforms
@@ -27,7 +28,7 @@ def test_gray_is_luma_for_a_share_of_the_images(images: np.ndarray) -> None:
     out = np.asarray(transforms.random_gray(jax.random.key(0), images, 0.3))
     kept = np.all(out == images, axis=(1, 2, 3))
     assert 0.2 < 1 - kept.mean() < 0.4
-    luma = images.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+    luma = color.rgb2gray(images.astype(np.float64))  # The release's, too.
     np.testing.assert_allclose(out[~kept], np.repeat(luma[~kept, :, :, None], 3, -1), atol=1e-6)
 
 
@@ -56,6 +57,20 @@ def test_lighting_adds_to_the_image(images: np.ndarray) -> None:
     np.testing.assert_allclose(
         transforms.lighting(key, images, 0.1), images + np.asarray(offsets), atol=1e-6
     )
+
+
+def test_swapped_statistics_swap_the_offsets_of_red_and_blue() -> None:
+    """As the mean and the deviation: the release lists all of them in the order BGR."""
+    config = datasets.config("classification")
+    config["input"]["lighting"] = 0.1
+    black = np.zeros((8, 2, 2, 3), np.uint8)
+    offsets = []
+    for swapped in (False, True):
+        config["input"]["swapped_statistics"] = swapped
+        augmentation = Augmentation.create(config, datasets.dataset())
+        offsets.append(np.asarray(augmentation(jax.random.key(0), black, train=True)))
+    np.testing.assert_allclose(offsets[1], offsets[0][..., ::-1], rtol=1e-6)
+    assert np.abs(offsets[0][..., 0] - offsets[0][..., 2]).max() > 1e-3
 
 
 def test_padded_crop_shows_a_window_of_the_padded_image() -> None:

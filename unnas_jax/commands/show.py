@@ -49,6 +49,8 @@ def panels(
         start_step=0,
         workers=0,
         label_maps=task.label_maps,
+        resampling=config["input"]["resampling"],
+        mirrored=config["input"]["mirrored"],
     )
     batch = next(batches)
     batches.close()

@@ -30,9 +30,12 @@ def _common() -> dict[str, Any]:
             "pad": 0,  # Pad by so many zeros after normalisation and crop again (CIFAR).
             "lighting": 0.1,  # Standard deviation of PCA lighting; 0 turns it off.
             "gray": 0.0,  # The share of training images turned gray.
-            # Normalise red as if it were blue, and blue as red: the PyTorch release's weights for
-            # ImageNet and Cityscapes are used to it.
+            "resampling": "area",  # One of unnas_jax.data.crops.RESAMPLINGS.
+            # Two habits of the PyTorch release, to which its weights are used. Red takes blue's
+            # mean, deviation and lighting, and blue red's;
             "swapped_statistics": False,
+            # images are mirrored after augmentation, and label maps are not.
+            "mirrored": False,
         },
         "task": {
             "name": "rotation",
@@ -155,7 +158,7 @@ def sample() -> ml_collections.ConfigDict:
     shared = training()
     shared.dataset.name = "cifar10"
     shared.task.update(label_smoothing=0.0, grid=2, permutations=24)
-    shared.input.update(crop=32, resize=32, train_crop="none", pad=4, lighting=0.0)
+    shared.input.update(crop=32, resize=32, train_crop="none", lighting=0.0)
     shared.network.update(width="16", cells=20, stem="cifar", auxiliary_weight=0.0)
     shared.weights.update(learning_rate=0.1, warmup_epochs=0, weight_decay=5e-4)
     shared.train.update(batch_size=128, epochs=100, precise_bn_images=1024)
@@ -306,6 +309,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_choice("network.stem", c["network"]["stem"], ("imagenet", "cifar"))
     _check_choice("precision", c["precision"], ("auto", "float32", "bfloat16"))
     _check_choice("input.train_crop", c["input"]["train_crop"], crops.TRAIN_CROPS)
+    _check_choice("input.resampling", c["input"]["resampling"], crops.RESAMPLINGS)
     cells, momentum = c["network"]["cells"], c["weights"]["momentum"]
     _check(cells >= 3, "network.cells", cells, "use at least 3, for cells of both kinds")
     _check(0 <= momentum < 1, "weights.momentum", momentum, "must be in [0, 1)")
@@ -345,6 +349,7 @@ def _validate_search(c: Mapping[str, Any]) -> None:
 def _validate_training(c: Mapping[str, Any]) -> None:
     from unnas_jax.data import crops
     from unnas_jax.spaces import registry
+    from unnas_jax.tasks import registry as tasks
 
     _check_choice("mode", c["mode"], ("train", "eval"))
     _check_numbers(c, "seeds eval.every_epochs network.stacks network.modules", 1, strict=False)
@@ -361,6 +366,9 @@ def _validate_training(c: Mapping[str, Any]) -> None:
     remedy = "use -1 (by the backend) or at least 1"
     _check(together == -1 or together > 0, "train.seeds_together", together, remedy)
     _check_choice("eval.crop", c["eval"]["crop"], crops.EVAL_CROPS)
+    task = tasks.TASKS[c["task"]["name"]]
+    remedy = f"{task.name} is evaluated on squares; use 'centre'"
+    _check(c["eval"]["crop"] == "centre" or task.whole_images, "eval.crop", "whole", remedy)
     _check_choice("network.space", c["network"]["space"], registry.SPACES)
     registry.of_config(c).validate(c)
 

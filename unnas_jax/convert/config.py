@@ -222,8 +222,10 @@ def _input(release: _Release, config: Any, task: str, dataset: str) -> None:
     elif task == "jig":
         crops = "resize_random"
     config.input.update(train_crop=crops, lighting=0.0 if task == "col" else 0.1, pad=0)
-    # The release lists these datasets' statistics in the order BGR and applies them to RGB.
-    config.input.swapped_statistics = task != "col"
+    # The release lists these datasets' statistics in the order BGR and applies them to RGB, as its
+    # swap of the channels mirrors the image instead; colorization has neither.
+    config.input.update(swapped_statistics=task != "col", mirrored=task != "col")
+    config.input.resampling = "bilinear_cut_off" if task == "col" else "bilinear"
 
 
 def _weights(release: _Release, config: Any, search: bool) -> None:
@@ -241,7 +243,7 @@ def _weights(release: _Release, config: Any, search: bool) -> None:
     release.need("OPTIM.DAMPENING", 0.0, 0.0, "momentum is not dampened; use 0")
     release.need("BN.EPS", 1e-5, 1e-5, "batch norm has 1e-5")
     release.need("BN.MOM", 0.1, 0.1, "batch norm has 0.1")
-    release.need("BN.USECUSTOM_WEIGHT_DECAY", False, False, "one weight decay serves all weights")
+    release.need("BN.USE_CUSTOM_WEIGHT_DECAY", False, False, "one weight decay serves all weights")
     release.left.discard("BN.CUSTOM_WEIGHT_DECAY")
     release.need("TRAIN.SPLIT", "train", "train", "use the split train")
     portion = 0.5 if search else 1.0

@@ -112,19 +112,29 @@ def decode_gray(data: bytes) -> np.ndarray:
     return image
 
 
-def cut(image: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """A region of an image, resized.
+RESAMPLINGS = ("area", "bilinear", "bilinear_cut_off")
+"""How images are resized.
 
-    Shrinking to less than half averages all source pixels that an output pixel covers
-    (INTER_AREA): bilinear interpolation would read four of them and alias, which a network can
-    learn instead of the picture. From a half on bilinear interpolation passes over no source
-    pixel, and takes a fifth of the time (0.10 against 0.52 ms for a crop of 224); it is also what
-    enlarges, where INTER_AREA would repeat pixels.
+`area`: shrinking to less than half averages all source pixels that an output pixel covers
+(INTER_AREA): bilinear interpolation would read four of them and alias, which a network can learn
+instead of the picture. From a half on bilinear interpolation passes over no source pixel, and takes
+a fifth of the time (0.10 against 0.52 ms for a crop of 224); it is also what enlarges, where
+INTER_AREA would repeat pixels. Label maps take the class at the pixel's centre.
+
+The PyTorch release interpolates at every scale (`bilinear`) and takes the class at the pixel's
+corner; for colorization it cuts values off to whole numbers instead of rounding
+(`bilinear_cut_off`).
+"""
+
+
+def cut(image: np.ndarray, box: Box, size: int, resampling: str = "area") -> np.ndarray:
+    """A region of an image, resized.
 
     Args:
       image: uint8 (height, width, 3).
       box: the region.
       size: side of the result.
+      resampling: one of `RESAMPLINGS`.
 
     Returns:
       uint8 (size, size, 3), contiguous.
@@ -133,20 +143,25 @@ def cut(image: np.ndarray, box: Box, size: int) -> np.ndarray:
     region = image[top : top + height, left : left + width]
     if height == width == size:
         return np.ascontiguousarray(region)
-    area = min(height, width) >= size and max(height, width) >= 2 * size
+    if resampling == "bilinear_cut_off":
+        return cv2.resize(region.astype(np.float32), (size, size)).astype(np.uint8)
+    shrinks = min(height, width) >= size and max(height, width) >= 2 * size
+    area = resampling == "area" and shrinks
     return cv2.resize(
         region, (size, size), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR
     )
 
 
-def cut_map(classes: np.ndarray, box: Box, size: int) -> np.ndarray:
+def cut_map(classes: np.ndarray, box: Box, size: int, resampling: str = "area") -> np.ndarray:
     """The same region of a label map, uint8 (height, width) to (size, size): the nearest class.
 
-    Pixels are aligned by their centres as in `cut`, which plain INTER_NEAREST does not do.
+    With `area` pixels are aligned by their centres as in `cut`, which plain INTER_NEAREST does not
+    do; see `RESAMPLINGS`.
     """
     top, left, height, width = box
     region = classes[top : top + height, left : left + width]
-    return cv2.resize(region, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+    nearest = cv2.INTER_NEAREST_EXACT if resampling == "area" else cv2.INTER_NEAREST
+    return cv2.resize(region, (size, size), interpolation=nearest)
 
 
 def _visible_side(height: int, width: int, size: int, resize: float) -> int:

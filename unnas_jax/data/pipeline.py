@@ -19,8 +19,10 @@ from unnas_jax.data.registry import IMAGENET_MEAN, Records, describe
 
 Batch = dict[str, np.ndarray]
 
-# What a draw is for; with the seed and a number it makes the entropy of that draw.
-_HALVES, _SHUFFLE, _CROP = 1, 2, 3
+# What a draw is for. The entropy of a draw is the seed, this and, where there are several, a
+# number; always in this order, or an epoch's shuffle (seed, 2, epoch 3) and a crop (seed, position
+# 2, 3) would draw the same bits. `unnas_jax.data.subsets` has 4.
+_HALVES, _SHUFFLE, _CROP, _EVALUATION = 1, 2, 3, 5
 
 _MAX_THREADS = 16
 _MAX_WORKERS = 16
@@ -50,6 +52,23 @@ def halves(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     order = permutation(count, seed, _HALVES)
     half = count // 2
     return order[:half], order[half : 2 * half]
+
+
+def evaluation_sample(indices: np.ndarray, max_images: int, seed: int) -> np.ndarray:
+    """At most so many of the examples to evaluate on, drawn at random, in the order they had.
+
+    Records are in the order of their names, and so of their classes: a prefix would be of few.
+    The draw depends on nothing but the arguments; fewer images are a part of more.
+
+    Args:
+      indices: of all examples.
+      max_images: how many; -1: all.
+      seed: of the draw.
+    """
+    if max_images < 0:
+        return indices
+    drawn = permutation(len(indices), seed, _EVALUATION)[:max_images]
+    return indices[np.sort(drawn)]
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -131,27 +150,41 @@ class _TrainRow:
     apply_exif: bool
     seed: int
     label_maps: bool
+    resampling: str
+    mirrored: bool
 
     def __call__(self, position: int) -> dict[str, Any]:
         image, label = _read(self.records, self.order(position), self.apply_exif, self.label_maps)
-        rng = np.random.default_rng((self.seed, position, _CROP))
+        rng = np.random.default_rng((self.seed, _CROP, position))
         height, width = image.shape[:2]
         box = crops.TRAIN_CROPS[self.train_crop](height, width, self.size, self.resize, rng)
         # 31 bits, so that the device may take the number as int32.
         return {
-            "image": crops.cut(image, box, self.size),
-            "label": _cut_label(label, box, self.size),
+            **_cut(image, label, box, self.size, self.resampling, self.mirrored),
             "index": np.int32(position % 2**31),
         }
 
 
-def _cut_label(label: np.ndarray | int, box: crops.Box, size: int) -> np.ndarray | np.int32:
-    """The class, or the region of the label map."""
-    return crops.cut_map(label, box, size) if isinstance(label, np.ndarray) else np.int32(label)
+def _cut(
+    image: np.ndarray,
+    label: np.ndarray | int,
+    box: crops.Box,
+    size: int,
+    resampling: str,
+    mirrored: bool,
+) -> dict[str, Any]:
+    """The region of the image, and its class or the region of the label map."""
+    region = crops.cut(image, box, size, resampling)
+    if mirrored:
+        region = _mirror(region)
+    if isinstance(label, np.ndarray):
+        return {"image": region, "label": crops.cut_map(label, box, size, resampling)}
+    return {"image": region, "label": np.int32(label)}
 
 
-# Where an evaluation image is padded: zero once it is normalised, to half a gray level.
-_PADDING = tuple(round(255 * value) for value in IMAGENET_MEAN)
+def _mirror(image: np.ndarray) -> np.ndarray:
+    """(height, width, 3), left to right."""
+    return np.ascontiguousarray(image[:, ::-1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,32 +198,36 @@ class _EvalRow:
     apply_exif: bool
     label_maps: bool
     eval_crop: str
+    resampling: str
+    mirrored: bool
+    padding: tuple[int, ...]
 
     def __call__(self, position: int) -> dict[str, Any]:
         real = position < len(self.indices)
         if real:
-            image, label = self._example(int(self.indices[position]))
+            example = self._example(int(self.indices[position]))
         else:
             image = np.zeros((*self.size, 3), np.uint8)
             label = np.full(self.size, crops.IGNORE, np.uint8) if self.label_maps else np.int32(0)
-        index, mask = np.int32(position), np.float32(real)
-        return {"image": image, "label": label, "index": index, "mask": mask}
+            example = {"image": image, "label": label}
+        return {**example, "index": np.int32(position), "mask": np.float32(real)}
 
-    def _example(self, i: int) -> tuple[np.ndarray, np.ndarray | np.int32]:
+    def _example(self, i: int) -> dict[str, Any]:
         image, label = _read(self.records, i, self.apply_exif, self.label_maps)
         if self.eval_crop == "centre":
             box = crops.centre_box(image.shape[0], image.shape[1], self.size[0], self.resize)
-            return crops.cut(image, box, self.size[0]), _cut_label(label, box, self.size[0])
+            return _cut(image, label, box, self.size[0], self.resampling, self.mirrored)
         try:
-            padded = crops.pad(image, *self.size, _PADDING)
+            # Mirrored first: the padding stays at the right.
+            padded = crops.pad(_mirror(image) if self.mirrored else image, *self.size, self.padding)
         except ValueError as error:
             raise UserError(
                 f"dataset: the image of {describe(self.records, i)} {error}; evaluate on larger "
                 "images"
             ) from error
         if isinstance(label, np.ndarray):
-            return padded, crops.pad(label, *self.size, crops.IGNORE)
-        return padded, np.int32(label)
+            return {"image": padded, "label": crops.pad(label, *self.size, crops.IGNORE)}
+        return {"image": padded, "label": np.int32(label)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,6 +327,8 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     label_maps: bool = False,
+    resampling: str = "area",
+    mirrored: bool = False,
 ) -> "grain.DatasetIterator[Batch]":
     """Training batches without end, from step `start_step` on.
 
@@ -313,6 +352,8 @@ def train_batches(
       process_count: processes that share every global batch.
       label_maps: crops the label map along with the image. Without, the maps of a dataset that
         has them stay encoded, and the labels are 0.
+      resampling: one of `crops.RESAMPLINGS`.
+      mirrored: mirrors crops left to right, and label maps not.
 
     Returns:
       An iterator with a method `close()` of {'image': uint8 (b, crop, crop, 3), 'label': int32
@@ -330,7 +371,18 @@ def train_batches(
             "use a smaller batch or more images"
         )
     order = _Order(numbers, batch_size, seed)
-    make = _TrainRow(records, order, crop, resize, train_crop, apply_exif, seed, label_maps)
+    make = _TrainRow(
+        records,
+        order,
+        crop,
+        resize,
+        train_crop,
+        apply_exif,
+        seed,
+        label_maps,
+        resampling,
+        mirrored,
+    )
     no_end = start_step + 2**40
     return _batches(make, start_step, no_end, batch_size, workers, process_index, process_count)
 
@@ -348,6 +400,9 @@ def eval_batches(
     process_count: int = 1,
     label_maps: bool = False,
     eval_crop: str = "centre",
+    resampling: str = "area",
+    mirrored: bool = False,
+    padding: Sequence[float] = IMAGENET_MEAN,
 ) -> "grain.DatasetIterator[Batch]":
     """One pass over `indices` in order; the last batch is padded, never dropped.
 
@@ -363,7 +418,10 @@ def eval_batches(
       process_count: processes that share every global batch.
       label_maps: labels are maps.
       eval_crop: 'centre', the central square; or 'whole', all of the image at its own scale,
-        padded right and bottom to `crop` with the mean colour and the label 255.
+        padded right and bottom to `crop` with the colour `padding` and the label 255.
+      resampling: one of `crops.RESAMPLINGS`.
+      mirrored: mirrors crops and whole images left to right, and label maps not.
+      padding: RGB in [0, 1]; the mean colour is zero once it is normalised, to half a gray level.
 
     Returns:
       An iterator with a method `close()` of {'image': uint8 (b, height, width, 3), 'label': int32
@@ -380,6 +438,17 @@ def eval_batches(
         raise ValueError(f"eval_crop={eval_crop!r}: use one of {crops.EVAL_CROPS}")
     if eval_crop == "centre" and size[0] != size[1]:
         raise ValueError(f"crop={crop}: the central crop is a square")
-    make = _EvalRow(records, numbers, size, resize, apply_exif, label_maps, eval_crop)
+    make = _EvalRow(
+        records,
+        numbers,
+        size,
+        resize,
+        apply_exif,
+        label_maps,
+        eval_crop,
+        resampling,
+        mirrored,
+        tuple(round(255 * value) for value in padding),
+    )
     steps = -(-len(numbers) // batch_size)
     return _batches(make, 0, steps, batch_size, workers, process_index, process_count)

@@ -11,7 +11,7 @@ from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import pipeline, registry
 
-_SUBSET = 4  # What the draw is for, next to those of the pipeline.
+_SUBSET = 4  # What the draw is for; the pipeline lists the others.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,8 +27,9 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
 
     def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         def draw(data: Any) -> np.ndarray:
-            high, low = (int(word) for word in np.asarray(data))
-            generator = np.random.Generator(np.random.Philox(key=high << 32 | low))
+            # Two words of 32 bits, or four: `JAX_DEFAULT_PRNG_IMPL` decides.
+            whole = functools.reduce(lambda high, word: high << 32 | int(word), np.asarray(data), 0)
+            generator = np.random.Generator(np.random.Philox(key=whole))
             return generator.uniform(-bound, bound, tuple(shape)).astype(dtype)
 
         data = jax.random.key_data(key)

@@ -38,12 +38,11 @@ class ImageHead(nn.Module):
 class PixelHead(nn.Module):
     """One answer per pixel of the features: a 1x1 convolution with bias.
 
-    Features (N, h, w, C) to logits (N, h, w, classes) at the features' resolution; the task's
-    score upsamples them (`unnas_jax.tasks.dense`), in pieces that fit into memory.
+    Features (N, h, w, C) to float32 logits (N, h, w, classes) at the features' resolution; the
+    task's score upsamples them (`unnas_jax.tasks.dense`), in pieces that fit into memory.
     """
 
     classes: int
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
@@ -53,7 +52,7 @@ class PixelHead(nn.Module):
         return nn.Conv(
             self.classes,
             (1, 1),
-            dtype=self.dtype,
+            dtype=jnp.float32,
             kernel_init=uniform_fan_in(fan_in),
             bias_init=uniform_fan_in(fan_in),
             name="conv",
@@ -67,7 +66,7 @@ class AsppHead(nn.Module):
     the image's mean through a 1x1 convolution, given to every pixel. Their concatenation goes
     through a 1x1 convolution to `channels`, BN and ReLU.
 
-    Features (N, h, w, C) to logits (N, h, w, classes), to be upsampled by the task's score.
+    Features (N, h, w, C) to float32 logits (N, h, w, classes), to be upsampled by the task's score.
     """
 
     classes: int
@@ -94,4 +93,4 @@ class AsppHead(nn.Module):
         image = layer(mean.astype(self.dtype), "image")
         branches.append(jnp.broadcast_to(image, branches[0].shape))
         x = layer(jnp.concatenate(branches, axis=-1), "join")
-        return PixelHead(self.classes, dtype=self.dtype, name="classifier")(x, train)
+        return PixelHead(self.classes, name="classifier")(x, train)

@@ -12,6 +12,7 @@ from unnas_jax.core import sharding
 from unnas_jax.data import Dataset, pipeline
 from unnas_jax.data.registry import Records
 from unnas_jax.tasks.base import Task
+from unnas_jax.tasks.transforms import Augmentation
 
 _FOR_DEVICE = ("image", "label", "mask")
 
@@ -37,6 +38,8 @@ class Feed:
             "process_index": jax.process_index(),
             "process_count": jax.process_count(),
             "label_maps": task.label_maps,
+            "resampling": config["input"]["resampling"],
+            "mirrored": config["input"]["mirrored"],
         }
 
     @contextlib.contextmanager
@@ -80,6 +83,7 @@ class Feed:
             batch_size=section["batch_size"],
             crop=tuple(section["whole_size"]) if whole else self._config["input"]["crop"],
             eval_crop="whole" if whole else "centre",
+            padding=Augmentation.create(self._config, self._dataset).mean,
             **self._common,
         )
         try:

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import logging
 import os
 import time
@@ -20,6 +21,7 @@ from unnas_jax.config import schema as config_lib
 from unnas_jax.core import distributed, files, sharding, stopping
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset, halves, open_dataset
+from unnas_jax.data.pipeline import evaluation_sample
 from unnas_jax.data.sizes import check_sizes
 from unnas_jax.learning import metrics, optim
 from unnas_jax.learning.feed import Feed
@@ -60,7 +62,10 @@ def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> _Plan:
     total = per_epoch * config["train"]["epochs"]
     if config["train"]["max_steps"] > 0:
         total = min(total, config["train"]["max_steps"])
-    return _Plan(per_epoch, total, round(config["search"]["arch_start_epoch"] * per_epoch))
+    # The first step at or after that part of an epoch.
+    start = config["search"]["arch_start_epoch"]
+    first = next(k for k in itertools.count(int(start * per_epoch)) if k / per_epoch >= start)
+    return _Plan(per_epoch, total, first)
 
 
 class _Outputs:
@@ -176,7 +181,7 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
     check_sizes(dataset, c["input"]["crop"])
     half_a, half_b = halves(len(records), c["seed"])
     plan = _plan(c, dataset, len(half_a))
-    held_out = half_b[: c["eval"]["max_images"]] if c["eval"]["max_images"] > 0 else half_b
+    held_out = evaluation_sample(half_b, c["eval"]["max_images"], c["seed"])
     feed = Feed(c, dataset, task, mesh)
 
     with contextlib.ExitStack() as stack:

@@ -19,6 +19,7 @@ from unnas_jax.config import schema as config_lib
 from unnas_jax.core import distributed, files, sharding, stopping
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset, halves, open_dataset
+from unnas_jax.data.pipeline import evaluation_sample
 from unnas_jax.data.registry import Records
 from unnas_jax.data.sizes import check_sizes
 from unnas_jax.layers import counting
@@ -70,9 +71,8 @@ def _subsets(config: Mapping[str, Any], dataset: Dataset) -> tuple[_Subset, _Sub
     else:
         training = _Subset(records, np.arange(len(records)))
         held_out = _Subset(dataset.splits[split], np.arange(len(dataset.splits[split])))
-    if config["eval"]["max_images"] > 0:
-        held_out = _Subset(held_out.records, held_out.indices[: config["eval"]["max_images"]])
-    return training, held_out
+    sample = evaluation_sample(held_out.indices, config["eval"]["max_images"], config["seed"])
+    return training, _Subset(held_out.records, sample)
 
 
 def _length(config: Mapping[str, Any], dataset: Dataset, images: int) -> tuple[int, int]:

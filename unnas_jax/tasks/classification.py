@@ -18,6 +18,7 @@ class Classification(base.Task):
     """The dataset's labels as classes; smoothed in training if the config says so."""
 
     name: ClassVar[str] = "classification"
+    whole_images: ClassVar[bool] = True
 
     augmentation: Augmentation
     num_classes: int

@@ -12,7 +12,7 @@ import numpy as np
 
 from unnas_jax.layers import heads
 from unnas_jax.tasks import base, dense
-from unnas_jax.tasks.transforms import Augmentation, to_uint8
+from unnas_jax.tasks.transforms import IGNORE, Augmentation, to_uint8
 
 # The 313 colour centres: in each row of constant a, every multiple of 10 from the first b to the
 # last. Class ids count along b, row by row.
@@ -27,6 +27,8 @@ AB_ROWS = np.array(
 _ROW_SIZES = (AB_ROWS[:, 2] - AB_ROWS[:, 1]) // 10 + 1
 _ROW_STARTS = np.concatenate([[0], np.cumsum(_ROW_SIZES)[:-1]])
 NUM_COLORS = int(_ROW_SIZES.sum())
+
+_NO_COLOR = -1  # What is padding has none to learn.
 
 # sRGB to XYZ with a D65 white point, the white of the 2 degree observer, as in scikit-image.
 _XYZ = np.array(
@@ -105,13 +107,18 @@ class Colorization(base.Task):
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
         """L / 100, normalised by the means of the channels' means and deviations; colour classes.
 
-        Lighting can push values out of the sRGB cube; they are clipped to it.
+        Lighting can push values out of the sRGB cube; they are clipped to it. Where a padded crop
+        has no pixel the class is -1, which does not count.
         """
         rgb = self.augmentation(key, batch["image"], train=train)
         lab = rgb_to_lab(jnp.clip(rgb, 0.0, 1.0))
         mean, std = np.mean(self.augmentation.mean), np.mean(self.augmentation.std)
         lightness = (lab[..., :1] / 100.0 - np.float32(mean)) / np.float32(std)
-        return base.Examples(lightness, color_classes(lab[..., 1:]), base.image_weights(batch))
+        classes = color_classes(lab[..., 1:])
+        if train and self.augmentation.pad:
+            inside = self.augmentation.labels(key, jnp.zeros_like(classes), train=True) != IGNORE
+            classes = jnp.where(inside, classes, _NO_COLOR)
+        return base.Examples(lightness, classes, base.image_weights(batch))
 
     def panels(self, examples: base.Examples, dataset: Any) -> list[list[base.Panel]]:
         """The lightness; and with it the colours of the classes."""
@@ -121,18 +128,20 @@ class Colorization(base.Task):
         lightness = np.asarray(examples.inputs)[..., 0] * std + mean
         rows = []
         for light, target in zip(lightness, np.asarray(examples.targets), strict=True):
-            lab = np.concatenate([100.0 * light[..., None], centres()[target]], axis=-1)
+            ab = np.where(target[..., None] == _NO_COLOR, 0.0, centres()[target])
+            lab = np.concatenate([100.0 * light[..., None], ab], axis=-1)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Not every centre is a colour at every lightness.
                 painted = to_uint8(color.lab2rgb(lab))
             gray = to_uint8(np.repeat(light[..., None], 3, axis=-1))
-            words = f"{len(np.unique(target))} colour classes"
+            words = f"{len(np.unique(target[target != _NO_COLOR]))} colour classes"
             rows.append([base.Panel("lightness", gray), base.Panel(words, painted)])
         return rows
 
     def head(self, dtype: Any) -> nn.Module:
         """A 1x1 convolution; `score` upsamples."""
-        return heads.PixelHead(self.num_classes, dtype=dtype)
+        del dtype
+        return heads.PixelHead(self.num_classes)
 
     def score(self, outputs: jax.Array, examples: base.Examples, *, train: bool) -> base.Sums:
         """Per-pixel cross entropy and hits at the input's resolution."""

@@ -29,11 +29,20 @@ def interpolation(source: int, target: int) -> np.ndarray:
 
 
 def upsample(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Bilinear interpolation of (N, h, w, K) to (N, *size, K), aligned corners."""
-    rows = interpolation(logits.shape[1], size[0]).astype(logits.dtype)
-    columns = interpolation(logits.shape[2], size[1]).astype(logits.dtype)
-    logits = jnp.einsum("rh,nhwk->nrwk", rows, logits)
-    return jnp.einsum("cw,nrwk->nrck", columns, logits)
+    """Bilinear interpolation of (N, h, w, K) to (N, *size, K), float32, aligned corners."""
+    return _interpolate(logits, interpolation(logits.shape[1], size[0]), size[1])
+
+
+def _interpolate(logits: jax.Array, rows: Any, width: int) -> jax.Array:
+    """(N, h, w, K) to (N, R, width, K), rows by the matrix `rows` (R, h).
+
+    In float32 on every backend: as factors of a matrix product in bfloat16, shares of two pixels
+    would be off by up to 0.4%, and so would logits, however exact the softmax of them.
+    """
+    columns = interpolation(logits.shape[2], width)
+    exact = jax.lax.Precision.HIGHEST
+    logits = jnp.einsum("rh,nhwk->nrwk", rows, logits.astype(jnp.float32), precision=exact)
+    return jnp.einsum("cw,nrwk->nrck", columns, logits, precision=exact)
 
 
 def _confusion(targets: jax.Array, answers: jax.Array, valid: jax.Array, classes: int) -> jax.Array:
@@ -53,9 +62,7 @@ def _score_rows(
     logits: jax.Array, rows: Any, targets: jax.Array, weights: jax.Array, confusion: bool
 ) -> Sums:
     """The sums of a block of rows; `rows` (R, h) interpolates the logits' rows."""
-    columns = interpolation(logits.shape[2], targets.shape[2]).astype(logits.dtype)
-    block = jnp.einsum("rh,nhwk->nrwk", rows.astype(logits.dtype), logits)
-    block = jnp.einsum("cw,nrwk->nrck", columns, block).astype(jnp.float32)
+    block = _interpolate(logits, rows, targets.shape[2])
     valid = (targets >= 0) & (targets < block.shape[-1])
     classes = jnp.where(valid, targets, 0)
     pixel_weights = jnp.where(valid, weights[:, None, None], 0.0)

@@ -50,6 +50,11 @@ class Jigsaw(base.Task):
                 f"config.input.crop={config['input']['crop']}: too small for {grid}x{grid} tiles "
                 "of at least 8 pixels"
             )
+        if config["input"]["pad"]:
+            raise UserError(
+                f"config.input.pad={config['input']['pad']}: padding shows which of a jigsaw's "
+                "tiles lie outside; use 0"
+            )
 
     @classmethod
     def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:

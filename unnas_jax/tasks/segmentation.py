@@ -23,6 +23,7 @@ class Segmentation(base.Task):
     name: ClassVar[str] = "segmentation"
     dense: ClassVar[bool] = True
     label_maps: ClassVar[bool] = True
+    whole_images: ClassVar[bool] = True
     single_reduction: ClassVar[bool] = True
     metric: ClassVar[str] = "miou"
 

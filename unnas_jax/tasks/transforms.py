@@ -12,20 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# AlexNet's principal components of ImageNet's RGB values: rows R, G, B (Krizhevsky et al., 2012).
+Components = tuple[tuple[float, ...], ...]
+"""Principal components of RGB values in columns: rows R, G, B."""
+
+# AlexNet's of ImageNet (Krizhevsky et al., 2012).
 _EIGENVALUES = np.array([0.2175, 0.0188, 0.0045], np.float32)
-_COMPONENTS = np.array(
-    [
-        [-0.5675, 0.7192, 0.4009],
-        [-0.5808, -0.0045, -0.8140],
-        [-0.5836, -0.6948, 0.4203],
-    ],
-    np.float32,
+COMPONENTS: Components = (
+    (-0.5675, 0.7192, 0.4009),
+    (-0.5808, -0.0045, -0.8140),
+    (-0.5836, -0.6948, 0.4203),
 )
 IGNORE = 255
 """The label of pixels that do not count."""
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = np.array([0.2125, 0.7154, 0.0721], np.float32)  # As scikit-image has it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Augmentation:
       lighting: standard deviation of the PCA lighting.
       gray: share of training images that are turned gray.
       pad: zeros around the normalised image before a random crop back to its size, in pixels.
+      components: of the PCA lighting.
     """
 
     mean: tuple[float, ...]
@@ -44,6 +45,7 @@ class Augmentation:
     lighting: float = 0.0
     gray: float = 0.0
     pad: int = 0
+    components: Components = COMPONENTS
 
     @classmethod
     def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
@@ -56,6 +58,7 @@ class Augmentation:
             lighting=section["lighting"],
             gray=section["gray"],
             pad=section["pad"],
+            components=COMPONENTS[order],
         )
 
     def __call__(self, key: jax.Array, images: jax.Array, *, train: bool) -> jax.Array:
@@ -89,7 +92,7 @@ class Augmentation:
         if self.gray:
             x = random_gray(gray_key, x, self.gray)
         if self.lighting:
-            x = lighting(light_key, x, self.lighting)
+            x = lighting(light_key, x, self.lighting, self.components)
         return x
 
     def _crop(self, key: jax.Array, x: jax.Array, fill: np.ndarray) -> jax.Array:
@@ -124,20 +127,23 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def random_gray(key: jax.Array, images: jax.Array, probability: float) -> jax.Array:
-    """Turns each of the images (B, H, W, 3) gray (Rec. 601 luma) with the given probability."""
+    """Turns each of the images (B, H, W, 3) gray (their luma) with the given probability."""
     gray = jax.random.bernoulli(key, probability, (len(images), 1, 1, 1))
     # Sums instead of a dot product, which a TPU would round to bfloat16.
     luma = jnp.sum(images * _per_channel(_LUMA, images), axis=-1, keepdims=True)
     return jnp.where(gray, luma, images)
 
 
-def lighting(key: jax.Array, images: jax.Array, scale: float) -> jax.Array:
+def lighting(
+    key: jax.Array, images: jax.Array, scale: float, components: Components = COMPONENTS
+) -> jax.Array:
     """AlexNet's PCA lighting: one offset per image along the principal colours.
 
     Adds to the channels of each image `components @ (normal(0, scale) * eigenvalues)`.
     """
     draws = scale * jax.random.normal(key, (len(images), 1, 3), jnp.float32)
-    offsets = jnp.sum(_COMPONENTS[None] * (draws * _EIGENVALUES[None, None]), axis=-1)
+    rows = np.asarray(components, np.float32)[None]
+    offsets = jnp.sum(rows * (draws * _EIGENVALUES[None, None]), axis=-1)
     return images + offsets[:, None, None, :]
 
 
