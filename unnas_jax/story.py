@@ -17,7 +17,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from unnas_jax import command_line, counting, files
+from unnas_jax import command_line, complexity, files
 from unnas_jax.analysis import story_plot, style
 from unnas_jax.data import open_dataset
 from unnas_jax.errors import UserError
@@ -25,6 +25,7 @@ from unnas_jax.networks import build_network
 from unnas_jax.search import search
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.genotype import OPERATIONS, Genotype, Pairs
+from unnas_jax.spaces.darts.parameters import parameters_of
 from unnas_jax.tasks import registry
 from unnas_jax.train import train
 
@@ -72,11 +73,10 @@ def random_cells(
     """
     task = registry.create(config, open_dataset(config["dataset"]))
     network = build_network(config, task)
-    side = task.input_side(config["input"]["crop"])
+    size = (*complexity.counted_size(config, task), task.input_channels)
 
     def parameters(candidate: Genotype) -> int:
-        sized = network.clone(genotype=candidate)
-        return counting.count(sized, (side, side, task.input_channels)).parameters
+        return parameters_of(network.clone(genotype=candidate), size)
 
     wanted = parameters(genotype)
     rng, found = np.random.default_rng(seed), [genotype]

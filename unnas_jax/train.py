@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from unnas_jax import (
     checkpoint,
-    counting,
+    complexity,
     distributed,
     files,
     metrics,
@@ -304,8 +304,7 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
     spaces.of_config(c).check_inputs(c, examples)
     if document and primary:
         files.write_json(os.path.join(workdir.path, _KEPT_CELLS), document)
-    _, height, width, channels = examples.inputs.shape
-    counts = counting.count(network, (height, width, channels))
+    counts = complexity.of_network(c, task, network)
     seeds = [c["seed"] + k for k in range(c["seeds"])]
     facts = {
         **_facts(c, dataset, cells, document, network),

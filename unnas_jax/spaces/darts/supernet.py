@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unnas_jax import precision, sharding
+from unnas_jax.counting import WEIGHTED_SUM
 from unnas_jax.spaces.darts.genotype import OPERATIONS, edges, num_edges
 from unnas_jax.spaces.layers import (
     BatchNormOfParts,
@@ -283,7 +284,7 @@ class SourceEdges(nn.Module):
         # What is shared goes to every edge with its weight, as a matrix product.
         spread = jnp.stack([_column(weights, name) for name in names])
         joined = jnp.concatenate(shared).reshape(len(names), -1)
-        with jax.named_scope("weighted_sum"):
+        with jax.named_scope(WEIGHTED_SUM):
             output = jnp.einsum("se,sp->ep", spread.astype(self.dtype), joined)
         return jnp.split(output.reshape(summed[0].shape) + sum(summed), edges)
 
