@@ -25,6 +25,7 @@ from unnas_jax.networks import build_network
 from unnas_jax.search import search
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.genotype import OPERATIONS, Genotype, Pairs
+from unnas_jax.spaces.darts.network import Network
 from unnas_jax.spaces.darts.parameters import parameters_of
 from unnas_jax.tasks import registry
 from unnas_jax.train import train
@@ -73,6 +74,7 @@ def random_cells(
     """
     task = registry.create(config, open_dataset(config["dataset"]))
     network = build_network(config, task)
+    assert isinstance(network, Network)
     size = (*complexity.counted_size(config, task), task.input_channels)
 
     def parameters(candidate: Genotype) -> int:

@@ -179,7 +179,7 @@ class _Seeds:
         return [stacked([stream(seed) for seed in group]) for group in self.groups]
 
     def precise(self, states: list[TrainState]) -> list[TrainState]:
-        """The states with the mean statistics of some training batches (Wu and Johnson, 2021)."""
+        """The states with the statistics of some training batches; see `trainer.pooled`."""
         count = -(-self.precise_bn_images // self.batch_size)
         if count == 0:
             return states
@@ -190,9 +190,8 @@ class _Seeds:
                     jax.device_get(self.steps.statistics(state, next(batches), number))
                     for number in range(count)
                 ]
-                mean = jax.tree.map(lambda *values: np.mean(values, axis=0), *found)
-                placed = sharding.replicate(mean, self.mesh)
-                result.append(state.replace(batch_stats=placed))
+                pooled = trainer.pooled(found, [self.batch_size] * count)
+                result.append(trainer.with_statistics(state, sharding.replicate(pooled, self.mesh)))
         return result
 
     def evaluate(self, states: list[TrainState]) -> list[dict[str, float]]:

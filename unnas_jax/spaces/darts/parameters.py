@@ -36,8 +36,8 @@ def _halves(genotype: Genotype) -> Iterator[tuple[str, Pairs]]:
 
 def _emptied(genotype: Genotype) -> Genotype:
     """The genotype with the operation `none` on the first inputs throughout."""
-    bare = {kind: (("none", 0),) * len(pairs) for kind, pairs in _halves(genotype)}
-    return dataclasses.replace(genotype, **bare)
+    normal, reduce = ((("none", 0),) * len(pairs) for _, pairs in _halves(genotype))
+    return dataclasses.replace(genotype, normal=normal, reduce=reduce)
 
 
 @functools.lru_cache(maxsize=256)
@@ -51,5 +51,8 @@ def _added(network: Network, size: Size, kind: str, operation: str, of_an_input:
     pairs = list(getattr(network.genotype, kind))
     # The last pair may take any state but its own node.
     pairs[-1] = (operation, 0 if of_an_input else len(pairs) // 2)
-    genotype = dataclasses.replace(network.genotype, **{kind: tuple(pairs)})
+    halves = {**dict(_halves(network.genotype)), kind: tuple(pairs)}
+    genotype = dataclasses.replace(
+        network.genotype, normal=halves["normal"], reduce=halves["reduce"]
+    )
     return _traced(network.clone(genotype=genotype), size) - _traced(network, size)
