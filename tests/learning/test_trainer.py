@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests import tiny, tiny_training
@@ -129,17 +130,22 @@ def test_training_decays_and_carries_on(nesterov):
 
 
 def test_the_moving_average_is_what_is_evaluated():
-    """After three steps a_3 = d^3 w_0 + (1 - d) (d^2 w_1 + d w_2 + w_3)."""
+    """After three steps a_3 = (d^2 w_1 + d w_2 + w_3) / (1 + d + d^2): w_0 is no part of it."""
     decay = 0.75
     steps, mesh = _linear(tiny_training.config(ema=decay))
     state, batch = steps.init([0]), tiny_training.images()
-    weights = [np.asarray(state.params["weights"][0], np.float64)]
+    weights = []
+    library = optax.ema(decay, debias=True)
+    debiased, kept = None, library.init(jax.tree.map(np.asarray, state.params))
     for _ in range(3):
         state, _ = steps.train(state, trainer.stack_seeds([batch], mesh))
         weights.append(np.asarray(state.params["weights"][0], np.float64))
-    shares = [decay**3] + [(1 - decay) * decay ** (3 - k) for k in (1, 2, 3)]
-    average = np.tensordot(shares, weights, 1)
-    np.testing.assert_allclose(state.average["weights"][0], average, atol=1e-6)
+        debiased, kept = library.update(jax.tree.map(np.asarray, state.params), kept)
+    shares = np.array([decay**2, decay, 1.0])
+    average = np.tensordot(shares / shares.sum(), weights, 1)
+    found = state.average["params"]["weights"][0]
+    np.testing.assert_allclose(found, average, atol=1e-6)
+    np.testing.assert_allclose(found, debiased["weights"][0], atol=1e-6)
     assert np.abs(average - weights[-1]).max() > 1e-4
 
     sums = steps.evaluate(state, sharding.to_devices(batch, mesh), 0)
@@ -211,13 +217,13 @@ def test_memory_grows_with_the_seeds():
 
 
 @functools.cache
-def _network(drop_path=0.0, lighting=0.0):
-    config = tiny_training.config()
+def _network(drop_path=0.0, lighting=0.0, ema=0.0, devices=1):
+    config = tiny_training.config(ema=ema)
     config.network.drop_path, config.input.lighting = drop_path, lighting
     config.weights.update(learning_rate=0.05, momentum=0.9, weight_decay=1e-3)
     task = registry.create(config.to_dict(), tiny.dataset())
     network = Network(tiny_training.CELLS, 4, 3, "cifar", head=task.head(jnp.float32))
-    mesh = sharding.data_mesh(jax.devices()[:1])
+    mesh = sharding.data_mesh(jax.devices()[:devices])
     inputs = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
     steps = trainer.build_steps(config.to_dict(), network, task, mesh, STEPS_PER_EPOCH, inputs)
     return steps, mesh
@@ -232,6 +238,10 @@ def _trained(seeds, batch_seeds, count=5):
         ]
         state, _ = steps.train(state, trainer.stack_seeds(batches, mesh))
     return jax.device_get(state)
+
+
+def _host(tree):
+    return jax.tree.map(np.asarray, tree)
 
 
 def _of_seed(state, k):
@@ -256,19 +266,84 @@ def test_a_seed_does_not_see_what_it_is_trained_with():
     jax.tree.map(np.testing.assert_array_equal, _of_seed(mine, 0), _of_seed(other, 0))
 
 
-def test_statistics_are_those_of_the_batch():
-    """The first batch norm's input is a 3x3 convolution of the normalised image."""
-    steps, mesh = _network()
-    state = steps.init([0])
+def test_an_early_average_is_of_the_trained_values_and_their_statistics():
+    """With a decay near 1 it is the plain mean over the steps, of weights and statistics alike."""
+    steps, mesh = _network(ema=0.9999)
+    state, batch = steps.init([0]), tiny_training.images(classes=2)
+    seen, losses = [], []
+    for number in range(3):
+        state, _ = steps.train(state, trainer.stack_seeds([batch], mesh))
+        seen.append(_host({"params": state.params, "batch_stats": state.batch_stats}))
+        assert trainer.evaluated(state) is state.average
+        sums = steps.evaluate(state, sharding.to_devices(batch, mesh), 0)
+        losses.append(float(sums["loss"][0]))
+        mean = jax.tree.map(lambda *values: np.mean(values, axis=0), *seen)
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
+            _host(state.average),
+            mean,
+        )
+        if number == 0:
+            raw = steps.evaluate(
+                state.replace(average={"params": state.params, "batch_stats": state.batch_stats}),
+                sharding.to_devices(batch, mesh),
+                0,
+            )
+            assert losses[0] == pytest.approx(float(raw["loss"][0]), rel=1e-4)
+
+
+def test_precise_statistics_belong_to_what_is_evaluated():
+    for ema in (0.0, 0.9999):
+        state = _network(ema=ema)[0].init([0])
+        other = jax.tree.map(lambda value: value + 1.0, state.batch_stats)
+        changed = trainer.evaluated(trainer.with_statistics(state, other))
+        jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], other)
+        jax.tree.map(
+            np.testing.assert_array_equal, changed["params"], trainer.evaluated(state)["params"]
+        )
+
+
+def test_variances_of_batches_count_how_far_they_lie_apart():
+    def batch(mean, variance):
+        values = {"mean": np.float32([[mean]]), "var": np.float32([[variance]])}
+        return {"cell": {"bn": values}, "seen": np.float32([mean])}
+
+    # Of the values -1, 1 and 1, 3: all four have the mean 1 and the variance 2.
+    found = trainer.pooled([batch(0, 1), batch(2, 1)], [4, 4])
+    assert found == {"cell": {"bn": {"mean": [[1]], "var": [[2]]}}, "seen": [1]}
+    assert found["cell"]["bn"]["var"].dtype == np.float32
+    # Three times as many examples: -1, 1, -1, 1, -1, 1 and 3, 5.
+    unequal = trainer.pooled([batch(0, 1), batch(4, 1)], [6, 2])["cell"]["bn"]
+    values = np.array([-1, 1] * 3 + [3, 5])
+    assert float(unequal["mean"][0, 0]) == values.mean()
+    assert float(unequal["var"][0, 0]) == values.var()
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_statistics_of_batches_together_are_those_of_all_their_images(devices):
+    """Those of the first batch norm, whose input is a 3x3 convolution of the normalised image."""
+    steps, mesh = _network(devices=devices)
+    state = steps.init([0, 1])
     kernel = state.params["stem"]["conv_0"]["conv"]["kernel"]
     # Symmetric, so that it does not matter which images are flipped.
     kernel = (kernel + kernel[:, :, ::-1]) / 2
     state.params["stem"]["conv_0"]["conv"]["kernel"] = kernel
-    batch = tiny_training.images()
-    found = steps.statistics(state, trainer.stack_seeds([batch], mesh), 0)["stem"]["bn_0"]
-    x = (batch["image"] / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
-    x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
-    outputs = np.einsum("nhwcij,ijcd->nhwd", windows, np.asarray(kernel[0], np.float64))
-    np.testing.assert_allclose(found["mean"][0], outputs.mean(axis=(0, 1, 2)), atol=1e-5)
-    np.testing.assert_allclose(found["var"][0], outputs.var(axis=(0, 1, 2)), rtol=1e-4)
+    # The first seed sees batches of very different brightness.
+    dark, bright, noise = (tiny_training.images(seed=seed) for seed in (0, 1, 2))
+    dark["image"] //= 8
+    batches = [[dark, noise], [bright, noise]]
+    found = trainer.pooled(
+        [
+            jax.device_get(steps.statistics(state, trainer.stack_seeds(pair, mesh), number))
+            for number, pair in enumerate(batches)
+        ],
+        [8, 8],
+    )["stem"]["bn_0"]
+    for seed in (0, 1):
+        images = np.concatenate([pair[seed]["image"] for pair in batches])
+        x = (images / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
+        x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
+        outputs = np.einsum("nhwcij,ijcd->nhwd", windows, np.asarray(kernel[seed], np.float64))
+        np.testing.assert_allclose(found["mean"][seed], outputs.mean(axis=(0, 1, 2)), atol=1e-5)
+        np.testing.assert_allclose(found["var"][seed], outputs.var(axis=(0, 1, 2)), rtol=1e-4)

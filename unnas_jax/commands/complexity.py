@@ -3,6 +3,7 @@
     unnas-jax complexity --config=configs/eval_in1k.py:darts_v2 [--json] [--layers]
 
 prints its parameters and multiply-adds, by stem, cell and head; see `unnas_jax.layers.counting`.
+They are those of an evaluation, on whole images where the config evaluates on whole images.
 """
 
 import dataclasses
@@ -11,15 +12,18 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 from absl import flags
 
 from unnas_jax.commands import command_line
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import logs
 from unnas_jax.core.errors import UserError
-from unnas_jax.layers.counting import AUXILIARY, AnyNetwork, count
+from unnas_jax.layers.counting import AUXILIARY, Counts, answer, count
 from unnas_jax.spaces import networks
 from unnas_jax.spaces.darts import supernet as supernet_lib
+from unnas_jax.spaces.darts.supernet import Supernet
+from unnas_jax.spaces.registry import Network
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Task
 
@@ -76,6 +80,26 @@ def task_of(config: Mapping[str, Any], classes: int | None = None) -> Task:
         ) from error
 
 
+def counted_size(config: Mapping[str, Any], task: Task) -> tuple[int, int]:
+    """Height and width of the inputs for which a config's network is counted: an evaluation's."""
+    if config["eval"].get("crop") == "whole":
+        height, width = config["eval"]["whole_size"]
+        return height, width
+    side = task.input_side(config["input"]["crop"])
+    return side, side
+
+
+def of_network(config: Mapping[str, Any], task: Task, network: Supernet | Network) -> Counts:
+    """The counts of the network of a config (a valid one, as a dict) for one answer."""
+    inputs = answer(network, (*counted_size(config, task), task.input_channels))
+    if isinstance(network, Supernet):
+        alphas = jax.eval_shape(
+            lambda: supernet_lib.init_alphas(jax.random.key(0), network.nodes, 1.0)
+        )
+        return count(network, inputs, alphas, train=False)
+    return count(network, inputs, train=False)
+
+
 def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str, Any]:
     """The counts of the network that a config (a valid one, as a dict) trains.
 
@@ -94,21 +118,20 @@ def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str
     task = task_of(config, classes)
     # Neither changes a count; `auto` would start the backend to see what it is.
     plain = {**config, "precision": "float32"}
-    side = task.input_side(config["input"]["crop"])
-    sides = (side, side)
-    network: AnyNetwork
+    network: Supernet | Network
     if config["experiment"] == "search":
-        plain["search"] = {**config["search"], "formulation": "depthwise"}
+        # By its definition: every operation on every edge.
+        forms = {"formulation": "depthwise", "rematerialise": "none"}
+        plain["search"] = {**config["search"], **forms}
         network = supernet_lib.build_supernet(plain, task)
     else:
         network = networks.build_network(plain, task)
-        if config["eval"]["crop"] == "whole":
-            sides = tuple(config["eval"]["whole_size"])
-    counts = count(network, (*sides, task.input_channels))
+    counts = of_network(config, task, network)
+    height, width = counted_size(config, task)
     return {
         **counts.totals(),
         "width": network.width,
-        "input_size": side if sides == (side, side) else list(sides),
+        "input_size": height if height == width else [height, width],
         "inputs": getattr(network.head, "group", 1),
         "layers": [dataclasses.asdict(layer) for layer in counts.layers],
     }

@@ -134,7 +134,7 @@ def _export(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
     if isinstance(state, TrainState):
         state = states.of_seed(state, options.seed)
         if values["train"]["ema"]:
-            _note("left out: the moving average of the parameters, which the release has not")
+            _note("left out: the moving average of the weights, which the release has not")
     steps = _steps_per_epoch(values, options.images)
     tracked = position.get("num_batches_tracked")
     document, notes = states.to_release(state, values, steps, tracked)

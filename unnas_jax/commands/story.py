@@ -16,15 +16,16 @@ import ml_collections
 import numpy as np
 
 from unnas_jax.analysis import story_plot, style
-from unnas_jax.commands import command_line
+from unnas_jax.commands import command_line, complexity
 from unnas_jax.core import files, logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
-from unnas_jax.layers import counting
 from unnas_jax.runs.search import search
 from unnas_jax.runs.train import train
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.genotype import OPERATIONS, Genotype, Pairs
+from unnas_jax.spaces.darts.network import Network
+from unnas_jax.spaces.darts.parameters import parameters_of
 from unnas_jax.spaces.networks import build_network
 from unnas_jax.tasks import registry
 
@@ -72,11 +73,11 @@ def random_cells(
     """
     task = registry.create(config, open_dataset(config["dataset"]))
     network = build_network(config, task)
-    side = task.input_side(config["input"]["crop"])
+    assert isinstance(network, Network)
+    size = (*complexity.counted_size(config, task), task.input_channels)
 
     def parameters(candidate: Genotype) -> int:
-        sized = network.clone(genotype=candidate)
-        return counting.count(sized, (side, side, task.input_channels)).parameters
+        return parameters_of(network.clone(genotype=candidate), size)
 
     wanted = parameters(genotype)
     rng, found = np.random.default_rng(seed), [genotype]

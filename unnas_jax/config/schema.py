@@ -131,7 +131,7 @@ def training() -> ml_collections.ConfigDict:
                 "epochs": 250,
                 "max_steps": -1,  # Stop after so many steps; -1: all epochs.
                 "seeds_together": -1,  # Seeds in one program; -1: one on CPUs, otherwise all.
-                "ema": 0.0,  # The decay of the parameters' moving average; 0: none.
+                "ema": 0.0,  # The decay of the weights' and statistics' moving average; 0: none.
                 "precise_bn_images": 0,  # Images for BN statistics before evaluations; 0: none.
             },
             "eval": {

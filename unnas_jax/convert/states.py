@@ -180,7 +180,12 @@ def from_release(
         step=jnp.int32(step),
         params=params,
         batch_stats=variables["batch_stats"],
-        average=params if config["train"]["ema"] else {},
+        # The release has none: it goes on from the weights as they are.
+        average=(
+            {"params": params, "batch_stats": variables["batch_stats"]}
+            if config["train"]["ema"]
+            else {}
+        ),
         optimizer=momentum,
     )
     stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], jax.device_get(state))

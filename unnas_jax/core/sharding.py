@@ -5,6 +5,7 @@ batch-norm statistics global. Where it would sum more than needed, `by_device` r
 every device's part of the batch, and `total` and batch norm reduce by themselves.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,13 +34,20 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def platform() -> str:
-    """The platform that is being traced for: cpu, gpu or tpu.
+    """The platform that is being traced for: cpu, gpu or tpu; or none, see `nowhere`.
 
     That of the mesh of an enclosing `jax.sharding.use_abstract_mesh`, by which a program for
     devices that this machine does not have is traced, or else that of the default devices.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform
+
+
+def nowhere() -> contextlib.AbstractContextManager[Any]:
+    """A block in which programs are traced for no platform: every operation in its plain form."""
+    device = jax.sharding.AbstractDevice("none", 1, "none")
+    mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
+    return jax.sharding.use_abstract_mesh(mesh)
 
 
 def parted_axis() -> str | None:

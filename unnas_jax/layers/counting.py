@@ -1,42 +1,39 @@
-"""Parameters and multiply-adds of a network, layer by layer.
+"""Parameters and multiply-adds of any flax module, layer by layer, by tracing it.
 
-Nothing is traced or run. Each kind of module has one function here that says what it holds and
-computes for an input of some size, from the module's own attributes; a network is the sum over its
-cells. It takes milliseconds, where tracing the modules takes seconds. The tests compare every
-module with the parameters and the program that it really has.
+Nothing is run. A module is traced as JAX would compile it, and the convolutions and matrix products
+of the program are counted, in the plain form of every operation, whatever this machine would
+compute in its place. Modules that are equal and get inputs of equal shapes are traced once in a
+process and counted from memory wherever they appear again.
 
 A multiply-add is one product of a convolution or a linear layer, at true output sizes (dilation
 included). Batch norm, pooling and activations count none.
 """
 
+import collections
+import collections.abc
 import dataclasses
-import functools
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import numpy as np
+import jax.numpy as jnp
+from flax.core.tracers import current_trace
+from jax.extend import core as jax_core
 
-from unnas_jax.layers.blocks import FactorizedReduction, ReluConvBN
-from unnas_jax.layers.heads import AsppHead, ImageHead, PixelHead
-from unnas_jax.spaces.darts import network as network_lib
-from unnas_jax.spaces.darts import supernet as supernet_lib
-from unnas_jax.spaces.darts.network import AuxiliaryHead, Cell, Network
-from unnas_jax.spaces.darts.operations import BUILDERS, Identity, Pool, Separable, Spatial, Zero
-from unnas_jax.spaces.darts.supernet import MixedCell, SourceEdges, Supernet
-from unnas_jax.spaces.nasbench101 import network as nasbench101
-
-Size = tuple[int, int, int]
-"""Height, width and channels."""
-
-AnyNetwork = Network | nasbench101.Network | Supernet
+from unnas_jax.core import sharding
 
 AUXILIARY = "auxiliary"
+"""The name of the auxiliary head in a network that has one."""
+
+WEIGHTED_SUM = "weighted_sum"
+"""The `jax.named_scope` of a sum that is computed as a product: no layer, so it counts nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """What one layer holds and computes for one answer of the network.
+    """What one layer holds and computes.
 
     Attributes:
       name: its path, as flax names it.
@@ -51,7 +48,7 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """The layers of a network in order of execution, and their sums."""
+    """The layers of a module in order of execution, and their sums."""
 
     layers: tuple[Layer, ...]
 
@@ -82,306 +79,234 @@ def _is_auxiliary(layer: Layer) -> bool:
 
 def parameters(params: Any) -> int:
     """The number of values in a tree of arrays or shapes."""
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Scope:
-    """Where in the network the count is, and the layers found so far.
+def count(module: nn.Module, *arguments: Any, **settings: Any) -> Counts:
+    """Counts the layers of a module as `module(*arguments, **settings)` runs them.
 
-    Attributes:
-      layers: shared by all scopes of a network.
-      prefix: of the layers' names.
-      images: how many images an answer takes through these layers.
-    """
-
-    layers: list[Layer]
-    prefix: str = ""
-    images: int = 1
-
-    def at(self, name: str) -> "_Scope":
-        return dataclasses.replace(self, prefix=f"{self.prefix}{name}/")
-
-    def add(self, name: str, values: int, products: int) -> None:
-        self.layers.append(Layer(self.prefix + name, values, self.images * products))
-
-    def kernel(
-        self,
-        name: str,
-        size: Size,
-        channels: int,
-        kernel: tuple[int, int] = (1, 1),
-        *,
-        groups: int = 1,
-        bias: bool = False,
-    ) -> Size:
-        """A convolution from `size[2]` channels whose output has the sides of `size`."""
-        height, width, ins = size
-        values = kernel[0] * kernel[1] * ins // groups * channels
-        self.add(name, values + bias * channels, height * width * values)
-        return height, width, channels
-
-    def conv(
-        self,
-        name: str,
-        size: Size,
-        channels: int,
-        kernel: tuple[int, int] = (1, 1),
-        stride: tuple[int, int] = (1, 1),
-        groups: int = 1,
-    ) -> Size:
-        """A `layers.Conv`: the padding keeps the sides but for the stride."""
-        height, width = -(-size[0] // stride[0]), -(-size[1] // stride[1])
-        return self.kernel(
-            f"{name}/conv", (height, width, size[2]), channels, kernel, groups=groups
-        )
-
-    def norm(self, name: str, size: Size, affine: bool = True) -> Size:
-        """A batch norm."""
-        if affine:
-            self.add(name, 2 * size[2], 0)
-        return size
-
-    def linear(self, name: str, features: int, classes: int) -> None:
-        """A linear layer with bias."""
-        self.add(name, (features + 1) * classes, features * classes)
-
-
-@functools.singledispatch
-def _count(module: nn.Module, size: Size, scope: _Scope) -> Size:
-    """Adds a module's layers for an input of `size` to `scope` and returns its output's size.
-
-    A new kind of module needs a function of this name for its type.
-    """
-    raise TypeError(f"counting: no count for modules of the type {type(module).__name__}")
-
-
-@_count.register
-def _(module: ReluConvBN, size: Size, scope: _Scope) -> Size:
-    strides = (module.stride, module.stride)
-    size = scope.conv("convolution", size, module.channels, module.kernel, strides)
-    return scope.norm("bn", size, module.affine)
-
-
-@_count.register
-def _(module: FactorizedReduction, size: Size, scope: _Scope) -> Size:
-    half = module.channels // 2
-    height, width, _ = scope.conv("conv_1", size, half, stride=(2, 2))
-    scope.conv("conv_2", size, module.channels - half, stride=(2, 2))
-    return scope.norm("bn", (height, width, module.channels), module.affine)
-
-
-@_count.register
-def _(module: Separable, size: Size, scope: _Scope) -> Size:
-    kernel = (module.kernel, module.kernel)
-    for half in range(module.repeats):
-        strides = (module.stride if half == 0 else 1,) * 2
-        channels = size[2]
-        size = scope.conv(f"depthwise_{half}", size, channels, kernel, strides, groups=channels)
-        size = scope.conv(f"pointwise_{half}", size, module.channels)
-        size = scope.norm(f"bn_{half}", size)
-    return size
-
-
-@_count.register
-def _(module: Spatial, size: Size, scope: _Scope) -> Size:
-    size = scope.conv("row", size, module.channels, (1, module.kernel), (1, module.stride))
-    size = scope.conv("column", size, module.channels, (module.kernel, 1), (module.stride, 1))
-    return scope.norm("bn", size)
-
-
-@_count.register
-def _(module: Pool, size: Size, scope: _Scope) -> Size:
-    pad = module.kernel // 2 if module.kernel % 2 else 0
-    height, width = ((side + 2 * pad - module.kernel) // module.stride + 1 for side in size[:2])
-    return height, width, size[2]
-
-
-@_count.register
-def _(module: Identity, size: Size, scope: _Scope) -> Size:
-    return size
-
-
-@_count.register
-def _(module: Zero, size: Size, scope: _Scope) -> Size:
-    return -(-size[0] // module.stride), -(-size[1] // module.stride), size[2]
-
-
-@_count.register
-def _(module: ImageHead, size: Size, scope: _Scope) -> Size:
-    scope.linear("linear", module.group * size[2], module.classes)
-    return 1, 1, module.classes
-
-
-@_count.register
-def _(module: PixelHead, size: Size, scope: _Scope) -> Size:
-    return scope.kernel("conv", size, module.classes, bias=True)
-
-
-@_count.register
-def _(module: AsppHead, size: Size, scope: _Scope) -> Size:
-    def layer(size: Size, name: str, side: int = 1) -> Size:
-        size = scope.conv(f"conv_{name}", size, module.channels, (side, side))
-        return scope.norm(f"bn_{name}", size)
-
-    layer(size, "pixel")
-    for rate in module.rates:
-        layer(size, f"rate_{rate}", 3)
-    layer((1, 1, size[2]), "image")
-    joined = layer((size[0], size[1], (2 + len(module.rates)) * module.channels), "join")
-    return _count(PixelHead(module.classes), joined, scope.at("classifier"))
-
-
-@_count.register
-def _(module: AuxiliaryHead, size: Size, scope: _Scope) -> Size:
-    stride = 2 if module.imagenet else 3
-    height, width = ((side - 5) // stride + 1 for side in size[:2])
-    size = scope.norm("bn_0", scope.conv("conv_0", (height, width, size[2]), 128))
-    size = scope.kernel("conv_1", (size[0] - 1, size[1] - 1, 128), 768, (2, 2))
-    if not module.imagenet:
-        scope.norm("bn_1", size)
-    scope.linear("linear", size[0] * size[1] * size[2], module.classes)
-    return 1, 1, module.classes
-
-
-@_count.register
-def _(module: nasbench101.ConvBNRelu, size: Size, scope: _Scope) -> Size:
-    kernel, strides = (module.kernel, module.kernel), (module.stride, module.stride)
-    return scope.norm("bn", scope.conv("convolution", size, module.channels, kernel, strides))
-
-
-@_count.register
-def _(module: nasbench101.Module, size: Size, scope: _Scope) -> Size:
-    spec = module.spec
-    channels = nasbench101.vertex_channels(spec.matrix, size[2], module.channels)
-    for vertex, operation in enumerate(spec.operations):
-        inside = (size[0], size[1], channels[vertex])
-        if spec.matrix[0][vertex]:
-            projection = nasbench101.ConvBNRelu(channels[vertex], 1)
-            _count(projection, size, scope.at(f"input_op_{vertex}"))
-        if operation in nasbench101.KERNELS:
-            layer = nasbench101.ConvBNRelu(channels[vertex], nasbench101.KERNELS[operation])
-            _count(layer, inside, scope.at(f"vertex_op_{vertex}"))
-    return size[0], size[1], module.channels
-
-
-@_count.register
-def _(module: SourceEdges, size: Size, scope: _Scope) -> Size:
-    """Every operation of every edge; its layers hold the kernels of all edges."""
-    edges, channels = module.targets, module.channels
-    height, width = -(-size[0] // module.stride), -(-size[1] // module.stride)
-
-    def add(name: str, values: int) -> None:
-        scope.add(name, edges * values, edges * values * height * width)
-
-    if module.stride > 1:
-        for half in (1, 2):
-            add(f"skip_connect_conv_{half}", channels * (channels // 2))
-    for operation, kernel, _ in supernet_lib.CONVOLUTIONS:
-        for part in ("first", "second") if operation.startswith("sep") else ("first",):
-            add(f"{operation}_{part}_depthwise", kernel * kernel * channels)
-            add(f"{operation}_{part}_pointwise", channels * channels)
-    return height, width, channels
-
-
-def _inputs(
-    module: Cell | MixedCell, sizes: tuple[Size, Size], scope: _Scope, affine: bool
-) -> list[Size]:
-    """The first two states of a cell: its inputs, brought to its channels and one size."""
-    before = FactorizedReduction if module.reduce_input0 else ReluConvBN
-    preprocess = (
-        before(module.channels, affine=affine, name="preprocess0"),
-        ReluConvBN(module.channels, affine=affine, name="preprocess1"),
-    )
-    return [
-        _count(layer, size, scope.at(str(layer.name)))
-        for layer, size in zip(preprocess, sizes, strict=True)
-    ]
-
-
-def _cell(module: Cell | MixedCell, sizes: tuple[Size, Size], scope: _Scope) -> Size:
-    """The size of a cell's output; like `_count`, but a cell has two inputs."""
-    states = _inputs(module, sizes, scope, affine=isinstance(module, Cell))
-    if isinstance(module, MixedCell):
-        for edges in supernet_lib.sources_of(module):
-            source = int(str(edges.name).rpartition("_")[2])
-            states.append(_count(edges, states[source], scope.at(str(edges.name))))
-        height, width, channels = states[-1]
-        return height, width, module.nodes * channels
-    for k, (operation, source) in enumerate(module.pairs):
-        stride = 2 if module.reduction and source < 2 else 1
-        layer = BUILDERS[operation](module.channels, stride, module.dtype, f"op_{k}")
-        output = _count(layer, states[source], scope.at(f"op_{k}"))
-        if k % 2:
-            states.append(output)
-    chosen = [states[state] for state in module.concat]
-    return chosen[0][0], chosen[0][1], sum(state[2] for state in chosen)
-
-
-def _stem(network: Network | Supernet, size: Size, scope: _Scope) -> tuple[Size, Size]:
-    def conv_bn(size: Size, channels: int, stride: int, k: int) -> Size:
-        size = scope.conv(f"conv_{k}", size, channels, (3, 3), (stride, stride))
-        return scope.norm(f"bn_{k}", size)
-
-    if network.stem == "cifar":
-        size = conv_bn(size, 3 * network.width, 1, 0)
-        return size, size
-    first = conv_bn(conv_bn(size, network.width // 2, 2, 0), network.width, 2, 1)
-    return first, conv_bn(first, network.width, 2, 2)
-
-
-@functools.singledispatch
-def _features(network: nn.Module, size: Size, scope: _Scope) -> Size:
-    """Adds all layers before the head to `scope` and returns the size of the last features."""
-    raise TypeError(f"counting: no count for networks of the type {type(network).__name__}")
-
-
-@_features.register
-def _(network: Network, size: Size, scope: _Scope) -> Size:
-    states = _stem(network, size, scope.at("stem"))
-    for index, cell in enumerate(network_lib.cells_of(network)):
-        states = (states[1], _cell(cell, states, scope.at(str(cell.name))))
-        if network.auxiliary_classes and index == 2 * network.cells // 3:
-            auxiliary = AuxiliaryHead(network.auxiliary_classes, network.stem == "imagenet")
-            _count(auxiliary, states[1], scope.at(AUXILIARY))
-    return states[1]
-
-
-@_features.register
-def _(network: Supernet, size: Size, scope: _Scope) -> Size:
-    states = _stem(network, size, scope.at("stem"))
-    for cell in supernet_lib.cells_of(network):
-        states = (states[1], _cell(cell, states, scope.at(str(cell.name))))
-    return states[1]
-
-
-@_features.register
-def _(network: nasbench101.Network, size: Size, scope: _Scope) -> Size:
-    for layer in nasbench101.stem_of(network):
-        size = _count(layer, size, scope.at(str(layer.name)))
-    for index, stack in enumerate(nasbench101.stacks_of(network)):
-        if index:
-            size = size[0] // 2, size[1] // 2, size[2]
-        for module in stack:
-            size = _count(module, size, scope.at(str(module.name)))
-    return size
-
-
-def count(network: AnyNetwork, size: Size) -> Counts:
-    """Counts the layers of a network for one answer.
-
-    An answer is what the head gives one of: it takes one image, or all the tiles of a puzzle. The
-    auxiliary head's layers are in the list under `auxiliary/`, and left out of the sums that do
-    not name it.
+    The auxiliary head's layers are in the list under `auxiliary/`, and left out of the sums that do
+    not name it. The body of a `while` loop, whose turns nobody knows, counts once.
 
     Args:
-      network: a discrete network; or a supernet, which is counted by its definition: every
-        operation on every edge, in the depthwise form.
-      size: height, width and channels of what the network is fed.
+      module: not bound to parameters.
+      arguments, settings: of its call; for arrays `jax.ShapeDtypeStruct`s do.
     """
-    layers: list[Layer] = []
-    whole = _Scope(layers)
-    body = dataclasses.replace(whole, images=getattr(network.head, "group", 1))
-    features = _features(network, size, body)
-    _count(network.head, features, whole.at("head"))
-    return Counts(tuple(layers))
+    tracing = _Tracing()
+    with sharding.nowhere(), nn.intercept_methods(tracing.intercept):
+        found = tracing.module(module.clone(parent=None), arguments, settings)
+    layers: dict[str, list[int]] = {}
+    for name, values, products in found.layers:
+        row = layers.setdefault("/".join(name), [0, 0])
+        # A module that is called again has its parameters once.
+        row[0], row[1] = max(row[0], values), row[1] + products
+    return Counts(tuple(Layer(name, *row) for name, row in layers.items()))
+
+
+def answer(network: nn.Module, size: tuple[int, int, int]) -> jax.ShapeDtypeStruct:
+    """The images of height, width and channels `size` of which a network's head makes one answer.
+
+    It takes one image, or all the tiles of a puzzle.
+    """
+    images = getattr(getattr(network, "head", None), "group", 1)
+    return jax.ShapeDtypeStruct((images, *size), jnp.float32)
+
+
+Path = tuple[str, ...]
+
+
+class _Found(NamedTuple):
+    """What tracing a module gave.
+
+    Attributes:
+      layers: (path within the module, parameters, multiply-adds), in order of execution.
+      outputs: a pytree of shapes.
+    """
+
+    layers: tuple[tuple[Path, int, int], ...]
+    outputs: Any
+
+
+class _Call(NamedTuple):
+    """A module and its inputs; equal ones are traced once.
+
+    Attributes:
+      module: without name or parent.
+      structure: of the arguments and settings.
+      leaves: their leaves, arrays as shapes.
+    """
+
+    module: nn.Module
+    structure: Any
+    leaves: tuple[Any, ...]
+
+
+_MEMORY: collections.OrderedDict[_Call, _Found] = collections.OrderedDict()
+_REMEMBERED = 2**15
+
+
+@dataclasses.dataclass
+class _Frame:
+    """A module that is being traced.
+
+    Attributes:
+      trace: JAX's, while the module itself runs; another one within scans, checkpoints and so on.
+      paths: of all modules that ran inside, counted from memory or not.
+      layers: of the calls that were counted from memory.
+    """
+
+    trace: Any = None
+    paths: dict[Path, None] = dataclasses.field(default_factory=lambda: {(): None})
+    layers: list[tuple[Path, int, int]] = dataclasses.field(default_factory=list)
+
+
+class _Tracing:
+    """Traces modules within modules."""
+
+    def __init__(self) -> None:
+        self._frames: list[_Frame] = []
+
+    def module(self, module: nn.Module, arguments: Any, settings: Any) -> _Found:
+        """What a module without parent has and computes."""
+        leaves, structure = jax.tree.flatten((arguments, settings))
+        call = _Call(module, structure, tuple(map(_shape, leaves)))
+        if not _is_plain(module):
+            return self._trace(call)
+        found = _MEMORY.get(call)
+        if found is None:
+            found = _MEMORY[call] = self._trace(call)
+            if len(_MEMORY) > _REMEMBERED:
+                _MEMORY.popitem(last=False)
+        return found
+
+    def _trace(self, call: _Call) -> _Found:
+        frame = _Frame()
+        arrays = [leaf for leaf in call.leaves if isinstance(leaf, jax.ShapeDtypeStruct)]
+
+        def run(arrays: list[jax.Array]) -> Any:
+            given = iter(arrays)
+            leaves = [
+                next(given) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+                for leaf in call.leaves
+            ]
+            arguments, settings = jax.tree.unflatten(call.structure, leaves)
+            frame.trace = current_trace()
+            return call.module.init_with_output(jax.random.key(0), *arguments, **settings)
+
+        self._frames.append(frame)
+        try:
+            program, (outputs, variables) = jax.make_jaxpr(run, return_shape=True)(arrays)
+        finally:
+            self._frames.pop()
+        values: collections.Counter[Path] = collections.Counter()
+        for path, leaf in jax.tree.leaves_with_path(variables.get("params", {})):
+            layer = tuple(step.key for step in path[:-1])
+            frame.paths.setdefault(layer)
+            values[layer] += math.prod(leaf.shape)
+        products: collections.Counter[Path] = collections.Counter()
+        for scope, number in _products(program.jaxpr):
+            products[_innermost(scope[1:], frame.paths)] += number
+        own = [
+            (path, values[path], products[path])
+            for path in frame.paths
+            if values[path] or products[path]
+        ]
+        order = {path: place for place, path in enumerate(frame.paths)}
+        layers = sorted(
+            own + frame.layers, key=lambda layer: order[_innermost(layer[0], frame.paths)]
+        )
+        return _Found(tuple(layers), outputs)
+
+    def intercept(self, run: Any, arguments: Any, settings: Any, context: Any) -> Any:
+        """Stands between a module and its parent; see `nn.intercept_methods`."""
+        module, frame = context.module, self._frames[-1]
+        if context.method_name != "__call__" or not module.path:
+            return run(*arguments, **settings)
+        frame.paths.setdefault(module.path)
+        # Within a scan or another transformation its parameters may be many times its own.
+        if current_trace() != frame.trace or not _fields_are_plain(module):
+            return run(*arguments, **settings)
+        if not all(map(_is_plain, map(_shape, jax.tree.leaves((arguments, settings))))):
+            return run(*arguments, **settings)
+        found = self.module(module.clone(parent=None, name=None), arguments, settings)
+        frame.layers += [(module.path + path, *numbers) for path, *numbers in found.layers]
+        return jax.tree.map(_zeros, found.outputs)
+
+
+def _zeros(leaf: Any) -> Any:
+    return jnp.zeros(leaf.shape, leaf.dtype)
+
+
+def _shape(leaf: Any) -> Any:
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    return leaf
+
+
+def _fields_are_plain(module: nn.Module) -> bool:
+    return all(
+        _is_plain(value)
+        for field in dataclasses.fields(module)
+        if field.name not in ("name", "parent")
+        for value in jax.tree.leaves(
+            vars(module).get(field.name), is_leaf=lambda value: isinstance(value, nn.Module)
+        )
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether an equal value can stand for this one."""
+    if isinstance(value, nn.Module):
+        return value.scope is None and _fields_are_plain(value)
+    # Functions made within functions are new ones each time.
+    return isinstance(value, collections.abc.Hashable) and not getattr(value, "__closure__", None)
+
+
+def _innermost(scope: Path, paths: Mapping[Path, None]) -> Path:
+    """The longest path of a module with which a scope begins."""
+    while scope not in paths:
+        scope = scope[:-1]
+    return scope
+
+
+def _products(
+    program: jax_core.Jaxpr, caller: Path = (), times: int = 1
+) -> Iterator[tuple[Path, int]]:
+    """The scope and the multiply-adds of every convolution and matrix product of a program."""
+    for equation in program.eqns:
+        stack = str(equation.source_info.name_stack)
+        # flax calls a module's method that is not its call `name.method`.
+        scope = (*caller, *(part.partition(".")[0] for part in stack.split("/") if part))
+        if WEIGHTED_SUM in scope:
+            continue
+        count = _of_equation(equation)
+        if count:
+            yield scope, times * count
+        branches = equation.params.get("branches")
+        if branches:
+            every = [list(_products(branch.jaxpr, scope, times)) for branch in branches]
+            yield from max(every, key=lambda found: sum(number for _, number in found))
+            continue
+        turns = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        for inner in equation.params.values():
+            if isinstance(inner, jax_core.ClosedJaxpr):
+                inner = inner.jaxpr
+            if isinstance(inner, jax_core.Jaxpr):
+                yield from _products(inner, scope, times * turns)
+
+
+def _of_equation(equation: Any) -> int:
+    """The products of one convolution or matrix product; everything else has none."""
+    if equation.primitive.name == "conv_general_dilated":
+        kernel, names = equation.invars[1].aval.shape, equation.params["dimension_numbers"]
+        shape, axes = equation.outvars[0].aval.shape, names.out_spec
+        if max(equation.params["lhs_dilation"]) > 1:
+            # Transposed: every input pixel, not every output pixel, meets the whole kernel.
+            shape, axes = equation.invars[0].aval.shape, names.lhs_spec
+        return math.prod(kernel) * math.prod(shape) // shape[axes[1]]
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        inner = math.prod(left[axis] for axis in contracted)
+        return inner * math.prod(equation.outvars[0].aval.shape)
+    return 0

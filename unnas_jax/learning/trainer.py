@@ -1,6 +1,7 @@
 """The steps of training a discrete network, for one seed or several at once."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ class TrainState(flax.struct.PyTreeNode):
       seed: int32, from which every random draw of this network comes.
       step: int32, the number of finished steps.
       params, batch_stats: of the network.
-      average: the exponential moving average of the parameters, empty if there is none.
+      average: `params` and `batch_stats` averaged over the steps (see `_averaged`), which are then
+        what is evaluated; empty if there is no average.
       optimizer: its state.
     """
 
@@ -50,7 +52,8 @@ class TrainSteps:
       init: (seeds) -> state.
       shapes: (number of seeds) -> the state's shapes and shardings.
       train: (state, batch (S, B, ...)) -> (state, sums); jitted.
-      statistics: (state, batch (S, B, ...), number of the batch) -> the batch's BN statistics.
+      statistics: (state, batch (S, B, ...), number of the batch) -> the batch's BN statistics, of
+        the parameters that are evaluated.
       evaluate: (state, batch (B, ...), number of the batch) -> sums.
     """
 
@@ -75,6 +78,64 @@ def stack_seeds(batches: Sequence[Mapping[str, np.ndarray]], mesh: Mesh) -> dict
         )
         for name in batches[0]
     }
+
+
+def evaluated(state: TrainState) -> dict[str, Any]:
+    """The parameters and the statistics of a state that are evaluated: averages, if it has them."""
+    return state.average or {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def with_statistics(state: TrainState, statistics: Any) -> TrainState:
+    """The state with other statistics for its evaluation."""
+    if state.average:
+        return state.replace(average={**state.average, "batch_stats": statistics})
+    return state.replace(batch_stats=statistics)
+
+
+def pooled(statistics: Sequence[Any], examples: Sequence[int]) -> Any:
+    """The statistics of several batches together, from those of each (Wu and Johnson, 2021).
+
+    A mean is the mean of the batches' means. A variance is E[v + m^2] - E[m]^2 of the batches'
+    variances v and means m: how far the batches lie from each other is part of it.
+
+    Args:
+      statistics: of every batch a tree of arrays, the batch norms being dicts of `mean` and `var`.
+      examples: how many each batch has; it counts by them.
+
+    Returns:
+      A tree like the others, of NumPy arrays.
+    """
+
+    def mean(values: Sequence[Any]) -> Any:
+        return np.average(np.asarray(values, np.float64), axis=0, weights=examples)
+
+    def together(*values: Any) -> Any:
+        first = values[0]
+        if not isinstance(first, Mapping):
+            return mean(values).astype(np.asarray(first).dtype)
+        found = {key: together(*(value[key] for value in values)) for key in first}
+        if found.keys() == {"mean", "var"}:
+            means, variances = (
+                [np.asarray(value[key], np.float64) for value in values] for key in ("mean", "var")
+            )
+            centre = mean(means)
+            spread = mean([v + (m - centre) ** 2 for v, m in zip(variances, means, strict=True)])
+            found["var"] = spread.astype(np.asarray(first["var"]).dtype)
+        return found
+
+    return together(*statistics)
+
+
+def _averaged(values: Any, average: Any, decay: float, step: jax.Array) -> Any:
+    """The exponential moving average after one value more, free of what it was before the first.
+
+    That of `optax.ema(decay, debias=True)`: after step t the value of step k counts
+    (1 - decay) decay^(t - k) / (1 - decay^t), so that early averages are of few values and not of
+    the initial ones.
+    """
+    # 1 - decay^t loses its digits where t is small and decay near 1.
+    share = (1.0 - decay) / -jnp.expm1(step * math.log(decay))
+    return optax.incremental_update(values, average, share)
 
 
 def build_steps(
@@ -114,7 +175,7 @@ def build_steps(
             step=jnp.int32(0),
             params=params,
             batch_stats=variables["batch_stats"],
-            average=params if decay else {},
+            average=variables if decay else {},
             optimizer=optimizer.init(params),
         )
 
@@ -159,7 +220,8 @@ def build_steps(
         params = optax.apply_updates(state.params, updates)
         average = state.average
         if decay:
-            average = optax.incremental_update(params, average, 1.0 - decay)
+            values = {"params": params, "batch_stats": batch_stats}
+            average = _averaged(values, average, decay, state.step + 1)
         return (
             state.replace(
                 step=state.step + 1,
@@ -171,15 +233,12 @@ def build_steps(
             sums,
         )
 
-    def evaluated(state: TrainState) -> Any:
-        return state.average if decay else state.params
-
     def statistics(state: TrainState, batch: Batch, number: jax.Array) -> Any:
         examples = task.examples(key_for(state.seed, _STATISTICS, number), batch, train=True)
         # From zero, one update leaves (1 - momentum) times the batch's own statistics.
         zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
         _, updated = network.apply(
-            {"params": evaluated(state), "batch_stats": zeros},
+            {**evaluated(state), "batch_stats": zeros},
             examples.inputs,
             train=True,
             mutable=["batch_stats"],
@@ -190,7 +249,7 @@ def build_steps(
         key = key_for(0, _EVALUATION, number)  # The same puzzles for every seed.
         examples = task.examples(key, batch, train=False)
         outputs, _ = network.apply(
-            {"params": evaluated(state), "batch_stats": state.batch_stats},
+            evaluated(state),
             examples.inputs,
             train=False,
         )

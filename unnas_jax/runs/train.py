@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
+from unnas_jax.commands import complexity
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import distributed, files, sharding, stopping
 from unnas_jax.core.errors import UserError
@@ -22,7 +23,6 @@ from unnas_jax.data import Dataset, halves, open_dataset
 from unnas_jax.data.pipeline import evaluation_sample
 from unnas_jax.data.registry import Records
 from unnas_jax.data.sizes import check_sizes
-from unnas_jax.layers import counting
 from unnas_jax.learning import metrics, optim, trainer
 from unnas_jax.learning.feed import DeviceBatch, Feed
 from unnas_jax.learning.progress import Progress
@@ -172,7 +172,7 @@ class _Seeds:
         return [stacked([stream(seed) for seed in group]) for group in self.groups]
 
     def precise(self, states: list[TrainState]) -> list[TrainState]:
-        """The states with the mean statistics of some training batches (Wu and Johnson, 2021)."""
+        """The states with the statistics of some training batches; see `trainer.pooled`."""
         count = -(-self.precise_bn_images // self.batch_size)
         if count == 0:
             return states
@@ -183,9 +183,8 @@ class _Seeds:
                     jax.device_get(self.steps.statistics(state, next(batches), number))
                     for number in range(count)
                 ]
-                mean = jax.tree.map(lambda *values: np.mean(values, axis=0), *found)
-                placed = sharding.replicate(mean, self.mesh)
-                result.append(state.replace(batch_stats=placed))
+                pooled = trainer.pooled(found, [self.batch_size] * count)
+                result.append(trainer.with_statistics(state, sharding.replicate(pooled, self.mesh)))
         return result
 
     def evaluate(self, states: list[TrainState]) -> list[dict[str, float]]:
@@ -297,8 +296,7 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
     spaces.of_config(c).check_inputs(c, examples)
     if document and primary:
         files.write_json(os.path.join(workdir.path, _KEPT_CELLS), document)
-    _, height, width, channels = examples.inputs.shape
-    counts = counting.count(network, (height, width, channels))
+    counts = complexity.of_network(c, task, network)
     seeds = [c["seed"] + k for k in range(c["seeds"])]
     facts = {
         **_facts(c, dataset, cells, document, network),

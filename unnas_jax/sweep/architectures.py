@@ -12,12 +12,12 @@ import numpy as np
 
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
-from unnas_jax.layers import counting
 from unnas_jax.layers.heads import ImageHead
 from unnas_jax.spaces import registry
 from unnas_jax.spaces.darts import genotype as darts
 from unnas_jax.spaces.darts.genotype import OPERATIONS, Genotype, Pairs
 from unnas_jax.spaces.darts.network import Network
+from unnas_jax.spaces.darts.parameters import parameters_of
 from unnas_jax.spaces.nasbench101 import enumeration
 from unnas_jax.spaces.nasbench101 import spec as nasbench101
 
@@ -74,7 +74,7 @@ def draw_darts(seed: int, number: int, nodes: int = 4) -> Genotype:
 def parameters(genotype: Genotype) -> int:
     """Those of a cell's network at the paper's CIFAR-10 size: 20 cells of width 16."""
     network = Network(genotype, _WIDTH, _CELLS, stem="cifar", head=ImageHead(_CLASSES))
-    return counting.count(network, (_SIDE, _SIDE, 3)).parameters
+    return parameters_of(network, (_SIDE, _SIDE, 3))
 
 
 def sample_darts(

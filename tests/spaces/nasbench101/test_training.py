@@ -47,7 +47,7 @@ def test_every_task_learns(task_name: str) -> None:
     steps = trainer.build_steps(c, network, task, mesh, 10, inputs)
     state = steps.init([0])
     before = jax.device_get(state.params)
-    counted = counting.count(network, inputs.shape[1:])
+    counted = complexity.of_network(c, task, network)
     assert counting.parameters(before) == counted.parameters
     images = tiny_training.images(8)
     crop = c["input"]["crop"]

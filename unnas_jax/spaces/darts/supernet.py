@@ -28,6 +28,7 @@ from unnas_jax.layers.blocks import (
     shifted,
     uniform_fan_in,
 )
+from unnas_jax.layers.counting import WEIGHTED_SUM
 from unnas_jax.layers.pooling import avg_pool, max_pool
 from unnas_jax.spaces.darts.genotype import OPERATIONS, edges, num_edges
 from unnas_jax.tasks.base import Task
@@ -283,7 +284,7 @@ class SourceEdges(nn.Module):
         # What is shared goes to every edge with its weight, as a matrix product.
         spread = jnp.stack([_column(weights, name) for name in names])
         joined = jnp.concatenate(shared).reshape(len(names), -1)
-        with jax.named_scope("weighted_sum"):
+        with jax.named_scope(WEIGHTED_SUM):
             output = jnp.einsum("se,sp->ep", spread.astype(self.dtype), joined)
         return jnp.split(output.reshape(summed[0].shape) + sum(summed), edges)
 

@@ -1,13 +1,16 @@
 """The networks at which genotypes are compared, and the widths that keep the paper's limits."""
 
 import dataclasses
+import math
 import sys
+from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 import flax.linen as nn
 
 from unnas_jax.core.errors import UserError
-from unnas_jax.layers.counting import Counts, Size, count
+from unnas_jax.layers.counting import Counts, answer, count
 from unnas_jax.layers.heads import AsppHead, ImageHead
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.darts.network import Network
@@ -29,7 +32,7 @@ class Evaluation:
     cells: int
     stem: str
     head: nn.Module
-    size: Size
+    size: tuple[int, int, int]
     auxiliary_classes: int = 0
     single_reduction: bool = False
     fitted: str = "multiply_adds"
@@ -46,7 +49,7 @@ class Evaluation:
             auxiliary_classes=self.auxiliary_classes,
             single_reduction=self.single_reduction,
         )
-        return count(network, self.size)
+        return count(network, answer(network, self.size), train=False)
 
 
 IMAGENET = Evaluation(
@@ -78,6 +81,35 @@ CIFAR10 = Evaluation(
 )
 
 
+_TRACED = (16, 32, 48)
+
+
+def _quadratic(values: Mapping[int, int]) -> Callable[[int], int]:
+    """The polynomial through the values at three places (Lagrange), for where it is whole."""
+
+    def at(x: int) -> int:
+        terms = (
+            value
+            * math.prod(Fraction(x - other, place - other) for other in values if other != place)
+            for place, value in values.items()
+        )
+        return int(sum(terms))
+
+    return at
+
+
+def _around(value: Callable[[int], int], limit: int) -> tuple[int, int]:
+    """The largest even number at which a growing function keeps a limit (or 0), and the next."""
+    above = 2
+    while value(above) <= limit:
+        above *= 2
+    below = above // 2 if above > 2 else 0
+    while above - below > 2:
+        middle = (below + above) // 4 * 2
+        below, above = (middle, above) if value(middle) <= limit else (below, middle)
+    return below, above
+
+
 def fit_width(genotype: Genotype, evaluation: Evaluation = IMAGENET) -> int:
     """The largest even width at which a genotype's network keeps the evaluation's limits.
 
@@ -89,17 +121,16 @@ def fit_width(genotype: Genotype, evaluation: Evaluation = IMAGENET) -> int:
     """
     low, high = evaluation.limits
 
-    def value(width: int) -> int:
+    def counted(width: int) -> int:
         return int(getattr(evaluation.count(genotype, width), evaluation.fitted))
 
-    # The counts grow with the width: double it until one is too large, then halve the interval.
-    above = 2
-    while value(above) <= high:
-        above *= 2
-    below = above // 2
-    while above - below > 2:
-        middle = (below + above) // 4 * 2
-        below, above = (middle, above) if value(middle) <= high else (below, middle)
+    # A layer's counts are products of two numbers of channels, each of which is a multiple of the
+    # width or constant: three traced widths tell all others.
+    value = _quadratic({width: counted(width) for width in _TRACED})
+    below, above = _around(value, high)
+    if below >= 2 and counted(below) != value(below):
+        value = counted
+        below, above = _around(value, high)
     if below < 2 or value(below) < low:
         name = evaluation.fitted.replace("_", "-")
         found = [f"{value(width) / 1e6:.4g} at {width}" for width in (below, above) if width > 1]
