@@ -2,10 +2,12 @@
 
 import json
 
+import ml_collections
 import numpy as np
 import pytest
 
 from tests import tiny
+from tests.convert import test_states
 from unnas_jax.commands import convert as command
 from unnas_jax.convert import config as release
 from unnas_jax.convert import config_to_release, pyth, states
@@ -57,6 +59,21 @@ def test_a_search_goes_on_from_the_release_s_form(images, tmp_path, capsys):
         json.loads((workdir / "genotype.json").read_text()) for workdir in (straight, back)
     )
     assert one == other
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_a_config_of_one_s_own_is_told_how_the_release_prepares_images(tmp_path, capsys):
+    path, mine = tmp_path / "x.pyth", tmp_path / "mine.py"
+    pyth.save(str(path), {"epoch": 1, "model_state": test_states.network("search")})
+    c = ml_collections.ConfigDict(test_states.search_config())
+    mine.write_text(release.as_python(c, "search"))
+    arguments = ["checkpoint", str(path), f"--config={mine}"]
+    assert command.main([*arguments, f"--out={tmp_path / 'plain'}"]) == 0
+    flags = ["resampling=bilinear", "swapped_statistics=True", "mirrored=True"]
+    flags = [f"--config.input.{flag}" for flag in flags]
+    assert f"to which the network is used: {' '.join(flags)}\n" in capsys.readouterr().err
+    assert command.main([*arguments, *flags, f"--out={tmp_path / 'same'}"]) == 0
+    assert "prepares images otherwise" not in capsys.readouterr().err
 
 
 def test_mistakes_end_in_one_line(tmp_path, capsys):

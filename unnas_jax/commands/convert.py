@@ -97,6 +97,10 @@ def _import(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
     state, tracked, notes = states.from_release(document, values, steps)
     for note in notes:
         _note(f"{options.source}: {note}")
+    habits = release.habits(values["task"]["name"], values["dataset"]["name"])
+    if unlike := {k: v for k, v in habits.items() if values["input"][k] != v}:
+        flags = " ".join(f"--config.input.{k}={v}" for k, v in unlike.items())
+        _note(f"the release prepares images otherwise, to which the network is used: {flags}")
     if values["task"]["name"] == "jigsaw" and not values["task"]["permutation_list"]:
         _note(
             "the jigsaw's classes are other permutations here, and its last layer has to learn "

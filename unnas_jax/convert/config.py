@@ -222,10 +222,26 @@ def _input(release: _Release, config: Any, task: str, dataset: str) -> None:
     elif task == "jig":
         crops = "resize_random"
     config.input.update(train_crop=crops, lighting=0.0 if task == "col" else 0.1, pad=0)
-    # The release lists these datasets' statistics in the order BGR and applies them to RGB, as its
-    # swap of the channels mirrors the image instead; colorization has neither.
-    config.input.update(swapped_statistics=task != "col", mirrored=task != "col")
-    config.input.resampling = "bilinear_cut_off" if task == "col" else "bilinear"
+    config.input.update(habits(config.task.name, config.dataset.name))
+
+
+def habits(task: str, dataset: str) -> dict[str, Any]:
+    """What of `config.input` feeds a network as the release does, beyond the recipe.
+
+    It lists the statistics of ImageNet and Cityscapes in the order BGR and applies them to RGB, as
+    its swap of the channels mirrors the image instead; colorization has neither.
+
+    Args:
+      task, dataset: their names here.
+
+    Returns:
+      Values by field; none for CIFAR-10, and for datasets that the release has not.
+    """
+    if dataset == "cifar10" or dataset not in DATASETS.values():
+        return {}
+    if task == "colorization":
+        return {"resampling": "bilinear_cut_off"}
+    return {"resampling": "bilinear", "swapped_statistics": True, "mirrored": True}
 
 
 def _weights(release: _Release, config: Any, search: bool) -> None:
