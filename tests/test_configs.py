@@ -14,6 +14,7 @@ import functools
 import importlib
 import json
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 
 from tests import conftest, tiny_training
+from unnas_jax.analysis import page
 from unnas_jax.commands import complexity
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import files, sharding
@@ -396,3 +398,19 @@ def test_the_docstring_gives_the_command(name: str) -> None:
     docstring = source.split('"""')[1]
     assert f"--config=configs/{name}.py" in docstring
     assert len(docstring.splitlines()) >= 4
+
+
+def test_every_recipe_that_is_named_exists() -> None:
+    """In messages, in reports, in the help of commands and in what one reads."""
+    named: dict[str, str] = {}
+    for folder in ("unnas_jax", "docs", "launch", "configs", "benchmarks", "."):
+        pattern = "*.md" if folder == "." else "**/*.*"
+        for file in (conftest.ROOT / folder).glob(pattern):
+            if file.suffix in (".py", ".md", ".sh", ".sbatch"):
+                text = file.read_text(encoding="utf-8")
+                # Capitals stand for any: configs/NAME.py; `mine` is one that a user writes.
+                named |= dict.fromkeys(re.findall(r"configs/([a-z]\w*)\.py", text), str(file))
+    missing = {n: f for n, f in named.items() if n not in (*STEMS, "common", "mine")}
+    assert not missing
+    assert len(named) > 10
+    assert {recipe for recipe, _ in page._EVALUATIONS.values()} | {"eval_folder"} == {*EVALUATIONS}

@@ -1,9 +1,12 @@
 """Tests of the report: the numbers it shows, that it needs nothing else, and its errors."""
 
 import base64
+import html
+import importlib
 import json
 import pathlib
 import re
+import shlex
 import sys
 import types
 import xml.etree.ElementTree
@@ -12,7 +15,9 @@ import pytest
 
 from tests.analysis import synthetic
 from unnas_jax.analysis import report
+from unnas_jax.commands import command_line
 from unnas_jax.commands import report as command
+from unnas_jax.config import schema as config_lib
 from unnas_jax.spaces.darts import genotype as genotypes
 
 FILES = {"cells.svg", "cells.png", "alphas.png", "curves.png", "report.html"}
@@ -40,6 +45,50 @@ def text_of(page: str) -> str:
     return re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL))
 
 
+@pytest.mark.parametrize(
+    ("dataset", "recipe"),
+    [
+        ({"name": "photos"}, "eval_photos"),
+        ({"name": "cifar10", "data_dir": "/data/my sets"}, "eval_cifar10"),
+        ({"name": "tfds:cifar10"}, "eval_cifar10"),
+        ({"name": "cityscapes"}, "eval_cityscapes"),
+        ({"name": "imagenet2012"}, "eval_in1k"),
+        ({"name": "imagenet22k"}, "eval_in1k"),
+        ({"name": "folder", "path": "my images"}, "eval_folder"),
+        ({"name": "tfds:oxford_flowers102"}, "eval_folder"),
+    ],
+)
+def test_the_next_step_trains_on_what_was_searched_on(
+    dataset: dict[str, str], recipe: str, tmp_path: pathlib.Path
+) -> None:
+    """The command is taken apart as a shell and the program would, and its config is valid."""
+    workdir = tmp_path / "it's here"
+    workdir.mkdir()
+    synthetic.write(workdir, nodes=4)
+    path = workdir / "config.json"
+    written = json.loads(path.read_text())
+    written["dataset"] = {"path": "", "data_dir": "", **dataset}
+    path.write_text(json.dumps(written))
+    report.write(workdir)
+    page = (workdir / "report.html").read_text()
+    (command,) = re.findall(r"<pre>(python main\.py .*?)</pre>", page)
+    python, main, *flags = shlex.split(html.unescape(command))
+    assert (python, main) == ("python", "main.py")
+    values = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
+    file = values.pop("config")
+    assert file == f"configs/{recipe}.py:{workdir}/genotype.json"
+    assert values.pop("workdir") == f"{workdir}/{recipe}"
+    _, _, genotype = file.partition(":")
+    config = importlib.import_module(f"configs.{recipe}").get_config(genotype)
+    config.lock()
+    command_line.override(config, [f"--{key}={value}" for key, value in values.items()])
+    config_lib.validate(config)
+    if recipe != "eval_in1k":
+        assert config.dataset.name.removeprefix("tfds:") == dataset["name"].removeprefix("tfds:")
+    assert config.dataset.data_dir == dataset.get("data_dir", "")
+    assert config.dataset.path == dataset.get("path", "")
+
+
 def test_report_of_a_finished_search(tmp_path: pathlib.Path) -> None:
     synthetic.write(tmp_path, nodes=4)
     paths = report.write(tmp_path)
@@ -54,7 +103,7 @@ def test_report_of_a_finished_search(tmp_path: pathlib.Path) -> None:
                      "finished", "a network", "4.32 M", "5.68 M", "567 M", "1.2.3",
                      "640 + 640 images", '"init_scale": 0.001'):  # fmt: skip
         assert expected in text.replace("&quot;", '"'), expected
-    assert f"configs/eval_in1k.py:{tmp_path}/genotype.json" in text
+    assert f"configs/eval_photos.py:{tmp_path}/genotype.json" in text
     assert "http-equiv" not in page
     document = json.loads((tmp_path / "genotype.json").read_text())
     for kind in ("normal", "reduce"):
@@ -112,7 +161,8 @@ def test_text_of_the_user_is_escaped_and_paths_are_quoted(tmp_path: pathlib.Path
     report.write(path)
     page = (path / "report.html").read_text()
     assert "<script" not in page and "<b>" not in page
-    assert "&#x27;/genotype.json" in page
+    # Quoted for a shell, and then escaped.
+    assert "/genotype.json&#x27; " in page
 
 
 def test_redrawing_changes_nothing(tmp_path: pathlib.Path) -> None:

@@ -13,14 +13,14 @@ from typing import Any
 from unnas_jax.analysis import results
 from unnas_jax.spaces.darts import genotype as genotypes
 
-NEXT_COMMANDS: tuple[tuple[str, str], ...] = (
-    (
-        "Evaluate the discovered network on ImageNet-1K",
-        "python main.py --config=configs/eval_in1k.py:{workdir}/genotype.json "
-        "--workdir={workdir}/eval_in1k",
-    ),
-)
-"""What to do with the cells next: a title and a command, `{workdir}` already quoted."""
+_EVALUATIONS: Mapping[str, tuple[str, str]] = {
+    "photos": ("eval_photos", "the photographs"),
+    "cifar10": ("eval_cifar10", "CIFAR-10"),
+    "cityscapes": ("eval_cityscapes", "Cityscapes"),
+    "imagenet2012": ("eval_in1k", "ImageNet-1K"),
+    "imagenet22k": ("eval_in1k", "ImageNet-1K"),
+}
+"""The recipe with which the cells found on a dataset are evaluated, and on what, in words."""
 
 _REFRESH_SECONDS = 30  # How often a page that is still open reloads while the search runs.
 
@@ -284,6 +284,29 @@ def _png(picture: bytes, alt: str, css_class: str = "") -> str:
     return f'<img class="{css_class}" alt="{_escape(alt)}" src="data:image/png;base64,{data}">'
 
 
+def next_step(config: Mapping[str, Any], workdir: str) -> tuple[str, str]:
+    """What to do with the cells of a search next: a title and a command.
+
+    Args:
+      config: the search's, as a dict.
+      workdir: its workdir.
+    """
+    dataset = config["dataset"]
+    name = dataset["name"].removeprefix("tfds:")
+    recipe, words = _EVALUATIONS.get(name, ("eval_folder", f"{name}, whose images need labels"))
+    flags = [f"--config=configs/{recipe}.py:{workdir}/genotype.json"]
+    if name == "folder":
+        words = "the folder, with a directory for each class"
+        flags.append(f"--config.dataset.path={dataset['path']}")
+    elif recipe == "eval_folder":
+        flags.append(f"--config.dataset.name={dataset['name']}")
+    if dataset.get("data_dir"):
+        flags.append(f"--config.dataset.data_dir={dataset['data_dir']}")
+    flags.append(f"--workdir={workdir}/{recipe}")
+    title = f"Evaluate the discovered network on {words}"
+    return title, shlex.join(["python", "main.py", *flags])
+
+
 def render(
     run: results.Run,
     pictures: Mapping[str, bytes],
@@ -341,9 +364,8 @@ def render(
     if sizes:
         parts += ["<h2>The discovered network at evaluation sizes</h2>", _sizes(sizes)]
     parts.append("<h2>Next</h2>")
-    for name, command in NEXT_COMMANDS:
-        line = command.format(workdir=shlex.quote(run.path))
-        parts.append(f"<p>{_escape(name)}:</p><pre>{_escape(line)}</pre>")
+    name, command = next_step(run.config, run.path)
+    parts.append(f"<p>{_escape(name)}:</p><pre>{_escape(command)}</pre>")
     config = json.dumps(run.config, indent=2)
     versions = run.document.get("versions", {})
     parts += [

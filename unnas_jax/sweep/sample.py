@@ -3,7 +3,7 @@
 Trains every architecture of a sample on every task from scratch (paper, section 5), each pair as
 one unit of a sweep:
 
-    python main.py --config=configs/sample_photos.py --workdir=DIR
+    python main.py --config=configs/sample_darts_photos.py --workdir=DIR
     unnas-jax status DIR
 """
 
