@@ -51,7 +51,6 @@ from unnas_jax.data import Dataset  # noqa: E402
 from unnas_jax.tasks import registry  # noqa: E402
 from unnas_jax.tasks.base import Task  # noqa: E402
 
-
 FORMULATIONS = ("auto", "dense", "depthwise", "per_edge", "torch")
 
 
