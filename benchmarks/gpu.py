@@ -33,7 +33,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import itertools  # noqa: E402
 import multiprocessing  # noqa: E402
 import tempfile  # noqa: E402
-from collections.abc import Iterable, Iterator  # noqa: E402
+from collections.abc import Callable, Iterable, Iterator  # noqa: E402
 from typing import Any  # noqa: E402
 
 import jax  # noqa: E402
@@ -46,6 +46,7 @@ from benchmarks.gpu_schedule import (  # noqa: E402
     Program,
     Report,
     Row,
+    one_line,
     run_rounds,
     timed,
 )
@@ -122,6 +123,16 @@ def _ceilings(tiny: bool, device: jax.Device) -> Row:
     return Row(("ceilings",), programs, measure)
 
 
+def _unless_broken(
+    name: str, rounds: Callable[[], Iterable[list[Row]]], report: Report
+) -> Iterator[list[Row]]:
+    """The rounds of a section up to a mistake in making one, which the report then tells."""
+    try:
+        yield from rounds()
+    except Exception as error:
+        report.put(("broken", name), one_line(error))
+
+
 def _rounds(options: argparse.Namespace, device: jax.Device, report: Report) -> Iterator[list[Row]]:
     """All rows that are asked for, round by round."""
     tiny, peak = options.tiny, chips.peak_flops(device.device_kind)
@@ -137,21 +148,22 @@ def _rounds(options: argparse.Namespace, device: jax.Device, report: Report) -> 
             yield [gpu_search.profile(searches, "dense", True, True, traces)]
         yield [gpu_search.profile(searches, "depthwise", is_quick(), False, traces)]
 
-    parts: dict[str, Iterable[list[Row]]] = {
-        "supernet": gpu_search.rounds(searches, peak, is_quick),
-        "ceilings": [[_ceilings(tiny, device)]],
-        "agreement": [[gpu_search.agreement(tiny, device)]],
-        "torch": gpu_torch.rounds(searches),
-        "profile": profiles(),
-        "eval_in1k": [[], *gpu_networks.evaluations(tiny, device, peak)],
-        "nasbench101": [[], *gpu_networks.units(tiny, device, peak)],
-        "shared_device": [
-            [],
-            [],
-            [gpu_networks.shared_device(tiny, (1, 2) if tiny else (1, 2, 4))],
-        ],
+    counts = (1, 2) if tiny else (1, 2, 4)
+    parts: dict[str, Callable[[], Iterable[list[Row]]]] = {
+        "supernet": lambda: gpu_search.rounds(searches, peak, is_quick),
+        "ceilings": lambda: [[_ceilings(tiny, device)]],
+        "agreement": lambda: [[gpu_search.agreement(tiny, device)]],
+        "torch": lambda: gpu_torch.rounds(searches),
+        "profile": profiles,
+        "eval_in1k": lambda: [[], *gpu_networks.evaluations(tiny, device, peak)],
+        "nasbench101": lambda: [[], *gpu_networks.units(tiny, device, peak)],
+        "shared_device": lambda: [[], [], [gpu_networks.shared_device(tiny, counts)]],
     }
-    chosen = [rounds for name, rounds in parts.items() if name in options.only]
+    chosen = [
+        _unless_broken(name, rounds, report)
+        for name, rounds in parts.items()
+        if name in options.only
+    ]
     for together in itertools.zip_longest(*chosen, fillvalue=()):
         yield [row for rows in together for row in rows]
 

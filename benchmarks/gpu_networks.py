@@ -12,11 +12,11 @@ from multiprocessing import connection
 from typing import Any
 
 import jax
-import ml_collections
 
 from benchmarks.gpu_schedule import Program, Row, one_line, timed
-from benchmarks.gpu_search import ROOT, filled, random_batch, rate
-from unnas_jax import bilevel, command_line, complexity, networks, sharding, trainer
+from benchmarks.gpu_search import filled, random_batch, rate
+from configs import eval_in1k, sample_nasbench101_cifar10
+from unnas_jax import bilevel, complexity, networks, sharding, trainer
 from unnas_jax import config as config_lib
 from unnas_jax.trainer import TrainSteps
 
@@ -31,7 +31,7 @@ _STEPS_PER_EPOCH = 100
 
 def evaluation(batch: int, tiny: bool) -> dict[str, Any]:
     """The paper's evaluation of darts_v2 on ImageNet-1K in bfloat16, with one seed."""
-    c = command_line.read_config(str(ROOT / "configs/eval_in1k.py") + ":darts_v2").to_dict()
+    c: dict[str, Any] = eval_in1k.get_config("darts_v2").to_dict()
     c |= {"precision": "bfloat16", "seeds": 1}
     c["train"]["batch_size"] = batch
     if tiny:
@@ -42,9 +42,8 @@ def evaluation(batch: int, tiny: bool) -> dict[str, Any]:
 
 def unit(tiny: bool) -> dict[str, Any]:
     """A unit of `sample_nasbench101_cifar10` on classification in bfloat16."""
-    config = command_line.read_config(str(ROOT / "configs/sample_nasbench101_cifar10.py"))
-    loaded: ml_collections.ConfigDict = config_lib.of_unit(config, "classification", CELL)
-    c: dict[str, Any] = loaded.to_dict()
+    config = sample_nasbench101_cifar10.get_config()
+    c: dict[str, Any] = config_lib.of_unit(config, "classification", CELL).to_dict()
     c["precision"] = "bfloat16"
     if tiny:
         c["network"] |= {"width": "4", "stacks": 2, "modules": 1}

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 
 _MARGIN = 5.0  # Seconds before the limit in which nothing is begun.
-_ROUND = 0.33  # Of the whole time, what a round waits for its programs at most.
+_ROUND = 0.25  # Of the whole time, what a round waits for its programs at most.
 
 NOT_TUNED = {"xla_gpu_autotune_level": 0}
 """XLA's options that spare it trying out algorithms on the GPU: sooner compiled, maybe slower."""

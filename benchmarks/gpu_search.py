@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import importlib
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,10 +12,8 @@ import numpy as np
 
 from benchmarks import per_edge, profile_summary
 from benchmarks.gpu_schedule import NOT_TUNED, Program, Row, timed
-from unnas_jax import bilevel, command_line, complexity, sharding
+from unnas_jax import bilevel, complexity, sharding
 from unnas_jax import compile as aot
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 FORMS = ("dense", "depthwise", "per_edge")
 TASKS = ("rot", "cls", "col", "jig")
@@ -25,8 +24,7 @@ _STEPS_PER_EPOCH = 20018
 
 def recipe(name: str, tiny: bool) -> dict[str, Any]:
     """A search on ImageNet-1K in bfloat16, or the same at toy size."""
-    loaded = command_line.read_config(str(ROOT / f"configs/{name}_in1k.py"))
-    c: dict[str, Any] = loaded.to_dict()
+    c: dict[str, Any] = importlib.import_module(f"configs.{name}_in1k").get_config().to_dict()
     c["precision"] = "bfloat16"
     if tiny:
         c["network"] |= {"width": 4, "cells": 1, "nodes": 1}

@@ -4,11 +4,12 @@ Rotation makes its examples of uint8 images as the search does, without lighting
 are given ready-made random examples, so that PyTorch has less to do than the search.
 """
 
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.gpu_schedule import Row, timed
+from benchmarks.gpu_schedule import Row, one_line, timed
 from benchmarks.gpu_search import TASKS, Searches
 
 
@@ -33,6 +34,20 @@ def rounds(searches: Searches) -> list[list[Row]]:
 def _measure(searches: Searches, name: str, times: int, tuned: bool) -> dict[str, Any]:
     import torch
 
+    try:
+        result = _timed(searches, name, times, tuned)
+    except torch.OutOfMemoryError as error:
+        result = {"error": one_line(error)}
+    # Outside of the handler, whose traceback holds the arrays: JAX needs the memory again.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return result
+
+
+def _timed(searches: Searches, name: str, times: int, tuned: bool) -> dict[str, Any]:
+    import torch
+
     from benchmarks import torch_supernet
 
     search = searches.of(name, times, "dense", True)
@@ -43,7 +58,7 @@ def _measure(searches: Searches, name: str, times: int, tuned: bool) -> dict[str
         torch.cuda.reset_peak_memory_stats()
     torch.backends.cudnn.benchmark = tuned
     start = time.perf_counter()
-    group = task.tiles if name == "jig" else 1
+    group = c["task"]["grid"] ** 2 if name == "jig" else 1
     model = torch_supernet.Supernet(
         task.num_classes,
         c["network"]["width"],
@@ -56,7 +71,7 @@ def _measure(searches: Searches, name: str, times: int, tuned: bool) -> dict[str
     model.to(device=device, memory_format=torch.channels_last)
     crop = c["input"]["crop"]
     if name == "rot":
-        plain = torch_supernet.rotation_loss(model, device)
+        plain: Callable[[Any], torch.Tensor] = torch_supernet.rotation_loss(model, device)
         given: Any = torch.randint(0, 256, (batch, 3, crop, crop), device=device).to(torch.uint8)
     else:
         side = task.input_side(crop)
@@ -65,9 +80,11 @@ def _measure(searches: Searches, name: str, times: int, tuned: bool) -> dict[str
         answers = (batch, side, side) if task.dense else (batch,)
         given = inputs, torch.randint(0, task.num_classes, answers, device=device)
 
-        def plain(given: Any) -> torch.Tensor:
+        def answered(given: Any) -> torch.Tensor:
             inputs, targets = given
             return torch.nn.functional.cross_entropy(model(inputs), targets)
+
+        plain = answered
 
     def loss(given: Any) -> torch.Tensor:
         with torch.autocast(device, torch.bfloat16):
@@ -89,6 +106,4 @@ def _measure(searches: Searches, name: str, times: int, tuned: bool) -> dict[str
     result["all_s"] = round(time.perf_counter() - start, 1)
     if on_gpu:
         result["peak_bytes"] = torch.cuda.max_memory_allocated()
-        del model, given, of_alphas, of_weights, plain
-        torch.cuda.empty_cache()
     return result
