@@ -163,7 +163,7 @@ def shared_device(tiny: bool, counts: tuple[int, ...]) -> Row:
                 theirs.close()
                 ends.append(ours)
                 children.append(child)
-            ready = [_answer(end, 90.0) for end in ends]
+            ready = [_answer(end, 60.0) for end in ends]
             result: dict[str, Any] = {
                 "ready_after_s": round(time.monotonic() - begun, 1),
                 "compile_s": [facts["compile_s"] for facts in ready],

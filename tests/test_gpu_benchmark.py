@@ -137,6 +137,23 @@ def test_projected_hours_are_the_recipe_s_steps() -> None:
     assert found == {"batch x1": {"dense": pytest.approx(expected, abs=1e-3)}}
 
 
+@pytest.mark.parametrize(
+    ("tuned", "not_tuned", "expected"),
+    [
+        ({"compile_s": 50.0}, {"compile_s": 20.0}, True),
+        ({"compile_s": 90.0}, {"compile_s": 20.0}, False),
+        ({"skipped": "time"}, {"compile_s": 20.0}, False),
+        ({"skipped": "time"}, {"error": "no algorithm"}, True),
+    ],
+)
+def test_all_programs_are_tuned_if_that_is_quick_or_nothing_else_works(
+    tuned: dict, not_tuned: dict, expected: bool
+) -> None:
+    forms = {"dense": {"weights": tuned}, "dense, not tuned": {"weights": not_tuned}}
+    content = {"supernet": {"rot": {"batch x1": forms}}}
+    assert gpu_search.is_tuning_quick(content, 84.0) is expected
+
+
 def test_toy_run_leaves_results_of_its_sections(tmp_path: pathlib.Path) -> None:
     sections = "--only=ceilings,agreement,profile,shared_device"
     assert gpu.main([f"--out={tmp_path}", "--tiny", "--minutes=8", "--threads=2", sections]) == 0
