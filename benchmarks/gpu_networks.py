@@ -22,7 +22,7 @@ from unnas_jax.trainer import TrainSteps
 
 # Five operations, three of them 3x3 convolutions, one 1x1 and one pooling.
 CELL = (
-    "0111001-0010000-0001000-0000100-0000011-0000001-0000000:"
+    "0110000-0001010-0001000-0000110-0000001-0000001-0000000:"
     "conv3x3,conv1x1,conv3x3,maxpool3x3,conv3x3"
 )
 _TRAIN_IMAGES = 50_000  # Of CIFAR-10.
