@@ -1,4 +1,4 @@
-"""Prepares a dataset, once: `python -m unnas_jax.commands.prepare NAME ...`."""
+"""Prepares a dataset, once: `python -m unnas_jax.commands.prepare NAME --source=... --data_dir=...`."""
 
 import argparse
 import os
