@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unnas_jax.core import sharding
+from unnas_jax.core import precision, sharding
+from unnas_jax.tasks.base import Task
 
 Tree = Mapping[str, Any]
 
@@ -84,6 +85,33 @@ def supernet(
         )
         before, last, halved = last, output, reduction
     return head_apply(params.get("head", {}), last), new_stats
+
+
+class PerEdge:
+    """The plain formulation with the interface of a linen module."""
+
+    def __init__(self, c: dict[str, Any], task: Task) -> None:
+        head = task.head(precision.compute_dtype(c["precision"]))
+        self._dtype = precision.compute_dtype(c["precision"])
+        self._run = functools.partial(
+            supernet,
+            **c["network"],
+            head_apply=lambda params, x: head.apply({"params": params}, x, True),
+            single_reduction=task.single_reduction,
+        )
+
+    def apply(
+        self, variables: Any, inputs: jax.Array, alphas: Any, *, train: bool, mutable: Any = None
+    ) -> Any:
+        """Like `linen.Module.apply`."""
+        outputs, batch_stats = self._run(
+            variables["params"],
+            variables["batch_stats"],
+            inputs.astype(self._dtype),
+            alphas,
+            train=train,
+        )
+        return (outputs, {"batch_stats": batch_stats}) if mutable else outputs
 
 
 # Outside of a jitted step, edges of one shape share one program.

@@ -21,7 +21,6 @@ those of them in HBM (--quick, XLA's least effort, leaves everything there).
 
 import argparse
 import concurrent.futures
-import functools
 import importlib.util
 import json
 import multiprocessing
@@ -38,49 +37,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from benchmarks import per_edge  # noqa: E402
+from benchmarks import chips, per_edge  # noqa: E402
 from unnas_jax.commands import command_line, hlo
 from unnas_jax.commands import compile as aot  # noqa: E402
 from unnas_jax.config import schema as config
-from unnas_jax.core import compilation, precision, sharding
+from unnas_jax.core import compilation, sharding
 from unnas_jax.data import Dataset  # noqa: E402
 from unnas_jax.methods import bilevel
 from unnas_jax.tasks import registry  # noqa: E402
 from unnas_jax.tasks.base import Task  # noqa: E402
-
-
-class PerEdge:
-    """The plain formulation with the interface of a linen module."""
-
-    def __init__(self, c: dict[str, Any], task: Task) -> None:
-        head = task.head(precision.compute_dtype(c["precision"]))
-        self._dtype = precision.compute_dtype(c["precision"])
-        self._run = functools.partial(
-            per_edge.supernet,
-            **c["network"],
-            head_apply=lambda params, x: head.apply({"params": params}, x, True),
-            single_reduction=task.single_reduction,
-        )
-
-    def apply(
-        self, variables: Any, inputs: jax.Array, alphas: Any, *, train: bool, mutable: Any = None
-    ) -> Any:
-        """Like `linen.Module.apply`."""
-        outputs, batch_stats = self._run(
-            variables["params"],
-            variables["batch_stats"],
-            inputs.astype(self._dtype),
-            alphas,
-            train=train,
-        )
-        return (outputs, {"batch_stats": batch_stats}) if mutable else outputs
-
-
-PEAK_FLOPS = {
-    "H100": 989e12, "H200": 989e12, "A100": 312e12, "TPU v4": 275e12, "TPU v5 lite": 197e12,
-    "TPU v5p": 459e12, "TPU v6": 918e12,
-}  # fmt: skip
-"""Dense bfloat16 peak of a chip, by a part of its name; from the vendors' data sheets."""
 
 FORMULATIONS = ("auto", "dense", "depthwise", "per_edge", "torch")
 
@@ -128,7 +93,7 @@ def _config(options: argparse.Namespace) -> dict[str, Any]:
 
 def _steps(name: str, c: dict[str, Any], task: Task, mesh: Any) -> bilevel.Steps:
     if name == "per_edge":
-        return bilevel.build_steps(c, task, mesh, 1000, PerEdge(c, task))
+        return bilevel.build_steps(c, task, mesh, 1000, per_edge.PerEdge(c, task))
     form = {**c, "search": {**c["search"], "formulation": name}}
     return bilevel.build_steps(form, task, mesh, 1000)
 
@@ -264,7 +229,7 @@ def _timed(
         with jax.profiler.trace(options.profile):
             timed[options.only[0]]()
     kind = jax.devices()[0].device_kind
-    peak = next((value for part, value in PEAK_FLOPS.items() if part in kind), None)
+    peak = chips.peak_flops(kind)
     for name, row in rows.items():
         step_s = statistics.median(times[name])
         row |= {"step_s": round(step_s, 4), "images_per_s": round(2 * size / step_s, 2)}

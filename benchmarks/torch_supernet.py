@@ -146,10 +146,24 @@ class Cell(nn.Module):
 
 
 class Supernet(nn.Module):
-    """Stem `imagenet`, cells, global average pooling, linear."""
+    """Stem `imagenet`, cells, head.
 
-    def __init__(self, classes: int, width: int, cells: int, nodes: int, channels: int = 3) -> None:
+    The head pools every image and answers `group` of them together with a linear layer, or, if
+    `dense`, answers each pixel with a 1x1 convolution, upsampled to the input's sides.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        width: int,
+        cells: int,
+        nodes: int,
+        channels: int = 3,
+        group: int = 1,
+        dense: bool = False,
+    ) -> None:
         super().__init__()
+        self.group, self.dense = group, dense
 
         def conv(ins: int, outs: int) -> nn.Conv2d:
             return nn.Conv2d(ins, outs, 3, stride=2, padding=1, bias=False)
@@ -171,7 +185,9 @@ class Supernet(nn.Module):
             self.cells.append(Cell(ins, size, nodes, reduction, halved))
             ins, halved = (ins[1], nodes * size), reduction
         self.classifier = nn.Module()
-        self.classifier.classifier = nn.Linear(ins[1], classes)
+        self.classifier.classifier = (
+            nn.Conv2d(ins[1], classes, 1) if dense else nn.Linear(group * ins[1], classes)
+        )
         rows = sum(node + 2 for node in range(nodes))
         self.alphas_normal = nn.Parameter(1e-3 * torch.randn(rows, len(OPERATIONS)))
         self.alphas_reduce = nn.Parameter(1e-3 * torch.randn(rows, len(OPERATIONS)))
@@ -185,7 +201,7 @@ class Supernet(nn.Module):
         return [value for name, value in self.named_parameters() if not name.startswith("alphas")]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (N, classes) of images (N, channels, H, W)."""
+        """Logits (N / group, classes) or (N, classes, H, W) of images (N, channels, H, W)."""
         before = self.stem0(x)
         last = self.stem1(before)
         normal = self.alphas_normal.softmax(dim=-1)
@@ -193,7 +209,13 @@ class Supernet(nn.Module):
         for index, cell in enumerate(self.cells):
             weights = reduce if index in self.reductions else normal
             before, last = last, cell(before, last, weights)
-        return self.classifier.classifier(last.mean(dim=(2, 3)))
+        if self.dense:
+            logits = self.classifier.classifier(last)
+            return functional.interpolate(
+                logits, size=x.shape[2:], mode="bilinear", align_corners=True
+            )
+        pooled = last.mean(dim=(2, 3))
+        return self.classifier.classifier(pooled.reshape(-1, self.group * pooled.shape[1]))
 
 
 def of_variables(tensors: dict[str, Any], classes: int, network: dict[str, Any]) -> Supernet:
@@ -214,8 +236,15 @@ def loss_and_alpha_gradients(
     return float(value.detach()), {"normal": normal.numpy(), "reduce": reduce.numpy()}
 
 
-def rotation_step(model: Supernet, config: dict[str, Any]) -> Callable[[torch.Tensor], float]:
-    """A function of uint8 images (B, 3, H, W): an alpha step, a weight step; the last loss.
+Loss = Callable[[Any], torch.Tensor]
+"""(what a step is given) -> the loss."""
+
+Step = Callable[[Any], torch.Tensor]
+"""(what the loss is given) -> the loss before the step; changes the model."""
+
+
+def search_steps(model: Supernet, config: dict[str, Any], loss: Loss) -> tuple[Step, Step]:
+    """The alpha step and the weight step of a search.
 
     Both gradients are as a search takes them: each pass computes only what its step uses.
     """
@@ -228,9 +257,28 @@ def rotation_step(model: Supernet, config: dict[str, Any]) -> Callable[[torch.Te
     alphas = torch.optim.Adam(
         other, a["learning_rate"], betas=(a["b1"], a["b2"]), weight_decay=a["weight_decay"]
     )
+
+    def step(optimizer: torch.optim.Optimizer, frozen: list[nn.Parameter], batch: Any) -> Any:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        optimizer.zero_grad()
+        value = loss(batch)
+        value.backward()
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        if optimizer is weights:
+            nn.utils.clip_grad_norm_(own, c["clip_norm"])
+        optimizer.step()
+        return value.detach()
+
+    return (lambda batch: step(alphas, own, batch)), (lambda batch: step(weights, other, batch))
+
+
+def rotation_loss(model: Supernet, device: str = "cpu") -> Loss:
+    """The loss of uint8 images (B, 3, H, W) in their four turns."""
     labels: dict[int, torch.Tensor] = {}
-    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-    std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    mean = torch.tensor([0.485, 0.456, 0.406], device=device)[:, None, None]
+    std = torch.tensor([0.229, 0.224, 0.225], device=device)[:, None, None]
 
     def loss(images: torch.Tensor) -> torch.Tensor:
         x = (images / 255.0 - mean) / std
@@ -238,21 +286,18 @@ def rotation_step(model: Supernet, config: dict[str, Any]) -> Callable[[torch.Te
         turned = turned.contiguous(memory_format=torch.channels_last)
         count = len(images)
         if count not in labels:
-            labels[count] = torch.arange(4).repeat_interleave(count)
+            labels[count] = torch.arange(4, device=device).repeat_interleave(count)
         return functional.cross_entropy(model(turned), labels[count])
 
-    def step(images: torch.Tensor) -> float:
-        for parameters, optimizer, frozen in ((other, alphas, own), (own, weights, other)):
-            for value in frozen:
-                value.requires_grad_(False)
-            optimizer.zero_grad()
-            value = loss(images)
-            value.backward()
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-            if parameters is own:
-                nn.utils.clip_grad_norm_(own, c["clip_norm"])
-            optimizer.step()
-        return float(value.detach())
+    return loss
+
+
+def rotation_step(model: Supernet, config: dict[str, Any]) -> Step:
+    """A function of uint8 images (B, 3, H, W): an alpha step, a weight step; the last loss."""
+    of_alphas, of_weights = search_steps(model, config, rotation_loss(model))
+
+    def step(images: torch.Tensor) -> torch.Tensor:
+        of_alphas(images)
+        return of_weights(images)
 
     return step
