@@ -16,13 +16,12 @@ import jax
 from benchmarks.gpu_schedule import Program, Row, one_line, timed
 from benchmarks.gpu_search import filled, random_batch, rate
 from configs import eval_in1k, sample_nasbench101_cifar10
-from unnas_jax.commands import complexity
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import sharding
 from unnas_jax.learning import trainer
 from unnas_jax.learning.trainer import TrainSteps
 from unnas_jax.methods import bilevel
-from unnas_jax.spaces import networks
+from unnas_jax.spaces import complexity, networks
 
 # Five operations, three of them 3x3 convolutions, one 1x1 and one pooling.
 CELL = (

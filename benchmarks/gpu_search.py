@@ -13,9 +13,9 @@ import numpy as np
 from benchmarks import per_edge, profile_summary
 from benchmarks.gpu_schedule import NOT_TUNED, Program, Row, timed
 from unnas_jax.commands import compile as aot
-from unnas_jax.commands import complexity
 from unnas_jax.core import sharding
 from unnas_jax.methods import bilevel
+from unnas_jax.spaces import complexity
 
 FORMS = ("dense", "depthwise", "per_edge")
 TASKS = ("rot", "cls", "col", "jig")

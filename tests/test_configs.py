@@ -24,13 +24,12 @@ import pytest
 
 from tests import conftest, tiny_training
 from unnas_jax.analysis import page
-from unnas_jax.commands import complexity
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import files, sharding
 from unnas_jax.layers import counting
 from unnas_jax.learning import trainer
 from unnas_jax.methods import bilevel
-from unnas_jax.spaces import networks
+from unnas_jax.spaces import complexity, networks
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.supernet import build_supernet, init_alphas
 from unnas_jax.tasks import registry

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from tests import conftest
-from unnas_jax.commands import complexity
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import photos
 from unnas_jax.layers import blocks as layers
 from unnas_jax.layers import counting
 from unnas_jax.layers.heads import AsppHead, ImageHead, PixelHead
+from unnas_jax.spaces import complexity
 from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.spaces.darts import widths
 from unnas_jax.spaces.darts.genotype import Genotype

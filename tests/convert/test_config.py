@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.convert import yaml_files
-from unnas_jax.commands import command_line, complexity, show
+from unnas_jax.commands import command_line, show
 from unnas_jax.commands import convert as command
 from unnas_jax.config import schema as config_lib
 from unnas_jax.convert import config as release
@@ -20,6 +20,7 @@ from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops, registry
 from unnas_jax.learning.feed import Feed
+from unnas_jax.spaces import complexity
 from unnas_jax.spaces.darts import published
 from unnas_jax.tasks import registry as tasks
 from unnas_jax.tasks.transforms import Augmentation

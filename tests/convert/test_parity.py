@@ -6,10 +6,9 @@ import pytest
 
 from tests.convert import release
 from tests.spaces import quick
-from unnas_jax.commands import complexity
 from unnas_jax.config import schema as config_lib
 from unnas_jax.convert import params_from_torch, params_to_torch
-from unnas_jax.spaces import networks
+from unnas_jax.spaces import complexity, networks
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.supernet import build_supernet
 from unnas_jax.tasks.dense import upsample

@@ -23,13 +23,13 @@ from absl import flags
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from unnas_jax.commands import command_line, complexity, hlo
+from unnas_jax.commands import command_line, hlo
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import logs, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import trainer
 from unnas_jax.methods import bilevel
-from unnas_jax.spaces import networks
+from unnas_jax.spaces import complexity, networks
 from unnas_jax.tasks.base import Task
 
 HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}

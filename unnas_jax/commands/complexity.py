@@ -6,135 +6,17 @@ prints its parameters and multiply-adds, by stem, cell and head; see `unnas_jax.
 They are those of an evaluation, on whole images where the config evaluates on whole images.
 """
 
-import dataclasses
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 from absl import flags
 
 from unnas_jax.commands import command_line
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import logs
-from unnas_jax.core.errors import UserError
-from unnas_jax.layers.counting import AUXILIARY, Counts, answer, count
-from unnas_jax.spaces import networks
-from unnas_jax.spaces.darts import supernet as supernet_lib
-from unnas_jax.spaces.darts.supernet import Supernet
-from unnas_jax.spaces.registry import Network
-from unnas_jax.tasks import registry
-from unnas_jax.tasks.base import Task
-
-_LOG = logging.getLogger("unnas_jax")
-
-# The classes of a dataset are known before it is prepared.
-_CLASSES = {
-    "imagenet2012": 1000,
-    "imagenet22k": 21841,
-    "cityscapes": 19,
-    "cifar10": 10,
-    "photos": 11,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Facts:
-    """What tasks ask of a dataset, without the dataset."""
-
-    name: str
-    num_classes: int
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-
-
-def _facts(config: Mapping[str, Any], classes: int | None) -> _Facts:
-    name = config["dataset"]["name"]
-    known = _CLASSES.get(name.removeprefix("tfds:").split(":")[0].split("/")[0], 0)
-    if classes is None and name == "folder" and config["task"]["name"] == "classification":
-        _LOG.warning("The folder's classes are not counted: taking 1000, or give --classes.")
-        known = 1000
-    return _Facts(name, known if classes is None else classes)
-
-
-def task_of(config: Mapping[str, Any], classes: int | None = None) -> Task:
-    """The task of a config, without its dataset: for its head, not for its examples.
-
-    Args:
-      config: a valid one, as a dict.
-      classes: of the dataset; None: as known by its name.
-
-    Raises:
-      UserError: the number of classes is needed and not known.
-    """
-    facts = _facts(config, classes)
-    try:
-        return registry.create(config, facts)
-    except UserError as error:
-        if facts.num_classes:
-            raise
-        raise UserError(
-            f"config.dataset.name={facts.name!r}: its number of classes is not known here; "
-            "give it with --classes"
-        ) from error
-
-
-def counted_size(config: Mapping[str, Any], task: Task) -> tuple[int, int]:
-    """Height and width of the inputs for which a config's network is counted: an evaluation's."""
-    if config["eval"].get("crop") == "whole":
-        height, width = config["eval"]["whole_size"]
-        return height, width
-    side = task.input_side(config["input"]["crop"])
-    return side, side
-
-
-def of_network(config: Mapping[str, Any], task: Task, network: Supernet | Network) -> Counts:
-    """The counts of the network of a config (a valid one, as a dict) for one answer."""
-    inputs = answer(network, (*counted_size(config, task), task.input_channels))
-    if isinstance(network, Supernet):
-        alphas = jax.eval_shape(
-            lambda: supernet_lib.init_alphas(jax.random.key(0), network.nodes, 1.0)
-        )
-        return count(network, inputs, alphas, train=False)
-    return count(network, inputs, train=False)
-
-
-def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str, Any]:
-    """The counts of the network that a config (a valid one, as a dict) trains.
-
-    Args:
-      config: of a search or of a training.
-      classes: of the dataset; None: as known by its name.
-
-    Returns:
-      The sums of `Counts.totals`, `width`, `input_size` (the side of what the network sees, in
-      pixels; height and width of whole images), `inputs` (how many of those an answer takes) and
-      `layers`, the single `Layer`s as dicts.
-
-    Raises:
-      UserError: the number of classes is needed and not known, or no such genotype.
-    """
-    task = task_of(config, classes)
-    # Neither changes a count; `auto` would start the backend to see what it is.
-    plain = {**config, "precision": "float32"}
-    network: Supernet | Network
-    if config["experiment"] == "search":
-        # By its definition: every operation on every edge.
-        forms = {"formulation": "depthwise", "rematerialise": "none"}
-        plain["search"] = {**config["search"], **forms}
-        network = supernet_lib.build_supernet(plain, task)
-    else:
-        network = networks.build_network(plain, task)
-    counts = of_network(config, task, network)
-    height, width = counted_size(config, task)
-    return {
-        **counts.totals(),
-        "width": network.width,
-        "input_size": height if height == width else [height, width],
-        "inputs": getattr(network.head, "group", 1),
-        "layers": [dataclasses.asdict(layer) for layer in counts.layers],
-    }
+from unnas_jax.layers.counting import AUXILIARY
+from unnas_jax.spaces.complexity import of_config
 
 
 def _table(counts: Mapping[str, Any], every_layer: bool) -> str:

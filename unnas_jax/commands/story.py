@@ -16,12 +16,13 @@ import ml_collections
 import numpy as np
 
 from unnas_jax.analysis import story_plot, style
-from unnas_jax.commands import command_line, complexity
+from unnas_jax.commands import command_line
 from unnas_jax.core import files, logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.runs.search import search
 from unnas_jax.runs.train import train
+from unnas_jax.spaces import complexity
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.genotype import OPERATIONS, Genotype, Pairs
 from unnas_jax.spaces.darts.network import Network

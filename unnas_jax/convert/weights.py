@@ -9,12 +9,11 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from unnas_jax.commands import complexity
 from unnas_jax.convert.config import DATASETS
 from unnas_jax.convert.names import Path, Slot, slots
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods import bilevel
-from unnas_jax.spaces import networks
+from unnas_jax.spaces import complexity, networks
 from unnas_jax.spaces.darts import supernet as supernet_lib
 
 COUNTER = "num_batches_tracked"

@@ -15,7 +15,6 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from unnas_jax.commands import complexity
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import distributed, files, sharding, stopping
 from unnas_jax.core.errors import UserError
@@ -31,6 +30,7 @@ from unnas_jax.methods.bilevel import example_shapes
 from unnas_jax.runs import checkpoint
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.workdir import Workdir
+from unnas_jax.spaces import complexity
 from unnas_jax.spaces import registry as spaces
 from unnas_jax.spaces.networks import build_network
 from unnas_jax.spaces.registry import Cells, Network

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from tests import tiny_training
-from unnas_jax.commands import complexity
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
@@ -18,7 +17,7 @@ from unnas_jax.layers import counting
 from unnas_jax.learning import trainer
 from unnas_jax.methods import bilevel
 from unnas_jax.runs import train
-from unnas_jax.spaces import networks
+from unnas_jax.spaces import complexity, networks
 from unnas_jax.spaces.nasbench101.spec import parse
 from unnas_jax.tasks import registry
 
