@@ -1,4 +1,4 @@
-"""Prepares a dataset, once: `python -m unnas_jax.commands.prepare NAME --source=... --data_dir=...`."""
+"""Prepares a dataset, once: `python -m unnas_jax.commands.prepare NAME ...`."""
 
 import argparse
 import os
