@@ -10,10 +10,12 @@ import jax
 import numpy as np
 import pytest
 
+from tests import tiny_training
 from tests.conftest import ROOT
 from unnas_jax.commands import compile as compile_lib
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
+from unnas_jax.learning import trainer
 
 
 @pytest.mark.parametrize("topology", ["v5e", "v5e:four", "h100:2x2", "v5e:2x2x2x2"])
@@ -35,7 +37,30 @@ def test_traced_for_a_slice_a_program_takes_the_slices_forms():
 
 def test_the_bytes_of_a_tree_are_those_of_its_arrays():
     tree = {"a": jax.ShapeDtypeStruct((3, 4), np.int8), "b": jax.ShapeDtypeStruct((), np.float32)}
-    assert compile_lib._bytes(tree) == 12 + 4
+    assert sharding.bytes_of(tree) == 12 + 4
+
+
+def test_states_of_all_seeds_and_batches_ahead_are_part_of_what_is_needed():
+    """Five seeds, two at a time, on four chips: three states, the last one counted as a whole one.
+
+    While a step runs, the batches of the four steps after it are there.
+    """
+    mesh = sharding.data_mesh(jax.devices()[:4])
+    c, task = tiny_training.config(batch_size=8).to_dict(), tiny_training.Plain()
+    batch = trainer.batch_shapes(c, task, 2, mesh)
+    assert batch["image"].shape == (2, 8, 16, 16, 3)
+    assert batch["image"].sharding.shard_shape(batch["image"].shape) == (2, 2, 16, 16, 3)
+    images = 2 * 2 * (16 * 16 * 3 + 4)  # Of two seeds on one chip, with an int32 label each.
+    state = {"w": jax.ShapeDtypeStruct((2, 100), np.float32)}
+    stays = compile_lib.resident(state, 3, batch, 3, mesh)
+    assert stays.own == 800 + images
+    assert stays.own + stays.waiting == 3 * 800 + 3 * (1 + 4) * images
+    programs = [
+        # The arguments with their padding, and a small program which is given a part alone.
+        {"arguments": stays.own + 7, "outputs": 10, "temporaries": 1000, "code": 5},
+        {"arguments": 3, "outputs": 20, "temporaries": 0, "code": 6},
+    ]
+    assert compile_lib.needed(programs, stays) == stays.own + 7 + 1010 + 11 + stays.waiting
 
 
 # Minutes: libtpu is not installed by the extra `test`, but where people ask for it.

@@ -203,6 +203,35 @@ def test_mixed_edge_equals_numpy(stride: int, dense: bool) -> None:
     np.testing.assert_allclose(by_source, expected, rtol=1e-10, atol=1e-10)
 
 
+@every_form
+def test_alpha_gradients_in_float32_far_from_zero(dense: bool) -> None:
+    """Of one state whose mean is 30 deviations, against the same in float64."""
+    rng = np.random.default_rng(0)
+    x = 30 + rng.standard_normal((3, 6, 7, 4))
+    weights = rng.uniform(0.05, 1.0, (2, len(OPERATIONS)))
+    cotangents = rng.standard_normal((2, *x.shape))
+    if not dense:
+        x, cotangents = (np.moveaxis(values, (-1, -4), (-4, -1)) for values in (x, cotangents))
+
+    def gradient(dtype: Any) -> np.ndarray:
+        module = supernet.SourceEdges(2, 4, 1, dense, dtype=dtype)
+        arrays = [np.asarray(values, dtype) for values in (x, weights, cotangents)]
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *arrays[:2], True))
+        variables = reference.random_like(shapes, seed=1, dtype=dtype)
+
+        def of(weights: Any, x: Any, cotangents: Any) -> Any:
+            outputs, _ = module.apply(variables, x, weights, True, mutable=["batch_stats"])
+            return jnp.sum(jnp.stack(outputs) * cotangents)
+
+        found = quick.jit(jax.grad(of))(arrays[1], arrays[0], arrays[2])
+        return np.asarray(found, np.float64)
+
+    with jax.enable_x64(True):
+        exact = gradient(np.float64)
+    error = np.abs(gradient(np.float32) - exact).max() / np.abs(exact).max()
+    assert error < 2e-6
+
+
 # Dense convolutions join three edges of 4 channels, two of three edges of 48, and none of 64.
 @pytest.mark.parametrize("channels", [48, 64])
 def test_edges_of_many_channels_are_grouped(channels: int) -> None:

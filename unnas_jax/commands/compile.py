@@ -8,6 +8,7 @@ counted in the compiled program.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import math
@@ -28,6 +29,7 @@ from unnas_jax.config import schema as config_lib
 from unnas_jax.core import logs, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import trainer
+from unnas_jax.learning.feed import STEPS_AHEAD
 from unnas_jax.methods import bilevel
 from unnas_jax.spaces import complexity, networks
 from unnas_jax.tasks.base import Task
@@ -122,8 +124,45 @@ def batch_shapes(
     }
 
 
-def _bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+@dataclasses.dataclass(frozen=True)
+class Resident:
+    """The bytes that stay on each chip while programs run.
+
+    Attributes:
+      own: the state and the batch that a step's programs work on; one of them may take only a part.
+      waiting: the states of seeds that train in turn with these, and the batches of this step and
+        of those that the host is ahead, but for the one at work.
+    """
+
+    own: int
+    waiting: int
+
+
+def resident(state: Any, states: int, batch: Any, batches: int, mesh: Mesh) -> Resident:
+    """What stays on each chip of a mesh.
+
+    Args:
+      state, batch: shapes of what one program works on.
+      states: how many such states there are.
+      batches: how many such batches a step takes.
+    """
+    one, images = sharding.bytes_of(state), sharding.bytes_of(batch) // mesh.size
+    return Resident(
+        own=one + images,
+        waiting=(states - 1) * one + ((1 + STEPS_AHEAD) * batches - 1) * images,
+    )
+
+
+def needed(needs: Sequence[Mapping[str, Any]], stays: Resident) -> int:
+    """The bytes that programs, by what each needs (see `needs_of`), take on a chip."""
+    return (
+        stays.waiting
+        + sum(need["code"] for need in needs)
+        + max(
+            max(need["arguments"], stays.own) + need["outputs"] + need["temporaries"]
+            for need in needs
+        )
+    )
 
 
 def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> dict[str, Any]:
@@ -138,8 +177,9 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
     Returns:
       {'topology', 'chips', 'steps': {name: [what each of its programs needs]}, 'needed': bytes,
       'available': bytes, 'fits': bool}. A search has the steps `alphas` and `weights`, a training
-      `train`. `needed` is the largest program with what stays on the chip while it runs: the whole
-      state, two batches on their way, the code of all programs.
+      `train`. `needed` is the largest program with what stays on the chip while it runs: the
+      states of all seeds, the batches of the steps that the host is ahead, the code of all
+      programs.
 
     Raises:
       UserError: there is no such slice, or the batch cannot be split over it.
@@ -147,12 +187,13 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
     mesh = slice_mesh(topology)
     sharding.check_batch_size("train.batch_size", config["train"]["batch_size"], mesh)
     task = complexity.task_of(config)
-    batch = batch_shapes(config, task, mesh)
     # What is built and traced in here is so for the slice's platform, not for this machine's.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         if config["experiment"] == "search":
             steps = bilevel.build_steps(config, task, mesh, 1)
-            state: Any = steps.shapes()
+            batch = batch_shapes(config, task, mesh)
+            # The alphas and the weights have each their half.
+            stays = resident(steps.shapes(), 1, batch, 2, mesh)
             programs = steps.lower(batch)
         else:
             inputs = bilevel.example_shapes(config, task).inputs
@@ -160,7 +201,9 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
             training = trainer.build_steps(config, network, task, mesh, 1, inputs)
             together = config["train"]["seeds_together"]
             seeds = config["seeds"] if together < 0 else min(together, config["seeds"])
-            state = training.shapes(seeds)
+            groups = -(-config["seeds"] // seeds)
+            shapes = trainer.batch_shapes(config, task, seeds, mesh)
+            stays = resident(training.shapes(seeds), groups, shapes, groups, mesh)
             programs = {"train": [trainer.lower(config, task, training, seeds, mesh)]}
     needs = {name: [needs_of(p, quick) for p in parts] for name, parts in programs.items()}
     whole = [need for parts in needs.values() for need in parts]
@@ -168,11 +211,8 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
     result = {"topology": topology, "chips": mesh.size, "steps": needs, "available": available}
     if any("refused" in need for need in whole):
         return {**result, "needed": None, "fits": False}
-    resident = _bytes(state) + 2 * _bytes(batch) // mesh.size
-    needed = sum(need["code"] for need in whole) + max(
-        max(need["arguments"], resident) + need["outputs"] + need["temporaries"] for need in whole
-    )
-    return {**result, "needed": needed, "fits": needed <= available}
+    bytes_needed = needed(whole, stays)
+    return {**result, "needed": bytes_needed, "fits": bytes_needed <= available}
 
 
 def _lines(name: str, parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:

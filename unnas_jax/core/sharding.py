@@ -6,6 +6,7 @@ every device's part of the batch, and `total` and batch norm reduce by themselve
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -77,6 +78,11 @@ def total(tree: Any) -> Any:
         return tree
     flat, restore = ravel_pytree(tree)
     return restore(jax.lax.psum(flat, axis))
+
+
+def bytes_of(tree: Any) -> int:
+    """What the arrays or shapes of a tree take together, not padded, on all devices once."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

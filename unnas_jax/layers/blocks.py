@@ -101,9 +101,10 @@ class BatchNormOfParts(nn.Module):
         if train:
             found = [self._moments(part) for part in parts]
             if axis := sharding.parted_axis():
-                found = jax.lax.pmean(found, axis)
-            # Of rounding a variance must not become negative.
-            found = [(mean, jnp.maximum(square - mean**2, 0.0)) for mean, square in found]
+                near = jnp.split(running["mean"].value, np.cumsum(sizes)[:-1])
+                found = _of_all_devices(found, near, axis)
+            # By rounding a variance must not become negative.
+            found = [(mean, jnp.maximum(variance, 0.0)) for mean, variance in found]
             if not self.is_initializing():
                 for kept, values in zip(running.values(), zip(*found, strict=True), strict=True):
                     new = jnp.concatenate(values)
@@ -121,8 +122,16 @@ class BatchNormOfParts(nn.Module):
         return tuple(k for k in range(x.ndim) if k != self.axis % x.ndim)
 
     def _moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        return jnp.mean(x, self._others(x)), jnp.mean(x**2, self._others(x))
+        """The mean and the variance of every channel, on this device.
+
+        E[x^2] - E[x]^2 loses the digits in which both agree, and E[(x - E[x])^2] reads x twice. A
+        number near the mean, subtracted first, avoids both: here the mean of a row of pixels.
+        """
+        x, others = x.astype(jnp.promote_types(x.dtype, jnp.float32)), self._others(x)
+        near = jax.lax.stop_gradient(jnp.mean(x[:, :1], others))
+        moved = x - jnp.expand_dims(near, others)
+        mean = jnp.mean(moved, others)
+        return near + mean, jnp.mean(moved**2, others) - mean**2
 
     def _normalised(
         self, x: jax.Array, mean: jax.Array, variance: jax.Array, factor: jax.Array | float
@@ -130,6 +139,23 @@ class BatchNormOfParts(nn.Module):
         scale = factor * jax.lax.rsqrt(variance + BN_EPSILON)
         mean, scale = (jnp.expand_dims(value, self._others(x)) for value in (mean, scale))
         return ((x - mean) * scale).astype(self.dtype)
+
+
+def _of_all_devices(
+    found: Sequence[tuple[jax.Array, jax.Array]], near: Sequence[jax.Array], axis: str
+) -> list[tuple[jax.Array, jax.Array]]:
+    """Means and variances of the whole batch from those of the devices' parts of it.
+
+    With means m and variances v of the parts it is E[v + m^2] - E[m]^2, after what is `near` the
+    means is subtracted: the running means, which all devices have alike. One reduction is enough.
+    """
+    away = [mean - center for (mean, _), center in zip(found, near, strict=True)]
+    square = [variance + mean**2 for (_, variance), mean in zip(found, away, strict=True)]
+    away, square = jax.lax.pmean((away, square), axis)
+    return [
+        (center + mean, value - mean**2)
+        for center, mean, value in zip(near, away, square, strict=True)
+    ]
 
 
 # Up to this many (output pixel, input pixel) pairs a depthwise convolution is a matrix product on

@@ -18,6 +18,9 @@ _FOR_DEVICE = ("image", "label", "mask")
 
 DeviceBatch = dict[str, jax.Array]
 
+STEPS_AHEAD = 4
+"""How many steps the host may run ahead of the devices, where the batches of each then wait."""
+
 
 class Feed:
     """Makes the streams of batches of one run.

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from unnas_jax.core import sharding
 from unnas_jax.layers.blocks import BN_MOMENTUM
 from unnas_jax.learning import optim
+from unnas_jax.learning.feed import STEPS_AHEAD
 from unnas_jax.tasks.base import Batch, Sums, Task
 
 # What a random draw is for; folded into the seed's key together with the step.
@@ -295,27 +296,39 @@ def joined(states: list[TrainState], mesh: Mesh) -> TrainState:
     return sharding.replicate(whole, mesh)
 
 
-def lower(
-    config: Mapping[str, Any], task: Task, steps: TrainSteps, seeds: int, mesh: Mesh
-) -> jax.stages.Lowered:
-    """The program of one step of so many seeds together, not compiled."""
+def batch_shapes(
+    config: Mapping[str, Any], task: Task, seeds: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of the global batches of images and labels of so many seeds, (S, B, ...)."""
     crop = config["input"]["crop"]
     images = (seeds, config["train"]["batch_size"])
     shapes = {
         "image": ((*images, crop, crop, 3), np.uint8),
         "label": ((*images, crop, crop), np.uint8) if task.label_maps else (images, np.int32),
     }
-    batch = {
+    return {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=split_seeds(mesh))
         for name, (shape, dtype) in shapes.items()
     }
+
+
+def lower(
+    config: Mapping[str, Any], task: Task, steps: TrainSteps, seeds: int, mesh: Mesh
+) -> jax.stages.Lowered:
+    """The program of one step of so many seeds together, not compiled."""
+    batch = batch_shapes(config, task, seeds, mesh)
     lowered: jax.stages.Lowered = steps.train.lower(steps.shapes(seeds), batch)
     return lowered
 
 
 def memory(config: Mapping[str, Any], task: Task, steps: TrainSteps, seeds: int, mesh: Mesh) -> int:
-    """The bytes that one step of so many seeds together needs on each device, as XLA plans it."""
+    """The bytes that a training of so many seeds together needs on each device.
+
+    Of a step as XLA plans it, and of the batches of the steps after it.
+    """
     plan: Any = lower(config, task, steps, seeds, mesh).compile().memory_analysis()
     # The state is donated: it is among the arguments and again, as an alias, in the output.
     needed: int = plan.argument_size_in_bytes + plan.output_size_in_bytes
-    return needed + plan.temp_size_in_bytes - plan.alias_size_in_bytes
+    needed += plan.temp_size_in_bytes - plan.alias_size_in_bytes
+    batch = sharding.bytes_of(batch_shapes(config, task, seeds, mesh))
+    return needed + STEPS_AHEAD * batch // mesh.size

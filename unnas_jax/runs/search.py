@@ -24,7 +24,7 @@ from unnas_jax.data import Dataset, halves, open_dataset
 from unnas_jax.data.pipeline import evaluation_sample
 from unnas_jax.data.sizes import check_sizes
 from unnas_jax.learning import metrics, optim
-from unnas_jax.learning.feed import Feed
+from unnas_jax.learning.feed import STEPS_AHEAD, Feed
 from unnas_jax.learning.progress import Progress
 from unnas_jax.methods.bilevel import SearchState, build_steps
 from unnas_jax.runs import checkpoint
@@ -267,7 +267,7 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
                 progress.restart()
             # The host may run ahead of the devices, but only a few batches.
             running.append(weight_sums)
-            if len(running) > 4:
+            if len(running) > STEPS_AHEAD:
                 jax.block_until_ready(running.popleft())
 
             epoch_ends = step % plan.steps_per_epoch == 0 or step == plan.total

@@ -23,7 +23,7 @@ from unnas_jax.data.pipeline import evaluation_sample
 from unnas_jax.data.registry import Records
 from unnas_jax.data.sizes import check_sizes
 from unnas_jax.learning import metrics, optim, trainer
-from unnas_jax.learning.feed import DeviceBatch, Feed
+from unnas_jax.learning.feed import STEPS_AHEAD, DeviceBatch, Feed
 from unnas_jax.learning.progress import Progress
 from unnas_jax.learning.trainer import TrainState, TrainSteps
 from unnas_jax.methods.bilevel import example_shapes
@@ -411,7 +411,7 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
                 progress.restart()
             # The host may run ahead of the devices, but only a few batches.
             running.append(added)
-            if len(running) > 4:
+            if len(running) > STEPS_AHEAD:
                 jax.block_until_ready(running.popleft())
 
             epoch, rest = divmod(step, per_epoch)
