@@ -26,6 +26,7 @@ from unnas_jax import config as config_lib
 from unnas_jax import workdir as workdir_lib
 from unnas_jax.architectures import Architecture
 from unnas_jax.data import open_dataset
+from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.errors import UserError
 from unnas_jax.sweep import Store, Unit
 from unnas_jax.train import train
@@ -217,6 +218,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
       UserError: bad input, or units failed; their reasons are in `failures/`.
       SystemExit: a signal stopped it; with the status 75, after which launchers start it again.
     """
+    refuse_unguarded_main()
     config_lib.validate(config)
     place = workdir_lib.local(workdir)
     # First, so that a list that cannot be read leaves the workdir to another one.

@@ -30,7 +30,8 @@ from unnas_jax import workdir as workdir_lib
 from unnas_jax.analysis import results
 from unnas_jax.bilevel import SearchState, build_steps
 from unnas_jax.data import Dataset, halves, open_dataset
-from unnas_jax.data.sizes import check_sizes
+from unnas_jax.data.inspection import check_images
+from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.errors import UserError
 from unnas_jax.feed import Feed
 from unnas_jax.progress import Progress
@@ -160,6 +161,7 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
     Raises:
       UserError: bad input, or the loss became NaN.
     """
+    refuse_unguarded_main()
     config_lib.validate(config)
     with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
         return _search(config.to_dict(), place)
@@ -180,7 +182,7 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
         dataset = open_dataset(c["dataset"])
     task = registry.create(c, dataset)
     records = dataset.splits["train"]
-    check_sizes(dataset, c["input"]["crop"])
+    check_images(dataset, c["input"]["crop"], task)
     half_a, half_b = halves(len(records), c["seed"])
     plan = _plan(c, dataset, len(half_a))
     held_out = half_b[: c["eval"]["max_images"]] if c["eval"]["max_images"] > 0 else half_b

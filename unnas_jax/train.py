@@ -30,8 +30,9 @@ from unnas_jax import config as config_lib
 from unnas_jax import workdir as workdir_lib
 from unnas_jax.bilevel import example_shapes
 from unnas_jax.data import Dataset, halves, open_dataset
+from unnas_jax.data.inspection import check_images
 from unnas_jax.data.registry import Records
-from unnas_jax.data.sizes import check_sizes
+from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.errors import UserError
 from unnas_jax.feed import DeviceBatch, Feed
 from unnas_jax.networks import build_network
@@ -270,6 +271,7 @@ def train(
     Raises:
       UserError: bad input, or the loss became NaN.
     """
+    refuse_unguarded_main()
     config_lib.validate(config)
     with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
         return _train(config.to_dict(), place, save_seconds)
@@ -294,7 +296,7 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
         workdir_lib.check_shared(workdir)
         dataset = open_dataset(c["dataset"])
     task = registry.create(c, dataset)
-    check_sizes(dataset, c["input"]["crop"])
+    check_images(dataset, c["input"]["crop"], task)
     training, held_out = _subsets(c, dataset)
     per_epoch, total = _length(c, dataset, len(training.indices))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data import published
-from unnas_jax.data import crops, open_dataset, prepare, shards
+from unnas_jax.data import decoding, open_dataset, prepare, shards
 from unnas_jax.errors import UserError
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -43,7 +43,7 @@ def test_every_pixel(tmp_path, layout):
         labels = [label for name in names for label in batches[name][1]]
         for i in range(len(records)):
             assert records[i]["label"] == labels[i]
-            pixels = crops.decode(records[i]["image"], apply_exif=False)
+            pixels = decoding.decode(records[i]["image"], apply_exif=False)
             np.testing.assert_array_equal(pixels, images[i])
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.data import published
 from tests.data.test_tfds_source import prepare as prepare_by_tfds
-from unnas_jax.data import cityscapes, crops, open_dataset, pipeline, prepare, shards
+from unnas_jax.data import cityscapes, decoding, open_dataset, pipeline, prepare, shards
 from unnas_jax.errors import UserError
 
 # From the table that Cityscapes publishes, by name.
@@ -76,7 +76,7 @@ def test_every_pixel_of_every_layout(tmp_path, layout):
         assert list(records.names()) == sorted(records.names())
         for i in range(len(records)):
             record = records[i]
-            image = crops.decode(record["image"], apply_exif=False)
+            image = decoding.decode(record["image"], apply_exif=False)
             np.testing.assert_array_equal(image, np.asarray(published.street(number)))
             expected = to_classes(published.ids(number))
             if split == "test":
@@ -206,7 +206,7 @@ def test_as_tfds_prepares_it(tmp_path):
     records = dataset.splits["train"]
     for i, name in enumerate(records.names()):
         k = int(name.removeprefix("aachen_"))
-        image = crops.decode(records[i]["image"], apply_exif=False)
+        image = decoding.decode(records[i]["image"], apply_exif=False)
         np.testing.assert_array_equal(image, np.asarray(published.street(k)))
         np.testing.assert_array_equal(records[i]["label"].decode(), to_classes(published.ids(k)))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from unnas_jax.data import crops, photos
+from unnas_jax.data import crops, decoding, photos
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def encode(image, form, **options):
 def test_decodes_what_pillow_decodes(image, mode, form, tolerance):
     data = encode(Image.fromarray(image).convert(mode), form)
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
-    decoded = crops.decode(data, apply_exif=False)
+    decoded = decoding.decode(data, apply_exif=False)
     assert decoded.dtype == np.uint8
     assert np.abs(decoded - expected).max() <= tolerance
 
@@ -54,7 +54,7 @@ def test_16_bits_become_8(image):
     for pixels in (image, image[..., 0]):
         _, data = cv2.imencode(".png", pixels.astype(np.uint16) * 257)
         stored = pixels[..., ::-1] if pixels.ndim == 3 else np.stack([pixels] * 3, axis=-1)
-        np.testing.assert_array_equal(crops.decode(data.tobytes(), apply_exif=False), stored)
+        np.testing.assert_array_equal(decoding.decode(data.tobytes(), apply_exif=False), stored)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
@@ -65,8 +65,8 @@ def test_exif_orientation(image, form, orientation):
     data = encode(Image.fromarray(image), form, exif=exif.tobytes())
     opened = Image.open(io.BytesIO(data))
     upright, stored = np.asarray(ImageOps.exif_transpose(opened)), np.asarray(opened)
-    np.testing.assert_array_equal(crops.decode(data, apply_exif=True), upright)
-    np.testing.assert_array_equal(crops.decode(data, apply_exif=False), stored)
+    np.testing.assert_array_equal(decoding.decode(data, apply_exif=True), upright)
+    np.testing.assert_array_equal(decoding.decode(data, apply_exif=False), stored)
 
 
 @pytest.mark.parametrize("form, mode", [("PNG", "RGBA"), ("WEBP", "RGBA"), ("PNG", "LA")])
@@ -77,7 +77,7 @@ def test_transparency_is_over_white(image, form, mode):
     colour = np.asarray(rgba.convert("RGBA"))[..., :3].astype(float)
     share = alpha[..., None] / 255
     expected = colour * share + 255 * (1 - share)
-    decoded = crops.decode(data, apply_exif=True)
+    decoded = decoding.decode(data, apply_exif=True)
     assert np.abs(decoded - expected).max() <= 1
     assert (decoded[:, 0] == 255).all()
 
@@ -86,7 +86,7 @@ def test_transparent_palette_is_over_white(image):
     palette = Image.fromarray(image).quantize(16)
     data = encode(palette, "PNG", transparency=int(np.asarray(palette)[0, 0]))
     hidden = np.asarray(palette) == np.asarray(palette)[0, 0]
-    decoded = crops.decode(data, apply_exif=True)
+    decoded = decoding.decode(data, apply_exif=True)
     assert (decoded[hidden] == 255).all()
     np.testing.assert_array_equal(decoded[~hidden], np.asarray(palette.convert("RGB"))[~hidden])
 
@@ -96,7 +96,7 @@ def test_transparent_palette_is_over_white(image):
 )
 def test_undecodable_raises(data):
     with pytest.raises(ValueError):
-        crops.decode(data, apply_exif=True)
+        decoding.decode(data, apply_exif=True)
 
 
 def test_centre_crop_of_the_right_scale_is_a_slice(image):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unnas_jax.data import crops, folder, open_dataset, photos
+from unnas_jax.data import decoding, folder, open_dataset, photos
 from unnas_jax.errors import UserError
 
 
@@ -65,7 +65,7 @@ def test_every_kind_of_image(tmp_path, image, messages):
     assert len(records) == 10 and dataset.num_classes == 0 and dataset.class_names == ()
     assert dataset.apply_exif
     decoded = {
-        path: crops.decode(records[i]["image"], apply_exif=dataset.apply_exif)
+        path: decoding.decode(records[i]["image"], apply_exif=dataset.apply_exif)
         for i, path in enumerate(records.paths)
     }
     assert {records[i]["label"] for i in range(len(records))} == {0}

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests.data import published
-from unnas_jax.data import crops, open_dataset, prepare, shards
+from unnas_jax.data import decoding, open_dataset, prepare, shards
 from unnas_jax.errors import UserError
 
 SYNSETS = published.SYNSETS
@@ -147,10 +147,12 @@ def test_damaged_images_are_reported_and_the_rest_is_kept(tmp_path):
     # And the pipeline decodes what is kept.
     records = open_dataset({"name": "imagenet2012", "data_dir": str(tmp_path)}).splits["train"]
     decoded = dict(zip(records.names(), (records[i]["image"] for i in range(14)), strict=True))
-    pixels = crops.decode(decoded["n01443537_2.JPEG"], apply_exif=False)
+    pixels = decoding.decode(decoded["n01443537_2.JPEG"], apply_exif=False)
     np.testing.assert_array_equal(pixels, np.asarray(published.picture(7)))
     expected = np.asarray(Image.open(io.BytesIO(cmyk)).convert("RGB")).astype(int)
-    assert np.abs(crops.decode(decoded["n01443537_1.JPEG"], apply_exif=False) - expected).max() < 3
+    assert (
+        np.abs(decoding.decode(decoded["n01443537_1.JPEG"], apply_exif=False) - expected).max() < 3
+    )
 
 
 def test_duplicates_are_named_and_the_first_is_kept(tmp_path):

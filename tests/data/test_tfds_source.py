@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from unnas_jax.data import crops, open_dataset, tfds_source
+from unnas_jax.data import decoding, open_dataset, tfds_source
 from unnas_jax.errors import UserError
 
 
@@ -74,7 +74,7 @@ def test_a_stock_dataset_is_read_without_tensorflow(data_dir, name):
     for i in range(4):
         record = records[i]
         assert isinstance(record["image"], bytes) and isinstance(record["label"], int)
-        seen[record["label"]] = int(crops.decode(record["image"], apply_exif=False)[0, 0, 0])
+        seen[record["label"]] = int(decoding.decode(record["image"], apply_exif=False)[0, 0, 0])
     assert seen == {0: 0, 1: 60, 2: 120, 3: 180}
     assert "tensorflow" not in sys.modules
     # CIFAR's own statistics.

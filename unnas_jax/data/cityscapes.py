@@ -21,7 +21,7 @@ with an accelerator holds. Label maps are PNGs of the highest level without filt
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from unnas_jax.data import archives, crops, registry, shards, tfds_source, verify
+from unnas_jax.data import archives, crops, decoding, registry, shards, tfds_source, verify
 from unnas_jax.errors import UserError
 
 CLASSES = (
@@ -217,10 +217,10 @@ def _list_split(folder: str, images: Sequence[_File], labels: Sequence[_File]) -
 def _make(name: str, payload: Any) -> shards.Example:
     """Reads, checks and converts an image and its label map."""
     data = _read(payload[0])
-    reason = verify.why_damaged(data)
+    reason = verify.why_unusable(data)
     if reason:
         raise shards.Rejected(reason)
-    image = crops.decode(data, apply_exif=False)
+    image = decoding.decode(data, apply_exif=False)
     if len(payload) > 1:
         classes = _classes(_read(payload[1]), payload[2])
         if classes.shape != image.shape[:2]:
@@ -243,7 +243,7 @@ def _read(place: Sequence[Any]) -> bytes:
 
 def _classes(data: bytes, end: str) -> np.ndarray:
     """The label map as classes; every id must be a known one."""
-    reason = verify.why_damaged(data)
+    reason = verify.why_unusable(data)
     try:
         ids = crops.decode_gray(data) if not reason else np.zeros((0, 0), np.uint8)
     except ValueError as error:
@@ -261,18 +261,16 @@ def _classes(data: bytes, end: str) -> np.ndarray:
 # Opening.
 
 
-def open_dataset(name: str, path: str, data_dir: str) -> registry.Dataset:
+def open_dataset(section: Mapping[str, Any]) -> registry.Dataset:
     """Cityscapes as prepared here or, if it is not, by TFDS (`cityscapes/semantic_segmentation`).
 
     Args:
-      name: for messages.
-      path: not used.
-      data_dir: where TFDS keeps datasets; '': its default.
+      section: a config's `dataset`: of its fields `name` and `data_dir`, where TFDS keeps datasets.
 
     Raises:
       UserError: it is not prepared.
     """
-    del path
+    name, data_dir = section["name"], section.get("data_dir", "")
     try:
         builder = tfds_source.find_builder(_NAME, name, data_dir)
     except UserError:

@@ -133,7 +133,7 @@ def _make(name: str, payload: Any) -> shards.Example:
         data = archives.read(archives.Place(*place))
     except archives.Damaged as error:
         raise shards.Rejected(str(error)) from error
-    reason = verify.why_damaged(data, full=True)
+    reason = verify.why_unusable(data, full=True)
     if reason:
         raise shards.Rejected(reason)
     features = {"image": data, "label": label, "file_name": name}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from unnas_jax.data import pipeline
+from unnas_jax.data import workers as workers_lib
 from unnas_jax.errors import UserError
 
 _PROGRESS_SECONDS = 2.0
@@ -65,7 +65,7 @@ def run(function: Callable[..., int], jobs: Sequence[Any], workers: int) -> Iter
         yield from (function(*job) for job in jobs)
         return
     pool = concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(jobs)), multiprocessing.get_context("spawn"), pipeline.start_worker
+        min(workers, len(jobs)), multiprocessing.get_context("spawn"), workers_lib.start_worker
     )
     try:
         for future in concurrent.futures.as_completed([pool.submit(function, *j) for j in jobs]):

@@ -36,7 +36,8 @@ from tensorflow_datasets.core import (
 )
 
 from unnas_jax import files
-from unnas_jax.data import jobs, pipeline
+from unnas_jax.data import jobs
+from unnas_jax.data import workers as workers_lib
 from unnas_jax.errors import UserError
 
 SHARD_BYTES = 512 * 2**20
@@ -166,7 +167,7 @@ def prepare(
         report: dict[str, Any] = files.read_json(os.path.join(final, REPORT))
         return report
     os.makedirs(os.path.join(staging, "index"), exist_ok=True)
-    workers = pipeline.cores() if workers < 0 else workers
+    workers = workers_lib.cores() if workers < 0 else workers
     with _locked(os.path.join(data_dir, recipe.name, ".lock")), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, in this process.
         _remove_leftovers(staging)

@@ -221,18 +221,16 @@ def _not_found(name: str, wanted: str, data_dir: str) -> UserError:
     )
 
 
-def open_dataset(name: str, path: str, data_dir: str) -> registry.Dataset:
+def open_dataset(section: Mapping[str, Any]) -> registry.Dataset:
     """Opens a prepared dataset.
 
     Args:
-      name: tfds:NAME[/CONFIG][:VERSION], or NAME.
-      path: not used.
-      data_dir: where TFDS keeps datasets; '': its default.
+      section: a config's `dataset`: of its fields `name` and `data_dir`, where TFDS keeps datasets.
 
     Raises:
       UserError: the name is unknown, or the dataset is not prepared as it must be.
     """
-    del path
+    name, data_dir = section["name"], section.get("data_dir", "")
     return from_builder(find_builder(name.removeprefix("tfds:"), name, data_dir), name)
 
 
