@@ -44,7 +44,7 @@ class Undecodable(ValueError):
 def reason(error: BaseException) -> str:
     """What a decoder's exception says, as the end of a line."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return "is not an image"
+        return "is not an image, or of a kind that cannot be read"
     words = error.err if isinstance(error, cv2.error) else getattr(error, "strerror", "")
     words = " ".join(str(words or error).split())[:200]
     return (

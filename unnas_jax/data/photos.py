@@ -8,6 +8,7 @@ test crops from its right, and no pixel from both. The label is the number of th
 import contextlib
 import importlib.util
 import io
+import logging
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -16,11 +17,12 @@ from typing import Any
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
 from unnas_jax import files
 from unnas_jax.data import crops, decoding, registry, tfds_source
 from unnas_jax.errors import UserError
+
+_LOG = logging.getLogger("unnas_jax")
 
 # Package and file. All are photographs with colour; drawings, gray images and the second picture
 # of the stereo pair `motorcycle` are left out.
@@ -151,7 +153,7 @@ def _prepare(data_dir: str) -> tfds.core.DatasetBuilder:
     if prepared(photos):
         return photos
     find_photographs()
-    logging.info("preparing the dataset photos in %s (seconds, once)", photos.data_path)
+    _LOG.info("preparing the dataset photos in %s (seconds, once)", photos.data_path)
     try:
         # Written to a directory of this process's own, and renamed when complete. What TFDS says
         # meanwhile (a download of unknown size, five bars) is not true of these seconds.

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import logging
 import os
 import resource
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 from etils import epath
 from tensorflow_datasets.core import file_adapters, read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
@@ -19,6 +19,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 from unnas_jax import buckets, files
 from unnas_jax.data import crops, registry, shards
 from unnas_jax.errors import UserError
+
+_LOG = logging.getLogger("unnas_jax")
 
 OWN = ("imagenet2012", "imagenet22k", "cityscapes", "cifar10")
 """Datasets that `python -m unnas_jax.data.prepare` makes."""
@@ -108,7 +110,7 @@ class TfdsRecords:
             raise UserError(
                 f"config.dataset.subset: the examples of {self.directory} have no names; use all"
             )
-        logging.info("reading the names of %s records of %s", f"{self.count:,}", self.directory)
+        _LOG.info("reading the names of %s records of %s", f"{self.count:,}", self.directory)
         names = [self._example(i)[feature].bytes_list.value[0].decode() for i in range(self.count)]
         path = shards.names_path(self.directory, self.split)
         # Unless the directory belongs to somebody else.
