@@ -250,3 +250,23 @@ def test_batches_for_the_task_and_for_pretexts(tmp_path):
 def test_not_prepared(tmp_path):
     with pytest.raises(UserError, match="python -m unnas_jax.data.prepare cityscapes --source="):
         open_it(tmp_path)
+
+
+def test_colour_coded_label_maps_are_told_from_ids(tmp_path):
+    files = {k: v for k, v in published.cityscapes().items() if "labelIds" not in k}
+    for layout, write in (("zips", published.write_zips), ("files", published.write_files)):
+        with pytest.raises(
+            UserError, match=r"\*_gtFine_labelIds.png are missing .*only \*_gtFine_co"
+        ):
+            run(write(tmp_path / layout, files), tmp_path)
+
+
+def test_label_maps_with_the_ids_of_another_dataset_are_refused_at_once(tmp_path):
+    files = published.cityscapes()
+    foreign = np.tile(np.arange(12, dtype=np.uint8), (64, 8))  # 0 to 11, of which 7, 8, 11 count.
+    for name in files:
+        if "labelIds" in name:
+            files[name] = published.encode(Image.fromarray(foreign), "PNG")
+    source = published.write_files(tmp_path / "source", files)
+    with pytest.raises(UserError, match="75% of the pixels .*and 3 of 19 classes occur"):
+        prepare.recipe("cityscapes", str(source))

@@ -135,7 +135,7 @@ def test_damaged_images_are_reported_and_the_rest_is_kept(tmp_path):
     assert reasons.pop("n01440764_2.JPEG")
     assert reasons == {
         "n01440764_1.JPEG": "is empty",
-        "n01440764_3.JPEG": "is not an image",
+        "n01440764_3.JPEG": "is not an image, or of a kind that cannot be read",
         "n01440764_4.txt": f"is no image by its name, in {source}/train/n01440764/n01440764_4.txt",
         "n01443537/n02102040_99.JPEG": "is in the class n01443537, but named after n02102040",
     }

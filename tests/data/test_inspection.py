@@ -64,14 +64,17 @@ def label_map(**shares):
 def test_label_maps_are_described(messages):
     inspection.check_images(dataset(Images(0, label_map(_0=8, _5=10, _255=2))), 16, Segmentation)
     (line,) = messages
-    assert "10% of the pixels are ignored and 2 of 19 classes occur" in line
+    assert "10% of the pixels of its label maps are ignored and 2 of 19 classes occur" in line
 
 
 @pytest.mark.parametrize(
     "ids, words",
     [
-        (label_map(_255=16, _2=2, _3=2), "80% of the pixels are ignored and 2 of 19 classes"),
-        (label_map(_7=20), "0% of the pixels are ignored and 1 of 19 classes"),
+        (
+            label_map(_255=16, _2=2, _3=2),
+            "80% of the pixels of its label maps are ignored and 2 of 19 classes",
+        ),
+        (label_map(_7=20), "0% of the pixels of its label maps are ignored and 1 of 19 classes"),
         (label_map(_7=10, _30=10), "its label maps hold 30, which is no class of 19"),
     ],
 )

@@ -81,22 +81,34 @@ def _check_colours(dataset: Dataset, colourless: int, images: int) -> None:
     _LOG.warning("%s: the task learns from them to answer gray.", found)
 
 
-def _check_label_maps(dataset: Dataset, counts: np.ndarray, maps: int) -> None:
-    """Args: `counts` of pixels by class, (256,)."""
+def describe_label_maps(counts: np.ndarray, num_classes: int) -> tuple[str, bool]:
+    """What label maps hold, in words, and whether they are those of another dataset.
+
+    Args:
+      counts: pixels by class, (256,), not all 0.
+      num_classes: of the dataset.
+    """
     ignored = counts[crops.IGNORE] / counts.sum()
-    classes = np.flatnonzero(counts[: crops.IGNORE])
-    found = (
-        f"of {maps} label maps of {dataset.name!r} {100 * ignored:.0f}% of the pixels are ignored "
-        f"and {len(classes)} of {dataset.num_classes} classes occur"
+    classes = int(np.count_nonzero(counts[: crops.IGNORE]))
+    words = (
+        f"{100 * ignored:.0f}% of the pixels of its label maps are ignored and {classes} of "
+        f"{num_classes} classes occur"
     )
-    if classes.size and classes[-1] >= dataset.num_classes:
+    return words, bool(ignored > _MAX_IGNORED or classes < 2)
+
+
+def _check_label_maps(dataset: Dataset, counts: np.ndarray, maps: int) -> None:
+    key = f"config.dataset.name={dataset.name!r}"
+    largest = max(np.flatnonzero(counts[: crops.IGNORE]), default=0)
+    if largest >= dataset.num_classes:
         raise UserError(
-            f"config.dataset.name={dataset.name!r}: its label maps hold {classes[-1]}, which is no "
-            f"class of {dataset.num_classes}; prepare it from label maps of its own ids"
+            f"{key}: its label maps hold {largest}, which is no class of {dataset.num_classes}; "
+            "prepare it from label maps of its own ids"
         )
-    if ignored > _MAX_IGNORED or len(classes) < 2:
+    words, foreign = describe_label_maps(counts, dataset.num_classes)
+    if foreign:
         raise UserError(
-            f"config.dataset.name={dataset.name!r}: {found}; they have the ids of another "
-            "dataset: prepare it from label maps of its own ids"
+            f"{key}: {words} ({maps} looked at); they have the ids of another dataset: prepare it "
+            "from label maps of its own ids"
         )
-    _LOG.info("%s.", found[0].upper() + found[1:])
+    _LOG.info("Of %s %s (%d looked at).", dataset.name, words, maps)

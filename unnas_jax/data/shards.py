@@ -36,7 +36,7 @@ from tensorflow_datasets.core import (
 )
 
 from unnas_jax import files
-from unnas_jax.data import jobs
+from unnas_jax.data import archives, jobs
 from unnas_jax.data import workers as workers_lib
 from unnas_jax.errors import UserError
 
@@ -248,8 +248,12 @@ def _list_group(group: Group, path: str) -> int:
     listing = group.list()
     items: list[tuple[str, Any]] = []
     duplicates = []
+    problems = list(listing.problems)
     for name, payload in sorted(listing.items, key=lambda item: item[0]):
-        if items and items[-1][0] == name:
+        unusable = archives.unusable_name(name)
+        if unusable:  # The lists of names hold one a line.
+            problems.append({"name": name, "reason": unusable})
+        elif items and items[-1][0] == name:
             reason = "is there more than once; the first is kept"
             duplicates.append({"name": name, "reason": reason})
         else:
@@ -258,7 +262,7 @@ def _list_group(group: Group, path: str) -> int:
         "signature": signature,
         "items": items,
         "size": listing.size,
-        "rejected": sorted(listing.problems, key=lambda problem: problem["name"]),
+        "rejected": sorted(problems, key=lambda problem: problem["name"]),
         "duplicates": duplicates,
     }
     with files.replacing(path) as file:

@@ -74,6 +74,8 @@ def examine(data: bytes, *, apply_exif: bool = False, full: bool = False) -> Fin
 
 def why_unusable(data: bytes, *, full: bool = False) -> str:
     """Why a published image cannot be stored, '' if it can; `full` as in `examine`."""
+    if not data:
+        return "is empty"
     try:
         with decoding.open_header(data) as image:
             pixels(image)
