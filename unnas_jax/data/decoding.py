@@ -21,8 +21,9 @@ Image.MAX_IMAGE_PIXELS = None
 Image.init()
 # Those that run another program (EPS), are stubs for plugins, or hold no picture of their own.
 _NO_PICTURES = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "FITS", "MPEG", "IPTC", "MCIDAS", "XVTHUMB"}
-FORMATS = tuple(sorted(set(Image.OPEN) - _NO_PICTURES))
-"""Pillow's formats that are read."""
+_USUAL = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+FORMATS = (*_USUAL, *sorted(set(Image.OPEN) - _NO_PICTURES - set(_USUAL)))
+"""Pillow's formats that are read, in the order in which they are tried."""
 
 EXTENSIONS = frozenset(
     end for end, form in Image.registered_extensions().items() if form in FORMATS
