@@ -19,8 +19,9 @@ from unnas_jax.config import schema as config_lib
 from unnas_jax.core import distributed, files, sharding, stopping
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset, halves, open_dataset
+from unnas_jax.data.inspection import check_images
 from unnas_jax.data.registry import Records
-from unnas_jax.data.sizes import check_sizes
+from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.layers import counting
 from unnas_jax.learning import metrics, optim, trainer
 from unnas_jax.learning.feed import DeviceBatch, Feed
@@ -38,7 +39,7 @@ from unnas_jax.tasks.base import Sums, Task
 
 _LOG = logging.getLogger("unnas_jax")
 
-RESULT_SCHEMA = "unnas_jax.result/1"
+RESULT_SCHEMA = "unnas_jax.runs.result/1"
 
 # The search that wrote a genotype may go on and replace it: a run keeps a copy, so that it finds
 # the same cells when it continues.
@@ -263,6 +264,7 @@ def train(
     Raises:
       UserError: bad input, or the loss became NaN.
     """
+    refuse_unguarded_main()
     config_lib.validate(config)
     with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
         return _train(config.to_dict(), place, save_seconds)
@@ -287,7 +289,7 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
         workdir_lib.check_shared(workdir)
         dataset = open_dataset(c["dataset"])
     task = registry.create(c, dataset)
-    check_sizes(dataset, c["input"]["crop"])
+    check_images(dataset, c["input"]["crop"], task)
     training, held_out = _subsets(c, dataset)
     per_epoch, total = _length(c, dataset, len(training.indices))
 

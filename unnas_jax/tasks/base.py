@@ -59,6 +59,7 @@ class Task(Protocol):
       input_channels: channels of `Examples.inputs`.
       dense: whether an answer is given for each pixel.
       label_maps: whether it learns from the dataset's labels of pixels, (B, S, S) in a batch.
+      colours: whether it learns from the colours of images.
       single_reduction: whether its networks reduce once, not twice, to keep more resolution.
       metric: the name of the metric that tells which of two networks is better.
     """
@@ -66,6 +67,7 @@ class Task(Protocol):
     name: ClassVar[str]
     dense: ClassVar[bool] = False
     label_maps: ClassVar[bool] = False
+    colours: ClassVar[bool] = False
     single_reduction: ClassVar[bool] = False
     metric: ClassVar[str] = "accuracy"
     num_classes: int
