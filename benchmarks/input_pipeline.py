@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # For configs.
 
 from unnas_jax.commands import prepare  # noqa: E402
-from unnas_jax.data import Dataset, crops, open_dataset, photos, pipeline, shards  # noqa: E402
+from unnas_jax.data import Dataset, decoding, open_dataset, photos, pipeline, shards  # noqa: E402
 
 TASKS = ("cls", "rot", "col", "jig")
 _FILES = 88
@@ -34,7 +34,7 @@ _BATCH = 32
 def views(width: int, height: int, count: int) -> list[np.ndarray]:
     """Regions of the photographs of this shape, uint8 RGB, as sharp as they are."""
     rng = np.random.default_rng(0)
-    images = [crops.decode(p.read_bytes(), apply_exif=False) for p in photos.find_photographs()]
+    images = [decoding.decode(p.read_bytes(), apply_exif=False) for p in photos.find_photographs()]
     result = []
     for k in range(count):
         image = images[k % len(images)]

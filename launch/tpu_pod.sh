@@ -129,7 +129,7 @@ up() {
   # The hosts' system (Ubuntu 22.04) begins with Python 3.10. A run that goes on keeps its files.
   # shellcheck disable=SC2016  # The hosts expand these.
   on_hosts all 'mkdir -p unnas_jax && cd unnas_jax && { kill -0 "$(cat run.pid 2>/dev/null)" 2>/dev/null ||
-    { tar -xzf ../unnas_jax.tar.gz && source launch/environment.sh &&
+    { rm -f run.status && tar -xzf ../unnas_jax.tar.gz && source launch/environment.sh &&
       { (find_python) >/dev/null 2>&1 || { sudo apt-get -qq update && sudo apt-get -qq install -y python3.11 python3.11-venv; }; } &&
       prepare_environment tpu,gcs; }; }' || return
   if [[ $bucket ]]; then
@@ -153,6 +153,15 @@ run_once() {
     tail -n +1 -F --pid="$(cat run.pid)" run.log; status=$(cat run.status) && ((status == 0)) && exec launch/finished.sh '"$workdir"'; exit "${status:-75}"'
 }
 
+# Whether the run of a host ended with status 2, a mistake that another start would meet again: of a
+# command on all hosts gcloud does not say which ended how.
+refused() {
+  local statuses
+  [[ ! $dry ]] || return
+  statuses=$(on_hosts all 'cat unnas_jax/run.status' 2>/dev/null || true)
+  grep -qx 2 <<<"$statuses"
+}
+
 case $command in
   up) up ;;
   logs) on_hosts all 'tail -n 100 -F unnas_jax/run.log' ;;
@@ -165,11 +174,15 @@ case $command in
   run)
     for ((attempt = 1; attempt <= attempts; attempt++)); do
       status=0
-      { up && run_once "$@"; } || status=$?
-      case $status in
-        0) exit 0 ;;
-        2) fail 'the run refuses to start; its message is above' ;;
-      esac
+      up || status=$?
+      ((status == 2)) && fail 'gcloud refuses; its message is above'
+      if ((status == 0)); then
+        run_once "$@" || status=$?
+        ((status == 0)) && exit 0
+        if ((status == 2)) || refused; then
+          fail 'the run ends in a mistake that another start would meet again; its message is above'
+        fi
+      fi
       [[ $dry ]] && exit 0
       printf 'Attempt %d ended with status %d; again in %d s.\n' "$attempt" "$status" "$pause" >&2
       sleep "$pause"

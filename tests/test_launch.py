@@ -97,7 +97,14 @@ def test_the_jobset_is_yaml_with_one_pod_a_host():
     spec = job["template"]["spec"]
     assert jobset["kind"] == "JobSet" and jobset["metadata"]["name"] == "n"
     assert spec["parallelism"] == spec["completions"] == 4
+    # A mistake of the user ends the run; what else ends it starts it again.
+    [rule] = spec["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == [2]
+    assert jobset["spec"]["failurePolicy"]["rules"] == [
+        {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+    ]
     pod = spec["template"]["spec"]
+    assert rule["onExitCodes"]["containerName"] == pod["containers"][0]["name"]
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
     [container] = pod["containers"]
     assert container["resources"]["limits"]["google.com/tpu"] == 4
@@ -125,3 +132,24 @@ def test_a_run_that_stopped_early_is_not_taken_for_finished(files, status, tmp_p
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     run("bash", "launch/finished.sh", str(tmp_path), status=status)
+
+
+_GCLOUD = """#!/usr/bin/env bash
+case "$*" in
+  *describe*) echo READY ;;
+  *"cat unnas_jax/run.status"*) printf '%s\\n' $STATUSES ;;
+  *main.py*) echo run >>"$RUNS"; exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("statuses, runs, words", [("75 2 75", 1, "mistake"), ("75 75", 3, "not")])
+def test_a_mistake_that_one_host_sees_is_not_tried_again(tmp_path, statuses, runs, words):
+    """The status of gcloud itself is 1, whatever the hosts' are."""
+    (tmp_path / "gcloud").write_text(_GCLOUD)
+    (tmp_path / "gcloud").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "RUNS": str(tmp_path / "runs")}
+    command = [part for part in TPU if part != "--dry-run"] + ["--attempts=3", "--wait=0", "--"]
+    said = run("bash", *command, *FLAGS, status=2, STATUSES=statuses, **environment)
+    assert (tmp_path / "runs").read_text().split() == ["run"] * runs
+    assert words in said.splitlines()[-1]

@@ -176,6 +176,50 @@ def test_a_lost_process_ends_the_others_soon_and_in_words():
     several[1].communicate()
 
 
+_MISTAKE = (
+    _LOOP.replace("import itertools, sys", "import itertools, sys, time")
+    .replace(
+        """with distributed.bounded():
+""",
+        """from unnas_jax import command_line
+from unnas_jax.errors import UserError
+with command_line.user_errors() as outcome, distributed.bounded():
+""",
+    )
+    .replace(
+        """        batch =""",
+        """        if number == 3 and jax.process_index() == int(sys.argv[3]):
+            raise UserError("dataset: the image of record 7 cannot be decoded; remove it")
+        batch =""",
+    )
+    + """
+distributed.leave(outcome.status)
+"""
+)
+
+
+@pytest.mark.parametrize("guilty", [0, 2])
+def test_a_mistake_that_one_process_sees_ends_all_with_its_words_and_status_2(guilty):
+    command = [sys.executable, "-c", _MISTAKE, free_port()]
+    several = [
+        subprocess.Popen(
+            [*command, str(number), str(guilty)],
+            cwd=ROOT,
+            env=dict(os.environ, XLA_FLAGS=""),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    for number, process in enumerate(several):
+        words = finish(process, status=2)
+        lines = [line for line in words.splitlines() if line.startswith("unnas_jax: ")]
+        (line,) = lines
+        assert line.endswith("the image of record 7 cannot be decoded; remove it"), words
+        assert (f"process {guilty}: " in line) == (number != guilty)
+        assert "Traceback" not in words and "lost the others" not in words
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_the_rows_of_processes_make_the_batches_of_one(count):
     def indices(process: int, processes: int) -> np.ndarray:

@@ -1,15 +1,17 @@
+import logging
+
 import pytest
-from absl import logging
 
 
 @pytest.fixture
-def messages(monkeypatch):
-    """What is logged by absl, as lines 'LEVEL text'."""
+def messages():
+    """What is logged, as lines 'LEVEL text'."""
     lines = []
-
-    def record(level):
-        return lambda text, *args: lines.append(f"{level} {text % args}")
-
-    monkeypatch.setattr(logging, "warning", record("WARNING"))
-    monkeypatch.setattr(logging, "info", record("INFO"))
-    return lines
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(f"{record.levelname} {record.getMessage()}")
+    logger, level = logging.getLogger("unnas_jax"), logging.getLogger("unnas_jax").level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)

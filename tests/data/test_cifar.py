@@ -1,5 +1,6 @@
 """CIFAR-10 from its Python version."""
 
+import io
 import os
 import pickle
 import tarfile
@@ -10,7 +11,7 @@ import pytest
 from tests.data import published
 from unnas_jax.commands import prepare
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import crops, open_dataset, shards
+from unnas_jax.data import archives, decoding, open_dataset, shards
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -44,7 +45,7 @@ def test_every_pixel(tmp_path, layout):
         labels = [label for name in names for label in batches[name][1]]
         for i in range(len(records)):
             assert records[i]["label"] == labels[i]
-            pixels = crops.decode(records[i]["image"], apply_exif=False)
+            pixels = decoding.decode(records[i]["image"], apply_exif=False)
             np.testing.assert_array_equal(pixels, images[i])
 
 
@@ -61,8 +62,28 @@ class Evil:
         (pickle.dumps({b"data": np.zeros((1, 9), np.uint8), b"labels": [1]}), "has 1 labels"),
         (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}), "no class"),
         (pickle.dumps(Evil()), r"holds (posix|nt).system"),
+        # A module of NumPy that runs a program when it is imported.
+        (b"cnumpy.f2py.__main__\nndarray\n.", "holds numpy.f2py.__main__.ndarray"),
+        (b"cnumpy.distutils\ndtype\n.", "holds numpy.distutils.dtype"),
+        # A table of 2^31 objects, an array of 10^12 bytes, more bytes than there are.
+        (b"\x80\x02K\x01r\xff\xff\xff\x7f.", "numbers an object"),
+        (b"cnumpy\nndarray\n((L1000000000000L\nttR.", ""),
+        (b"\x80\x04B\xff\xff\xff\x7f", ""),
+        (b"(" * 10**6, ""),
     ],
-    ids=["empty", "labels", "pixels", "class", "code"],
+    ids=[
+        "empty",
+        "labels",
+        "pixels",
+        "class",
+        "code",
+        "f2py",
+        "distutils",
+        "memo",
+        "array",
+        "bytes",
+        "marks",
+    ],
 )
 def test_damaged_batches_are_refused(tmp_path, content, reason):
     source = published.write_cifar(tmp_path / "source", published.cifar_batches())
@@ -82,3 +103,16 @@ def test_a_cut_archive_and_a_missing_batch_are_refused(tmp_path):
         run(source, tmp_path / "b")
     with pytest.raises(UserError, match="has neither cifar-10-batches-py/ nor"):
         run(tmp_path, tmp_path / "c")
+
+
+def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_UNPACKED_BYTES", 2**20)
+    path = tmp_path / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in ("filler", "cifar-10-batches-py/data_batch_1"):
+            info = tarfile.TarInfo(name)
+            info.size = 2**21
+            archive.addfile(info, io.BytesIO(bytes(info.size)))
+    assert path.stat().st_size < 2**14
+    with pytest.raises(UserError, match="is damaged .*unpacks to more than 1,048,576 bytes"):
+        run(path, tmp_path)

@@ -12,7 +12,7 @@ from tests.data import published
 from tests.data.test_tfds_source import prepare as prepare_by_tfds
 from unnas_jax.commands import prepare
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import cityscapes, crops, open_dataset, pipeline, shards
+from unnas_jax.data import cityscapes, decoding, open_dataset, pipeline, shards
 
 # From the table that Cityscapes publishes, by name.
 PUBLISHED = {
@@ -77,7 +77,7 @@ def test_every_pixel_of_every_layout(tmp_path, layout):
         assert list(records.names()) == sorted(records.names())
         for i in range(len(records)):
             record = records[i]
-            image = crops.decode(record["image"], apply_exif=False)
+            image = decoding.decode(record["image"], apply_exif=False)
             np.testing.assert_array_equal(image, np.asarray(published.street(number)))
             expected = to_classes(published.ids(number))
             if split == "test":
@@ -207,7 +207,7 @@ def test_as_tfds_prepares_it(tmp_path):
     records = dataset.splits["train"]
     for i, name in enumerate(records.names()):
         k = int(name.removeprefix("aachen_"))
-        image = crops.decode(records[i]["image"], apply_exif=False)
+        image = decoding.decode(records[i]["image"], apply_exif=False)
         np.testing.assert_array_equal(image, np.asarray(published.street(k)))
         np.testing.assert_array_equal(records[i]["label"].decode(), to_classes(published.ids(k)))
 
@@ -251,3 +251,23 @@ def test_batches_for_the_task_and_for_pretexts(tmp_path):
 def test_not_prepared(tmp_path):
     with pytest.raises(UserError, match="unnas-jax prepare cityscapes --source="):
         open_it(tmp_path)
+
+
+def test_colour_coded_label_maps_are_told_from_ids(tmp_path):
+    files = {k: v for k, v in published.cityscapes().items() if "labelIds" not in k}
+    for layout, write in (("zips", published.write_zips), ("files", published.write_files)):
+        with pytest.raises(
+            UserError, match=r"\*_gtFine_labelIds.png are missing .*only \*_gtFine_co"
+        ):
+            run(write(tmp_path / layout, files), tmp_path)
+
+
+def test_label_maps_with_the_ids_of_another_dataset_are_refused_at_once(tmp_path):
+    files = published.cityscapes()
+    foreign = np.tile(np.arange(12, dtype=np.uint8), (64, 8))  # 0 to 11, of which 7, 8, 11 count.
+    for name in files:
+        if "labelIds" in name:
+            files[name] = published.encode(Image.fromarray(foreign), "PNG")
+    source = published.write_files(tmp_path / "source", files)
+    with pytest.raises(UserError, match="75% of the pixels .*and 3 of 19 classes occur"):
+        prepare.recipe("cityscapes", str(source))

@@ -1,12 +1,11 @@
-"""Decoding against Pillow; crops against their definitions."""
+"""Crops against their definitions."""
 
-import io
 import math
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from unnas_jax.data import crops, photos
 
@@ -21,82 +20,6 @@ def image():
 def train_crop(name, image, size, resize, rng):
     height, width = image.shape[:2]
     return crops.cut(image, crops.TRAIN_CROPS[name](height, width, size, resize, rng), size)
-
-
-def encode(image, form, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    "mode, form, tolerance",
-    [
-        ("RGB", "JPEG", 0),
-        ("L", "JPEG", 0),
-        ("CMYK", "JPEG", 2),
-        ("RGB", "PNG", 0),
-        ("P", "PNG", 0),
-        ("L", "PNG", 0),
-        ("1", "PNG", 0),
-        ("RGB", "WEBP", 0),
-    ],
-)
-def test_decodes_what_pillow_decodes(image, mode, form, tolerance):
-    data = encode(Image.fromarray(image).convert(mode), form)
-    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
-    decoded = crops.decode(data, apply_exif=False)
-    assert decoded.dtype == np.uint8
-    assert np.abs(decoded - expected).max() <= tolerance
-
-
-def test_16_bits_become_8(image):
-    for pixels in (image, image[..., 0]):
-        _, data = cv2.imencode(".png", pixels.astype(np.uint16) * 257)
-        stored = pixels[..., ::-1] if pixels.ndim == 3 else np.stack([pixels] * 3, axis=-1)
-        np.testing.assert_array_equal(crops.decode(data.tobytes(), apply_exif=False), stored)
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(image, form, orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    data = encode(Image.fromarray(image), form, exif=exif.tobytes())
-    opened = Image.open(io.BytesIO(data))
-    upright, stored = np.asarray(ImageOps.exif_transpose(opened)), np.asarray(opened)
-    np.testing.assert_array_equal(crops.decode(data, apply_exif=True), upright)
-    np.testing.assert_array_equal(crops.decode(data, apply_exif=False), stored)
-
-
-@pytest.mark.parametrize("form, mode", [("PNG", "RGBA"), ("WEBP", "RGBA"), ("PNG", "LA")])
-def test_transparency_is_over_white(image, form, mode):
-    alpha = np.tile(np.linspace(0, 255, image.shape[1]).astype(np.uint8), (image.shape[0], 1))
-    rgba = Image.fromarray(np.dstack([image, alpha])).convert(mode)
-    data = encode(rgba, form, **({"lossless": True, "exact": True} if form == "WEBP" else {}))
-    colour = np.asarray(rgba.convert("RGBA"))[..., :3].astype(float)
-    share = alpha[..., None] / 255
-    expected = colour * share + 255 * (1 - share)
-    decoded = crops.decode(data, apply_exif=True)
-    assert np.abs(decoded - expected).max() <= 1
-    assert (decoded[:, 0] == 255).all()
-
-
-def test_transparent_palette_is_over_white(image):
-    palette = Image.fromarray(image).quantize(16)
-    data = encode(palette, "PNG", transparency=int(np.asarray(palette)[0, 0]))
-    hidden = np.asarray(palette) == np.asarray(palette)[0, 0]
-    decoded = crops.decode(data, apply_exif=True)
-    assert (decoded[hidden] == 255).all()
-    np.testing.assert_array_equal(decoded[~hidden], np.asarray(palette.convert("RGB"))[~hidden])
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"text, not pixels", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"]
-)
-def test_undecodable_raises(data):
-    with pytest.raises(ValueError):
-        crops.decode(data, apply_exif=True)
 
 
 def test_centre_crop_of_the_right_scale_is_a_slice(image):

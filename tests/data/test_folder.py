@@ -1,16 +1,24 @@
 """Folders as users have them: every kind of image, damaged ones, strange layouts."""
 
+import concurrent.futures
+import contextlib
 import io
 import os
 import pathlib
 import pickle
+import re
+import socket
+import struct
+import threading
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import crops, folder, open_dataset, photos
+from unnas_jax.data import check, decoding, open_dataset, photos, scan
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +73,7 @@ def test_every_kind_of_image(tmp_path, image, messages):
     assert len(records) == 10 and dataset.num_classes == 0 and dataset.class_names == ()
     assert dataset.apply_exif
     decoded = {
-        path: crops.decode(records[i]["image"], apply_exif=dataset.apply_exif)
+        path: decoding.decode(records[i]["image"], apply_exif=dataset.apply_exif)
         for i, path in enumerate(records.paths)
     }
     assert {records[i]["label"] for i in range(len(records))} == {0}
@@ -74,7 +82,12 @@ def test_every_kind_of_image(tmp_path, image, messages):
     assert decoded[os.path.join("b", "deep", "er", "photo.JPG")].shape == (120, 160, 3)
     np.testing.assert_array_equal(decoded["rgba.PNG"], np.asarray(image))
     np.testing.assert_array_equal(decoded["16.png"][..., 1], np.asarray(image)[..., 0])
-    assert not [line for line in messages if line.startswith("WARNING")]
+    (warning,) = warned(messages)
+    assert "no images by their endings: 1 .txt" in warning
+
+
+def warned(messages):
+    return [line for line in messages if line.startswith("WARNING")]
 
 
 @pytest.fixture
@@ -105,10 +118,10 @@ def test_damaged_files_are_named_and_skipped(damaged, messages):
     path, names = damaged
     records = open_folder(path).splits["train"]
     assert records.paths == ("good.jpg", os.path.join("sub", "good.png"))
-    (warning,) = [line for line in messages if line.startswith("WARNING")]
-    assert f"skipped {len(names)} of {len(names) + 2} images" in warning
+    (warning,) = warned(messages)
+    assert f"Skipped {len(names)} of {len(names) + 2} images" in warning
     assert all(f"'{name}'" in warning for name in names)
-    assert "'empty.jpg' (is empty)" in warning and "'text.jpg' (is not an image)" in warning
+    assert "'empty.jpg' (is empty)" in warning and "'text.jpg' (is not an image, or" in warning
 
 
 def test_the_warning_names_only_the_first(tmp_path, image, messages):
@@ -116,8 +129,8 @@ def test_the_warning_names_only_the_first(tmp_path, image, messages):
     for k in range(30):
         (tmp_path / f"bad_{k:02d}.jpg").write_bytes(b"")
     open_folder(tmp_path)
-    (warning,) = [line for line in messages if line.startswith("WARNING")]
-    assert "skipped 30 of 31" in warning and warning.count("is empty") == 20
+    (warning,) = warned(messages)
+    assert "Skipped 30 of 31" in warning and warning.count("is empty") == 20
     assert "bad_19" in warning and "bad_20" not in warning and "and 10 more" in warning
 
 
@@ -125,10 +138,13 @@ def test_a_file_that_changes_is_checked_again_and_others_not(tmp_path, image, mo
     save(image, tmp_path, "a.jpg")
     save(image, tmp_path, "b.jpg")
     checked = []
-    check = folder.why_unreadable
-    monkeypatch.setattr(
-        folder, "why_unreadable", lambda path: checked.append(os.path.basename(path)) or check(path)
-    )
+    examine = check.examine_file
+
+    def counted(path, *arguments):
+        checked.append(os.path.basename(path))
+        return examine(path, *arguments)
+
+    monkeypatch.setattr(check, "examine_file", counted)
     assert len(open_folder(tmp_path).splits["train"]) == 2
     assert sorted(checked) == ["a.jpg", "b.jpg"]
     checked.clear()
@@ -146,7 +162,9 @@ def test_a_damaged_cache_is_made_anew(tmp_path, image, cache):
     save(image, tmp_path, "a.jpg")
     open_folder(tmp_path)
     (file,) = cache.rglob("*.json")
-    for content in ("", "[]", '{"versions": 3}'):
+    whole = file.read_text()
+    damage = ("", "[]", '{"versions": 3}', "[" * 10**5, whole.replace('["a', '{"a'))
+    for content in (*damage, re.sub(r'"a.jpg": \[.*?\]', '"a.jpg": 5', whole)):
         file.write_text(content)
         assert len(open_folder(tmp_path).splits["train"]) == 1
 
@@ -156,15 +174,15 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path, image, cache, mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "file"))
     save(image, tmp_path, "a.jpg")
     assert len(open_folder(tmp_path).splits["train"]) == 1
-    (warning,) = [line for line in messages if line.startswith("WARNING")]
-    assert "cannot write" in warning
+    (warning,) = warned(messages)
+    assert "Cannot write" in warning
 
 
 def refused(path):
     with pytest.raises(UserError) as caught:
         open_folder(path)
     message = str(caught.value)
-    assert "\n" not in message and message.startswith("config.dataset.path=")
+    assert "\n" not in message and message.startswith("config.dataset.path")
     return message
 
 
@@ -179,8 +197,8 @@ def test_each_mistake_has_its_own_message(tmp_path, image):
         "no folder": refused(tmp_path / "missing"),
         "is a file": refused(tmp_path / "one.jpg"),
         "is empty; give": refused(tmp_path / "empty"),
-        "no file below this folder ends in .jpg": refused(tmp_path / "texts"),
-        "none of its 1 images can be read (the first, 'a.jpg': is empty)": refused(
+        "is an image by its ending (1 .txt)": refused(tmp_path / "texts"),
+        "none of the 1 images of the split 'train' can be read (the first, 'a.jpg', is": refused(
             tmp_path / "damaged"
         ),
         "give the folder of images": refused(""),
@@ -206,9 +224,9 @@ def test_links_in_a_circle_end(tmp_path, image):
     (root / "link").symlink_to(tmp_path / "elsewhere")
     (root / "again").symlink_to(root)
     (root / "nowhere.jpg").symlink_to(tmp_path / "missing.jpg")
-    assert folder.find_images(str(tmp_path / "a")) == [
-        "1.jpg", os.path.join("up", "elsewhere", "2.jpg"), os.path.join("up", "root", "nowhere.jpg")
-    ]  # fmt: skip
+    found = scan.scan(str(tmp_path / "a"))
+    assert found.images == ["1.jpg", os.path.join("up", "elsewhere", "2.jpg")]
+    assert list(found.unreadable) == [os.path.join("up", "root", "nowhere.jpg")]
     assert open_folder(root).splits["train"].paths == (os.path.join("link", "2.jpg"),)
 
 
@@ -230,21 +248,6 @@ def test_one_directory_is_no_class(tmp_path, image):
     assert open_folder(tmp_path).num_classes == 0
 
 
-def test_split_directories_are_splits(tmp_path, image):
-    for name in ("train/b/1.jpg", "train/a/2.jpg", "train/a/3.jpg", "val/b/4.jpg", "test/a/5.jpg"):
-        save(image, tmp_path, *name.split("/"))
-    dataset = open_folder(tmp_path)
-    assert {k: v.labels for k, v in dataset.splits.items()} == {
-        "train": (0, 0, 1),
-        "validation": (1,),
-        "test": (0,),
-    }
-    assert dataset.class_names == ("a", "b")
-    save(image, tmp_path, "other", "6.jpg")
-    dataset = open_folder(tmp_path)
-    assert list(dataset.splits) == ["train"] and len(dataset.splits["train"]) == 6
-
-
 def test_records_are_pickled_without_pixels_and_name_what_is_gone(tmp_path, image):
     path = save(image, tmp_path, "a.jpg")
     records = pickle.loads(pickle.dumps(open_folder(tmp_path).splits["train"]))
@@ -252,3 +255,134 @@ def test_records_are_pickled_without_pixels_and_name_what_is_gone(tmp_path, imag
     path.unlink()
     with pytest.raises(UserError, match=r"cannot read '.*a\.jpg' \(No such file"):
         records[0]
+
+
+def test_every_ending_that_a_decoder_reads_and_others_with_numbers(tmp_path, image, messages):
+    for end in ["bmp", "tif", "gif", "jfif", "ppm", "avif", "jp2", "JPE", "webp", "tga"]:
+        save(image, tmp_path, f"a.{end}")
+    for name in ("b.heic", "c.heic", "d.mp4", "README"):
+        (tmp_path / name).write_bytes(b"something")
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("__MACOSX/a.jpg", ".DS_Store", "Thumbs.db", "._a.jpg"):
+        (tmp_path / name).write_bytes(b"of a system")
+    assert len(open_folder(tmp_path).splits["train"]) == 10
+    (warning,) = warned(messages)
+    assert "2 .heic" in warning and "1 .mp4" in warning and "1 without an ending" in warning
+    assert "db" not in warning
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_pipe_a_socket_a_device_and_links_to_themselves(tmp_path, image, messages):
+    save(image, tmp_path, "good.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    (tmp_path / "itself.png").symlink_to(tmp_path / "itself.png")
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(tmp_path):
+        listener.bind("socket.png")
+        assert open_folder(tmp_path).splits["train"].paths == ("good.png",)
+    (warning,) = warned(messages)
+    assert "Skipped 4 of 5 images" in warning
+    for name in ("pipe.png", "device.png", "socket.png"):
+        assert f"'{name}' (is no regular file)" in warning
+    assert "'itself.png' (is a link that cannot be followed (" in warning
+
+
+def test_a_file_that_becomes_a_pipe_does_not_block_the_check(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    assert check.examine_file(str(tmp_path / "a.png"), 10**8).reason == "is no regular file"
+
+
+def test_a_huge_file_is_not_read(tmp_path, image):
+    path = save(image, tmp_path, "a.png")
+    os.truncate(path, 2**34)  # Sparse: it takes no room.
+    tracemalloc.start()
+    assert check.examine_file(str(path), 10**8).reason == (
+        "has 17,179,869,184 bytes, too many for an image"
+    )
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_the_limit_of_pixels_is_a_setting(tmp_path, image, messages):
+    save(image, tmp_path, "a.png")
+    save(image.resize((400, 400)), tmp_path, "b.png")
+    section = {"name": "folder", "path": str(tmp_path), "max_pixels": 100_000}
+    assert open_dataset(section).splits["train"].paths == ("a.png",)
+    assert "'b.png' (has 160,000 pixels, more than 100,000)" in warned(messages)[0]
+    assert (
+        "1 of them have more pixels than config.dataset.max_pixels=100000; raise"
+        in (warned(messages)[1])
+    )
+    assert len(open_dataset({**section, "max_pixels": 160_000}).splits["train"]) == 2
+
+
+def test_large_images_are_decoded_one_at_a_time():
+    budget, running, most = check._Budget(100), 0, []
+    lock = threading.Lock()
+
+    def decode(pixels):
+        nonlocal running
+        taken = budget.take(pixels)
+        with lock:
+            running += taken
+            most.append(running)
+        time.sleep(0.001)
+        with lock:
+            running -= taken
+        budget.give(taken)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, [30, 70, 10**9, 100, 20, 50] * 10))
+    assert len(most) == 60 and max(most) <= 100
+
+
+def test_16_bits_and_images_without_colour_are_counted(tmp_path, image, messages):
+    dark = np.asarray(image.convert("L")).astype(np.uint16) * 16
+    Image.fromarray(dark).save(tmp_path / "dark.png")
+    save(image, tmp_path, "colour.png")
+    dataset = open_folder(tmp_path)
+    assert dataset.colourless == 1
+    (warning,) = warned(messages)
+    assert "1 images of 16 bits fill only 12 (1 images) of them" in warning
+    record = dataset.splits["train"][1]
+    assert decoding.decode(record["image"], apply_exif=True).max() > 200
+
+
+def test_the_check_reads_as_training_does(tmp_path, image):
+    """An orientation that training cannot follow is found before it."""
+    for name in ("good.png", "bad.png"):
+        save(image.convert("RGBA"), tmp_path, name)
+    transpose = ImageOps.exif_transpose
+    calls = []
+
+    def fails_once(picture):
+        calls.append(picture)
+        if len(calls) == 1:
+            raise struct.error("unpack requires a buffer")
+        return transpose(picture)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageOps, "exif_transpose", fails_once)
+        patch.setattr(check.workers, "cores", lambda: 1)
+        assert open_folder(tmp_path).splits["train"].paths == ("good.png",)
+
+
+def test_a_check_of_many_files_tells_how_far_it_is(tmp_path, image, messages, monkeypatch):
+    for k in range(5):
+        save(image, tmp_path, f"{k}.png")
+    monkeypatch.setattr(check, "_PROGRESS_SECONDS", 0)
+    open_folder(tmp_path)
+    assert any("Checked 3 of 5 images (60%)" in line for line in messages)
+
+
+def test_too_little_memory_names_the_file_and_is_not_remembered(tmp_path, image, monkeypatch):
+    save(image, tmp_path, "a.png")
+
+    def fail(*arguments, **options):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(check.verify, "examine", fail)
+        assert "too little memory to read" in refused(tmp_path)
+    assert len(open_folder(tmp_path).splits["train"]) == 1

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.data import published
 from unnas_jax.commands import prepare
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import crops, open_dataset, shards
+from unnas_jax.data import decoding, open_dataset, shards
 
 SYNSETS = published.SYNSETS
 
@@ -136,7 +136,7 @@ def test_damaged_images_are_reported_and_the_rest_is_kept(tmp_path):
     assert reasons.pop("n01440764_2.JPEG")
     assert reasons == {
         "n01440764_1.JPEG": "is empty",
-        "n01440764_3.JPEG": "is not an image",
+        "n01440764_3.JPEG": "is not an image, or of a kind that cannot be read",
         "n01440764_4.txt": f"is no image by its name, in {source}/train/n01440764/n01440764_4.txt",
         "n01443537/n02102040_99.JPEG": "is in the class n01443537, but named after n02102040",
     }
@@ -148,10 +148,12 @@ def test_damaged_images_are_reported_and_the_rest_is_kept(tmp_path):
     # And the pipeline decodes what is kept.
     records = open_dataset({"name": "imagenet2012", "data_dir": str(tmp_path)}).splits["train"]
     decoded = dict(zip(records.names(), (records[i]["image"] for i in range(14)), strict=True))
-    pixels = crops.decode(decoded["n01443537_2.JPEG"], apply_exif=False)
+    pixels = decoding.decode(decoded["n01443537_2.JPEG"], apply_exif=False)
     np.testing.assert_array_equal(pixels, np.asarray(published.picture(7)))
     expected = np.asarray(Image.open(io.BytesIO(cmyk)).convert("RGB")).astype(int)
-    assert np.abs(crops.decode(decoded["n01443537_1.JPEG"], apply_exif=False) - expected).max() < 3
+    assert (
+        np.abs(decoding.decode(decoded["n01443537_1.JPEG"], apply_exif=False) - expected).max() < 3
+    )
 
 
 def test_duplicates_are_named_and_the_first_is_kept(tmp_path):

@@ -1,5 +1,6 @@
 """Preparing a dataset: complete, in order, in parallel, after a kill, and never half."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -13,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from tests.data import numbered
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import shards
+from unnas_jax.data import jobs, shards
 
 
 @pytest.fixture
@@ -172,6 +173,45 @@ def test_two_runs_at_once_are_refused(tmp_path, source, monkeypatch):
     recipe = shards.Recipe(**{**vars(numbered.recipe(source, 1, 1)), "make": second})
     shards.prepare(recipe, str(tmp_path), 0)
     assert values(tmp_path) == [1]
+
+
+def test_what_another_process_has_prepared_meanwhile_is_not_prepared_again(
+    tmp_path, source, monkeypatch
+):
+    locked, made = shards._locked, []
+
+    @contextlib.contextmanager
+    def after_another(path):
+        monkeypatch.setattr(shards, "_locked", locked)
+        numbered.prepare(source, tmp_path)
+        with locked(path):
+            yield
+
+    monkeypatch.setattr(shards, "_locked", after_another)
+    recipe = numbered.recipe(source)
+    again = shards.Recipe(**{**vars(recipe), "make": lambda name, value: made.append(name)})
+    report = shards.prepare(again, str(tmp_path), 0, shard_bytes=500)
+    assert report["examples"] == {"train": 40} and not made
+    assert values(tmp_path) == list(range(40))
+
+
+def test_a_directory_that_cannot_be_written_to(tmp_path, source):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--data_dir: cannot write or lock"):
+        numbered.prepare(source, tmp_path / "file")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_progress_within_a_shard(tmp_path, source, workers, capsys, monkeypatch):
+    """Two shards of 20 examples, half a second each: more is said than two numbers."""
+    monkeypatch.setattr(jobs, "_PROGRESS_SECONDS", 0.02)
+    monkeypatch.setattr(jobs, "_POLL_SECONDS", 0.1)
+    recipe = numbered.recipe(source, seconds=0.025)
+    shards.prepare(recipe, str(tmp_path), workers, shard_bytes=2000)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "preparing: " in line]
+    done = [int(line.split()[1]) for line in lines]
+    assert done == sorted(done) and done[-1] == 40
+    assert len({number for number in done if number % 20}) >= 2
 
 
 def test_shards_are_not_too_many(tmp_path, source, monkeypatch):

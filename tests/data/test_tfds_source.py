@@ -2,15 +2,17 @@
 
 import io
 import pickle
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
 from PIL import Image
 
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import crops, open_dataset, tfds_source
+from unnas_jax.data import decoding, open_dataset, tfds_source
 
 
 def png(value):
@@ -74,7 +76,7 @@ def test_a_stock_dataset_is_read_without_tensorflow(data_dir, name):
     for i in range(4):
         record = records[i]
         assert isinstance(record["image"], bytes) and isinstance(record["label"], int)
-        seen[record["label"]] = int(crops.decode(record["image"], apply_exif=False)[0, 0, 0])
+        seen[record["label"]] = int(decoding.decode(record["image"], apply_exif=False)[0, 0, 0])
     assert seen == {0: 0, 1: 60, 2: 120, 3: 180}
     assert "tensorflow" not in sys.modules
     # CIFAR's own statistics.
@@ -176,3 +178,71 @@ def test_where_a_record_is(data_dir):
     records = open_tfds("tfds:cifar10", data_dir).splits["test"]
     assert isinstance(records, tfds_source.TfdsRecords)
     assert "'test'" in records.describe(0) and str(data_dir) in records.describe(0)
+
+
+@pytest.fixture
+def copy(data_dir, tmp_path):
+    """The directory of a copy of the stock dataset's version, and its training shard."""
+    shutil.copytree(data_dir, tmp_path / "copy")
+    version = tmp_path / "copy" / "cifar10" / "3.0.2"
+    (shard,) = version.glob("cifar10-train*")
+    return tmp_path / "copy", shard
+
+
+def halve(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def shorten(path):
+    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+    for _ in range(2):
+        writer.write(b"record")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "harm, words",
+    [
+        (lambda path: path.unlink(), "is missing; copy it again"),
+        (halve, "is damaged (it ends too early); copy it again"),
+        (lambda path: path.write_bytes(b""), "is damaged (ArrayRecord file should be"),
+        (lambda path: path.write_bytes(bytes(2**17)), "is damaged (Corrupted"),
+        (shorten, "is damaged (2 of 4 records); copy it again"),
+    ],
+)
+def test_shards_that_are_missing_or_damaged_are_found_when_it_is_opened(copy, harm, words):
+    data_dir, shard = copy
+    harm(shard)
+    assert f"the shard {shard} {words}" in refused("tfds:cifar10", data_dir)
+
+
+def test_a_damaged_record_is_named_when_it_is_read(copy):
+    data_dir, shard = copy
+    data = bytearray(shard.read_bytes())
+    place = data.index(b"IHDR")
+    data[place] ^= 1
+    shard.write_bytes(data)
+    records = open_tfds("tfds:cifar10", data_dir).splits["train"]
+    messages = []
+    for i in range(4):
+        try:
+            records[i]
+        except UserError as error:
+            messages.append(str(error))
+    assert messages and all("cannot read record" in m and "copy" in m for m in messages)
+    assert all("\n" not in message and str(data_dir) in message for message in messages)
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"splits": 3}', "[" * 100_000])
+def test_damaged_metadata_is_named(copy, name, content):
+    data_dir, shard = copy
+    (shard.parent / name).write_text(content)
+    refused("tfds:cifar10", data_dir)
+
+
+@pytest.mark.parametrize("part", ["cifar10", "cifar10/3.0.2", "..", "cifar10/"])
+def test_a_level_too_low_or_too_high_is_named(data_dir, part):
+    message = refused("cifar10", f"{data_dir}/{part}")
+    assert f"is prepared in {data_dir}" in message
+    assert f"give --config.dataset.data_dir={data_dir}" in message

@@ -22,6 +22,7 @@ def _common() -> dict[str, Any]:
             "path": "",  # The folder of images, for the dataset `folder`.
             "data_dir": "",  # Where TFDS keeps datasets; empty: $TFDS_DATA_DIR or its default.
             "subset": "",  # A list of files, as `unnas_jax.commands.prepare` writes; empty: all.
+            "max_pixels": 100_000_000,  # Of an image of `folder`; larger ones are left out.
         },
         "input": {
             "crop": 224,
@@ -322,6 +323,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check(steps == -1 or steps > 0, "train.max_steps", steps, "use -1 (all epochs) or at least 1")
     _check(images == -1 or images > 0, "eval.max_images", images, "use -1 (all) or at least 1")
     _check(c["workers"] >= -1, "workers", c["workers"], "use -1 (by cores), 0 (threads) or more")
+    _check_numbers(c, "dataset.max_pixels", 1, strict=False)
     name, path = c["dataset"]["name"], c["dataset"]["path"]
     if name == "folder":
         _check(bool(path), "dataset.path", path, "give the folder of images")

@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from unnas_jax import refusal
 from unnas_jax.core.errors import Interruption, UserError
 
 LOST = os.EX_TEMPFAIL
@@ -88,6 +89,7 @@ def start(
             f"the processes of this run did not find each other ({_first_line(error)}); give "
             "--coordinator, --num_processes and --process_id, or --nodistributed to run alone"
         ) from error
+    refusal.watch(leave)
 
 
 def is_primary() -> bool:
@@ -109,18 +111,18 @@ def together(name: str) -> Iterator[None]:
     Raises:
       UserError: the block's own or, in the other processes, one that names the process.
     """
-    refusal = None
+    own = None
     try:
         yield
     except UserError as error:
-        refusal = error
+        own = error
     if jax.process_count() > 1:
         barrier(f"together:{name}")
-        refused = np.flatnonzero(multihost_utils.process_allgather(np.bool_(refusal is not None)))
-        if refused.size and refusal is None:
-            refusal = UserError(f"process {refused[0]} refuses to start; its message says why")
-    if refusal is not None:
-        raise refusal
+        refused = np.flatnonzero(multihost_utils.process_allgather(np.bool_(own is not None)))
+        if refused.size and own is None:
+            own = UserError(f"process {refused[0]} refuses to start; its message says why")
+    if own is not None:
+        raise own
 
 
 def _first_line(error: BaseException) -> str:
@@ -144,15 +146,19 @@ def bounded() -> Iterator[None]:
     When a process is lost, the collective operations of the others fail or hang. To close files
     and checkpoints in order would then wait for the lost one; what was saved is saved. Where an
     operation hangs, JAX's coordination service ends the process after a minute without a sign of
-    life. Errors of users are the same in all processes and pass.
+    life. A mistake of the user, which may be seen by one process alone, is told to the others.
     """
     try:
         yield
-    except UserError:
+    except UserError as error:
+        refusal.tell(str(error))
         raise
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise
+        words = refusal.told()
+        if words:
+            refusal.end(words, leave)
         if isinstance(error, Interruption):  # Of this process alone; the others lose it.
             print(f"unnas_jax: {error}", file=sys.stderr)
             leave(LOST)

@@ -1,8 +1,16 @@
-"""Files where datasets are published: in folders, tar archives, tar archives in these, zips."""
+"""Files where datasets are published: in folders, tar archives, tar archives in these, zips.
+
+Nothing here reads more than it must: what a header says of sizes, and what a small file unpacks to,
+is compared with limits first.
+"""
 
 import functools
+import gzip
+import lzma
 import os
+import stat
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -11,6 +19,22 @@ from typing import IO, Any, NamedTuple
 from unnas_jax.core.errors import UserError
 
 _BLOCK = 512  # A tar archive is made of these, and ends with two of zeros.
+
+MAX_BYTES = 2**28
+"""Of a file in a dataset, once it is unpacked: more than published ones have."""
+_HEADER_BYTES = 2**20  # Of what comes before a file in a tar archive; a name has some hundred.
+_UNPACKED_BYTES = 2**28  # Of a compressed archive as a whole; CIFAR-10 has 0.18 GB.
+
+# What opening a zip and unpacking a file raise: of encryption, and of compressions not known here.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+)
 
 
 class Place(NamedTuple):
@@ -28,6 +52,11 @@ class Place(NamedTuple):
     size: int = -1
     member: str = ""
 
+    @property
+    def name(self) -> str:
+        """Of the file, with its folders, where it is no part of a tar archive."""
+        return self.member or self.path
+
     def __str__(self) -> str:
         inside = f" in {self.path}"
         return self.member + inside if self.member else self.path
@@ -35,6 +64,14 @@ class Place(NamedTuple):
 
 class Damaged(Exception):
     """Files cannot be read, or an archive ends too early; the message is what follows its name."""
+
+
+def unusable_name(name: str) -> str:
+    """Why the name of a class or file cannot be kept in a list with one a line; '' if it can."""
+    for character in name:
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            return f"has {character!a} in its name"
+    return ""
 
 
 class Member(NamedTuple):
@@ -61,6 +98,8 @@ class _Window:
     def read(self, count: int = -1) -> bytes:
         left = max(0, self._size - self._position)
         count = left if count < 0 else min(count, left)
+        if count > _HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {count:,} bytes")
         self._file.seek(self._start + self._position)
         data = self._file.read(count)
         self._position += len(data)
@@ -83,11 +122,56 @@ def tar_members(place: Place) -> Iterator[Member]:
                     if entry.isfile() and entry.offset_data + entry.size <= size:
                         yield Member(entry.name, place.offset + entry.offset_data, entry.size)
                 window.seek(archive.offset)
-        except tarfile.TarError as error:
-            raise Damaged(f"is damaged or cut off ({error})") from error
+        except (tarfile.TarError, ValueError, RecursionError) as error:
+            raise Damaged(f"is damaged or cut off ({_line(error)})") from error
         # A cut between two files is no error to `tarfile`.
         if window.read(_BLOCK) != bytes(_BLOCK):
             raise Damaged("is cut off (it has no end mark)")
+
+
+class _Unpacking:
+    """A compressed file, read forward, that ends in an error once it has unpacked to too much."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._position = file, 0
+
+    def read(self, count: int) -> bytes:
+        self._position += count
+        if count > MAX_BYTES or self._position > _UNPACKED_BYTES:
+            raise tarfile.ReadError(f"unpacks to more than {_UNPACKED_BYTES:,} bytes")
+        return self._file.read(count)
+
+
+def tar_files(path: str, names: tuple[str, ...]) -> list[bytes]:
+    """The contents of some files of an archive, which may be compressed with gzip.
+
+    Raises:
+      Damaged: it cannot be read, lacks one of them, or unpacks to more than a dataset would.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        with open(path, "rb") as file:
+            compressed = file.read(2) == b"\x1f\x8b"
+        opener: Any = gzip.open if compressed else open
+        with opener(path, "rb") as opened:
+            forward: Any = _Unpacking(opened)
+            with tarfile.open(fileobj=forward, mode="r|") as archive:
+                for entry in archive:
+                    if entry.name in names and entry.isfile() and entry.size <= MAX_BYTES:
+                        member = archive.extractfile(entry)
+                        found[entry.name] = member.read() if member else b""
+                    if len(found) == len(names):
+                        break
+    except (OSError, tarfile.TarError, zlib.error, EOFError, ValueError, RecursionError) as error:
+        raise Damaged(f"is damaged or cut off ({_line(error)})") from error
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise Damaged(f"lacks {missing[0]}")
+    return [found[name] for name in names]
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @functools.lru_cache(maxsize=4)
@@ -104,9 +188,9 @@ def zip_names(path: str) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-    except (zipfile.BadZipFile, OSError) as error:
+    except (OSError, *_ZIP_ERRORS) as error:
         raise UserError(
-            f"--source: {path} is damaged or cut off ({error}); download it again"
+            f"--source: {path} is damaged or cut off ({_line(error)}); download it again"
         ) from error
 
 
@@ -114,18 +198,39 @@ def read(place: Place) -> bytes:
     """The bytes of a file.
 
     Raises:
-      Damaged: they cannot be read.
+      Damaged: they cannot be read, or are more than an image has.
     """
     try:
         if place.member:
-            return _open_zip(place.path).read(place.member)
+            return _read_zip(place)
         with open(place.path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise Damaged("is no regular file")
+            size = place.size if place.size >= 0 else status.st_size - place.offset
+            _check_size(size)
             file.seek(place.offset)
-            data = file.read(place.size)
+            data = file.read(size)
     except OSError as error:
         raise Damaged(f"cannot be read ({error.strerror or error})") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise Damaged(f"is damaged in its archive ({error})") from error
-    if place.size >= 0 and len(data) < place.size:
+    if len(data) < size:
         raise Damaged("is cut off with its archive")
     return data
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise Damaged(f"has {size:,} bytes, more than {MAX_BYTES:,}")
+
+
+def _read_zip(place: Place) -> bytes:
+    try:
+        archive = _open_zip(place.path)
+        entry = archive.getinfo(place.member)
+        _check_size(entry.file_size)
+        with archive.open(entry) as file:
+            return file.read(entry.file_size)
+    except KeyError as error:
+        raise Damaged("is not in its archive") from error
+    except _ZIP_ERRORS as error:
+        raise Damaged(f"is damaged in its archive ({_line(error)})") from error

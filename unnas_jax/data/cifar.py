@@ -4,8 +4,7 @@ import functools
 import io
 import os
 import pickle
-import tarfile
-import zlib
+import pickletools
 from typing import Any
 
 import cv2
@@ -13,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import shards
+from unnas_jax.data import archives, shards
 
 CLASSES = (
     "airplane",
@@ -75,17 +74,32 @@ def _features() -> tfds.features.FeaturesDict:
     )
 
 
-class _Unpickler(pickle.Unpickler):
-    """Makes arrays, and nothing that could run."""
+def _encode(text: str, encoding: str) -> bytes:
+    """In the place of `_codecs.encode`, with which Python 3 writes bytes for Python 2."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"holds bytes as {encoding!r}")
+    return text.encode("latin1")
 
-    _NAMES = ("_reconstruct", "ndarray", "dtype")
+
+class _Unpickler(pickle.Unpickler):
+    """Makes arrays, and nothing that could run: names are allowed, not modules."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in self._NAMES:
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        if (module, name) == ("_codecs", "encode"):  # Bytes, as Python 3 writes them for 2.
-            return super().find_class(module, name)
+        match (module, name):
+            case ("_codecs", "encode"):
+                return _encode
+            case ("numpy", "ndarray" | "dtype"):
+                return super().find_class(module, name)
+            case ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct"):
+                return super().find_class("numpy._core.multiarray", name)
         raise pickle.UnpicklingError(f"holds {module}.{name}")
+
+
+def _check_memo(data: bytes) -> None:
+    """Refuses a pickle that numbers more objects than it has bytes: a table is made for them."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
+            raise pickle.UnpicklingError(f"numbers an object {argument}")
 
 
 @functools.lru_cache(maxsize=2)
@@ -93,27 +107,23 @@ def _load(path: str, batch: str) -> tuple[np.ndarray, tuple[int, ...]]:
     """Images, uint8 (N, 32, 32, 3), and labels of a batch."""
     try:
         if os.path.isdir(path):
-            with open(os.path.join(path, batch), "rb") as file:
-                data = file.read()
+            data = archives.read(archives.Place(os.path.join(path, batch)))
         else:
-            with tarfile.open(path) as archive:
-                member = archive.extractfile(f"{_FOLDER}/{batch}")
-                data = member.read() if member else b""
+            (data,) = archives.tar_files(path, (f"{_FOLDER}/{batch}",))
+        _check_memo(data)
         content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
         pixels, labels = content[b"data"], tuple(int(label) for label in content[b"labels"])
         if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3 * _SIDE * _SIDE):
             raise ValueError(f"has {len(labels)} labels and images {pixels.shape}")
         if labels and not 0 <= min(labels) <= max(labels) < len(CLASSES):
             raise ValueError("has labels that are no class")
-    except (OSError, EOFError, KeyError, ValueError, AttributeError, TypeError) as error:
+        return pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1), labels
+    except Exception as error:  # What is called to make the objects raises anything.
         raise _damaged(path, batch, error) from error
-    except (tarfile.TarError, pickle.UnpicklingError, zlib.error) as error:
-        raise _damaged(path, batch, error) from error
-    return pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1), labels
 
 
 def _damaged(path: str, batch: str, error: Exception) -> UserError:
-    line = " ".join(str(error).split())
+    line = " ".join(str(error).split())[:200] or type(error).__name__
     return UserError(f"--source: {batch} in {path} is damaged ({line}); download it again")
 
 

@@ -18,10 +18,11 @@ with an accelerator holds. Label maps are PNGs of the highest level without filt
 2.5 ms (with the default filters: 0.12 MB and 9.6 ms).
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import archives, crops, registry, shards, tfds_source, verify
+from unnas_jax.data import (
+    archives,
+    crops,
+    decoding,
+    inspection,
+    registry,
+    scan,
+    shards,
+    tfds_source,
+    verify,
+)
 
 CLASSES = (
     "road",
@@ -85,6 +96,8 @@ _LAST_ID = 33
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 _IMAGE_END = "_leftImg8bit.png"
 _LABEL_ENDS = ("_gtFine_labelIds.png", "_gtFine_labelTrainIds.png")
+_COLOUR_END = "_gtFine_color.png"
+_SAMPLE = 16  # Label maps that are looked at before the work begins.
 _STORED_BYTES = 3 * 2048 * 1024
 
 
@@ -123,8 +136,10 @@ def cityscapes(source: str) -> shards.Recipe:
     Raises:
       UserError: one of the two is not there, or a zip is damaged as a whole.
     """
-    images, image_roots, strange = _find(source, "leftImg8bit", (_IMAGE_END,))
-    labels, label_roots, _ = _find(source, "gtFine", _LABEL_ENDS)
+    images, image_roots, others = _find(source, "leftImg8bit", (_IMAGE_END,))
+    strange = [place for place in others if place.name.endswith(".png")]
+    labels, label_roots, others = _find(source, "gtFine", _LABEL_ENDS)
+    _check_labels(source, [file for file in labels if file.split == "train"], others)
     groups = {}
     for folder, split in _SPLITS.items():
         of_split = [file for file in images if file.split == folder]
@@ -143,7 +158,7 @@ def cityscapes(source: str) -> shards.Recipe:
         groups=groups,
         make=_make,
         expected={"train": 2975, "validation": 500, "test": 1525},
-        notes=tuple(f"{path}: is no image by its name" for path in strange),
+        notes=tuple(f"{place}: is no image by its name" for place in strange),
     )
 
 
@@ -159,8 +174,8 @@ def _features() -> tfds.features.FeaturesDict:
 
 def _find(
     source: str, kind: str, ends: Sequence[str]
-) -> tuple[list[_File], tuple[str, ...], list[str]]:
-    """The files `kind`/SPLIT/CITY/NAME in a folder and in zips; what they lie in; other images."""
+) -> tuple[list[_File], tuple[str, ...], list[archives.Place]]:
+    """The files `kind`/SPLIT/CITY/NAME in a folder and in zips; what they lie in; other files."""
     if not os.path.isdir(source):
         raise UserError(f"--source={source!r}: is no folder; give the one that holds the files")
     names = sorted(os.listdir(source))
@@ -168,16 +183,39 @@ def _find(
     roots = [os.path.join(source, name) for name in (kind, *zips) if name in names]
     if not roots:
         raise UserError(f"--source={source!r}: has neither {kind}/ nor {kind}_*.zip; add one")
-    files, strange = [], []
+    files, others = [], []
     for root in roots:
         for path, place in _walk(root) if os.path.isdir(root) else _members(root):
             *_, split, city, name = ("", "", *path.split("/"))
             end = next((end for end in ends if name.endswith(end)), "")
             if end and split in _SPLITS:
                 files.append(_File(split, city, name.removesuffix(end), end, place))
-            elif kind == "leftImg8bit" and name.endswith(".png") and not name.startswith("."):
-                strange.append(str(place))
-    return files, tuple(roots), strange
+            elif not scan.is_system_file(name):
+                others.append(place)
+    return files, tuple(roots), others
+
+
+def _check_labels(source: str, maps: Sequence[_File], others: Sequence[archives.Place]) -> None:
+    """Looks at some label maps of the train split, before hours are spent on them."""
+    if not maps:
+        colours = any(place.name.endswith(_COLOUR_END) for place in others)
+        only = f"only *{_COLOUR_END}, which are pictures of the classes" if colours else "none"
+        raise UserError(
+            f"--source={source!r}: *{_LABEL_ENDS[0]} are missing in gtFine/train ({only}); they "
+            "are in gtFine_trainvaltest.zip"
+        )
+    counts = np.zeros(256, np.int64)
+    for k in np.unique(np.linspace(0, len(maps) - 1, _SAMPLE).astype(int)):
+        with contextlib.suppress(archives.Damaged, shards.Rejected):  # Reported with its image.
+            classes = _classes(archives.read(maps[k].place), maps[k].end)
+            counts += np.bincount(classes.ravel(), minlength=256)
+    if counts.any():
+        words, foreign = inspection.describe_label_maps(counts, len(CLASSES))
+        if foreign:
+            raise UserError(
+                f"--source={source!r}: {words}; *{maps[0].end} have the ids of another dataset: "
+                "give Cityscapes' own"
+            )
 
 
 def _walk(root: str) -> Iterator[tuple[str, archives.Place]]:
@@ -217,10 +255,10 @@ def _list_split(folder: str, images: Sequence[_File], labels: Sequence[_File]) -
 def _make(name: str, payload: Any) -> shards.Example:
     """Reads, checks and converts an image and its label map."""
     data = _read(payload[0])
-    reason = verify.why_damaged(data)
+    reason = verify.why_unusable(data)
     if reason:
         raise shards.Rejected(reason)
-    image = crops.decode(data, apply_exif=False)
+    image = decoding.decode(data, apply_exif=False)
     if len(payload) > 1:
         classes = _classes(_read(payload[1]), payload[2])
         if classes.shape != image.shape[:2]:
@@ -243,7 +281,7 @@ def _read(place: Sequence[Any]) -> bytes:
 
 def _classes(data: bytes, end: str) -> np.ndarray:
     """The label map as classes; every id must be a known one."""
-    reason = verify.why_damaged(data)
+    reason = verify.why_unusable(data)
     try:
         ids = crops.decode_gray(data) if not reason else np.zeros((0, 0), np.uint8)
     except ValueError as error:
@@ -261,18 +299,16 @@ def _classes(data: bytes, end: str) -> np.ndarray:
 # Opening.
 
 
-def open_dataset(name: str, path: str, data_dir: str) -> registry.Dataset:
+def open_dataset(section: Mapping[str, Any]) -> registry.Dataset:
     """Cityscapes as prepared here or, if it is not, by TFDS (`cityscapes/semantic_segmentation`).
 
     Args:
-      name: for messages.
-      path: not used.
-      data_dir: where TFDS keeps datasets; '': its default.
+      section: a config's `dataset`: of its fields `name` and `data_dir`, where TFDS keeps datasets.
 
     Raises:
       UserError: it is not prepared.
     """
-    del path
+    name, data_dir = section["name"], section.get("data_dir", "")
     try:
         builder = tfds_source.find_builder(_NAME, name, data_dir)
     except UserError:

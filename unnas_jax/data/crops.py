@@ -1,17 +1,11 @@
-"""Decoding and geometry on the host: from the bytes of a file to a uint8 crop."""
+"""Geometry on the host: from a decoded image or label map to a crop of uint8."""
 
 import dataclasses
-import io
 import math
 from collections.abc import Callable
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
-
-# Images are decoded in parallel by many threads or processes, each of which would otherwise start
-# as many threads of OpenCV's own as there are cores.
-cv2.setNumThreads(1)
 
 Box = tuple[int, int, int, int]
 """Of a region: top, left, height and width in pixels."""
@@ -20,57 +14,6 @@ TrainCrop = Callable[[int, int, int, int, np.random.Generator], Box]
 
 IGNORE = 255
 """The class of pixels that do not count."""
-
-
-def _over_white(image: Image.Image) -> np.ndarray:
-    """Composites over white, as a page or viewer shows it.
-
-    What lies under fully transparent pixels is arbitrary, often leftovers of the editor.
-    """
-    rgba = image.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
-
-
-def _transparent(data: bytes, apply_exif: bool) -> np.ndarray | None:
-    """The image if it has transparency, which OpenCV would drop, otherwise None."""
-    if data.startswith((b"\xff\xd8", b"P6")):  # JPEG and PPM have none, and must be fast.
-        return None
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if not image.has_transparency_data:
-                return None
-            return _over_white(ImageOps.exif_transpose(image) if apply_exif else image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None  # Left to OpenCV, which knows other formats and limits.
-
-
-def decode(data: bytes, *, apply_exif: bool) -> np.ndarray:
-    """Decodes an image to uint8 RGB of shape (height, width, 3).
-
-    Gray, palette, CMYK and 16-bit images become RGB of 8 bits; transparent images are laid over
-    white.
-
-    Args:
-      data: the content of a JPEG, PNG, WebP or PPM file.
-      apply_exif: turns the image upright as its EXIF orientation says.
-
-    Raises:
-      ValueError: the data cannot be decoded.
-    """
-    if not data:
-        raise ValueError("no data")
-    transparent = _transparent(data, apply_exif)
-    if transparent is not None:
-        return transparent
-    flags = cv2.IMREAD_COLOR_RGB | (0 if apply_exif else cv2.IMREAD_IGNORE_ORIENTATION)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise ValueError(f"cannot be decoded ({error.err})") from error
-    if image is None:
-        raise ValueError("cannot be decoded")
-    return image
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,8 @@ import functools
 import io
 import os
 import re
-import tarfile
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ import tensorflow_datasets as tfds
 
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import archives, shards, verify
+from unnas_jax.data.scan import is_system_file
 
 _EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif")
 _SYNSET = re.compile(r"n\d{8}")
@@ -34,6 +36,7 @@ _VAL_TAR, _TRAIN_TAR = "ILSVRC2012_img_val.tar", "ILSVRC2012_img_train.tar"
 _DEVKIT = "ILSVRC2012_devkit_t12"
 _SYNSET_LABELS = "imagenet_2012_validation_synset_labels.txt"
 _SOLUTION = "LOC_val_solution.csv"
+_MAT_COMPRESSED = 15  # A part of a MATLAB file of version 5.
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def _make(name: str, payload: Any) -> shards.Example:
         data = archives.read(archives.Place(*place))
     except archives.Damaged as error:
         raise shards.Rejected(str(error)) from error
-    reason = verify.why_damaged(data, full=True)
+    reason = verify.why_unusable(data, full=True)
     if reason:
         raise shards.Rejected(reason)
     features = {"image": data, "label": label, "file_name": name}
@@ -157,7 +160,7 @@ def _class_containers(source: str) -> tuple[dict[str, list[_Container]], tuple[s
     others = []
     if os.path.isdir(source):
         for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
-            if entry.name.startswith("."):
+            if is_system_file(entry.name):
                 continue
             if entry.is_dir():
                 inner = _Container(entry.name, archives.Place(entry.path), True)
@@ -177,6 +180,10 @@ def _class_containers(source: str) -> tuple[dict[str, list[_Container]], tuple[s
                 )
             else:
                 others.append(f"{source}: its member {member.name} is no class archive")
+    for name in found:
+        unusable = archives.unusable_name(name)
+        if unusable:
+            raise UserError(f"--source: the class {name!a} in {source} {unusable}; rename it")
     if not found:
         raise UserError(
             f"--source: {source} has no class; give a folder of class folders, or a tar archive "
@@ -247,13 +254,20 @@ def _images(
     for container in containers:
         if container.folder:
             for entry in sorted(os.scandir(container.place.path), key=lambda entry: entry.name):
-                if entry.name.startswith("."):
+                if is_system_file(entry.name):
                     continue
-                if entry.is_dir():
-                    problems.append({"name": entry.path, "reason": "is a folder in a class folder"})
-                else:
-                    place = archives.Place(entry.path)
-                    found.append((place, entry.name, entry.stat().st_size))
+                try:
+                    if entry.is_dir():
+                        reason = "is a folder in a class folder"
+                    elif not entry.is_file():
+                        reason = "is no regular file"
+                    else:
+                        place = archives.Place(entry.path)
+                        found.append((place, entry.name, entry.stat().st_size))
+                        continue
+                except OSError as error:
+                    reason = f"cannot be read ({error.strerror})"
+                problems.append({"name": entry.path, "reason": reason})
         else:
             path = container.place.path
             try:
@@ -346,17 +360,30 @@ def _truth(source: str) -> tuple[dict[str, str], str]:
         if _DEVKIT in os.path.basename(path):
             synsets = _devkit(path)
         elif path.endswith(".csv"):
-            with open(path, encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file))
+            text = archives.read(archives.Place(path)).decode()
+            rows = list(csv.DictReader(io.StringIO(text, newline="")))
             return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}, path
         else:
-            with open(path, encoding="utf-8") as file:
-                synsets = file.read().split()
-    except (OSError, EOFError, KeyError, IndexError, ValueError, tarfile.TarError) as error:
+            synsets = archives.read(archives.Place(path)).decode().split()
+    except Exception as error:  # SciPy's reader raises anything.
+        line = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"--source: cannot read the validation labels in {path} ({error}); download it again"
+            f"--source: cannot read the validation labels in {path} ({line}); download it again"
         ) from error
     return {f"ILSVRC2012_val_{k:08d}": synset for k, synset in enumerate(synsets, 1)}, path
+
+
+def _check_mat(data: bytes) -> None:
+    """Refuses a MATLAB file whose compressed parts unpack to more than a dataset would."""
+    place = 128  # Of the first part, behind the header.
+    while place + 8 <= len(data):
+        kind, size = struct.unpack("<II", data[place : place + 8])
+        if kind == _MAT_COMPRESSED:
+            unpacking = zlib.decompressobj()
+            unpacking.decompress(data[place + 8 : place + 8 + size], archives.MAX_BYTES)
+            if unpacking.unconsumed_tail:
+                raise ValueError("meta.mat unpacks to too much")
+        place += 8 + size
 
 
 def _devkit(path: str) -> list[str]:
@@ -365,13 +392,11 @@ def _devkit(path: str) -> list[str]:
     if os.path.isdir(path):
         contents = []
         for name in names:
-            with open(os.path.join(path, "data", name), "rb") as file:
-                contents.append(file.read())
+            contents.append(archives.read(archives.Place(os.path.join(path, "data", name))))
     else:
-        with tarfile.open(path) as archive:
-            files = [archive.extractfile(f"{_DEVKIT}/data/{name}") for name in names]
-            contents = [file.read() for file in files if file]
+        contents = archives.tar_files(path, tuple(f"{_DEVKIT}/data/{name}" for name in names))
     meta, truth = contents
+    _check_mat(meta)
     rows = scipy.io.loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
     synsets = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}
     return [synsets[int(line)] for line in truth.split()]

@@ -4,13 +4,14 @@ import concurrent.futures
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import pipeline
+from unnas_jax.data import workers as workers_lib
 
 _PROGRESS_SECONDS = 2.0
+_POLL_SECONDS = 1.0
 
 
 class Progress:
@@ -50,26 +51,62 @@ class Progress:
         self._show("\r" if self._terminal else "", "\n")
 
 
-def run(function: Callable[..., int], jobs: Sequence[Any], workers: int) -> Iterator[int]:
-    """The results of function(*job) of every job, as they come.
+# What `tick` does in this process.
+_tick: Callable[[int], None] | None = None
+
+
+def tick(count: int = 1) -> None:
+    """Counts what a job has done, in the line of the run that it is a part of."""
+    if _tick:
+        _tick(count)
+
+
+def _start_process(counter: Any) -> None:
+    global _tick
+    workers_lib.start_worker()
+
+    def add(count: int) -> None:
+        with counter.get_lock():
+            counter.value += count
+
+    _tick = add
+
+
+def run(function: Callable[..., None], jobs: Sequence[Any], workers: int, show: Progress) -> None:
+    """Does function(*job) for every job.
 
     Args:
-      function: a picklable one.
+      function: a picklable one, which calls `tick` as it goes on.
       jobs: its arguments.
       workers: processes; with one or none, or a single job, this process does it.
+      show: the line that tells how far it is.
 
     Raises:
       UserError: a process died.
     """
+    global _tick
     if workers <= 1 or len(jobs) <= 1:
-        yield from (function(*job) for job in jobs)
+        _tick = show.add
+        for job in jobs:
+            function(*job)
         return
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("q", 0)
     pool = concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(jobs)), multiprocessing.get_context("spawn"), pipeline.start_worker
+        min(workers, len(jobs)), context, _start_process, (counter,)
     )
+    shown = 0
     try:
-        for future in concurrent.futures.as_completed([pool.submit(function, *j) for j in jobs]):
-            yield future.result()
+        left = {pool.submit(function, *job) for job in jobs}
+        while left:
+            done, left = concurrent.futures.wait(
+                left, _POLL_SECONDS, concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                future.result()
+            counted = counter.value
+            show.add(counted - shown)
+            shown = counted
     except concurrent.futures.process.BrokenProcessPool as error:
         raise UserError(
             "a process died, most likely for want of memory; run the same command with fewer "

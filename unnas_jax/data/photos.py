@@ -8,19 +8,21 @@ test crops from its right, and no pixel from both. The label is the number of th
 import contextlib
 import importlib.util
 import io
+import logging
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import crops, registry, tfds_source
+from unnas_jax.data import crops, decoding, registry, tfds_source
+
+_LOG = logging.getLogger("unnas_jax")
 
 # Package and file. All are photographs with colour; drawings, gray images and the second picture
 # of the stereo pair `motorcycle` are left out.
@@ -119,7 +121,7 @@ class Photos(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         del dl_manager
         photographs = [
-            crops.decode(path.read_bytes(), apply_exif=False) for path in find_photographs()
+            decoding.decode(path.read_bytes(), apply_exif=False) for path in find_photographs()
         ]
         return {split: self._generate_examples(photographs, split) for split in CROPS}
 
@@ -151,7 +153,7 @@ def _prepare(data_dir: str) -> tfds.core.DatasetBuilder:
     if prepared(photos):
         return photos
     find_photographs()
-    logging.info("preparing the dataset photos in %s (seconds, once)", photos.data_path)
+    _LOG.info("preparing the dataset photos in %s (seconds, once)", photos.data_path)
     try:
         # Written to a directory of this process's own, and renamed when complete. What TFDS says
         # meanwhile (a download of unknown size, five bars) is not true of these seconds.
@@ -175,17 +177,15 @@ def _prepare(data_dir: str) -> tfds.core.DatasetBuilder:
     return photos
 
 
-def open_dataset(name: str, path: str, data_dir: str) -> registry.Dataset:
+def open_dataset(section: Mapping[str, Any]) -> registry.Dataset:
     """The photographs' crops, prepared on first use in seconds.
 
     Args:
-      name: for messages.
-      path: not used.
-      data_dir: where TFDS keeps datasets; '': its default.
+      section: a config's `dataset`: of its fields `name` and `data_dir`, where TFDS keeps datasets.
 
     Raises:
       UserError: a package is missing, or `data_dir` cannot be written to.
     """
-    del path
+    name, data_dir = section["name"], section.get("data_dir", "")
     files.check_mounted("config.dataset.data_dir", data_dir)
     return tfds_source.from_builder(_prepare(os.path.expanduser(data_dir)), name)

@@ -2,22 +2,18 @@
 
 import collections
 import dataclasses
-import multiprocessing
-import os
-import signal
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import grain
 import numpy as np
-from absl import flags
 
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import crops
+from unnas_jax.data import crops, decoding
+from unnas_jax.data import workers as workers_lib
 from unnas_jax.data.registry import IMAGENET_MEAN, Records, describe
-
-Batch = dict[str, np.ndarray]
+from unnas_jax.data.workers import Batch
 
 # What a draw is for. The entropy of a draw is the seed, this and, where there are several, a
 # number; always in this order, or an epoch's shuffle (seed, 2, epoch 3) and a crop (seed, position
@@ -25,7 +21,6 @@ Batch = dict[str, np.ndarray]
 _HALVES, _SHUFFLE, _CROP, _EVALUATION = 1, 2, 3, 5
 
 _MAX_THREADS = 16
-_MAX_WORKERS = 16
 
 
 def permutation(count: int, *entropy: int) -> np.ndarray:
@@ -115,10 +110,15 @@ def _read(
     record = records[i]
     label = record["label"]
     try:
-        image = crops.decode(record["image"], apply_exif=apply_exif)
+        image = decoding.decode(record["image"], apply_exif=apply_exif)
     except ValueError as error:
         raise UserError(
             f"dataset: the image of {describe(records, i)} {error}; repair or remove it"
+        ) from error
+    except MemoryError as error:
+        raise UserError(
+            f"dataset: there is too little memory for the image of {describe(records, i)}; use "
+            "fewer config.workers, a smaller batch or smaller images"
         ) from error
     if not label_maps:
         return image, 0 if isinstance(label, crops.LabelMap) else label
@@ -244,41 +244,26 @@ class _Rows:
         return self.make(step * self.batch_size + self.first + offset)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """Step -> this process's rows of its batch."""
+
+    rows: int
+    row: _Rows
+
+    def __call__(self, step: int) -> list[dict[str, Any]]:
+        return [self.row(k) for k in range(step * self.rows, (step + 1) * self.rows)]
 
 
-def _num_workers(workers: int) -> int:
-    """Processes for `workers`, a number or -1: by the number of cores.
+class Batches(Protocol):
+    """An iterator of batches."""
 
-    Decoding and resizing leave Python's lock, so that threads share few cores well, start at once
-    and copy nothing. The rest of an example (reading, parsing, drawing) holds the lock for about a
-    tenth of the time: beyond some eight threads it is what they all wait for, and the training
-    loop with them. From 5 cores on, then, processes: for half of the cores, which often are only
-    hyperthreads, and because the main process and the backend need some.
-    """
-    if workers >= 0:
-        return workers
-    available = cores()
-    return 0 if available <= 4 else min(available // 2, _MAX_WORKERS)
+    def __iter__(self) -> Iterator[Batch]: ...
 
+    def __next__(self) -> Batch: ...
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def start_worker(index: int = 0, count: int = 1) -> None:
-    """Runs in every process that decodes, before it does."""
-    del index, count
-    # Ctrl-C goes to the whole group: the main process alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A main process that is killed cannot close its workers, and they would wait for it for ever.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    def close(self) -> None:
+        """Ends what makes them ahead."""
 
 
 def _batches(
@@ -289,27 +274,22 @@ def _batches(
     workers: int,
     process_index: int,
     process_count: int,
-) -> "grain.DatasetIterator[Batch]":
+) -> Batches:
     if batch_size % process_count:
         raise UserError(
             f"batch_size={batch_size}: is not divisible by the {process_count} processes"
         )
     rows = batch_size // process_count
     to_example = _Rows(batch_size, rows, process_index * rows, make)
-    # Batches are made here, before the threads and processes, each of which makes whole batches:
-    # the order then does not depend on their number.
+    # A thread or process makes whole batches: the order then does not depend on their number.
+    number = workers_lib.count(workers)
+    if number:
+        return workers_lib.Stream(_Steps(rows, to_example), range(start_step, stop_step), number)
     dataset = grain.MapDataset.range(start_step * rows, stop_step * rows).map(to_example)
     batches = dataset.batch(rows, drop_remainder=True)
-    workers = _num_workers(workers)
-    if workers == 0:
-        threads = min(cores(), _MAX_THREADS)
-        return iter(batches.to_iter_dataset(grain.ReadOptions(threads, threads + 1)))
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain reads its flags; a notebook or test parses none.
-    # Every process works on one batch and has one ready, so that memory stays bounded.
-    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
-    inline = batches.to_iter_dataset(grain.ReadOptions(0, 0))
-    return iter(inline.mp_prefetch(options, worker_init_fn=start_worker))
+    threads = min(workers_lib.cores(), _MAX_THREADS)
+    iterator: Batches = iter(batches.to_iter_dataset(grain.ReadOptions(threads, threads + 1)))
+    return iterator
 
 
 def train_batches(
@@ -329,7 +309,7 @@ def train_batches(
     label_maps: bool = False,
     resampling: str = "area",
     mirrored: bool = False,
-) -> "grain.DatasetIterator[Batch]":
+) -> Batches:
     """Training batches without end, from step `start_step` on.
 
     Epoch e = step // steps_per_epoch goes through a permutation of `indices` drawn from (seed, e),
@@ -347,7 +327,8 @@ def train_batches(
       apply_exif: as `Dataset.apply_exif`.
       seed: of permutations and crops; give streams over different indices different seeds.
       start_step: the step of the first batch.
-      workers: processes that decode; 0: threads of this one; -1: by the number of cores.
+      workers: processes that decode, which all streams of the run share; 0: threads of this one;
+        -1: by the number of cores.
       process_index: this process, of `process_count`.
       process_count: processes that share every global batch.
       label_maps: crops the label map along with the image. Without, the maps of a dataset that
@@ -403,7 +384,7 @@ def eval_batches(
     resampling: str = "area",
     mirrored: bool = False,
     padding: Sequence[float] = IMAGENET_MEAN,
-) -> "grain.DatasetIterator[Batch]":
+) -> Batches:
     """One pass over `indices` in order; the last batch is padded, never dropped.
 
     Args:

@@ -3,11 +3,14 @@
 import dataclasses
 import difflib
 import importlib
+import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
+
+_LOG = logging.getLogger("unnas_jax")
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -20,7 +23,7 @@ DATASETS: Mapping[str, str] = {
     "cifar10": "unnas_jax.data.tfds_source",
     "cityscapes": "unnas_jax.data.cityscapes",
 }
-"""Name -> the module whose `open_dataset(name, path, data_dir)` opens it.
+"""Name -> the module whose `open_dataset(section)` opens it, `section` a config's `dataset`.
 
 Modules, not functions, so that a dataset's libraries are imported only when it is asked for.
 """
@@ -55,6 +58,8 @@ class Dataset:
       label_maps: whether every pixel has a label; the records' labels are then `crops.LabelMap`.
       colors: RGB of every class, where label maps have customary ones.
       directory: of the prepared files, '' where there is none; subset lists lie below it.
+      colourless: how many training images have no colour; None where nobody has counted.
+      why_unlabelled: what keeps the examples from having labels, where a user can change it.
     """
 
     name: str
@@ -67,6 +72,8 @@ class Dataset:
     label_maps: bool = False
     colors: tuple[tuple[int, int, int], ...] = ()
     directory: str = ""
+    colourless: int | None = None
+    why_unlabelled: str = ""
 
 
 def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
@@ -75,8 +82,9 @@ def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
     Args:
       config_dataset: `name` (a key of `DATASETS` or tfds:NAME[/CONFIG][:VERSION]), `path` (the
         folder of images, for 'folder'), `data_dir` (where TFDS keeps datasets, or '' for its
-        default; of datasets that are prepared by a command also gs://BUCKET/NAME) and
-        `subset` (a list of names of training examples, to use no others, or '').
+        default; of datasets that are prepared by a command also gs://BUCKET/NAME), `subset` (a list
+        of names of training examples, to use no others, or '') and `max_pixels` (of an image of
+        'folder'; larger ones are left out).
 
     Raises:
       UserError: there is no such dataset, or it cannot be read.
@@ -95,11 +103,18 @@ def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
     from unnas_jax.data.subsets import restrict  # It needs this module's types.
 
     module = importlib.import_module(key)
-    dataset: Dataset = module.open_dataset(
-        name, config_dataset.get("path", ""), config_dataset.get("data_dir", "")
-    )
+    dataset: Dataset = module.open_dataset(config_dataset)
     subset = config_dataset.get("subset", "")
-    return restrict(dataset, subset) if subset else dataset
+    if subset:
+        dataset = restrict(dataset, subset)
+    counts = ", ".join(f"{split} {len(records):,}" for split, records in dataset.splits.items())
+    _LOG.info(
+        "Dataset %s: %s images; %s.",
+        name,
+        counts,
+        f"{dataset.num_classes:,} classes" if dataset.num_classes else "no labels",
+    )
+    return dataset
 
 
 def describe(records: Records, i: int) -> str:

@@ -37,7 +37,8 @@ from tensorflow_datasets.core import (
 
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import jobs, pipeline
+from unnas_jax.data import archives, jobs
+from unnas_jax.data import workers as workers_lib
 
 SHARD_BYTES = 512 * 2**20
 MAX_SHARDS = 512
@@ -162,12 +163,14 @@ def prepare(
     """
     final = directory(data_dir, recipe.name, recipe.version)
     staging = final + ".incomplete"
+    workers_lib.refuse_unguarded_main()
     if is_prepared(final):
-        report: dict[str, Any] = files.read_json(os.path.join(final, REPORT))
-        return report
-    os.makedirs(os.path.join(staging, "index"), exist_ok=True)
-    workers = pipeline.cores() if workers < 0 else workers
+        return dict(files.read_json(os.path.join(final, REPORT)))
+    workers = workers_lib.cores() if workers < 0 else workers
     with _locked(os.path.join(data_dir, recipe.name, ".lock")), warnings.catch_warnings():
+        if is_prepared(final):  # By a process that had the lock before.
+            return dict(files.read_json(os.path.join(final, REPORT)))
+        os.makedirs(os.path.join(staging, "index"), exist_ok=True)
         warnings.simplefilter("ignore")  # Pillow's, in this process.
         _remove_leftovers(staging)
         started = time.monotonic()
@@ -182,8 +185,7 @@ def prepare(
         done = sum(shard.count for shard in shards) - sum(shard.count for shard in missing)
         progress = jobs.Progress("preparing", sum(shard.count for shard in shards), done)
         writing = [(recipe.make, recipe.features, shard) for shard in missing]
-        for count in jobs.run(_write_shard, writing, workers):
-            progress.add(count)
+        jobs.run(_write_shard, writing, workers, progress)
         progress.end()
         report = _finish(recipe, staging, listed, shards)
         report["seconds"] = round(time.monotonic() - started, 1)
@@ -199,11 +201,18 @@ def prepare(
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[None]:
     """Keeps other runs out; the lock ends with the process, however it ends."""
-    with open(path, "w", encoding="utf-8") as file:
+    with contextlib.ExitStack() as stack:
         try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            file = stack.enter_context(open(path, "w", encoding="utf-8"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UserError(f"{path}: another run is preparing this; wait for its end") from error
+        except OSError as error:
+            raise UserError(
+                f"--data_dir: cannot write or lock {path} ({error.strerror}); name a directory on "
+                "a file system that can"
+            ) from error
         yield
 
 
@@ -238,17 +247,22 @@ def _signature(group: Group) -> list[Any]:
     return [group.name, how, [[s.st_size, s.st_mtime_ns] for s in stats], list(group.sources)]
 
 
-def _list_group(group: Group, path: str) -> int:
+def _list_group(group: Group, path: str) -> None:
     """Writes a group's listing, sorted, unless it is there and its sources did not change."""
     signature = _signature(group)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         if files.read_json(path)["signature"] == signature:
-            return 1
+            jobs.tick()
+            return
     listing = group.list()
     items: list[tuple[str, Any]] = []
     duplicates = []
+    problems = list(listing.problems)
     for name, payload in sorted(listing.items, key=lambda item: item[0]):
-        if items and items[-1][0] == name:
+        unusable = archives.unusable_name(name)
+        if unusable:  # The lists of names hold one a line.
+            problems.append({"name": name, "reason": unusable})
+        elif items and items[-1][0] == name:
             reason = "is there more than once; the first is kept"
             duplicates.append({"name": name, "reason": reason})
         else:
@@ -257,12 +271,12 @@ def _list_group(group: Group, path: str) -> int:
         "signature": signature,
         "items": items,
         "size": listing.size,
-        "rejected": sorted(listing.problems, key=lambda problem: problem["name"]),
+        "rejected": sorted(problems, key=lambda problem: problem["name"]),
         "duplicates": duplicates,
     }
     with files.replacing(path) as file:
         json.dump(content, file)
-    return 1
+    jobs.tick()
 
 
 def _list(recipe: Recipe, staging: str, workers: int) -> dict[str, list[_Listed]]:
@@ -273,8 +287,7 @@ def _list(recipe: Recipe, staging: str, workers: int) -> dict[str, list[_Listed]
         listing += list(zip(ordered, paths[split], strict=True))
     progress = jobs.Progress("listing", len(listing))
     # Few groups are listed sooner than a process starts.
-    for count in jobs.run(_list_group, listing, workers if len(listing) > 50 else 0):
-        progress.add(count)
+    jobs.run(_list_group, listing, workers if len(listing) > 50 else 0, progress)
     listed: dict[str, list[_Listed]] = {}
     for split, members in paths.items():
         listed[split] = []
@@ -369,8 +382,8 @@ def _write_shard(
     make: Callable[[str, Any], Example],
     features: Callable[[], tfds.features.FeaturesDict],
     shard: _Shard,
-) -> int:
-    """Writes a shard and what is known of it; returns how many examples it was made from."""
+) -> None:
+    """Writes a shard and what is known of it."""
     connectors = features()
     serializer = example_serializer.ExampleSerializer(connectors.get_serialized_info())
     names: list[str] = []
@@ -382,6 +395,7 @@ def _write_shard(
         writer = array_record_module.ArrayRecordWriter(temporary, _OPTIONS)
         try:
             for name, payload in _items(shard):
+                jobs.tick()
                 try:
                     example = make(name, payload)
                 except Rejected as error:
@@ -400,7 +414,6 @@ def _write_shard(
     content = {"names": names, "size": size, "rejected": rejected, "remarks": remarks}
     with files.replacing(_record(shard.path)) as file:
         json.dump(content, file)
-    return shard.count
 
 
 # The end.

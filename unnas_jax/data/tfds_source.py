@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import glob
+import logging
 import os
 import resource
 from collections.abc import Mapping, Sequence
@@ -11,14 +13,16 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
+from array_record.python import array_record_module  # type: ignore[import-untyped]
 from etils import epath
 from tensorflow_datasets.core import file_adapters, read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
 from unnas_jax.core import buckets, files
-from unnas_jax.core.errors import UserError
+from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.data import crops, registry, shards
+
+_LOG = logging.getLogger("unnas_jax")
 
 OWN = ("imagenet2012", "imagenet22k", "cityscapes", "cifar10")
 """Datasets that `unnas-jax prepare` makes."""
@@ -72,7 +76,18 @@ class TfdsRecords:
 
         As tf.train.Example, in which TFDS stores them: its own parser takes 0.07 ms more.
         """
-        return tf_example_pb2.Example.FromString(self._source[i]).features.feature
+        try:
+            return tf_example_pb2.Example.FromString(self._source[i]).features.feature
+        except Exception as error:  # array_record and protobuf name no common one.
+            line = " ".join(str(error).split())[:200]
+            if buckets.is_address(self.directory):
+                raise Interruption(
+                    f"dataset: cannot read record {i} {self.describe(i)} ({line}); the same "
+                    "command continues"
+                ) from error
+            raise UserError(
+                f"dataset: cannot read record {i} {self.describe(i)} ({line}); copy its files again"
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -108,7 +123,7 @@ class TfdsRecords:
             raise UserError(
                 f"config.dataset.subset: the examples of {self.directory} have no names; use all"
             )
-        logging.info("reading the names of %s records of %s", f"{self.count:,}", self.directory)
+        _LOG.info("reading the names of %s records of %s", f"{self.count:,}", self.directory)
         names = [self._example(i)[feature].bytes_list.value[0].decode() for i in range(self.count)]
         path = shards.names_path(self.directory, self.split)
         # Unless the directory belongs to somebody else.
@@ -157,6 +172,37 @@ def _find_features(builder: tfds.core.DatasetBuilder, name: str) -> tuple[str, s
     return image, "label" if "label" in labels else next(iter(labels), "")
 
 
+def _check_shards(builder: tfds.core.DatasetBuilder, name: str) -> None:
+    """Refuses a dataset of which files are missing or do not hold the records that they should."""
+    directory = os.fspath(builder.data_path)
+    suffix = file_adapters.FileFormat.ARRAY_RECORD.file_suffix
+    present = {path.name for path in epath.Path(directory).iterdir()}
+    for split in builder.info.splits.values():
+        template = split.filename_template.replace(filetype_suffix=suffix)
+        lengths = split.shard_lengths
+        for path, length in zip(template.sharded_filepaths(len(lengths)), lengths, strict=True):
+            found = "is missing"
+            if path.name in present:
+                # What is in a bucket arrived whole or not at all.
+                found = "" if buckets.is_address(directory) else _damage(path, length)
+            if found:
+                raise UserError(
+                    f"config.dataset.name={name!r}: the shard {os.fspath(path)} {found}; copy it "
+                    "again, or prepare the dataset anew"
+                )
+
+
+def _damage(path: epath.Path, length: int) -> str:
+    """Why a shard does not hold so many records, or ''."""
+    try:
+        reader = array_record_module.ArrayRecordReader(os.fspath(path))
+        records = reader.num_records()
+        reader.close()
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"is damaged ({' '.join(str(error).split())[:200] or 'it ends too early'})"
+    return "" if records == length else f"is damaged ({records:,} of {length:,} records)"
+
+
 def from_builder(builder: tfds.core.DatasetBuilder, name: str) -> registry.Dataset:
     """The dataset that a builder has prepared in array_record.
 
@@ -165,7 +211,7 @@ def from_builder(builder: tfds.core.DatasetBuilder, name: str) -> registry.Datas
       name: as the user wrote it, for messages.
 
     Raises:
-      UserError: it has no image, no split 'train' or another file format.
+      UserError: it has no image, no split 'train' or another file format, or is not whole.
     """
     directory = os.fspath(builder.data_path)
     formats = builder.info.available_file_formats()
@@ -177,6 +223,7 @@ def from_builder(builder: tfds.core.DatasetBuilder, name: str) -> registry.Datas
             f"--dataset_version_dir={directory} --out_file_format=array_record"
         )
     image, label = _find_features(builder, name)
+    _check_shards(builder, name)
     counts = {key: split.num_examples for key, split in builder.info.splits.items()}
     splits = {
         key: TfdsRecords(directory, key, count, image, label)
@@ -197,6 +244,24 @@ def from_builder(builder: tfds.core.DatasetBuilder, name: str) -> registry.Datas
     )
 
 
+def _around(directory: str) -> list[str]:
+    """The directories that may be meant: up to two levels above it and one below."""
+    if buckets.is_address(directory):
+        return []
+    parent = os.path.dirname(os.path.abspath(directory))
+    below = sorted(glob.glob(os.path.join(glob.escape(directory), "*", "")))
+    return [parent, os.path.dirname(parent), *(path.rstrip("/") for path in below)]
+
+
+def _is_prepared(folder: str, name: str) -> bool:
+    """Whether a directory of datasets holds a version of this one, of any configuration."""
+    inside = os.path.join(glob.escape(folder), glob.escape(name))
+    return any(
+        glob.glob(os.path.join(inside, *depth, "dataset_info.json"))
+        for depth in (("*",), ("*", "*"))
+    )
+
+
 def _not_found(name: str, wanted: str, data_dir: str) -> UserError:
     base = wanted.split("/")[0].split(":")[0]
     known = tfds.list_builders(with_community_datasets=False)
@@ -209,6 +274,12 @@ def _not_found(name: str, wanted: str, data_dir: str) -> UserError:
             f"none{hint or '; see tensorflow.org/datasets/catalog'}"
         )
     flag = f" --data_dir={data_dir}" if data_dir else ""
+    for folder in _around(where):
+        if _is_prepared(folder, base):
+            return UserError(
+                f"config.dataset.name={name!r}: is prepared in {folder}, not in {where}; give "
+                f"--config.dataset.data_dir={folder}"
+            )
     if base in OWN:
         return UserError(
             f"config.dataset.name={name!r}: is not prepared in {where}; prepare it once with: "
@@ -221,18 +292,16 @@ def _not_found(name: str, wanted: str, data_dir: str) -> UserError:
     )
 
 
-def open_dataset(name: str, path: str, data_dir: str) -> registry.Dataset:
+def open_dataset(section: Mapping[str, Any]) -> registry.Dataset:
     """Opens a prepared dataset.
 
     Args:
-      name: tfds:NAME[/CONFIG][:VERSION], or NAME.
-      path: not used.
-      data_dir: where TFDS keeps datasets; '': its default.
+      section: a config's `dataset`: of its fields `name` and `data_dir`, where TFDS keeps datasets.
 
     Raises:
       UserError: the name is unknown, or the dataset is not prepared as it must be.
     """
-    del path
+    name, data_dir = section["name"], section.get("data_dir", "")
     return from_builder(find_builder(name.removeprefix("tfds:"), name, data_dir), name)
 
 
@@ -261,7 +330,12 @@ def find_builder(wanted: str, name: str, data_dir: str) -> tfds.core.DatasetBuil
         raise UserError(
             f"config.dataset.name={name!r}: {line}; write tfds:NAME[/CONFIG][:VERSION]"
         ) from error
-    except Exception as error:
-        if not buckets.is_address(root):
-            raise
-        raise buckets.unreachable("config.dataset.data_dir", root, error) from error
+    except Exception as error:  # Of damaged metadata, JSON's, protobuf's and TFDS's own.
+        if buckets.is_address(root):
+            raise buckets.unreachable("config.dataset.data_dir", root, error) from error
+        line = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"config.dataset.name={name!r}: cannot read dataset_info.json or features.json of "
+            f"{wanted} in {root or 'the default directory'} ({line}); copy them again, or prepare "
+            "the dataset anew"
+        ) from error

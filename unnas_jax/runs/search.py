@@ -21,8 +21,9 @@ from unnas_jax.config import schema as config_lib
 from unnas_jax.core import distributed, files, sharding, stopping
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset, halves, open_dataset
+from unnas_jax.data.inspection import check_images
 from unnas_jax.data.pipeline import evaluation_sample
-from unnas_jax.data.sizes import check_sizes
+from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import metrics, optim
 from unnas_jax.learning.feed import STEPS_AHEAD, Feed
 from unnas_jax.learning.progress import Progress
@@ -158,6 +159,7 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
     Raises:
       UserError: bad input, or the loss became NaN.
     """
+    refuse_unguarded_main()
     config_lib.validate(config)
     with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
         return _search(config.to_dict(), place)
@@ -178,7 +180,7 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
         dataset = open_dataset(c["dataset"])
     task = registry.create(c, dataset)
     records = dataset.splits["train"]
-    check_sizes(dataset, c["input"]["crop"])
+    check_images(dataset, c["input"]["crop"], task)
     half_a, half_b = halves(len(records), c["seed"])
     plan = _plan(c, dataset, len(half_a))
     held_out = evaluation_sample(half_b, c["eval"]["max_images"], c["seed"])

@@ -19,9 +19,10 @@ from unnas_jax.config import schema as config_lib
 from unnas_jax.core import distributed, files, sharding, stopping
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset, halves, open_dataset
+from unnas_jax.data.inspection import check_images
 from unnas_jax.data.pipeline import evaluation_sample
 from unnas_jax.data.registry import Records
-from unnas_jax.data.sizes import check_sizes
+from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import metrics, optim, trainer
 from unnas_jax.learning.feed import STEPS_AHEAD, DeviceBatch, Feed
 from unnas_jax.learning.progress import Progress
@@ -262,6 +263,7 @@ def train(
     Raises:
       UserError: bad input, or the loss became NaN.
     """
+    refuse_unguarded_main()
     config_lib.validate(config)
     with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
         return _train(config.to_dict(), place, save_seconds)
@@ -286,7 +288,7 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
         workdir_lib.check_shared(workdir)
         dataset = open_dataset(c["dataset"])
     task = registry.create(c, dataset)
-    check_sizes(dataset, c["input"]["crop"])
+    check_images(dataset, c["input"]["crop"], task)
     training, held_out = _subsets(c, dataset)
     per_epoch, total = _length(c, dataset, len(training.indices))
 

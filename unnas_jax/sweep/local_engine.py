@@ -14,7 +14,7 @@ from typing import Any
 
 from unnas_jax.core import logs, stopping
 from unnas_jax.core.errors import UserError
-from unnas_jax.data.pipeline import cores, start_worker
+from unnas_jax.data.workers import UNGUARDED, UNGUARDED_ADVICE, cores, start_worker
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.sweep import units as sweep
 from unnas_jax.sweep.units import Store, Unit, Work
@@ -151,6 +151,8 @@ class _Workers:
                 continue
             process.join()
             del self.processes[place]
+            if process.exitcode == UNGUARDED:
+                raise UserError(UNGUARDED_ADVICE.removesuffix(", or use config.workers=0"))
             if process.exitcode == _DISK_FULL:
                 raise OSError(28, "No space left on device")
             if process.exitcode not in (0, _STOPPED):

@@ -23,6 +23,7 @@ from unnas_jax.config import schema as config_lib
 from unnas_jax.core import compilation, files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
+from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import metrics
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.train import train
@@ -218,6 +219,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
       UserError: bad input, or units failed; their reasons are in `failures/`.
       SystemExit: a signal stopped it; with the status 75, after which launchers start it again.
     """
+    refuse_unguarded_main()
     config_lib.validate(config)
     place = workdir_lib.local(workdir)
     # First, so that a list that cannot be read leaves the workdir to another one.

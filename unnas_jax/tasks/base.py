@@ -60,6 +60,7 @@ class Task(Protocol):
       dense: whether an answer is given for each pixel.
       label_maps: whether it learns from the dataset's labels of pixels, (B, S, S) in a batch.
       whole_images: whether it can be evaluated on whole images, padded right and bottom.
+      colours: whether it learns from the colours of images.
       single_reduction: whether its networks reduce once, not twice, to keep more resolution.
       metric: the name of the metric that tells which of two networks is better.
     """
@@ -68,6 +69,7 @@ class Task(Protocol):
     dense: ClassVar[bool] = False
     label_maps: ClassVar[bool] = False
     whole_images: ClassVar[bool] = False
+    colours: ClassVar[bool] = False
     single_reduction: ClassVar[bool] = False
     metric: ClassVar[str] = "accuracy"
     num_classes: int

@@ -33,9 +33,11 @@ class Classification(base.Task):
     def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
         """The task of a config on a dataset; `UserError` if the dataset has no labels."""
         if dataset.num_classes < 2:
+            why = getattr(dataset, "why_unlabelled", "")
             raise UserError(
-                f"config.task.name='classification': the dataset {dataset.name!r} has no labels; "
-                "use a pretext task (rotation, colorization, jigsaw) or a labelled dataset"
+                f"config.task.name='classification': the dataset {dataset.name!r} has no labels"
+                f"{f' ({why})' if why else ''}; use a pretext task (rotation, colorization, "
+                "jigsaw) or a labelled dataset"
             )
         return cls(
             Augmentation.create(config, dataset),

@@ -90,6 +90,7 @@ class Colorization(base.Task):
 
     name: ClassVar[str] = "colorization"
     dense: ClassVar[bool] = True
+    colours: ClassVar[bool] = True
 
     augmentation: Augmentation
     num_classes: int = NUM_COLORS

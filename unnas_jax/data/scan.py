@@ -1,0 +1,90 @@
+"""What lies below a folder: images by their endings, and what is passed over."""
+
+import collections
+import dataclasses
+import os
+
+from unnas_jax.core.errors import UserError
+from unnas_jax.data import decoding
+
+# Left behind by systems, archivers and file servers, in lower case; so are names with a dot first.
+_SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """The files below a folder.
+
+    Attributes:
+      images: regular files with the ending of an image, relative to the folder and sorted.
+      unreadable: others with such an ending (pipes, devices, broken links) -> why they are none.
+      skipped: how many files have another ending, by it in lower case; '' for none.
+    """
+
+    images: list[str]
+    unreadable: dict[str, str]
+    skipped: collections.Counter[str]
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a file or directory of this name belongs to a system, not to a dataset."""
+    return name.startswith(".") or name.lower() in _SYSTEM
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """'directory', 'file', or why it is neither. Nothing is opened: a pipe would wait for ever."""
+    try:
+        if entry.is_dir():
+            return "directory"
+        if entry.is_file():
+            return "file"
+        entry.stat()
+    except OSError as error:  # A link that leads nowhere or to itself.
+        return f"is a link that cannot be followed ({error.strerror})"
+    return "is no regular file"
+
+
+def scan(root: str) -> Scan:
+    """Finds the images below a folder.
+
+    Links to directories are followed, but every directory is entered once: links in a circle end.
+
+    Raises:
+      UserError: a directory cannot be listed.
+    """
+    images: list[str] = []
+    unreadable: dict[str, str] = {}
+    skipped: collections.Counter[str] = collections.Counter()
+    entered = set()
+    directories, links = [root], list[str]()
+    while directories or links:
+        # Links come last, so that what is reachable without them keeps its plain path.
+        directory = directories.pop() if directories else links.pop(0)
+        try:
+            status = os.stat(directory)
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(directory) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(
+                f"config.dataset.path: cannot list {directory!r} ({error.strerror}); change its "
+                "permissions or move it away"
+            ) from error
+        for entry in listed:
+            if is_system_file(entry.name):
+                continue
+            kind = _kind(entry)
+            if kind == "directory":
+                (links if entry.is_symlink() else directories).append(entry.path)
+                continue
+            end = os.path.splitext(entry.name)[1].lower()
+            path = entry.path[len(root.rstrip(os.sep)) + 1 :]
+            if end not in decoding.EXTENSIONS:
+                skipped[end] += kind == "file"
+            elif kind == "file":
+                images.append(path)
+            else:
+                unreadable[path] = kind
+    return Scan(sorted(images), unreadable, +skipped)

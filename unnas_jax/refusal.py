@@ -1,0 +1,71 @@
+"""A mistake that one process of a run finds ends all of them, with its words and its status.
+
+A damaged image is read by one process alone. Without its words the others would see no more than
+that it is gone, and whoever starts lost runs again would start this one for ever.
+"""
+
+import atexit
+import contextlib
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax._src import distributed as jax_distributed
+
+_KEY = "unnas_jax/refusal"
+_POLL_S = 1.0
+
+_stop = threading.Event()
+_ending = threading.Lock()  # Held by the thread that speaks last; never given back.
+
+
+def _client() -> Any:
+    """JAX's coordination service, which keeps values for all processes; None in a lone one."""
+    return jax_distributed.global_state.client
+
+
+def tell(message: str) -> None:
+    """Lets all processes know why this one ends; the first to do so counts."""
+    _stop.set()  # From now on this process speaks for itself.
+    if _client() is not None:
+        with contextlib.suppress(Exception):  # Another was first, or the service is gone.
+            _client().key_value_set(_KEY, f"process {jax.process_index()}: {message}")
+
+
+def told() -> str:
+    """Why another process ends the run, or ''."""
+    if _client() is not None:
+        with contextlib.suppress(Exception):  # JAX raises where there is no such value yet.
+            return str(_client().key_value_try_get(_KEY))
+    return ""
+
+
+def end(message: str, leave: Callable[[int], Any]) -> None:
+    """Repeats another process's words, once, and leaves with the status of a user's mistake."""
+    _ending.acquire()
+    print(f"unnas_jax: {message}", file=sys.stderr, flush=True)
+    leave(2)
+
+
+def watch(leave: Callable[[int], Any]) -> None:
+    """Ends this process when another tells why it does, also in the middle of an operation.
+
+    Args:
+      leave: ends the process with a status.
+    """
+
+    def poll() -> None:
+        while not _stop.wait(_POLL_S):
+            message = told()
+            if message and not _stop.is_set():
+                end(message, leave)
+
+    thread = threading.Thread(target=poll, name="refusal", daemon=True)
+    thread.start()
+
+    @atexit.register  # Before JAX's own, which ends the service.
+    def stop() -> None:
+        _stop.set()
+        thread.join()
