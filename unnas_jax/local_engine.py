@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import connection
 from typing import Any
 
-from unnas_jax import command_line, stopping, sweep
-from unnas_jax import workdir as workdir_lib
+from unnas_jax import command_line, failures, stopping, sweep
 from unnas_jax.data.pipeline import cores, start_worker
 from unnas_jax.errors import UserError
 from unnas_jax.sweep import Store, Unit, Work
@@ -90,7 +89,7 @@ def _run_worker(store: Store, units: Sequence[Unit], work: Work, log: str) -> No
     try:
         ended = sweep.work_off(store, units, work)
     except Exception as error:
-        if not workdir_lib.is_full_disk(error):
+        if not failures.is_full_disk(error):
             raise
         sys.exit(_DISK_FULL)
     if not ended:
@@ -205,13 +204,13 @@ def run(
       every: see `report`.
 
     Returns:
-      whether it came to the end; False if SIGTERM asked it to stop.
+      whether it came to the end; False if a signal asked it to stop.
 
     Raises:
       UserError: workers cannot start.
       OSError: the disk is full.
     """
-    with stopping.on_sigterm() as stop:
+    with stopping.on_signals() as stop:
         workers = _Workers(store, units, work, places, attempts)
         try:
             reported = time.monotonic()
