@@ -13,6 +13,7 @@ of the data, which the step determines, and a digest of both.
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
@@ -99,6 +100,24 @@ def verified(state: Any, progress: Mapping[str, Any]) -> dict[str, Any]:
     if _DIGEST in progress and signed(state, position) != dict(progress):
         raise ValueError("its values are not those that were saved: the digest differs")
     return position
+
+
+def _overlook_late_answers() -> None:
+    """Keeps a failed restore from printing tracebacks.
+
+    Orbax ends its event loop at the first array that cannot be read; TensorStore's answers about
+    the others, from its own threads, then find it closed.
+    """
+    before = sys.unraisablehook
+    if getattr(before, "overlooks_late_answers", False):
+        return
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    hook.overlooks_late_answers = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
 
 
 class _Damage(Exception):
@@ -230,12 +249,12 @@ class Checkpoints:
         """
         damaged: list[int] = []
         # Anew every time: the run that a reader reads beside removes old ones.
-        while left := [step for step in self.steps() if step not in damaged]:
+        while left := [step for step in self._listed() if step not in damaged]:
             step = left[-1]
             try:
                 return self._restore(step, like)
             except _Damage as error:
-                if step not in self.steps():
+                if step not in self._listed():
                     continue
                 damaged.append(step)
                 logging.warning(
@@ -256,6 +275,15 @@ class Checkpoints:
                 )
             )
         return None
+
+    def _listed(self) -> list[int]:
+        try:
+            return self.steps()
+        except Exception as error:
+            raise Interruption(
+                f"{self.directory}: the checkpoints cannot be listed now "
+                f"({failures.first_line(error)}); nothing was changed, the same command tries again"
+            ) from error
 
     def _restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
         """Raises `_Damage` or `Interruption` in all processes of a run if one of them has to."""
@@ -290,6 +318,7 @@ class Checkpoints:
         def blank(leaf: Any) -> np.ndarray:
             return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
 
+        _overlook_late_answers()
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
