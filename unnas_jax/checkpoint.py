@@ -14,6 +14,7 @@ of the data, which the step determines, and a digest of both.
 import hashlib
 import json
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
@@ -102,22 +103,31 @@ def verified(state: Any, progress: Mapping[str, Any]) -> dict[str, Any]:
     return position
 
 
-def _overlook_late_answers() -> None:
-    """Keeps a failed restore from printing tracebacks.
+def _quiet_threads() -> None:
+    """Keeps what fails in the threads of a save or a restore from printing tracebacks.
 
-    Orbax ends its event loop at the first array that cannot be read; TensorStore's answers about
-    the others, from its own threads, then find it closed.
+    Whoever waits for them gets the error, too. Besides, Orbax ends its event loop at the first
+    array that fails, and TensorStore's answers about the others find it closed.
     """
-    before = sys.unraisablehook
-    if getattr(before, "overlooks_late_answers", False):
+    of_thread, of_callback = threading.excepthook, sys.unraisablehook
+    if getattr(of_thread, "quiet", False):
         return
 
-    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
+    def thread_hook(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_value is None or not failures.is_passing(failed.exc_value):
+            of_thread(failed)
 
-    hook.overlooks_late_answers = True  # type: ignore[attr-defined]
-    sys.unraisablehook = hook
+    def callback_hook(failed: "sys.UnraisableHookArgs") -> None:
+        if str(failed.exc_value) != "Event loop is closed":
+            of_callback(failed)
+
+    thread_hook.quiet = True  # type: ignore[attr-defined]
+
+    def log_filter(record: Any) -> bool:
+        return not (record.exc_info and "orbax" in record.pathname)
+
+    threading.excepthook, sys.unraisablehook = thread_hook, callback_hook
+    logging.get_absl_logger().addFilter(log_filter)
 
 
 class _Damage(Exception):
@@ -135,6 +145,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str, *, read_only: bool = False) -> None:
+        _quiet_threads()
         self.directory, self._read_only = directory, read_only
         self._manager = self._open()
         self._saves = False
@@ -318,7 +329,6 @@ class Checkpoints:
         def blank(leaf: Any) -> np.ndarray:
             return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
 
-        _overlook_late_answers()
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(

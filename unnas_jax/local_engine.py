@@ -86,6 +86,8 @@ def _run_worker(store: Store, units: Sequence[Unit], work: Work, log: str) -> No
     if own and hasattr(os, "sched_setaffinity"):
         # Before jax starts, which makes a thread for every core that it may use.
         os.sched_setaffinity(0, {int(core) for core in own.split(",")})
+    stopping.watch()
+    stopping.nothing_to_save(_STOPPED)
     try:
         ended = sweep.work_off(store, units, work)
     except Exception as error:
