@@ -187,6 +187,23 @@ def test_what_is_not_finite_is_neither_saved_nor_restored(workdir, tmp_path, bad
     assert _restore(workdir)[1]["step"] == 2
 
 
+def test_a_save_for_which_there_is_no_space_is_one_error(tmp_path, capfd):
+    """The limit of a file's size ends a save as a full disk does."""
+    size, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    state = {"kernel": np.random.default_rng(0).normal(size=(200, 300))}
+    with Checkpoints(str(tmp_path / "checkpoints")) as checkpoints:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+        try:
+            with pytest.raises(Exception) as error:
+                checkpoints.save(1, state, {"step": 1})
+                checkpoints.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        assert checkpoints.steps() == []
+    assert "the disk is full" in str(failures.explanation(error.value))
+    assert "Traceback" not in capfd.readouterr().err
+
+
 _WRITE = """
 import sys, jax, numpy as np
 from unnas_jax import checkpoint, sharding

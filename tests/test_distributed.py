@@ -150,6 +150,31 @@ with distributed.bounded():
 """
 
 
+_ALONE = """
+import sys
+from unnas_jax import command_line, distributed
+
+command_line.start_logging()
+distributed._MEETING_TIMEOUT_S = 3
+distributed.start("127.0.0.1:" + sys.argv[1], 2, int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_waiting_for_a_process_that_does_not_come_ends_in_words(number):
+    done = subprocess.run(
+        [sys.executable, "-c", _ALONE, free_port(), str(number)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == distributed.LOST, done.stderr
+    own = [line for line in done.stderr.splitlines() if "aiting for the other processes" in line]
+    assert len(own) == 2 and all("3 s at most" in line for line in own)
+    assert "--num_processes" in own[1] and "Traceback" not in done.stderr
+
+
 def test_a_lost_process_ends_the_others_soon_and_in_words():
     command = [sys.executable, "-c", _LOOP, free_port()]
     environment = dict(os.environ, XLA_FLAGS="")

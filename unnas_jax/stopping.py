@@ -32,12 +32,14 @@ class _Watch:
 
     Attributes:
       asked: whether one came.
-      leave: the status with which the first one ends the process; None: it only asks.
+      status: with which it ends a program that has nothing to save.
+      leave: whether it ends it now; else it only asks.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        self.leave: int | None = None
+        self.status: int | None = None
+        self.leave = False
         self._first = 0.0
         # What the parent ignores stays so: nohup's SIGHUP, and Ctrl-C in the processes of a sweep.
         # JAX's preemption service has SIGTERM in a run of several processes.
@@ -77,15 +79,21 @@ class _Watch:
         self.asked, self._first = True, time.monotonic()
         if _together():
             os.kill(os.getpid(), signal.SIGTERM)  # All processes stop after the same step.
-        elif self.leave is not None:
+        elif self.leave:
             self.leave_now(number.name)
         _say(f"{number.name}: saves and leaves after this step; once more leaves at once")
 
+    def begin(self) -> None:
+        """Begins something that has nothing to save yet."""
+        self.leave = self.status is not None and not _together()
+        if self.leave and self.asked:
+            self.leave_now("a signal")
+
     def leave_now(self, why: str) -> None:
         """Ends the process, which has nothing to save."""
-        assert self.leave is not None
+        assert self.status is not None
         _say(f"stopped by {why} before there was something to save; the same command continues")
-        os._exit(self.leave)
+        os._exit(self.status)
 
 
 _of_program: _Watch | None = None
@@ -101,19 +109,17 @@ def watch() -> None:
 
 
 def nothing_to_save(status: int) -> None:
-    """From now on a signal ends the program with a status, until a run has something to save."""
-    if _of_program is None or _together():
-        return
-    _of_program.leave = status
-    if _of_program.asked:
-        _of_program.leave_now("a signal")
+    """From now on a signal ends the program with a status while no run has something to save."""
+    if _of_program is not None:
+        _of_program.status = status
+        _of_program.begin()
 
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[Callable[[int], bool]]:
     """A block that signals ask to stop; yields (step) -> whether to stop after it.
 
-    The loop asks after every step; a program has something to save since it first asked. In a run
+    The loop asks after every step, and has something to save since it first asked. In a run
     of several processes a signal to any one stops all of them after the same step: JAX's
     preemption service agrees on one that none has passed yet.
     """
@@ -121,9 +127,10 @@ def on_signals() -> Iterator[Callable[[int], bool]]:
         yield lambda step: False  # Only the main thread can receive signals.
         return
     receiver = _of_program or _Watch()
+    receiver.begin()
 
     def stop(step: int) -> bool:
-        receiver.leave = None
+        receiver.leave = False
         if _together():
             # Here, so that a program can receive signals before it imports jax.
             from jax.experimental import multihost_utils
