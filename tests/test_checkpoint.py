@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import ROOT
 from unnas_jax import checkpoint, failures
 from unnas_jax.checkpoint import Checkpoints
+from unnas_jax.convert import states
 from unnas_jax.errors import Interruption, UserError
 
 
@@ -141,6 +142,20 @@ def test_a_digit_of_the_position_is_noticed(workdir, caplog):
     assert _restore(workdir)[1]["step"] == 1
     assert "digest" in caplog.text
     assert (workdir / "checkpoints_damaged" / "2.0").is_dir()
+
+
+def test_an_export_notices_damage_too(tmp_path):
+    fields = ("params", "batch_stats", "alphas", "weights_opt", "alphas_opt")
+    state = {"step": np.zeros((), np.int32), **{name: {"x": np.ones(3)} for name in fields}}
+    with Checkpoints(str(tmp_path / "checkpoints")) as checkpoints:
+        checkpoints.save(5, state, {"step": 5, "validation": 0.25})
+    found, position = states.read(str(tmp_path), None)
+    assert position == {"step": 5, "validation": 0.25}
+    np.testing.assert_array_equal(found.alphas["x"], np.ones(3))
+    path = tmp_path / "checkpoints" / "5" / "progress" / "metadata"
+    path.write_text(path.read_text().replace("0.25", "0.75"))
+    with pytest.raises(UserError, match="step 5 is damaged"):
+        states.read(str(tmp_path), None)
 
 
 def test_a_checkpoint_without_a_digest_passes(workdir):
