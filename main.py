@@ -2,6 +2,11 @@
 
 import os
 
+from unnas_jax.core import starting
+
+if __name__ == "__main__":  # Processes that decode images import this file too.
+    starting.begin()
+
 # Before jax is imported, so that a run does not compile again what an earlier one compiled.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR",
@@ -14,6 +19,7 @@ from absl import app, flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from unnas_jax.commands import command_line  # noqa: E402
+from unnas_jax.core import stopping  # noqa: E402
 
 _CONFIG = command_line.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; default: runs/CONFIG_NAME.")
@@ -45,8 +51,11 @@ def main(argv: list[str]) -> int:
     path = config_flags.get_config_filename(flags.FLAGS["config"])
     with command_line.user_errors() as outcome, distributed.bounded():
         config_lib.validate(_CONFIG.value)
+        # Whoever starts a sweep again goes by the status alone, see launch/finished.sh.
+        is_sweep = _CONFIG.value.experiment == "sample"
+        stopping.nothing_to_save(os.EX_TEMPFAIL if is_sweep else os.EX_OK)
         # The units of a sweep know nothing of each other.
-        if _DISTRIBUTED.value and _CONFIG.value.experiment != "sample":
+        if _DISTRIBUTED.value and not is_sweep:
             distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         if jax.distributed.is_initialized() and not distributed.is_primary():
             command_line.only_warnings()

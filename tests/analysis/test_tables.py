@@ -16,7 +16,7 @@ from unnas_jax.spaces.darts import published
 def write(directory: pathlib.Path, **changes: Any) -> pathlib.Path:
     """A run's result; by default three seeds of a published cell on ImageNet-1K."""
     value = {
-        "schema": "unnas_jax.result/1",
+        "schema": "unnas_jax.runs.result/1",
         "experiment": "train",
         "dataset": "imagenet2012",
         "task": "classification",
@@ -147,7 +147,7 @@ def test_every_row_of_the_paper_has_a_cell() -> None:
         (lambda d: d / "missing", "no such directory"),
         (lambda d: d, "no result.json of an evaluation"),
         (lambda d: (d / "result.json").write_text("{") and d, "not JSON"),
-        (lambda d: write(d / "a", schema="unnas_jax.result/9"), "this version reads"),
+        (lambda d: write(d / "a", schema="unnas_jax.runs.result/9"), "this version reads"),
         (lambda d: write(d / "a", width=None), "not a result of this version"),
     ],
 )

@@ -238,8 +238,10 @@ def _end_with_parent() -> None:
 def start_worker(index: int = 0, count: int = 1) -> None:
     """Runs in every process that decodes, before it does."""
     del index, count
-    # Ctrl-C goes to the whole group: the main process alone decides what it means.
+    # Ctrl-C goes to the whole group, and so does the end of a terminal: the main process alone
+    # decides what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # A main process that is killed cannot close its workers, and they would wait for it for ever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

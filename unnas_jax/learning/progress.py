@@ -1,9 +1,11 @@
 """Progress of a run: a line and a row of metrics per interval, and an end at the first NaN."""
 
+import contextlib
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
 
 import jax
 
@@ -12,6 +14,43 @@ from unnas_jax.learning import metrics
 from unnas_jax.tasks.base import Sums
 
 _LOG = logging.getLogger("unnas_jax")
+
+_SILENCE_S = 60.0  # After so long something is said.
+
+
+@contextlib.contextmanager
+def telling(what: str, *, when: bool = True, after: float = 0.0) -> Iterator[None]:
+    """A block that is not silent while it takes long: it says what it does, and for how long.
+
+    Args:
+      what: it does, as the beginning of a line.
+      when: nothing is said otherwise.
+      after: seconds, within which it may end without a word.
+    """
+    if not when:
+        yield
+        return
+    ended, start = threading.Event(), time.monotonic()
+    told = after == 0
+    if told:
+        _LOG.info("%s ...", what)
+
+    def tell() -> None:
+        nonlocal told
+        wait = after or _SILENCE_S
+        while not ended.wait(wait):
+            told, wait = True, _SILENCE_S
+            _LOG.info("%s, for %s so far ...", what, metrics.duration(time.monotonic() - start))
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    if told:
+        _LOG.info("%s took %s.", what, metrics.duration(time.monotonic() - start))
 
 
 class Progress:
@@ -67,7 +106,7 @@ class Progress:
         for name, sums in fetched.items():
             position = metrics.first_not_finite(sums)
             if position is not None:
-                self._refuse(name, step - len(sums) + position + 1)
+                self.refuse(f"the loss ({name})", step - len(sums) + position + 1)
         seconds = max(time.monotonic() - self._start, 1e-9)
         rate = self._timed_images / seconds
         left = (self._total - step) * seconds / max(self._timed_steps, 1)
@@ -95,10 +134,11 @@ class Progress:
         self._sums, self.steps = {}, 0
         self.restart()
 
-    def _refuse(self, name: str, step: int) -> None:
+    def refuse(self, what: str, step: int) -> NoReturn:
+        """Ends a run in which something is no longer finite; raises `UserError`."""
         saved = self._last_checkpoint()
         kept = "there is no checkpoint yet" if saved is None else f"the one of step {saved} is kept"
         raise UserError(
-            f"the loss ({name}) became NaN or infinite at step {step}; the last good checkpoint: "
-            f"{kept}; lower the learning rate and start in a new workdir"
+            f"{what} became NaN or infinite at step {step}; the last good checkpoint: {kept}; "
+            "lower the learning rate and start in a new workdir"
         )
