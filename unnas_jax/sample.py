@@ -9,7 +9,6 @@ one unit of a sweep:
 
 import argparse
 import dataclasses
-import json
 import logging
 import os
 import socket
@@ -21,7 +20,17 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from unnas_jax import architectures, command_line, compilation, files, local_engine, metrics, sweep
+from unnas_jax import (
+    architectures,
+    command_line,
+    compilation,
+    local_engine,
+    metrics,
+    result_files,
+    rows,
+    run_config,
+    sweep,
+)
 from unnas_jax import config as config_lib
 from unnas_jax import workdir as workdir_lib
 from unnas_jax.architectures import Architecture
@@ -59,13 +68,9 @@ def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
         result = train(config, scratch, save_seconds=_SAVE_SECONDS)
     if not result.get("finished"):
         return None
-    with open(os.path.join(scratch, "metrics.jsonl"), encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    curve = [
-        {"epoch": row["epoch"], "values": row["values"]}
-        for row in rows
-        if row["kind"] == "validation"
-    ]
+    found, _ = rows.read(os.path.join(scratch, "metrics.jsonl"))
+    evaluations = [row for _, row in found if row["kind"] == "validation" and rows.is_sound(row)]
+    curve = [{"epoch": row["epoch"], "values": row["values"]} for row in evaluations]
     values = best(curve)
     facts = ("dataset", "task", "metric", "seeds", "parameters", "multiply_adds", "step")
     return {
@@ -171,7 +176,10 @@ def status(store: Store, units: Sequence[Unit]) -> Status:
     finished, running, failed = [], {}, {}
     for unit in units:
         if store.finished(unit):
-            finished.append(store.result(unit))
+            try:
+                finished.append(result_files.read_unit(store.result_path(unit), pace=True))
+            except UserError as error:
+                failed[unit.name] = str(error)
         elif store.running(unit):
             claim = store.claimed(unit)
             running[unit.name] = claim.since if claim else time.time()
@@ -186,15 +194,18 @@ def status_of(workdir: str) -> Status:
     Raises:
       UserError: this is no workdir of a sweep.
     """
+    workdir = os.path.expanduser(workdir)
+    if not os.path.exists(os.path.join(workdir, run_config.FILE)):
+        raise UserError(f"{workdir}: has no config.json; give the --workdir of a sweep")
+    found = run_config.read(workdir)
+    if found["experiment"] != "sample":
+        kind = run_config.KINDS[found["experiment"]]
+        raise UserError(f"{workdir}: not the workdir of a sweep, but of {kind}")
+    config = ml_collections.ConfigDict(found)
     try:
-        config = files.read_json(os.path.join(workdir, "config.json"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{workdir}: has no readable config.json; give the --workdir of a sweep"
-        ) from error
-    if config.get("experiment") != "sample":
-        raise UserError(f"{workdir}: not the workdir of a sweep")
-    config = ml_collections.ConfigDict(config)
+        config_lib.validate(config)
+    except UserError as error:
+        raise UserError(f"{os.path.join(workdir, run_config.FILE)}: {error}") from error
     path = os.path.join(workdir, architectures.FILE)
     if not os.path.exists(path):
         return Status(0, [], {}, {})

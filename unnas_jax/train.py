@@ -22,6 +22,7 @@ from unnas_jax import (
     files,
     metrics,
     optim,
+    result_files,
     sharding,
     stopping,
     trainer,
@@ -44,8 +45,6 @@ from unnas_jax.trainer import TrainState, TrainSteps
 from unnas_jax.workdir import Workdir
 
 _LOG = logging.getLogger("unnas_jax")
-
-RESULT_SCHEMA = "unnas_jax.result/1"
 
 # The search that wrote a genotype may go on and replace it: a run keeps a copy, so that it finds
 # the same cells when it continues.
@@ -226,7 +225,7 @@ def _facts(
     """What `result.json` says about a training before it begins."""
     searched = {name: document.get(name) for name in ("dataset", "task")}
     return {
-        "schema": RESULT_SCHEMA,
+        "schema": result_files.SCHEMA,
         "experiment": "train",
         "dataset": dataset.name,
         "task": config["task"]["name"],

@@ -1,22 +1,20 @@
 """Reads what a search leaves in its workdir, also while the search is still running."""
 
 import dataclasses
-import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from unnas_jax import reading, run_config
+from unnas_jax import rows as rows_lib
 from unnas_jax.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotypes
 
 Record = dict[str, Any]
 
-# What numpy raises for files that are cut off, overwritten, or something else.
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+_MOST_ALPHAS = 64 * 2**20  # Bytes: 70,000 epochs of a cell of 4 nodes.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,22 +71,18 @@ class Run:
 
 def _config(path: str) -> Mapping[str, Any]:
     if not os.path.isdir(path):
-        raise UserError(f"{path}: no such workdir; give the --workdir of a search")
-    file_path = os.path.join(path, "config.json")
-    try:
-        with open(file_path, encoding="utf-8") as file:
-            config = json.load(file)
-    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such workdir; give the --workdir of a search or a training")
+    if not os.path.exists(os.path.join(path, run_config.FILE)):
         raise UserError(
-            f"{path}: not a workdir, it has no config.json; give the --workdir of a search"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{file_path}: cannot read it ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{file_path}: not JSON ({error}); restart the search") from error
-    needed = {"task", "dataset", "seed", "train"}
-    if not isinstance(config, dict) or not needed <= config.keys():
-        raise UserError(f"{file_path}: not the config of a search; give the --workdir of a search")
+            f"{path}: not a workdir, it has no config.json; give the --workdir of a search or a "
+            "training"
+        )
+    config = run_config.read(path)
+    if config["experiment"] == "sample":
+        raise UserError(
+            f"{path}: the workdir of a sweep, which has no report; see python -m unnas_jax.sample "
+            "status, and python -m unnas_jax.analysis.figures for its pictures"
+        )
     return config
 
 
@@ -99,60 +93,51 @@ def read_alphas(path: str | os.PathLike[str]) -> Alphas:
       UserError: the file is damaged or does not hold the history of a search.
     """
     name = os.fspath(path)
+    kinds = {"step": "iu", "epoch": "iuf", "normal": "f", "reduce": "f"}
     try:
-        # Opened here, because np.load does not close a damaged file.
-        with open(name, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            alphas = Alphas(**{key: arrays[key] for key in ("step", "epoch", "normal", "reduce")})
-    except _DAMAGE as error:
+        alphas = Alphas(**reading.arrays(path, kinds, _MOST_ALPHAS))
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{name}: damaged ({error}); remove it, and the search writes it again"
+            f"{name}: damaged ({reading.reason(error)}); remove it, and the search writes it again"
         ) from error
-    rows, edges = len(alphas.step), [genotypes.num_edges(nodes) for nodes in range(1, 64)]
-    for cell in (alphas.normal, alphas.reduce):
-        good = cell.ndim == 3 and cell.shape[2] == len(genotypes.OPERATIONS)
-        if not good or cell.shape[1] not in edges or len(cell) != rows or rows == 0:
-            raise UserError(
-                f"{name}: alphas of the shape {cell.shape} for {rows} steps; "
-                f"expected (steps, edges, {len(genotypes.OPERATIONS)})"
-            )
+    rows = alphas.step.size
+    edges = [genotypes.num_edges(nodes) for nodes in range(1, genotypes.MAX_NODES + 1)]
+    shapes = {alphas.normal.shape, alphas.reduce.shape}
+    good = [(rows, count, len(genotypes.OPERATIONS)) for count in edges]
+    if rows == 0 or len(shapes) > 1 or not shapes <= {*good}:
+        raise UserError(
+            f"{name}: alphas of the shapes {alphas.normal.shape} and {alphas.reduce.shape} for "
+            f"{rows} steps; expected (steps, edges, {len(genotypes.OPERATIONS)})"
+        )
+    if alphas.step.shape != (rows,) or alphas.epoch.shape != (rows,) or (alphas.step < 0).any():
+        raise UserError(f"{name}: damaged (its steps and epochs are no history); remove it")
     return alphas
 
 
 def read_metrics(path: str | os.PathLike[str]) -> tuple[dict[str, list[Record]], int]:
     """Reads a `metrics.jsonl`.
 
-    A search that is killed leaves half a line, and the next launch goes on behind it; it also
+    A run that is killed leaves half a line, and the next launch goes on behind it; it also
     repeats the steps since the last checkpoint. So lines that cannot be read are skipped, and
     of several records of one kind and step the last counts.
 
     Returns:
       the records by kind, each ordered by step; how many lines were skipped, not counting an
       unfinished last one, which a running search is about to complete.
+
+    Raises:
+      UserError: the file cannot be read.
     """
     records: dict[str, list[Record]] = {"start": [], "train": [], "validation": []}
     latest: dict[tuple[str, int], Record] = {}
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().split("\n")
-    except FileNotFoundError:
-        return records, 0
-    except OSError as error:
-        raise UserError(f"{os.fspath(path)}: cannot read it ({error.strerror})") from error
-    skipped = 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            kind, step = record["kind"], int(record["step"])
-            float(record["epoch"] if kind in ("train", "validation") else 0)
-        except (ValueError, KeyError, TypeError):
-            skipped += number < len(lines)
-            continue
-        if kind == "start":
-            records["start"].append(record)
-        elif kind in records:
-            latest[kind, step] = record
+    found, skipped = rows_lib.read(path)
+    for _, row in found:
+        if not rows_lib.is_sound(row):
+            skipped += 1
+        elif row["kind"] == "start":
+            records["start"].append(row)
+        elif row["kind"] in records:
+            latest[row["kind"], row["step"]] = row
     for kind, step in sorted(latest):
         records[kind].append(latest[kind, step])
     return records, skipped

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from unnas_jax import checkpoint, command_line, files
+from unnas_jax import checkpoint, command_line, files, run_config
 from unnas_jax import config as config_lib
 from unnas_jax import workdir as workdir_lib
 from unnas_jax.convert import config as release
@@ -122,10 +122,9 @@ def _export(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
     """A checkpoint of a workdir becomes one of the release."""
     path = os.path.join(options.source, "config.json")
     if config is None:
-        try:
-            config = ml_collections.ConfigDict(files.read_json(path))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); give --config") from error
+        if not os.path.exists(path):
+            raise UserError(f"{path}: cannot be read (there is none); give --config")
+        config = ml_collections.ConfigDict(run_config.read(options.source))
     command_line.override(config, options.overrides)
     values = config.to_dict()
     state, position = states.read(options.source, options.step)
