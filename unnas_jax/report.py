@@ -70,7 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m unnas_jax.report",
         description="Draws the pictures and the report of a search from the files in its workdir.",
     )
-    parser.add_argument("workdir", help="the --workdir of a search, running or finished")
+    parser.add_argument(
+        "workdir",
+        type=os.path.expanduser,
+        help="the --workdir of a search or training, running or finished",
+    )
     parser.add_argument(
         "--open",
         choices=("auto", "yes", "no"),

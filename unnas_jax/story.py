@@ -234,7 +234,12 @@ def run(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
     parser = argparse.ArgumentParser(prog="python -m unnas_jax.story", description=__doc__)
-    parser.add_argument("--workdir", default="runs/story", help="where results go (%(default)s)")
+    parser.add_argument(
+        "--workdir",
+        type=os.path.expanduser,
+        default="runs/story",
+        help="where results go (%(default)s)",
+    )
     parser.add_argument("--random", type=int, default=8, help="random cells (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings a cell (%(default)s)")
     parser.add_argument(

@@ -148,11 +148,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     config = commands.add_parser("config", help="a YAML config becomes a file for configs/")
-    config.add_argument("file", help="the release's YAML file")
-    config.add_argument("--out", default="", help="the file to write; default: to the screen")
+    config.add_argument("file", type=os.path.expanduser, help="the release's YAML file")
+    config.add_argument(
+        "--out",
+        type=os.path.expanduser,
+        default="",
+        help="the file to write; default: to the screen",
+    )
     state = commands.add_parser("checkpoint", help="a checkpoint becomes a workdir, or back")
-    state.add_argument("source", help="a .pyth file or, with --to-torch, a workdir")
-    state.add_argument("--out", required=True, help="a new workdir or, with --to-torch, a file")
+    state.add_argument(
+        "source", type=os.path.expanduser, help="a .pyth file or, with --to-torch, a workdir"
+    )
+    state.add_argument(
+        "--out",
+        type=os.path.expanduser,
+        required=True,
+        help="a new workdir or, with --to-torch, a file",
+    )
     state.add_argument("--to-torch", action="store_true", help="from a workdir to a .pyth file")
     state.add_argument(
         "--images", type=int, help="training images; default: as the dataset has them"

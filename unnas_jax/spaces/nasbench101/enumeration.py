@@ -184,7 +184,7 @@ def sample(count: int, seed: int, path: str | None = None) -> list[Spec]:
 def _main(argv: list[str]) -> int:
     if len(argv) > 1:
         return command_line.fail(f"unexpected argument {argv[1]!r}; write --flag=value")
-    path = flags.FLAGS.path or default_path()
+    path = os.path.expanduser(flags.FLAGS.path or default_path())
     with command_line.user_errors() as outcome:
         start = time.perf_counter()
         cells = enumerate_cells(progress=lambda line: print(line, flush=True))

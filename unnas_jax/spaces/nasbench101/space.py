@@ -20,7 +20,7 @@ def file_of(name: str) -> str | None:
 
 def load(path: str) -> tuple[Spec, dict[str, Any]]:
     """The cell and the whole content of a file, which is as `Spec.as_dict` or has more keys."""
-    document = reading.document(path, {str: object}, what="cell")
+    document = reading.document(path, object, what="cell")
     try:
         return spec_lib.from_dict(document), document
     except UserError as error:
