@@ -28,10 +28,17 @@ _RESULT = {
     "epoch?": float,
     "space?": str,
     "cells_used?": {str: object},
+    "chance?": float,
     "warnings?": [str],
 }
 
-_UNIT_PACE = {"seconds": float, "seeds": [int], "compile": {"seconds": float}}
+_UNIT_PACE = {
+    "seconds": float,
+    "seeds": [int],
+    "compile": {"seconds": float},
+    "task?": str,
+    "warnings?": [str],
+}
 _UNIT = {
     "architecture": str,
     "space": str,

@@ -8,6 +8,7 @@ one unit of a sweep:
 """
 
 import argparse
+import collections
 import dataclasses
 import logging
 import os
@@ -73,6 +74,7 @@ def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
     curve = [{"epoch": row["epoch"], "values": row["values"]} for row in evaluations]
     values = best(curve)
     facts = ("dataset", "task", "metric", "seeds", "parameters", "multiply_adds", "step")
+    facts += ("chance", "warnings")
     return {
         "schema": SCHEMA,
         "architecture": task["architecture"],
@@ -148,7 +150,7 @@ class Status:
         return left * mean / len(self.running)
 
     def lines(self) -> list[str]:
-        """For people; one line that sums up, then one for each unit that runs or failed."""
+        """For people: a line that sums up, then those on tasks that taught nothing, and on units."""
         words = [f"{len(self.finished)} of {self.total} units done"]
         words += [f"{len(self.running)} running", f"{len(self.failed)} failed"]
         if self.finished:
@@ -162,13 +164,20 @@ class Status:
         left = self.seconds_left
         if left is not None:
             words.append(f"{metrics.duration(left)} left")
+        guesses = collections.Counter(u.get("task") for u in self.finished if u.get("warnings"))
+        all_of = collections.Counter(u.get("task") for u in self.finished)
+        guessing = [
+            f"{count} of {all_of[task]} units of {task} are no better than guessing: they rank "
+            "nothing"
+            for task, count in guesses.items()
+        ]
         now = time.time()
         running = [
             f"running {name}, {metrics.duration(now - since)}"
             for name, since in self.running.items()
         ]
         failed = [f"failed {name}: {reason}" for name, reason in self.failed.items()]
-        return [", ".join(words), *running, *failed]
+        return [", ".join(words), *guessing, *running, *failed]
 
 
 def status(store: Store, units: Sequence[Unit]) -> Status:

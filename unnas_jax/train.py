@@ -26,6 +26,7 @@ from unnas_jax import (
     sharding,
     stopping,
     trainer,
+    verdict,
 )
 from unnas_jax import config as config_lib
 from unnas_jax import workdir as workdir_lib
@@ -343,6 +344,8 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
             result = {
                 **facts,
                 **_statistics(values, task.metric),
+                "chance": verdict.chance(values[0], task.num_classes),
+                "warnings": verdict.of_training(values, task.num_classes, len(held_out.indices)),
                 "step": step,
                 "epoch": step / per_epoch,
                 "finished": step == total,
@@ -358,6 +361,8 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
                 100 * result["std"],
                 ", ".join(f"{100 * number:.2f}" for number in result["values"]),
             )
+            for words in result["warnings"] if step == total or evaluate_only else ():
+                _LOG.warning("But %s.", words)
             return result
 
         if evaluate_only:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unnas_jax import optim, sharding
 from unnas_jax.spaces.layers import BN_MOMENTUM
-from unnas_jax.tasks.base import Batch, Sums, Task
+from unnas_jax.tasks.base import Batch, Sums, Task, target_counts
 
 # What a random draw is for; folded into the seed's key together with the step.
 _INIT, _STEP, _EVALUATION, _STATISTICS = range(4)
@@ -193,7 +193,8 @@ def build_steps(
             examples.inputs,
             train=False,
         )
-        return task.score(outputs, examples, train=False)
+        sums = task.score(outputs, examples, train=False)
+        return {**sums, "targets": target_counts(examples, task.num_classes)}
 
     def over_seeds(function: Callable[..., Any], axes: Any, **options: Any) -> Any:
         return jax.jit(jax.vmap(function, in_axes=axes), out_shardings=everywhere, **options)

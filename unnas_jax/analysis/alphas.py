@@ -17,12 +17,6 @@ _TITLE = 0.6
 _LEGEND = 0.8
 
 
-def softmax(alphas: np.ndarray) -> np.ndarray:
-    """The operation weights of alphas, over the last axis."""
-    weights = np.exp(alphas.astype(np.float64) - alphas.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
-
-
 def edge_name(source: int, node: int) -> str:
     """An edge of a cell by the names of its states, as in the drawing of the cells."""
     return f"{style.state_name(source)}→{style.state_name(node + 2)}"
@@ -73,7 +67,10 @@ def draw(history: results.Alphas) -> Figure:
     part = _TITLE + (nodes + 1) * _PANEL[1]
     size = (_LEFT + nodes * _PANEL[0], 2 * part + _LEGEND)
     figure = Figure(figsize=size, facecolor="white")
-    weights = {"Normal cell": softmax(history.normal), "Reduction cell": softmax(history.reduce)}
+    weights = {
+        "Normal cell": genotypes.softmax(history.normal),
+        "Reduction cell": genotypes.softmax(history.reduce),
+    }
     limits = _limits(history.epoch, list(weights.values()))
     for half, (kind, cell) in enumerate(weights.items()):
         pairs = final.normal if half == 0 else final.reduce

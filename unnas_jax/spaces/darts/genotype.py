@@ -241,7 +241,9 @@ def parse(text: str) -> Genotype:
     return Genotype(*normal, *reduce)
 
 
-def _softmax(alphas: np.ndarray) -> np.ndarray:
+def softmax(alphas: np.ndarray) -> np.ndarray:
+    """The operation weights of alphas, over the last axis, in float64."""
+    alphas = np.asarray(alphas, np.float64)
     weights = np.exp(alphas - alphas.max(axis=-1, keepdims=True))
     return weights / weights.sum(axis=-1, keepdims=True)
 
@@ -272,9 +274,9 @@ def discretise(normal: np.ndarray, reduce: np.ndarray) -> Genotype:
     nodes = next(n for n in range(1, MAX_NODES + 1) if num_edges(n) == len(normal))
     concat = tuple(range(2, nodes + 2))
     return Genotype(
-        normal=_discretise_cell(_softmax(np.asarray(normal, np.float64)), nodes),
+        normal=_discretise_cell(softmax(normal), nodes),
         normal_concat=concat,
-        reduce=_discretise_cell(_softmax(np.asarray(reduce, np.float64)), nodes),
+        reduce=_discretise_cell(softmax(reduce), nodes),
         reduce_concat=concat,
     )
 
@@ -289,8 +291,8 @@ def document(
         "operations": list(OPERATIONS),
         "genotype": discretise(normal, reduce).as_dict(),
         "alphas_softmax": {
-            "normal": _softmax(np.asarray(normal, np.float64)).round(6).tolist(),
-            "reduce": _softmax(np.asarray(reduce, np.float64)).round(6).tolist(),
+            "normal": softmax(normal).round(6).tolist(),
+            "reduce": softmax(reduce).round(6).tolist(),
         },
         **provenance,
     }
@@ -322,10 +324,10 @@ def load(path: str | os.PathLike[str]) -> tuple[Genotype, dict[str, Any]]:
         raise UserError(f"{name}: {error}") from error
     remedy = "remove it, and the command that wrote it writes it again"
     reading.document(path, _SHAPE, what="genotype", content=content, remedy=remedy)
-    softmax = value.get("alphas_softmax")
+    weights = value.get("alphas_softmax")
     for kind, pairs in (("normal", genotype.normal), ("reduce", genotype.reduce)):
         rows = [len(OPERATIONS)] * num_edges(len(pairs) // 2)
-        if softmax and [len(row) for row in softmax[kind]] != rows:
+        if weights and [len(row) for row in weights[kind]] != rows:
             words = f"alphas_softmax.{kind} is of another cell"
             raise UserError(f"genotype: {name} is damaged: {words}; {remedy}")
     return genotype, value
