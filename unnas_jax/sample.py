@@ -73,14 +73,14 @@ def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
     evaluations = [row for _, row in found if row["kind"] == "validation" and rows.is_sound(row)]
     curve = [{"epoch": row["epoch"], "values": row["values"]} for row in evaluations]
     values = best(curve)
-    facts = ("dataset", "task", "metric", "seeds", "parameters", "multiply_adds", "step")
-    facts += ("chance", "warnings")
+    facts = ("dataset", "task", "metric", "seeds", "parameters", "multiply_adds", "step", "chance")
     return {
         "schema": SCHEMA,
         "architecture": task["architecture"],
         "space": config.network.space,
         "cell": config.network.genotype,
         **{key: result[key] for key in facts},
+        "warnings": result["warnings"],
         "accuracy": float(np.mean(values)),
         "values": values,
         "curve": curve,
@@ -150,11 +150,11 @@ class Status:
         return left * mean / len(self.running)
 
     def lines(self) -> list[str]:
-        """For people: a line that sums up, then those on tasks that taught nothing, and on units."""
+        """For people: a line that sums up, then on tasks that taught nothing, then on units."""
         words = [f"{len(self.finished)} of {self.total} units done"]
         words += [f"{len(self.running)} running", f"{len(self.failed)} failed"]
         if self.finished:
-            seconds = sum(result["seconds"] for result in self.finished)
+            seconds = max(sum(result["seconds"] for result in self.finished), 1e-9)
             networks = sum(len(result["seeds"]) for result in self.finished)
             compiled = sum(result["compile"]["seconds"] for result in self.finished)
             words += [

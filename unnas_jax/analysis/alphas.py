@@ -16,6 +16,8 @@ _LEFT = 0.85
 _TITLE = 0.6
 _LEGEND = 0.8
 
+_MOST_ROWS = 300
+
 
 def edge_name(source: int, node: int) -> str:
     """An edge of a cell by the names of its states, as in the drawing of the cells."""
@@ -63,6 +65,7 @@ def draw(history: results.Alphas) -> Figure:
     share both axes; the thin line is 1/8, where every search starts.
     """
     final = genotypes.discretise(history.normal[-1], history.reduce[-1])
+    history = _thinned(history)
     nodes = genotypes.nodes_of(final.normal)
     part = _TITLE + (nodes + 1) * _PANEL[1]
     size = (_LEFT + nodes * _PANEL[0], 2 * part + _LEGEND)
@@ -115,6 +118,13 @@ def draw(history: results.Alphas) -> Figure:
         handlelength=3,
     )
     return figure
+
+
+def _thinned(history: results.Alphas) -> results.Alphas:
+    """No more rows than a panel has pixels, the last one among them."""
+    rows = np.unique(np.linspace(0, len(history.step) - 1, _MOST_ROWS).astype(int))
+    columns = (history.step, history.epoch, history.normal, history.reduce)
+    return results.Alphas(*(column[rows] for column in columns))
 
 
 def _limits(epoch: np.ndarray, weights: list[np.ndarray]) -> dict[str, tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""Reads what a search leaves in its workdir, also while the search is still running."""
+"""Reads what a search or a training leaves in its workdir, also while it is still running."""
 
 import dataclasses
 import os
@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax import reading, run_config
+from unnas_jax import reading, result_files, run_config, verdict
 from unnas_jax import rows as rows_lib
 from unnas_jax.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotypes
+from unnas_jax.spaces.darts import published
 
 Record = dict[str, Any]
 
@@ -35,13 +36,15 @@ class Alphas:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Everything known about one search.
+    """Everything known about one search or training.
 
     Attributes:
       path: the workdir.
       config: the content of `config.json`.
-      genotype: the cells of `genotype.json`, or those of the last alphas before it exists.
+      genotype: the cells of `genotype.json`, or those of the last alphas before it exists; of a
+        training those that it trains, None if they are of another space than DARTS'.
       document: the content of `genotype.json` (an empty dict before it exists).
+      result: the content of a training's `result.json` (an empty dict before it exists).
       softmax: the weights of the cells' alphas, keys "normal" and "reduce"; None if unknown.
       alphas: the content of `alphas.npz`.
       records: `metrics.jsonl` by kind ("start", "train", "validation"), ordered by step.
@@ -56,17 +59,40 @@ class Run:
     alphas: Alphas | None
     records: Mapping[str, list[Record]]
     skipped: int
+    result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether this is the workdir of a training, not of a search."""
+        return bool(self.config["experiment"] == "train")
 
     @property
     def finished(self) -> bool:
-        """Whether the search ended; false while it runs and after it was interrupted."""
-        return self.document.get("finished") is True
+        """Whether the run ended; false while it goes on and after it was interrupted."""
+        return (self.result if self.is_training else self.document).get("finished") is True
 
     @property
     def chance(self) -> float | None:
-        """The accuracy of guessing, 1 / classes; None before the first launch is logged."""
-        starts = self.records["start"]
-        return 1 / starts[-1]["num_classes"] if starts else None
+        """The accuracy of guessing, see `verdict.chance`; None before a launch is logged."""
+        starts, validations = self.records["start"], self.records["validation"]
+        if not starts:
+            return None
+        return verdict.chance(validations[-1] if validations else {}, starts[-1]["num_classes"])
+
+    @property
+    def warnings(self) -> list[str]:
+        """Lines on what is wrong with what the run found so far."""
+        if self.is_training:
+            return list(self.result.get("warnings", ()))
+        words = []
+        if self.alphas is not None:
+            start = self.config["search"]["arch_start_epoch"]
+            words = verdict.of_alphas(self.alphas.normal, self.alphas.reduce, start)
+        starts, validations = self.records["start"], self.records["validation"]
+        if starts and validations:
+            classes, images = starts[-1]["num_classes"], starts[-1].get("validation_images", 1)
+            words += verdict.of_training(validations[-1:], classes, images)
+        return words
 
 
 def _config(path: str) -> Mapping[str, Any]:
@@ -143,8 +169,23 @@ def read_metrics(path: str | os.PathLike[str]) -> tuple[dict[str, list[Record]],
     return records, skipped
 
 
+def _trained(
+    workdir: str, config: Mapping[str, Any]
+) -> tuple[genotypes.Genotype | None, dict[str, Any]]:
+    """The cells that a training in the space of DARTS trains, and the document they came from."""
+    section, kept = config["network"], os.path.join(workdir, "genotype.json")
+    if section["space"] != "darts":
+        return None, {}
+    if os.path.exists(kept):
+        return genotypes.load(kept)
+    try:
+        return published.resolve(section["genotype"]), {}
+    except UserError:  # A file that the training has not copied yet.
+        return None, {}
+
+
 def read(path: str | os.PathLike[str]) -> Run:
-    """Reads a workdir; files that a search has not written yet may be absent.
+    """Reads a workdir; files that a run has not written yet may be absent.
 
     Raises:
       UserError: the folder is missing, is not a workdir, or holds a damaged file.
@@ -153,14 +194,22 @@ def read(path: str | os.PathLike[str]) -> Run:
     config = _config(workdir)
     genotype, softmax, alphas = None, None, None
     document: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     alphas_path = os.path.join(workdir, "alphas.npz")
-    if os.path.exists(alphas_path):
+    genotype_path = os.path.join(workdir, "genotype.json")
+    if config["experiment"] == "train":
+        genotype, document = _trained(workdir, config)
+        result_path = os.path.join(workdir, "result.json")
+        if os.path.exists(result_path):
+            result = result_files.read_result(result_path) or {}
+    elif os.path.exists(alphas_path):
         alphas = read_alphas(alphas_path)
         current = genotypes.document(alphas.normal[-1], alphas.reduce[-1], {})
         genotype, softmax = genotypes.from_dict(current["genotype"]), current["alphas_softmax"]
-    genotype_path = os.path.join(workdir, "genotype.json")
-    if os.path.exists(genotype_path):
+    if config["experiment"] == "search" and os.path.exists(genotype_path):
         genotype, document = genotypes.load(genotype_path)
-        softmax = document.get("alphas_softmax")
+    softmax = document.get("alphas_softmax", softmax)
     records, skipped = read_metrics(os.path.join(workdir, "metrics.jsonl"))
-    return Run(workdir, config, genotype, document, softmax, alphas, records, skipped)
+    return Run(
+        workdir, config, genotype, document, softmax, alphas, records, skipped, result=result
+    )
