@@ -131,6 +131,8 @@ def _parse(space: str, entry: Any) -> Any:
         return nasbench101.from_dict(entry) if space == "nasbench101" else darts.from_dict(entry)
     if not isinstance(entry, str):
         raise UserError(f"expected a cell, got {reading.shown(entry)}")
+    if len(entry) > _MOST_TEXT:
+        raise UserError(f"{reading.shown(entry)} has {len(entry):,} characters and is no cell")
     return registry.SPACES[space].resolve(entry)
 
 

@@ -4,12 +4,14 @@ import json
 import logging
 import math
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
 from unnas_jax import files, rows
+from unnas_jax.errors import UserError
 from unnas_jax.tasks.base import Sums
 
 _LOG = logging.getLogger("unnas_jax")
@@ -60,7 +62,11 @@ class MetricsLog:
             if skipped:
                 _LOG.warning("%s: %d damaged lines are left out.", path, skipped)
             with files.replacing(path, "wb") as file:
-                file.writelines(line for line, row in found if row["step"] <= step)
+                # What has no end would be joined to the next line.
+                whole = (line for line, row in found if row["step"] <= step)
+                file.writelines(line for line in whole if line.endswith(b"\n"))
+        elif pathlib.Path(path).is_fifo():
+            raise UserError(f"{path}: is a pipe, for whose reader a run would wait; move it away")
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self._board = SummaryWriter(
             os.path.join(workdir, "tensorboard"), purge_step=step + 1 if step else None

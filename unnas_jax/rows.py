@@ -59,7 +59,7 @@ def read(path: str | os.PathLike[str]) -> tuple[list[tuple[bytes, Row]], int]:
             for line in reading.lines(file):
                 row = _parse(line)
                 if row is not None:
-                    good.append((line.rstrip(b"\n") + b"\n", row))
+                    good.append((line, row))
                 elif line.strip():
                     skipped += line.endswith(b"\n")
     except FileNotFoundError:

@@ -26,8 +26,10 @@ def _shape(default: Any) -> Any:
 
 
 def _typed(value: Any, default: Any) -> Any:
-    """A value of JSON, which has no tuples, in the types of a config."""
+    """A value of JSON, which has no tuples, in the types of a config; `ValueError` for odd keys."""
     if isinstance(default, Mapping):
+        if not all(key.isidentifier() for key in value):
+            raise ValueError("a key is no name")
         return {key: _typed(item, default.get(key)) for key, item in value.items()}
     return tuple(value) if isinstance(default, tuple) else value
 
@@ -57,7 +59,10 @@ def read(workdir: str, name: str = "") -> dict[str, Any]:
     kinds = dict(defaults)
     if found["experiment"] == "sample":
         kinds["recipes"] = dict.fromkeys(found.get("recipes", ()), config_lib.training().to_dict())
-    return config_lib.completed(_typed(found, kinds), defaults)
+    try:
+        return config_lib.completed(_typed(found, kinds), defaults)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}; {remedy}") from error
 
 
 def check_same(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

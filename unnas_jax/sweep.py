@@ -182,11 +182,11 @@ class Store:
     def running(self, unit: Unit) -> bool:
         """Whether somebody works on it now."""
         try:
-            with open(self._path("claims", unit), encoding="utf-8") as file:
+            with reading.opened(self._path("claims", unit), reading.SMALL) as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except OSError:
+        except (OSError, ValueError):
             return False
         return False
 

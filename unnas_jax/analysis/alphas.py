@@ -16,7 +16,7 @@ _LEFT = 0.85
 _TITLE = 0.6
 _LEGEND = 0.8
 
-_MOST_ROWS = 300
+_MOST_ROWS = 1000
 
 
 def edge_name(source: int, node: int) -> str:
@@ -121,8 +121,9 @@ def draw(history: results.Alphas) -> Figure:
 
 
 def _thinned(history: results.Alphas) -> results.Alphas:
-    """No more rows than a panel has pixels, the last one among them."""
-    rows = np.unique(np.linspace(0, len(history.step) - 1, _MOST_ROWS).astype(int))
+    """No more rows than a panel can show, the first and the last among them."""
+    count = min(len(history.step), _MOST_ROWS)
+    rows = np.linspace(0, len(history.step) - 1, count).round().astype(int)
     columns = (history.step, history.epoch, history.normal, history.reduce)
     return results.Alphas(*(column[rows] for column in columns))
 
