@@ -141,7 +141,10 @@ def _entries(path: str) -> list[Any]:
     path = os.path.expanduser(path)
     content = reading.user_text(path, "architectures", _MOST_BYTES)
     if content.lstrip()[:1] in ("[", "{"):
-        value = reading.document(path, object, what="architectures", content=content)
+        try:
+            value = reading.parse_json(content)
+        except ValueError as error:
+            raise UserError(f"architectures: {path} is not JSON ({error})") from error
         value = value.get("architectures") if isinstance(value, dict) else value
         if not isinstance(value, list):
             raise UserError(f"architectures: {path} has no list under the key 'architectures'")

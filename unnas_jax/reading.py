@@ -18,7 +18,7 @@ import numpy as np
 from unnas_jax import buckets
 from unnas_jax.errors import UserError
 
-SMALL = 4 * 2**20
+SMALL = 2 * 2**20
 """Bytes of a file that describes one thing: a config, a genotype, a result."""
 
 LARGE = 2**30

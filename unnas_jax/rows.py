@@ -8,7 +8,7 @@ from unnas_jax.errors import UserError
 
 Row = dict[str, Any]
 
-_NUMBERS = {"kind": str, "step": int, "epoch": float, str: (float, [float])}
+_NUMBERS = {"kind": str, "step": int, "epoch": float, "values?": [float], str: float}
 
 _SHAPES: dict[str, Any] = {
     "start": {
@@ -22,7 +22,7 @@ _SHAPES: dict[str, Any] = {
         "total_steps?": int,
     },
     "train": _NUMBERS,
-    "validation": {**_NUMBERS, "loss": float, "accuracy": float, "values?": [float]},
+    "validation": {**_NUMBERS, "loss": float, "accuracy": float},
 }
 
 

@@ -60,6 +60,14 @@ class Claim:
     since: float
 
 
+def _insisting(action: Callable[[], None]) -> None:
+    """Makes something in a folder that others may remove meanwhile, because it was empty."""
+    for _ in range(100):
+        with contextlib.suppress(FileNotFoundError):
+            return action()
+    action()
+
+
 class Store:
     """The directory of a sweep."""
 
@@ -127,22 +135,19 @@ class Store:
                 return
             folder = os.path.dirname(folder)
 
-    def _made(self, path: str) -> None:
-        """Makes a folder, while others remove empty ones above it."""
-        for _ in range(100):
-            with contextlib.suppress(FileNotFoundError):
-                return os.makedirs(path, exist_ok=True)
-        os.makedirs(path, exist_ok=True)
-
     def _write(self, kind: str, unit: Unit, document: dict[str, Any]) -> None:
         path = self._path(kind, unit, ".json")
-        self._made(os.path.dirname(path))
-        files.write_json(path, document)
+
+        def write() -> None:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            files.write_json(path, document)
+
+        _insisting(write)
 
     def scratch(self, unit: Unit) -> str:
         """The directory of a unit that is not finished."""
         path = self._path("scratch", unit)
-        self._made(path)
+        _insisting(lambda: os.makedirs(path, exist_ok=True))
         return path
 
     @contextlib.contextmanager
