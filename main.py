@@ -31,6 +31,7 @@ def main(argv: list[str]) -> int:
         return command_line.fail(f"unexpected argument {argv[1]!r}; write --flag=value")
     if _CONFIG.value is None:
         return command_line.fail("--config is missing; name a file of configs/")
+    command_line.start_logging()  # First, so that libraries do not tell what they do when imported.
     # Here, because processes that decode images import this file too.
     import jax
 
@@ -40,7 +41,6 @@ def main(argv: list[str]) -> int:
     from unnas_jax.runs.train import train
     from unnas_jax.sweep.sample import sample
 
-    command_line.start_logging()
     experiments = {"search": search, "train": train, "sample": sample}
     path = config_flags.get_config_filename(flags.FLAGS["config"])
     with command_line.user_errors() as outcome, distributed.bounded():

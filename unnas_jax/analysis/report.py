@@ -1,4 +1,4 @@
-"""Draws the pictures of a search and its report: `python -m unnas_jax.analysis.report WORKDIR`."""
+"""Draws the pictures of a search or training, its report: `python -m unnas_jax.analysis.report WORKDIR`."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 
-from unnas_jax.analysis import alphas, cells, curves, page, results, style
+from unnas_jax.analysis import alphas, cells, curves, markup, page, results, style
 from unnas_jax.commands import command_line
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
@@ -20,7 +20,7 @@ def write(path: str | os.PathLike[str]) -> list[str]:
     `curves.png`, `report.html`.
 
     Args:
-      path: the workdir of a search, running or finished.
+      path: the workdir of a search or a training, running or finished.
 
     Returns:
       the paths written; pictures for which no data exists yet are left out.
@@ -28,7 +28,10 @@ def write(path: str | os.PathLike[str]) -> list[str]:
     Raises:
       UserError: this is no workdir, a file in it is damaged, or it cannot be written to.
     """
-    run = results.read(path)
+    return _written(results.read(path))
+
+
+def _written(run: results.Run) -> list[str]:
     pictures = {"curves.png": style.render(curves.draw(run), "png")}
     if run.alphas is not None:
         pictures["alphas.png"] = style.render(alphas.draw(run.alphas), "png")
@@ -40,7 +43,8 @@ def write(path: str | os.PathLike[str]) -> list[str]:
         figure = cells.draw(run.genotype, run.softmax)
         pictures["cells.svg"] = style.render(figure, "svg")
         pictures["cells.png"] = style.render(figure, "png")
-        sizes = evaluation_sizes(run.genotype)
+        if not run.is_training:
+            sizes = evaluation_sizes(run.genotype)
 
     def weights(kind: str) -> list[float | None]:
         softmax = run.softmax[kind] if run.softmax else None
@@ -69,9 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
     parser = argparse.ArgumentParser(
         prog="python -m unnas_jax.analysis.report",
-        description="Draws the pictures and the report of a search from the files in its workdir.",
+        description="Draws the pictures and the report of a run from the files in its workdir.",
     )
-    parser.add_argument("workdir", help="the --workdir of a search, running or finished")
+    parser.add_argument(
+        "workdir",
+        type=os.path.expanduser,
+        help="the --workdir of a search or training, running or finished",
+    )
     parser.add_argument(
         "--open",
         choices=("auto", "yes", "no"),
@@ -80,10 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        paths = write(options.workdir)
+        run = results.read(options.workdir)
+        paths = _written(run)
     except UserError as error:
         return command_line.fail(str(error))
-    print("\n".join(paths))
+    for words in run.warnings:
+        print(f"unnas_jax: mind: {words}", file=sys.stderr)
+    print(markup.readable("\n".join(paths)))
     if options.open == "yes" or (options.open == "auto" and _has_desktop()):
         webbrowser.open(pathlib.Path(paths[-1]).resolve().as_uri())
     return 0

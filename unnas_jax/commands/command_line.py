@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -63,11 +64,40 @@ def user_errors() -> Iterator[Outcome]:
         )
 
 
+# --config.KEY=VALUE, or --noconfig.KEY for a KEY that is true or false.
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+
+
+def _check_overrides(config: Any, argv: Sequence[str]) -> None:
+    """Raises `UserError` for the first flag `--config.KEY` whose key a config lacks."""
+    for key in (found[1] for word in argv if (found := _OVERRIDE.match(word))):
+        error = config_lib.unknown_key(key, config.to_dict())
+        if error is not None:
+            raise error
+
+
 class _ConfigParser(config_flags.ConfigFileFlagParser):
-    """Loads `get_config()` of a Python file, or what a YAML file of the PyTorch release means."""
+    """Loads `get_config()` of a Python file, or what a YAML file of the PyTorch release means.
+
+    Args:
+      argv: the command line with the overrides, if not the process's.
+    """
+
+    def __init__(self, argv: Sequence[str] | None) -> None:
+        super().__init__("config")
+        self._argv = argv
 
     def parse(self, path: str) -> Any:
         """The config, locked; what a YAML file says without an equivalent here goes to stderr."""
+        # A shell leaves ~ alone behind --config= and behind a colon.
+        file, colon, argument = path.partition(".py:")
+        path = f"{os.path.expanduser(file)}{colon}{os.path.expanduser(argument)}"
+        config = self._parse(path)
+        argv = flags.FLAGS.read_flags_from_files(self._argv or sys.argv, force_gnu=False)
+        _check_overrides(config, argv)
+        return config
+
+    def _parse(self, path: str) -> Any:
         if not config_lib.is_yaml(path):
             return self._parse_python(path)
         from unnas_jax.convert import config as release  # Only these files need it.
@@ -109,7 +139,7 @@ def define_config(
         lock_config=True,
         sys_argv=argv,
     )
-    flag_values["config"].parser = _ConfigParser("config")
+    flag_values["config"].parser = _ConfigParser(argv)
     return holder
 
 
@@ -121,6 +151,8 @@ FLAG_ERRORS = (
     ValueError,
     OSError,
     UserError,
+    RecursionError,
+    MemoryError,  # What Python's parser raises for a value that is nested too deeply.
 )
 """What mistakes in flags, in a config file and in its overrides raise."""
 
@@ -148,6 +180,7 @@ def override(config: Any, overrides: Sequence[str]) -> None:
     """
     argv, known = ["", *overrides], flags.FlagValues()
     try:
+        _check_overrides(config, argv)
         config_flags.DEFINE_config_dict("config", config, flag_values=known, sys_argv=argv)
         known(argv)
     except FLAG_ERRORS as error:
@@ -158,5 +191,9 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parses flags as absl does, but ends a mistake in one line and status 2."""
     try:
         return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        if _OVERRIDE.match(f"--{error.flagname}"):
+            raise SystemExit(fail("--config is missing; name a file of configs/")) from None
+        raise SystemExit(fail(str(error))) from None
     except FLAG_ERRORS as error:
         raise SystemExit(fail(" ".join(str(error).split()))) from None

@@ -133,8 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen is None:
         return command_line.fail("--config is missing; name a file of configs/")
     with command_line.user_errors() as outcome:
-        show(chosen, out.value, images.value)
-        print(os.path.abspath(out.value))
+        path = os.path.expanduser(out.value)
+        show(chosen, path, images.value)
+        print(os.path.abspath(path))
     return outcome.status
 
 

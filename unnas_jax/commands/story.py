@@ -32,7 +32,7 @@ from unnas_jax.tasks import registry
 
 _LOG = logging.getLogger("unnas_jax")
 
-SCHEMA = "unnas_jax.commands.story/1"
+SCHEMA = "unnas_jax.story/1"
 FOUND = "found"
 
 _TOLERANCE = 0.1  # How much larger or smaller than the found cell's network a random one may be.
@@ -236,7 +236,12 @@ def run(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
     parser = argparse.ArgumentParser(prog="python -m unnas_jax.commands.story", description=__doc__)
-    parser.add_argument("--workdir", default="runs/story", help="where results go (%(default)s)")
+    parser.add_argument(
+        "--workdir",
+        type=os.path.expanduser,
+        default="runs/story",
+        help="where results go (%(default)s)",
+    )
     parser.add_argument("--random", type=int, default=8, help="random cells (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings a cell (%(default)s)")
     parser.add_argument(

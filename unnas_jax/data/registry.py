@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import importlib
+import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -96,7 +97,9 @@ def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
 
     module = importlib.import_module(key)
     dataset: Dataset = module.open_dataset(
-        name, config_dataset.get("path", ""), config_dataset.get("data_dir", "")
+        name,
+        os.path.expanduser(config_dataset.get("path", "")),
+        os.path.expanduser(config_dataset.get("data_dir", "")),
     )
     subset = config_dataset.get("subset", "")
     return restrict(dataset, subset) if subset else dataset

@@ -15,6 +15,8 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
+from unnas_jax import verdict
+from unnas_jax.analysis import result_files
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import distributed, files, sharding, stopping
 from unnas_jax.core.errors import UserError
@@ -37,8 +39,6 @@ from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Sums, Task
 
 _LOG = logging.getLogger("unnas_jax")
-
-RESULT_SCHEMA = "unnas_jax.result/1"
 
 # The search that wrote a genotype may go on and replace it: a run keeps a copy, so that it finds
 # the same cells when it continues.
@@ -219,7 +219,7 @@ def _facts(
     """What `result.json` says about a training before it begins."""
     searched = {name: document.get(name) for name in ("dataset", "task")}
     return {
-        "schema": RESULT_SCHEMA,
+        "schema": result_files.SCHEMA,
         "experiment": "train",
         "dataset": dataset.name,
         "task": config["task"]["name"],
@@ -337,6 +337,8 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
             result = {
                 **facts,
                 **_statistics(values, task.metric),
+                "chance": verdict.chance(values[0], task.num_classes),
+                "warnings": verdict.of_training(values, task.num_classes, len(held_out.indices)),
                 "step": step,
                 "epoch": step / per_epoch,
                 "finished": step == total,
@@ -352,6 +354,8 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
                 100 * result["std"],
                 ", ".join(f"{100 * number:.2f}" for number in result["values"]),
             )
+            for words in result["warnings"] if step == total or evaluate_only else ():
+                _LOG.warning("But %s.", words)
             return result
 
         if evaluate_only:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from unnas_jax.config import run_config
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import buckets, files
 from unnas_jax.core.errors import Interruption, UserError
@@ -56,6 +57,7 @@ def local(path: str) -> Workdir:
       UserError: the path is an address.
     """
     files.check_mounted("workdir", path)
+    path = os.path.expanduser(path)
     return Workdir(path, path, os.path.join(os.path.abspath(path), CHECKPOINTS))
 
 
@@ -121,23 +123,13 @@ def claim(workdir: Workdir, config: Mapping[str, Any], *, write: bool = True) ->
     Raises:
       UserError: the directory cannot be written, or belongs to a run with another config.
     """
-    path = os.path.join(workdir.path, "config.json")
+    path = os.path.join(workdir.path, run_config.FILE)
     if os.path.exists(path) and len(os.listdir(workdir.path)) > 1:
-        try:
-            old = files.read_json(path)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"workdir {workdir.name}: config.json cannot be read ({error})"
-            ) from error
-        # Fields that have come since then: the run had what is their default now.
-        defaults = config_lib.SCHEMAS[config["experiment"]]().to_dict()
-        old = config_lib.completed(old, defaults)
+        old = run_config.read(workdir.path, f"workdir {workdir.name}")
+        run_config.check_same(workdir.name, old, config)
         lines = config_lib.difference(_essential(old), _essential(config))
         if lines:
-            raise UserError(
-                f"workdir {workdir.name} belongs to another config ({'; '.join(lines)}); "
-                "give another --workdir or the same config"
-            )
+            raise run_config.refusal(workdir.name, lines)
     if not write:
         return
     try:

@@ -18,7 +18,7 @@ import numpy as np
 from absl import app, flags
 
 from unnas_jax.commands import command_line
-from unnas_jax.core import files
+from unnas_jax.core import files, reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
 from unnas_jax.spaces.nasbench101.spec import MAX_EDGES, MAX_VERTICES, OPERATIONS, Spec
@@ -127,8 +127,8 @@ def default_path() -> str:
 def _read(path: str) -> np.ndarray | None:
     """The cells of a file; None if it does not hold exactly the list."""
     try:
-        cells: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        cells = reading.array(path, "u", 2**24)
+    except (OSError, ValueError):
         return None
     whole = cells.dtype == np.uint32 and cells.shape == (COUNT,)
     return cells if whole and bool(np.all(np.diff(cells.astype(np.int64)) > 0)) else None
@@ -185,7 +185,7 @@ def sample(count: int, seed: int, path: str | None = None) -> list[Spec]:
 def _main(argv: list[str]) -> int:
     if len(argv) > 1:
         return command_line.fail(f"unexpected argument {argv[1]!r}; write --flag=value")
-    path = flags.FLAGS.path or default_path()
+    path = os.path.expanduser(flags.FLAGS.path or default_path())
     with command_line.user_errors() as outcome:
         start = time.perf_counter()
         cells = enumerate_cells(progress=lambda line: print(line, flush=True))
