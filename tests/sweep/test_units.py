@@ -60,7 +60,7 @@ def test_killed_workers_lose_and_repeat_nothing(tmp_path):
     began = [name for word, name in sweep_work.words(tmp_path) if word == "began"]
     assert len(todo) <= len(began) <= len(todo) + 2  # What was killed began again, nothing else.
     assert all(store.result(unit)["name"] == unit.name for unit in todo)
-    assert not list((tmp_path / "w" / "scratch").glob("*/*"))
+    assert not list((tmp_path / "w" / "scratch").iterdir())
 
 
 def test_a_second_start_does_only_what_is_missing(tmp_path):
@@ -71,6 +71,30 @@ def test_a_second_start_does_only_what_is_missing(tmp_path):
     assert sweep.work_off(store, todo, sweep_work.slow)
     began = [name for word, name in sweep_work.words(tmp_path) if word == "began"]
     assert began == [todo[0].name, todo[1].name, todo[0].name, todo[2].name]
+
+
+def test_empty_folders_go_while_others_are_made(tmp_path):
+    """Two units of a group: one ends, and removes their folder, while the other one begins."""
+    store, (one, other) = Store(tmp_path / "w"), units(tmp_path, 2)
+    errors = []
+
+    def work(unit: Unit) -> None:
+        try:
+            for _ in range(200):
+                store.scratch(unit)
+                store.fail(unit, "no luck")
+                store.finish(unit, {})
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(unit,)) for unit in (one, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    for kind in ("scratch", "failures"):
+        assert not list((tmp_path / "w" / kind).iterdir())
 
 
 def test_two_starts_at_once_share_the_units(tmp_path):

@@ -16,11 +16,7 @@ _LEFT = 0.85
 _TITLE = 0.6
 _LEGEND = 0.8
 
-
-def softmax(alphas: np.ndarray) -> np.ndarray:
-    """The operation weights of alphas, over the last axis."""
-    weights = np.exp(alphas.astype(np.float64) - alphas.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
+_MOST_ROWS = 1000
 
 
 def edge_name(source: int, node: int) -> str:
@@ -69,11 +65,15 @@ def draw(history: results.Alphas) -> Figure:
     share both axes; the thin line is 1/8, where every search starts.
     """
     final = genotypes.discretise(history.normal[-1], history.reduce[-1])
+    history = _thinned(history)
     nodes = genotypes.nodes_of(final.normal)
     part = _TITLE + (nodes + 1) * _PANEL[1]
     size = (_LEFT + nodes * _PANEL[0], 2 * part + _LEGEND)
     figure = Figure(figsize=size, facecolor="white")
-    weights = {"Normal cell": softmax(history.normal), "Reduction cell": softmax(history.reduce)}
+    weights = {
+        "Normal cell": genotypes.softmax(history.normal),
+        "Reduction cell": genotypes.softmax(history.reduce),
+    }
     limits = _limits(history.epoch, list(weights.values()))
     for half, (kind, cell) in enumerate(weights.items()):
         pairs = final.normal if half == 0 else final.reduce
@@ -118,6 +118,14 @@ def draw(history: results.Alphas) -> Figure:
         handlelength=3,
     )
     return figure
+
+
+def _thinned(history: results.Alphas) -> results.Alphas:
+    """No more rows than a panel can show, the first and the last among them."""
+    count = min(len(history.step), _MOST_ROWS)
+    rows = np.linspace(0, len(history.step) - 1, count).round().astype(int)
+    columns = (history.step, history.epoch, history.normal, history.reduce)
+    return results.Alphas(*(column[rows] for column in columns))
 
 
 def _limits(epoch: np.ndarray, weights: list[np.ndarray]) -> dict[str, tuple[float, float]]:

@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from unnas_jax import __version__
-from unnas_jax.analysis import report, results
+from unnas_jax.analysis import report, results, verdict
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
@@ -80,17 +80,18 @@ class _Outputs:
         self.history: list[dict[str, Any]] = []
         self.next_drawing = 0.0
         self.log = metrics.MetricsLog(workdir, step) if primary else None
-        path = os.path.join(workdir, "alphas.npz")
-        if primary and step and os.path.exists(path):
-            old = results.read_alphas(path)
-            self.history = [
-                {name: getattr(old, name)[row] for name in _COLUMNS}
-                for row in range(len(old.step))
-                if old.step[row] <= step
-            ]
+        self.facts: dict[str, Any] = {}
+        self.validation: dict[str, Any] = {}
+        self.warnings: list[str] = []
+        if primary and step:
+            self.history = _history(os.path.join(workdir, "alphas.npz"), step)
 
     def metrics(self, kind: str, step: int, **values: Any) -> None:
         """Writes a row of metrics."""
+        if kind == "start":
+            self.facts = values
+        elif kind == "validation":
+            self.validation = values
         if self.log:
             self.log.write(kind, step, epoch=self.plan.epoch(step), **values)
 
@@ -106,6 +107,13 @@ class _Outputs:
         }
         with files.replacing(os.path.join(self.workdir, "alphas.npz"), "wb") as file:
             np.savez_compressed(file, **columns)
+        self.warnings = verdict.of_alphas(
+            columns["normal"], columns["reduce"], self.config["search"]["arch_start_epoch"]
+        )
+        if self.validation:
+            self.warnings += verdict.of_training(
+                [self.validation], self.facts["num_classes"], self.facts["validation_images"]
+            )
         document = genotype_lib.document(
             alphas["normal"],
             alphas["reduce"],
@@ -116,6 +124,7 @@ class _Outputs:
                 "step": step,
                 "epoch": self.plan.epoch(step),
                 "finished": finished,
+                "warnings": self.warnings,
                 "versions": versions(),
             },
         )
@@ -177,6 +186,22 @@ class _Learner:
             ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
         )
         self._outputs.alphas(self.state, step, finished=step == plan.total)
+
+
+def _history(path: str, step: int) -> list[dict[str, Any]]:
+    """The rows of an alphas.npz up to a step; none if it is missing or damaged, which is said."""
+    if not os.path.exists(path):
+        return []
+    try:
+        old = results.read_alphas(path)
+    except UserError as error:
+        _LOG.warning("%s. The history of the alphas begins anew.", error)
+        return []
+    return [
+        {name: getattr(old, name)[row] for name in _COLUMNS}
+        for row in range(len(old.step))
+        if old.step[row] <= step
+    ]
 
 
 def versions() -> dict[str, str]:
@@ -296,4 +321,6 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
         if loop.run(step, ranking) == plan.total:
             outputs.pictures(final=True)
             _LOG.info("Finished. See %s", os.path.join(workdir.name, "report.html"))
+            for words in outputs.warnings:
+                _LOG.warning("But %s.", words)
         return learner.state
