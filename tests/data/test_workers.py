@@ -124,7 +124,14 @@ def test_a_script_without_a_main_guard_is_told_in_one_line(tmp_path):
         batches = pipeline.train_batches(
             Numbers(), np.arange(50), batch_size=8, crop=8, resize=12, train_crop="centre",
             apply_exif=False, seed=0, start_step=0, workers=2)
-        next(batches)
+        others = pipeline.train_batches(
+            Numbers(), np.arange(50), batch_size=8, crop=8, resize=12, train_crop="centre",
+            apply_exif=False, seed=1, start_step=0, workers=2)
+        try:
+            next(batches)
+        finally:
+            others.close()
+            batches.close()
         """)
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
