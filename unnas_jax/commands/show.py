@@ -132,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command_line.fail(f"unexpected argument {rest[1]!r}; write --flag=value")
     if chosen is None:
         return command_line.fail("--config is missing; name a file of configs/")
+    command_line.start_logging()
     with command_line.user_errors() as outcome:
         show(chosen, out.value, images.value)
         print(os.path.abspath(out.value))

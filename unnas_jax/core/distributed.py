@@ -19,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from unnas_jax import refusal
+from unnas_jax.core import refusal
 from unnas_jax.core.errors import Interruption, UserError
 
 LOST = os.EX_TEMPFAIL
