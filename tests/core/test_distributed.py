@@ -210,7 +210,7 @@ _MISTAKE = (
         """with distributed.bounded():
 """,
         """from unnas_jax.commands import command_line
-from unnas_jax.errors import UserError
+from unnas_jax.core.errors import UserError
 with command_line.user_errors() as outcome, distributed.bounded():
 """,
     )

@@ -100,8 +100,9 @@ def test_empty_folders_go_while_others_are_made(tmp_path):
 def test_two_starts_at_once_share_the_units(tmp_path):
     store, todo = Store(tmp_path / "w"), units(tmp_path, 8, seconds=0.1)
     code = (
-        "from tests import sweep_work, test_sweep; from unnas_jax import sweep; import sys;"
-        "todo = test_sweep.units(sys.argv[1], 8, seconds=0.1);"
+        "from tests import sweep_work; from tests.sweep import test_units; "
+        "from unnas_jax.sweep import units as sweep; import sys;"
+        "todo = test_units.units(sys.argv[1], 8, seconds=0.1);"
         "sweep.work_off(sweep.Store(sys.argv[1] + '/w'), todo, sweep_work.slow)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
@@ -117,10 +118,11 @@ def test_two_starts_at_once_share_the_units(tmp_path):
 def test_a_stopped_sweep_takes_its_workers_along_and_goes_on(tmp_path):
     store, todo = Store(tmp_path / "w"), units(tmp_path, 3, seconds=1.0)
     code = (
-        "from tests import sweep_work, test_sweep; from unnas_jax import sweep; import sys;"
-        "todo = test_sweep.units(sys.argv[1], 3, seconds=1.0);"
+        "from tests import sweep_work; from tests.sweep import test_units; "
+        "from unnas_jax.sweep import units as sweep; import sys;"
+        "todo = test_units.units(sys.argv[1], 3, seconds=1.0);"
         "store = sweep.Store(sys.argv[1] + '/w');"
-        "sys.exit(0 if test_sweep.run(store, todo, workers=1) else 75)"
+        "sys.exit(0 if test_units.run(store, todo, workers=1) else 75)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
     while not sweep_work.words(tmp_path):
