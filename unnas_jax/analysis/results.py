@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax import verdict
-from unnas_jax.analysis import result_files
+from unnas_jax.analysis import result_files, verdict
 from unnas_jax.analysis import rows as rows_lib
 from unnas_jax.config import run_config
 from unnas_jax.core import reading

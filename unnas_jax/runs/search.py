@@ -14,8 +14,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from unnas_jax import __version__, verdict
-from unnas_jax.analysis import report, results
+from unnas_jax import __version__
+from unnas_jax.analysis import report, results, verdict
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import distributed, files, sharding, stopping
 from unnas_jax.core.errors import UserError

@@ -15,8 +15,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from unnas_jax import verdict
-from unnas_jax.analysis import result_files
+from unnas_jax.analysis import result_files, verdict
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import distributed, files, sharding, stopping
 from unnas_jax.core.errors import UserError

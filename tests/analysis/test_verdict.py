@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unnas_jax import verdict
+from unnas_jax.analysis import verdict
 from unnas_jax.spaces.darts import genotype as genotypes
 from unnas_jax.tasks import base
 
