@@ -17,7 +17,7 @@ from unnas_jax.spaces.registry import Cells, Network
 
 _LOG = logging.getLogger("unnas_jax")
 
-SCHEMA = "unnas_jax.runs.result/1"
+SCHEMA = "unnas_jax.result/1"
 
 
 def facts_of(
