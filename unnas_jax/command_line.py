@@ -13,7 +13,7 @@ from absl import logging as absl_logging
 from ml_collections.config_flags import config_flags
 
 from unnas_jax import config as config_lib
-from unnas_jax import workdir
+from unnas_jax import unknown_keys, workdir
 from unnas_jax.errors import Interruption, UserError
 
 
@@ -71,7 +71,7 @@ _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 def _check_overrides(config: Any, argv: Sequence[str]) -> None:
     """Raises `UserError` for the first flag `--config.KEY` whose key a config lacks."""
     for key in (found[1] for word in argv if (found := _OVERRIDE.match(word))):
-        error = config_lib.unknown_key(key, config.to_dict())
+        error = unknown_keys.error_of(key, config.to_dict(), config_lib.SCHEMAS)
         if error is not None:
             raise error
 
