@@ -38,7 +38,7 @@ from unnas_jax.tasks.base import Sums, Task
 
 _LOG = logging.getLogger("unnas_jax")
 
-RESULT_SCHEMA = "unnas_jax.runs.result/1"
+RESULT_SCHEMA = "unnas_jax.result/1"
 
 # The search that wrote a genotype may go on and replace it: a run keeps a copy, so that it finds
 # the same cells when it continues.
