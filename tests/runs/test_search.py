@@ -11,7 +11,8 @@ from tests import tiny
 from unnas_jax.core import sharding
 from unnas_jax.data import halves, pipeline
 from unnas_jax.learning.feed import Feed
-from unnas_jax.methods import bilevel
+from unnas_jax.methods.base import Setting
+from unnas_jax.methods.darts import Darts
 from unnas_jax.runs import search
 from unnas_jax.tasks import registry
 
@@ -27,7 +28,7 @@ def _built(devices=1, order=1, seed=0, task="rotation", alpha_rate=1e-2, nodes=2
     config.seed = seed
     mesh = sharding.data_mesh(jax.devices()[:devices])
     built = registry.create(config.to_dict(), tiny.dataset())
-    return bilevel.build_steps(config.to_dict(), built, mesh, STEPS_PER_EPOCH), mesh
+    return Darts(Setting(config.to_dict(), built, mesh, STEPS_PER_EPOCH)), mesh
 
 
 def _batches(mesh, steps, seed=0, batch_size=8, images=None):
@@ -59,8 +60,8 @@ def _run(steps, mesh, count=5, warm_up=0, seed=0):
     state = steps.init()
     for number, (batch_a, batch_b) in enumerate(_batches(mesh, count, seed)):
         if number >= warm_up:
-            state, _ = steps.alphas(state, batch_b, batch_a)
-        state, _ = steps.weights(state, batch_a)
+            state, _ = steps.alpha_step(state, batch_b, batch_a)
+        state, _ = steps.weight_step(state, batch_a)
     return state
 
 
@@ -118,14 +119,14 @@ def test_an_alpha_step_is_adam_on_the_gradient_of_half_b_alone():
     start = steps.init()
     before = _host(start)
     (batch_a, batch_b), *_ = _batches(mesh, 1)
-    after = _host(steps.alphas(start, batch_b, batch_a)[0])
+    after = _host(steps.alpha_step(start, batch_b, batch_a)[0])
     change = after.alphas["normal"] - before.alphas["normal"]
     np.testing.assert_allclose(np.abs(change), 1e-2, rtol=2e-2)
     jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
     jax.tree.map(np.testing.assert_array_equal, after.batch_stats, before.batch_stats)
     assert int(after.step) == 0
     # Another batch of A changes nothing: the first-order gradient does not see it.
-    again = _host(steps.alphas(steps.init(), batch_b, batch_b)[0])
+    again = _host(steps.alpha_step(steps.init(), batch_b, batch_b)[0])
     np.testing.assert_array_equal(again.alphas["normal"], after.alphas["normal"])
 
 
@@ -133,7 +134,7 @@ def test_second_order_sees_half_a():
     steps, mesh = _built(order=2, nodes=1)
     (batch_a, batch_b), *_ = _batches(mesh, 1)
     moments = [
-        np.asarray(steps.alphas(steps.init(), batch_b, batch)[0].alphas_opt[1][0].mu["normal"])
+        np.asarray(steps.alpha_step(steps.init(), batch_b, batch)[0].alphas_opt[1][0].mu["normal"])
         for batch in (batch_a, batch_b)
     ]
     assert np.isfinite(moments[0]).all()
@@ -196,13 +197,13 @@ def test_rotation_is_learned_unless_targets_are_shuffled(shuffled):
     data = tiny.dataset(256)
     task = registry.create(config.to_dict(), data)
     mesh = sharding.data_mesh(jax.devices()[:1])
-    steps = bilevel.build_steps(
-        config.to_dict(), _Shuffled(task) if shuffled else task, mesh, STEPS_PER_EPOCH
+    steps = Darts(
+        Setting(config.to_dict(), _Shuffled(task) if shuffled else task, mesh, STEPS_PER_EPOCH)
     )
     state, hits, count = steps.init(), 0.0, 0.0
     for number, (batch_a, batch_b) in enumerate(_batches(mesh, 48, images=data)):
-        state, sums_b = steps.alphas(state, batch_b, batch_a)
-        state, _ = steps.weights(state, batch_a)
+        state, sums_b = steps.alpha_step(state, batch_b, batch_a)
+        state, _ = steps.weight_step(state, batch_a)
         if number >= 36:
             hits, count = hits + float(sums_b["correct"]), count + float(sums_b["count"])
     # 384 answers on half B, whose images the weights never see: 3 deviations of chance are 6.6%.

@@ -24,8 +24,8 @@ def write(path: str | os.PathLike[str]) -> list[str]:
     """
     run = results.read(path)
     pictures = {"curves.png": style.render(curves.draw(run), "png")}
-    if run.alphas is not None:
-        pictures["alphas.png"] = style.render(alphas.draw(run.alphas), "png")
+    if run.alphas is not None and run.genotype is not None:
+        pictures["alphas.png"] = style.render(alphas.draw(run.alphas, run.genotype), "png")
     sizes = []
     if run.genotype is not None:
         # Here, because counting builds networks, and the pictures alone need no JAX.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unnas_jax.analysis.history import Alphas
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotypes
 
@@ -17,22 +18,6 @@ Record = dict[str, Any]
 
 # What numpy raises for files that are cut off, overwritten, or something else.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
-
-
-@dataclasses.dataclass(frozen=True)
-class Alphas:
-    """The history of the architecture parameters: T rows, the first at step 0.
-
-    Attributes:
-      step: (T,) weight steps taken.
-      epoch: (T,) the same in epochs.
-      normal, reduce: (T, edges, operations), raw, before the softmax.
-    """
-
-    step: np.ndarray
-    epoch: np.ndarray
-    normal: np.ndarray
-    reduce: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,20 +87,11 @@ def read_alphas(path: str | os.PathLike[str]) -> Alphas:
     try:
         # Opened here, because np.load does not close a damaged file.
         with open(name, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            alphas = Alphas(**{key: arrays[key] for key in ("step", "epoch", "normal", "reduce")})
+            return Alphas.of_columns({key: arrays[key] for key in arrays.files})
     except _DAMAGE as error:
         raise UserError(
             f"{name}: damaged ({error}); remove it, and the search writes it again"
         ) from error
-    rows, edges = len(alphas.step), [genotypes.num_edges(nodes) for nodes in range(1, 64)]
-    for cell in (alphas.normal, alphas.reduce):
-        good = cell.ndim == 3 and cell.shape[2] == len(genotypes.OPERATIONS)
-        if not good or cell.shape[1] not in edges or len(cell) != rows or rows == 0:
-            raise UserError(
-                f"{name}: alphas of the shape {cell.shape} for {rows} steps; "
-                f"expected (steps, edges, {len(genotypes.OPERATIONS)})"
-            )
-    return alphas
 
 
 def read_metrics(path: str | os.PathLike[str]) -> tuple[dict[str, list[Record]], int]:
@@ -171,8 +147,9 @@ def read(path: str | os.PathLike[str]) -> Run:
     alphas_path = os.path.join(workdir, "alphas.npz")
     if os.path.exists(alphas_path):
         alphas = read_alphas(alphas_path)
-        current = genotypes.document(alphas.normal[-1], alphas.reduce[-1], {})
-        genotype, softmax = genotypes.from_dict(current["genotype"]), current["alphas_softmax"]
+        mixing = alphas.rows[-1].mixing
+        genotype = genotypes.strongest(**mixing)
+        softmax = genotypes.document_of(genotype, mixing, {})["alphas_softmax"]
     genotype_path = os.path.join(workdir, "genotype.json")
     if os.path.exists(genotype_path):
         genotype, document = genotypes.load(genotype_path)

@@ -27,7 +27,6 @@ from unnas_jax.learning import metrics, optim, trainer
 from unnas_jax.learning.feed import STEPS_AHEAD, DeviceBatch, Feed
 from unnas_jax.learning.progress import Progress
 from unnas_jax.learning.trainer import TrainState, TrainSteps
-from unnas_jax.methods.bilevel import example_shapes
 from unnas_jax.runs import checkpoint
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.workdir import Workdir
@@ -36,7 +35,7 @@ from unnas_jax.spaces import registry as spaces
 from unnas_jax.spaces.networks import build_network
 from unnas_jax.spaces.registry import Cells, Network
 from unnas_jax.tasks import registry
-from unnas_jax.tasks.base import Sums, Task
+from unnas_jax.tasks.base import Sums, Task, example_shapes
 
 _LOG = logging.getLogger("unnas_jax")
 
