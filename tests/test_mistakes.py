@@ -49,6 +49,23 @@ def test_what_only_data_and_devices_can_tell(changes, words, images, tmp_path):
     workdir_lib.claim(workdir_lib.local(str(tmp_path / "w")), config(images).to_dict())
 
 
+def test_images_that_changed_since_are_refused_with_both_numbers(finished, images, tmp_path):
+    """Another image would shift the halves: alphas would learn on what trained the weights."""
+    workdir, moved = tmp_path / "w", tmp_path / "moved"
+    shutil.copytree(finished, workdir)
+    shutil.copytree(images, moved)
+    shutil.copy(moved / "000.png", moved / "100.png")
+    with pytest.raises(UserError) as error:
+        search.search(config(f"{moved}/"), str(workdir))
+    assert "64 (" in str(error.value) and "65 (" in str(error.value)
+    (moved / "000.png").unlink()  # As many as before.
+    with pytest.raises(UserError, match="not those that the run began with"):
+        search.search(config(moved), str(workdir))
+    # The same ones in another place are the same.
+    (moved / "100.png").rename(moved / "000.png")
+    assert int(search.search(config(f"{moved}/"), str(workdir)).step) == 8
+
+
 def test_a_workdir_that_cannot_be_made(images, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
@@ -117,3 +134,4 @@ def test_a_full_disk_ends_in_one_line(images, tmp_path):
     (workdir / "metrics.jsonl").symlink_to("/dev/full")
     error = finish(start(workdir, images), status=2)
     assert "the disk is full" in error and "Traceback" not in error
+    assert "no checkpoint was saved yet" in error

@@ -148,10 +148,10 @@ def test_second_order_sees_half_a():
 def test_alphas_start_at_the_first_step_at_or_after_that_part_of_an_epoch(epoch, per_epoch, first):
     c = tiny.config().to_dict()
     c["search"]["arch_start_epoch"] = epoch
-    c["train"]["batch_size"] = 2
-    plan = search._plan(c, tiny.dataset(), 2 * per_epoch)
-    assert (plan.steps_per_epoch, plan.arch_start) == (per_epoch, first)
-    assert plan.epoch(first) >= epoch and (first == 0 or plan.epoch(first - 1) < epoch)
+    task = registry.create(c, tiny.dataset())
+    needs_b = Darts(Setting(c, task, sharding.data_mesh(jax.devices()[:1]), per_epoch)).needs_b
+    assert [needs_b(step) for step in range(first + 2)] == [False] * first + [True] * 2
+    assert first / per_epoch >= epoch and (first == 0 or (first - 1) / per_epoch < epoch)
 
 
 def test_a_search_reports_on_the_same_drawn_images_when_it_continues(images, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from typing import Any
 
 from unnas_jax.core.errors import UserError
 
-SCHEMA = "unnas_jax.runs.result/1"
+SCHEMA = "unnas_jax.result/1"
 
 _TASKS = {
     "classification": "Supv. Cls",

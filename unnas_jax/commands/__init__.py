@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from unnas_jax.core import starting
+
 COMMANDS = {
     "run": "run the experiment of a config: a search, a training or a sample (the default)",
     "prepare": "prepare a dataset from its published files, once",
@@ -60,3 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _cache_compiled_programs()
     status: int = importlib.import_module(f"unnas_jax.commands.{name}").main(words)
     return status
+
+
+def program() -> int:
+    """What `unnas-jax` and `main.py` do: `main`, with signals and too little memory in mind."""
+    starting.begin()
+    return main()

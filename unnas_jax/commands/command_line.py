@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,8 +11,8 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 
 from unnas_jax.config import schema as config_lib
+from unnas_jax.core import failures
 from unnas_jax.core.errors import Interruption, UserError
-from unnas_jax.runs import workdir
 
 
 class Outcome:
@@ -28,7 +29,7 @@ def fail(message: str, status: int = 2) -> int:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[Outcome]:
-    """Turns a `UserError`, `Interruption` or full disk in the block into one line and a status."""
+    """Turns mistakes of the user and errors of the system in the block into a line and a status."""
     outcome = Outcome()
     try:
         yield outcome
@@ -36,13 +37,14 @@ def user_errors() -> Iterator[Outcome]:
         outcome.status = fail(str(error))
     except Interruption as error:
         outcome.status = fail(str(error), os.EX_TEMPFAIL)
+    except KeyboardInterrupt:
+        outcome.status = fail("interrupted", 128 + signal.SIGINT)
     except Exception as error:
-        if not workdir.is_full_disk(error):
+        known = failures.explanation(error)
+        if known is None:
             raise
-        outcome.status = fail(
-            "the disk is full; the last complete checkpoint is kept: make space and run the same "
-            "command again"
-        )
+        status = os.EX_TEMPFAIL if isinstance(known, Interruption) else 2
+        outcome.status = fail(str(known), status)
 
 
 class _ConfigParser(config_flags.ConfigFileFlagParser):

@@ -1,8 +1,17 @@
 """What programs show while they run; importing the package changes no logging."""
 
+import contextlib
 import logging
+import math
+import threading
+import time
+from collections.abc import Iterator
 
 from absl import logging as absl_logging
+
+_LOG = logging.getLogger("unnas_jax")
+
+_SILENCE_S = 60.0  # After so long something is said.
 
 
 def start() -> None:
@@ -19,3 +28,50 @@ def start() -> None:
 def only_warnings() -> None:
     """Shows no more progress: another process of the same run does."""
     logging.getLogger("unnas_jax").setLevel(logging.WARNING)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 45 s, 12:03 min or 3:20 h."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+@contextlib.contextmanager
+def telling(what: str, *, when: bool = True, after: float = 0.0) -> Iterator[None]:
+    """A block that is not silent while it takes long: it says what it does, and for how long.
+
+    Args:
+      what: it does, as the beginning of a line.
+      when: nothing is said otherwise.
+      after: seconds, within which it may end without a word.
+    """
+    if not when:
+        yield
+        return
+    ended, start = threading.Event(), time.monotonic()
+    told = after == 0
+    if told:
+        _LOG.info("%s ...", what)
+
+    def tell() -> None:
+        nonlocal told
+        wait = after or _SILENCE_S
+        while not ended.wait(wait):
+            told, wait = True, _SILENCE_S
+            _LOG.info("%s, for %s so far ...", what, duration(time.monotonic() - start))
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    if told:
+        _LOG.info("%s took %s.", what, duration(time.monotonic() - start))

@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
+import hashlib
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from unnas_jax.core import files
@@ -34,7 +35,8 @@ class Records(Protocol):
 
     Records are pickled into the processes that decode them: they open files only when read. They
     may have a method `describe(i) -> str` that says what record `i` is, for error messages, and
-    `names() -> Sequence[str]`, a name for every record, by which subset lists name them.
+    `names() -> Sequence[str]`, a name for every record, by which subset lists name them. Where that
+    may take long they have `names_digest() -> str` besides, '' if it is not known.
     """
 
     def __len__(self) -> int: ...
@@ -115,6 +117,60 @@ def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
         f"{dataset.num_classes:,} classes" if dataset.num_classes else "no labels",
     )
     return dataset
+
+
+def digest_of_names(names: str) -> str:
+    """A digest of names, one a line."""
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _fingerprint(records: Records) -> dict[str, Any]:
+    own, names = getattr(records, "names_digest", None), getattr(records, "names", None)
+    digest = ""
+    if own is not None:
+        digest = own()
+    elif names is not None:
+        digest = digest_of_names("".join(f"{name}\n" for name in names()))
+    return {"count": len(records), "names": digest}
+
+
+def fingerprint(dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """Of every split the number of records and a digest of their names, '' if they have none.
+
+    A run keeps it with its position: by it the same numbers mean the same records.
+    """
+    return {split: _fingerprint(records) for split, records in sorted(dataset.splits.items())}
+
+
+def check_same(
+    workdir: str,
+    before: Mapping[str, Any] | None,
+    now: Mapping[str, Any],
+    splits: Collection[str],
+) -> None:
+    """Raises `UserError` if splits are not those with which the run in a workdir began.
+
+    Args:
+      workdir: its name.
+      before: the fingerprint that the run kept; None if it kept none.
+      now: the dataset's.
+      splits: that the run reads.
+    """
+    if before is None:
+        return
+    for split in sorted(splits):
+        old, new = (found.get(split, {"count": 0, "names": ""}) for found in (before, now))
+        known = old["names"] and new["names"]
+        if old["count"] == new["count"] and not (known and old["names"] != new["names"]):
+            continue
+        numbers = [
+            f"{which['count']:,} ({which['names'][:12] or 'without names'})" for which in (old, new)
+        ]
+        raise UserError(
+            f"workdir {workdir}: the {split} images are not those that the run began with: "
+            f"{numbers[0]} then, {numbers[1]} now (number and digest of the names); give it the "
+            "same images, or give another --workdir"
+        )
 
 
 def describe(records: Records, i: int) -> str:

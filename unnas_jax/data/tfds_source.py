@@ -116,6 +116,14 @@ class TfdsRecords:
         except FileNotFoundError:
             return self._read_names()
 
+    def names_digest(self) -> str:
+        """A digest of the names if there is a list of them; a version of TFDS's does not change."""
+        try:
+            names = epath.Path(shards.names_path(self.directory, self.split)).read_text()
+        except FileNotFoundError:
+            return ""
+        return registry.digest_of_names(str(names))
+
     def _read_names(self) -> Sequence[str]:
         first = self._example(0)
         feature = next((name for name in _NAMES if name in first), "")

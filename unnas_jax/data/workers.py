@@ -80,6 +80,7 @@ def start_worker() -> None:
     """Runs first in every process that works for another."""
     # Ctrl-C goes to the whole group: the main process alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # A main process that is killed cannot close its workers, and they would wait for it for ever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -317,7 +318,7 @@ class Stream:
       workers: processes.
     """
 
-    def __init__(self, make: Make, steps: range, workers: int) -> None:
+    def __init__(self, make: Make, steps: Sequence[int], workers: int) -> None:
         self._steps, self._asked = iter(steps), collections.deque[int]()
         self._number = 0
         with _LOCK:

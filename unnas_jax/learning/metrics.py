@@ -29,18 +29,6 @@ def first_not_finite(sums: Sequence[Sums]) -> int | None:
     return None
 
 
-def duration(seconds: float) -> str:
-    """Seconds as 45 s, 12:03 min or 3:20 h."""
-    if not math.isfinite(seconds):
-        return "?"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}:{rest:02d} min"
-    return f"{minutes // 60}:{minutes % 60:02d} h"
-
-
 class MetricsLog:
     """Appends rows to WORKDIR/metrics.jsonl and WORKDIR/tensorboard.
 

@@ -108,7 +108,7 @@ class SearchMethod(abc.ABC):
         """The method's own options, config.method, with their defaults; types are checked."""
         return {}
 
-    @classmethod
+    @classmethod  # noqa: B027 (Most methods run with any config.)
     def validate(cls, config: Mapping[str, Any]) -> None:
         """Raises `UserError` for values that the method cannot run with.
 

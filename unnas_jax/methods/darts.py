@@ -1,13 +1,13 @@
 """DARTS (Liu et al., 2019), first and second order: alphas learn on half B, weights on half A.
 
-The method's own loss is that of any task; the operations on an edge are mixed by the softmax of its
-alphas. Every part of a step is a method of the class, so that a remedy overrides the one it changes.
+The operations on an edge are mixed by the softmax of its alphas. Every part of a step is a method
+of the class, so that a remedy overrides the one that it changes.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from unnas_jax.core import sharding
+from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
 from unnas_jax.methods.base import Alphas, SearchMethod, SearchState, Setting
 from unnas_jax.spaces.darts import supernet as supernet_lib
@@ -113,6 +114,19 @@ class Darts(SearchMethod):
         self._of_weights: Which = "both" if shared else "weights"
         self._purposes: dict[int, jax.Array] = {}
 
+    @classmethod
+    def validate(cls, config: Mapping[str, Any]) -> None:
+        """Checks the order and when the alphas begin to move."""
+        order, start = config["search"]["order"], config["search"]["arch_start_epoch"]
+        if order not in (1, 2):
+            raise UserError(f"config.search.order={order!r}: use 1 or 2")
+        epochs = config["train"]["epochs"]
+        if start >= epochs:
+            raise UserError(
+                f"config.search.arch_start_epoch={start!r}: must be smaller than "
+                f"train.epochs={epochs}, or no alpha ever moves"
+            )
+
     # The supernet and its alphas.
 
     def build(self) -> supernet_lib.Supernet:
@@ -120,6 +134,7 @@ class Darts(SearchMethod):
         return supernet_lib.build_supernet(self.config, self.task).clone(mix=self.mix)
 
     def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
+        """The softmax over the operations of every edge (DARTS, equation 2)."""
         return supernet_lib.softmax(alphas)
 
     def initial_alphas(self, key: jax.Array) -> dict[str, jax.Array]:
@@ -133,6 +148,7 @@ class Darts(SearchMethod):
         return jax.random.fold_in(jax.random.fold_in(seed, purpose), step)
 
     def initial(self) -> SearchState:
+        """Draws the weights and the alphas; the optimizers begin anew."""
         first = self.setting.first_step
         alphas = self.initial_alphas(self.key(ALPHAS, first))
         inputs = example_shapes(self.config, self.task).inputs
@@ -250,11 +266,13 @@ class Darts(SearchMethod):
         return next(k for k in itertools.count(int(start * per_epoch)) if k / per_epoch >= start)
 
     def needs_b(self, step: int) -> bool:
+        """Whether the alphas move."""
         return step - self.setting.first_step >= self.first_alpha_step
 
     def step(
         self, state: SearchState, batch_a: Batch, batch_b: Batch | None
     ) -> tuple[SearchState, dict[str, Sums | None]]:
+        """Takes an alpha step, once the alphas move, and a weight step."""
         alpha_sums = None
         if batch_b is not None:
             state, alpha_sums = self.alpha_step(state, batch_b, batch_a)
@@ -286,6 +304,7 @@ class Darts(SearchMethod):
         return self.programs.update_weights(state, grads, batch_stats), sums
 
     def evaluate(self, state: SearchState, batch: Batch, number: int) -> Sums:
+        """Runs `scores`."""
         sums: Sums = self.programs.scores(
             state, batch, sharding.replicate(np.int32(number), self.setting.mesh)
         )
@@ -297,6 +316,7 @@ class Darts(SearchMethod):
         return self._purposes[purpose]
 
     def lower(self, batch: Any) -> dict[str, list[jax.stages.Lowered]]:
+        """The programs of an alpha step and of a weight step."""
         def lowered(function: Any, *arguments: Any, **static: Any) -> tuple[Any, Any]:
             program = function.lower(*arguments, **static)
             return program, self.placed(program.out_info)
@@ -319,4 +339,3 @@ class Darts(SearchMethod):
                 lowered(programs.update_weights, state, grads, batch_stats)[0],
             ],
         }
-

@@ -1,14 +1,13 @@
 """The search phase: a supernet trained on a task, whose alphas become a discrete cell."""
 
-import collections
 import contextlib
-import dataclasses
 import importlib.metadata
 import itertools
+import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,42 +16,33 @@ import numpy as np
 
 from unnas_jax import __version__
 from unnas_jax.analysis import report, results
+from unnas_jax.analysis.history import Alphas, Row
 from unnas_jax.config import schema as config_lib
-from unnas_jax.core import distributed, files, sharding, stopping
+from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
+from unnas_jax.core.logs import telling
 from unnas_jax.data import Dataset, halves, open_dataset
 from unnas_jax.data.inspection import check_images
 from unnas_jax.data.pipeline import evaluation_sample
+from unnas_jax.data.registry import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
-from unnas_jax.learning import metrics, optim
-from unnas_jax.learning.feed import STEPS_AHEAD, Feed
-from unnas_jax.learning.progress import Progress
-from unnas_jax.methods.bilevel import SearchState, build_steps
+from unnas_jax.learning import metrics
+from unnas_jax.learning.feed import Feed
+from unnas_jax.methods import registry as methods
+from unnas_jax.methods.base import SearchMethod, SearchState, Setting, Stage
 from unnas_jax.runs import checkpoint
 from unnas_jax.runs import workdir as workdir_lib
+from unnas_jax.runs.loop import Loop, Plan
 from unnas_jax.runs.workdir import Workdir
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.tasks import registry
-from unnas_jax.tasks.base import Sums
+from unnas_jax.tasks.base import Sums, Task
 
 _LOG = logging.getLogger("unnas_jax")
 
-_COLUMNS = ("step", "epoch", "normal", "reduce")  # Of alphas.npz.
 
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """How many steps a search has and when the alphas begin to move."""
-
-    steps_per_epoch: int
-    total: int
-    arch_start: int
-
-    def epoch(self, step: int) -> float:
-        return step / self.steps_per_epoch
-
-
-def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> _Plan:
+def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
+    """When a search does what: an evaluation and a checkpoint end every epoch."""
     batch_size = config["train"]["batch_size"]
     per_epoch = images // batch_size
     if per_epoch == 0:
@@ -60,13 +50,17 @@ def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> _Plan:
             f"config.train.batch_size={batch_size}: half of the dataset {dataset.name!r} has only "
             f"{images} images; use a smaller batch"
         )
-    total = per_epoch * config["train"]["epochs"]
+    total = sum(stage.steps for stage in methods.of_config(config).stages(config, per_epoch))
     if config["train"]["max_steps"] > 0:
         total = min(total, config["train"]["max_steps"])
-    # The first step at or after that part of an epoch.
-    start = config["search"]["arch_start_epoch"]
-    first = next(k for k in itertools.count(int(start * per_epoch)) if k / per_epoch >= start)
-    return _Plan(per_epoch, total, first)
+    return Plan(
+        total=total,
+        per_epoch=per_epoch,
+        batch_size=batch_size,
+        log_every=config["log_every_steps"],
+        save_every=config["checkpoint_every_steps"],
+        evaluate_every=per_epoch,
+    )
 
 
 class _Outputs:
@@ -76,48 +70,42 @@ class _Outputs:
     """
 
     def __init__(
-        self, workdir: str, config: Mapping[str, Any], plan: _Plan, step: int, primary: bool
+        self, workdir: str, config: Mapping[str, Any], plan: Plan, step: int, primary: bool
     ) -> None:
         self.workdir, self.config, self.plan, self.primary = workdir, config, plan, primary
-        self.history: list[dict[str, Any]] = []
+        self.history = Alphas(())
         self.next_drawing = 0.0
         self.log = metrics.MetricsLog(workdir, step) if primary else None
         path = os.path.join(workdir, "alphas.npz")
         if primary and step and os.path.exists(path):
-            old = results.read_alphas(path)
-            self.history = [
-                {name: getattr(old, name)[row] for name in _COLUMNS}
-                for row in range(len(old.step))
-                if old.step[row] <= step
-            ]
+            self.history = results.read_alphas(path).until(step)
 
     def metrics(self, kind: str, step: int, **values: Any) -> None:
         """Writes a row of metrics."""
         if self.log:
             self.log.write(kind, step, epoch=self.plan.epoch(step), **values)
 
-    def alphas(self, state: SearchState, step: int, *, finished: bool) -> None:
+    def alphas(self, method: SearchMethod, state: SearchState, step: int) -> None:
         """Writes the alphas' history and the genotype they stand for now."""
         if not self.primary:
             return
-        alphas = {kind: np.asarray(value) for kind, value in state.alphas.items()}
-        if not self.history or self.history[-1]["step"] < step:
-            self.history.append({"step": step, "epoch": self.plan.epoch(step), **alphas})
-        columns: dict[str, Any] = {
-            name: np.stack([np.asarray(row[name]) for row in self.history]) for name in _COLUMNS
-        }
+        alphas = {name: np.asarray(value) for name, value in state.alphas.items()}
+        mixing, stage = method.mixing(alphas), method.setting.stage
+        epoch = self.plan.epoch(step)
+        self.history = self.history.with_row(Row(step, epoch, stage, alphas, mixing))
         with files.replacing(os.path.join(self.workdir, "alphas.npz"), "wb") as file:
-            np.savez_compressed(file, **columns)
-        document = genotype_lib.document(
-            alphas["normal"],
-            alphas["reduce"],
+            np.savez_compressed(file, **self.history.columns())
+        document = genotype_lib.document_of(
+            method.cells(alphas),
+            mixing,
             {
                 "dataset": self.config["dataset"]["name"],
                 "task": self.config["task"]["name"],
+                "method": method.name,
                 "seed": self.config["seed"],
                 "step": step,
-                "epoch": self.plan.epoch(step),
-                "finished": finished,
+                "epoch": epoch,
+                "finished": step == self.plan.total,
                 "versions": versions(),
             },
         )
@@ -137,6 +125,131 @@ class _Outputs:
             self.log.close()
 
 
+class _Stages:
+    """The stages of a run, and the method in each of them.
+
+    Args:
+      config: as a dict.
+      task: what the supernets learn.
+      mesh: of the devices.
+      plan: of the run.
+    """
+
+    def __init__(self, config: Mapping[str, Any], task: Task, mesh: Any, plan: Plan) -> None:
+        self._config, self._task, self._mesh, self._plan = config, task, mesh, plan
+        self._method = methods.of_config(config)
+        self.stages: Sequence[Stage] = self._method.stages(config, plan.per_epoch)
+        ends = itertools.accumulate(stage.steps for stage in self.stages)
+        self._ends = [min(end, plan.total) for end in ends]
+        self._last: tuple[str, SearchMethod] | None = None
+
+    def at(self, position: Mapping[str, Any]) -> SearchMethod:
+        """The method at the `stage` and with what it has `carried`, as a position holds them.
+
+        Positions of versions that knew no stages are in the first one. The last method that was
+        made is kept.
+        """
+        stage, carried = position.get("stage", 0), position.get("carried")
+        key = json.dumps([stage, carried])
+        if self._last is None or self._last[0] != key:
+            first = self._ends[stage - 1] if stage else 0
+            setting = Setting(
+                self._config, self._task, self._mesh, self._plan.per_epoch, stage, first, carried
+            )
+            self._last = key, self._method(setting)
+        return self._last[1]
+
+    def end(self, method: SearchMethod) -> int:
+        """The steps of the run that are finished when a method's stage ends."""
+        return self._ends[method.setting.stage]
+
+    def after(self, method: SearchMethod, state: SearchState) -> SearchMethod:
+        """The method of the next stage."""
+        stage = method.setting.stage + 1
+        # Through JSON, as if the run had been stopped here.
+        carried = json.loads(json.dumps(method.finish(checkpoint.on_host(state))))
+        _LOG.info("Stage %d of %d: %s.", stage + 1, len(self.stages), self.stages[stage].name)
+        return self.at({"stage": stage, "carried": carried})
+
+
+class _Learner:
+    """A search as the loop sees it, whatever its method.
+
+    Args:
+      stages: of the run.
+      method, state: where it goes on.
+      task: what is learned.
+      outputs: the files.
+      batches_a: of half A, from the step on where it goes on.
+      batches_b: makes a block with those of half B for some steps.
+      held_out: makes an iterator of the batches to evaluate on.
+    """
+
+    def __init__(
+        self,
+        stages: _Stages,
+        method: SearchMethod,
+        state: SearchState,
+        task: Task,
+        outputs: _Outputs,
+        batches_a: Iterator[Any],
+        batches_b: Callable[[Sequence[int]], contextlib.AbstractContextManager[Iterator[Any]]],
+        held_out: Callable[[], Iterator[Any]],
+    ) -> None:
+        self.method, self.state = method, state
+        self._stages, self._task, self._outputs = stages, task, outputs
+        self._batches_a, self._open_b, self._held_out = batches_a, batches_b, held_out
+        self._block_b = contextlib.ExitStack()
+        self._batches_b: Iterator[Any] | None = None
+
+    def close(self) -> None:
+        """Ends the stream of half B."""
+        self._block_b.close()
+
+    @property
+    def position(self) -> dict[str, Any]:
+        setting = self.method.setting
+        return {"stage": setting.stage, "carried": setting.carried}
+
+    def step(self, step: int) -> Mapping[str, Sums | None]:
+        if step == self._stages.end(self.method):
+            self.method = self._stages.after(self.method, self.state)
+            self.state, self._batches_b = self.method.init(), None
+        if self._batches_b is None:
+            steps = range(step, self._stages.end(self.method))
+            needed = [k for k in steps if self.method.needs_b(k)]
+            self._block_b.close()
+            self._batches_b = self._block_b.enter_context(self._open_b(needed))
+        batch_a, needs_b = next(self._batches_a), self.method.needs_b(step)
+        batch_b = next(self._batches_b) if needs_b else None
+        first = step > self.method.setting.first_step and needs_b
+        first = first and not self.method.needs_b(step - 1)
+        with (
+            telling("Compiling the alphas' step", when=first),
+            jax.transfer_guard("disallow"),
+        ):
+            self.state, sums = self.method.step(self.state, batch_a, batch_b)
+        return sums
+
+    def evaluate(self) -> dict[str, float]:
+        sums = [
+            self.method.evaluate(self.state, batch, number)
+            for number, batch in enumerate(self._held_out())
+        ]
+        return self._task.summarize(jax.device_get(sums))
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._outputs.metrics("validation", step, **metrics)
+        if recorded := self.method.record(self.state):
+            self._outputs.metrics("method", step, **recorded)
+        _LOG.info(
+            "Epoch %.3g, half B with running statistics: %s.",
+            self._outputs.plan.epoch(step),
+            ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
+        )
+        self._outputs.alphas(self.method, self.state, step)
+
+
 def versions() -> dict[str, str]:
     """The versions of the packages that a result depends on."""
     libraries = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -154,10 +267,11 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
       workdir: a directory or an address gs://BUCKET/NAME; files as listed in the README.
 
     Returns:
-      The final state, or that at which a SIGTERM stopped the run.
+      The final state, or that at which a signal stopped the run.
 
     Raises:
-      UserError: bad input, or the loss became NaN.
+      UserError: bad input, or something became NaN or infinite.
+      Interruption: what the run needs failed; the same call continues it.
     """
     refuse_unguarded_main()
     config_lib.validate(config)
@@ -171,34 +285,32 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
     for section in ("train", "eval"):
         sharding.check_batch_size(f"{section}.batch_size", c[section]["batch_size"], mesh)
     primary = distributed.is_primary()
-    with distributed.together("workdir"):
-        workdir_lib.claim(workdir, c, write=primary)
-
-    # Data.
-    with distributed.together("data"):
-        workdir_lib.check_shared(workdir)
-        dataset = open_dataset(c["dataset"])
-    task = registry.create(c, dataset)
-    records = dataset.splits["train"]
-    check_images(dataset, c["input"]["crop"], task)
-    half_a, half_b = halves(len(records), c["seed"])
-    plan = _plan(c, dataset, len(half_a))
-    held_out = evaluation_sample(half_b, c["eval"]["max_images"], c["seed"])
-    feed = Feed(c, dataset, task, mesh)
-
     with contextlib.ExitStack() as stack:
-        # Steps, state, and where it continues.
-        steps = build_steps(c, task, mesh, plan.steps_per_epoch)
-        state = steps.init()
-        checkpoints = stack.enter_context(
-            contextlib.closing(checkpoint.Checkpoints(workdir.checkpoints))
-        )
-        restored = checkpoints.restore(state)
-        step, ranking = 0, None
-        if restored is not None:
-            state, position = restored
-            step, ranking = int(position["step"]), position["validation"]
+        with distributed.together("workdir"):
+            if primary:
+                stack.enter_context(workdir_lib.alone(workdir))
+            workdir_lib.claim(workdir, c, write=primary)
 
+        # Data.
+        with distributed.together("data"):
+            workdir_lib.check_shared(workdir)
+            dataset = open_dataset(c["dataset"])
+        task = registry.create(c, dataset)
+        records, data = dataset.splits["train"], fingerprint(dataset)
+        check_images(dataset, c["input"]["crop"], task)
+        half_a, half_b = halves(len(records), c["seed"])
+        plan = _plan(c, dataset, len(half_a))
+        held_out = evaluation_sample(half_b, c["eval"]["max_images"], c["seed"])
+        feed = Feed(c, dataset, task, mesh)
+
+        # Steps, state, and where it continues.
+        stages = _Stages(c, task, mesh, plan)
+        checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir.checkpoints))
+        restored = checkpoints.restore(lambda position: stages.at(position).shapes())
+        state, position = restored or (stages.at({}).init(), {"step": 0, "validation": None})
+        method = stages.at(position)
+        check_same(workdir.name, position.get("data"), data, ("train",))
+        step, ranking = int(position["step"]), position["validation"]
         outputs = stack.enter_context(
             contextlib.closing(_Outputs(workdir.path, c, plan, step, primary))
         )
@@ -209,7 +321,7 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
             len(half_a),
             len(half_b),
             plan.total,
-            plan.steps_per_epoch,
+            plan.per_epoch,
             mesh.size,
             jax.default_backend(),
             f", continuing at step {step}" if step else "",
@@ -224,86 +336,39 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
             backend=jax.default_backend(),
             total_steps=plan.total,
         )
-        if not outputs.history:  # At the start, and of a checkpoint that was brought over.
-            outputs.alphas(state, step, finished=step == plan.total)
-        progress = Progress(
-            total_steps=plan.total,
-            steps_per_epoch=plan.steps_per_epoch,
-            batch_size=c["train"]["batch_size"],
-            schedule=optim.weights_schedule(c, plan.steps_per_epoch),
-            write=outputs.metrics,
-            last_checkpoint=checkpoints.latest,
-        )
-
-        def save(ranked: bool) -> None:
-            # The step determines where both streams of data stand; it is spelled out for readers.
-            position = {
-                "step": step,
-                "epoch": plan.epoch(step),
-                "data_position": step * c["train"]["batch_size"],
-                "validation": ranking,
-            }
-            workdir.publish()
-            checkpoints.save(step, state, position, ranking if ranked else None)
+        if not outputs.history.rows:  # At the start, and of a checkpoint that was brought over.
+            outputs.alphas(method, state, step)
 
         # The loop.
-        first_step, running = step, collections.deque[Sums]()
-        stop = stack.enter_context(stopping.on_sigterm())
-        stack.enter_context(distributed.bounded())
-        stream_a, stream_b = (
-            stack.enter_context(feed.train(records, half, seed=seed, start_step=step))
-            for half, seed in ((half_a, 2 * c["seed"]), (half_b, 2 * c["seed"] + 1))
+        def train(half: np.ndarray, number: int, steps: Sequence[int] | None = None) -> Any:
+            seed = 2 * c["seed"] + number
+            return feed.train(records, half, seed=seed, start_step=step, steps=steps)
+
+        learner = _Learner(
+            stages,
+            method,
+            state,
+            task,
+            outputs,
+            stack.enter_context(train(half_a, 0)),
+            lambda steps: train(half_b, 1, steps),
+            lambda: feed.evaluation(records, held_out),
         )
-        while step < plan.total:
-            batch_a, batch_b = next(stream_a), next(stream_b)
-            with jax.transfer_guard("disallow"):
-                alpha_sums = None
-                if step >= plan.arch_start:
-                    state, alpha_sums = steps.alphas(state, batch_b, batch_a)
-                state, weight_sums = steps.weights(state, batch_a)
-            step += 1
-            progress.add({"weights": weight_sums, "alpha": alpha_sums})
-            if step - 1 in (first_step, plan.arch_start):
-                # Compiling is not training: leave the steps that compiled out of the rates.
-                jax.block_until_ready(weight_sums)
-                progress.restart()
-            # The host may run ahead of the devices, but only a few batches.
-            running.append(weight_sums)
-            if len(running) > STEPS_AHEAD:
-                jax.block_until_ready(running.popleft())
-
-            epoch_ends = step % plan.steps_per_epoch == 0 or step == plan.total
-            stops = stop(step)
-            saves = step % c["checkpoint_every_steps"] == 0 or stops
-            if progress.steps >= c["log_every_steps"] or epoch_ends or saves:
-                progress.flush(step)
-            if epoch_ends:
-                sums = [
-                    steps.evaluate(state, batch, number)
-                    for number, batch in enumerate(feed.evaluation(records, held_out))
-                ]
-                held = task.summarize(jax.device_get(sums))
-                ranking = held[task.metric]
-                outputs.metrics("validation", step, **held)
-                _LOG.info(
-                    "Epoch %.3g, half B with running statistics: %s.",
-                    plan.epoch(step),
-                    ", ".join(f"{name} {value:.4f}" for name, value in held.items()),
-                )
-                outputs.alphas(state, step, finished=step == plan.total)
-            if epoch_ends or saves:
-                save(ranked=epoch_ends)
-                if epoch_ends:
-                    outputs.pictures(final=False)
-                progress.restart()
-            if stops:
-                break
-
-        # The end.
-        checkpoints.wait()
-        if step < plan.total:
-            _LOG.info("Stopped by a signal at step %d; the same command continues.", step)
-        else:
+        stack.enter_context(contextlib.closing(learner))
+        del state  # A step gives its memory to the next one's.
+        loop = Loop(
+            plan,
+            learner,
+            checkpoints,
+            metric=task.metric,
+            identity={"data": data},
+            images=plan.batch_size,
+            schedule=lambda step: learner.method.learning_rate(step),
+            write=outputs.metrics,
+            publish=workdir.publish,
+            after_save=lambda: outputs.pictures(final=False),
+        )
+        if loop.run(step, ranking) == plan.total:
             outputs.pictures(final=True)
             _LOG.info("Finished. See %s", os.path.join(workdir.name, "report.html"))
-        return state
+        return learner.state

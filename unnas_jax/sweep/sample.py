@@ -20,11 +20,10 @@ import ml_collections
 import numpy as np
 
 from unnas_jax.config import schema as config_lib
-from unnas_jax.core import compilation, files
+from unnas_jax.core import compilation, files, logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.data.workers import refuse_unguarded_main
-from unnas_jax.learning import metrics
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.train import train
 from unnas_jax.sweep import architectures, local_engine
@@ -158,11 +157,10 @@ class Status:
             ]
         left = self.seconds_left
         if left is not None:
-            words.append(f"{metrics.duration(left)} left")
+            words.append(f"{logs.duration(left)} left")
         now = time.time()
         running = [
-            f"running {name}, {metrics.duration(now - since)}"
-            for name, since in self.running.items()
+            f"running {name}, {logs.duration(now - since)}" for name, since in self.running.items()
         ]
         failed = [f"failed {name}: {reason}" for name, reason in self.failed.items()]
         return [", ".join(words), *running, *failed]

@@ -24,9 +24,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
-from unnas_jax.core import files
+from unnas_jax.core import failures, files
 from unnas_jax.core.errors import UserError
-from unnas_jax.runs import workdir as workdir_lib
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -195,7 +194,7 @@ def process(store: Store, unit: Unit, work: Work, *, wait: bool = False) -> Outc
         try:
             document = work(unit.task, store.scratch(unit))
         except Exception as error:
-            if workdir_lib.is_full_disk(error):
+            if failures.is_full_disk(error):
                 raise
             reason = _one_line(error)
             _LOG.warning("%s failed: %s", unit.name, reason)
