@@ -139,7 +139,7 @@ def test_four_then_two_then_one_process_are_one_run(alone, images, tmp_path):
 _LOOP = """
 import itertools, sys
 import jax, numpy as np
-from unnas_jax import distributed, sharding
+from unnas_jax.core import distributed, sharding
 
 distributed.start("127.0.0.1:" + sys.argv[1], 3, int(sys.argv[2]))
 distributed.barrier("here")
@@ -155,9 +155,9 @@ with distributed.bounded():
 
 _ALONE = """
 import sys
-from unnas_jax import command_line, distributed
+from unnas_jax.core import distributed, logs
 
-command_line.start_logging()
+logs.start()
 distributed._MEETING_TIMEOUT_S = 3
 distributed.start("127.0.0.1:" + sys.argv[1], 2, int(sys.argv[2]))
 """
@@ -209,8 +209,8 @@ _MISTAKE = (
     .replace(
         """with distributed.bounded():
 """,
-        """from unnas_jax import command_line
-from unnas_jax.errors import UserError
+        """from unnas_jax.commands import command_line
+from unnas_jax.core.errors import UserError
 with command_line.user_errors() as outcome, distributed.bounded():
 """,
     )

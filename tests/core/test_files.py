@@ -27,7 +27,7 @@ def test_replaces_the_content_and_leaves_nothing_else(tmp_path: pathlib.Path) ->
 
 def test_processes_take_turns(tmp_path: pathlib.Path) -> None:
     program = (
-        "import sys, time; from unnas_jax import files\n"
+        "import sys, time; from unnas_jax.core import files\n"
         "with files.in_turn(sys.argv[1]):\n"
         "    print('in', flush=True); time.sleep(0.2); print('out', flush=True)"
     )

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 _PROGRAM = """
 import hashlib, sys, time
-from unnas_jax import stopping
+from unnas_jax.core import stopping
 stopping.watch()
 print("ready", flush=True)
 if sys.argv[1] == "imports":

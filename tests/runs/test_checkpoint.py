@@ -222,7 +222,8 @@ def test_a_save_for_which_there_is_no_space_is_one_error(tmp_path, capfd):
 
 _WRITE = """
 import sys, jax, numpy as np
-from unnas_jax import checkpoint, sharding
+from unnas_jax.core import sharding
+from unnas_jax.runs import checkpoint
 mesh = sharding.data_mesh()
 assert mesh.size == 4
 state = sharding.replicate({"alphas": {"normal": np.arange(6.0).reshape(2, 3)}}, mesh)

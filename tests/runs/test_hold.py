@@ -50,7 +50,7 @@ def test_a_search_is_refused_before_anything_is_compiled(tmp_path, monkeypatch):
 
 _KILLED = """
 import os, signal, sys
-from unnas_jax import hold
+from unnas_jax.runs import hold
 with hold.held(sys.argv[1], sys.argv[1]):
     os.kill(os.getpid(), signal.SIGKILL)
 """

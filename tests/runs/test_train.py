@@ -108,6 +108,9 @@ def test_a_training_leaves_its_result(uninterrupted, cells):
     validation = [row for row in rows(uninterrupted) if row["kind"] == "validation"]
     assert [row["epoch"] for row in validation] == [2, 4, 6, 8, 10, 12]
     assert validation[-1]["accuracy"] == pytest.approx(result["mean"])
+    # Of the 32 images held out the share of the more frequent class.
+    assert 0.5 <= result["chance"] < 0.75 and result["warnings"] == []
+    assert validation[-1]["majority"] == result["chance"]
     state = _newest_state(uninterrupted)
     assert state["seed"].tolist() == [0, 1] and state["step"].tolist() == [48, 48]
     assert json.loads((uninterrupted / "genotype.json").read_text()) == json.loads(

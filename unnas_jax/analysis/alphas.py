@@ -17,6 +17,8 @@ _LEFT = 0.85
 _TITLE = 0.6
 _LEGEND = 0.8
 
+_MOST_ROWS = 1000
+
 
 def edge_name(source: int, node: int) -> str:
     """An edge of a cell by the names of its states, as in the drawing of the cells."""
@@ -67,6 +69,7 @@ def draw(history: Alphas, cells: genotypes.Genotype) -> Figure:
       history: of the architecture parameters.
       cells: that they stand for now.
     """
+    history = _thinned(history)
     nodes = genotypes.nodes_of(cells.normal)
     part = _TITLE + (nodes + 1) * _PANEL[1]
     size = (_LEFT + nodes * _PANEL[0], 2 * part + _LEGEND)
@@ -117,6 +120,13 @@ def draw(history: Alphas, cells: genotypes.Genotype) -> Figure:
         handlelength=3,
     )
     return figure
+
+
+def _thinned(history: Alphas) -> Alphas:
+    """No more rows than a panel can show, the first and the last among them."""
+    last = len(history.rows) - 1
+    chosen = np.linspace(0, last, min(last + 1, _MOST_ROWS)).round().astype(int)
+    return Alphas(tuple(history.rows[k] for k in chosen))
 
 
 def _limits(epoch: np.ndarray, weights: list[np.ndarray]) -> dict[str, tuple[float, float]]:

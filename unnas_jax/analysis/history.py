@@ -87,36 +87,48 @@ class Alphas:
         Raises:
           KeyError, ValueError: they are not the history of a search.
         """
-        count = len(columns["step"])
-        stages = np.asarray(columns.get("stage", np.zeros(count, np.int64)))
+        count = columns["step"].size
+        stages = columns.get("stage", np.zeros(count, np.int64))
+        if count == 0 or any(v.shape != (count,) for v in (columns["epoch"], stages)):
+            raise ValueError("its steps, epochs and stages are no history")
+        if columns["step"].shape != (count,) or min(columns["step"].min(), stages.min()) < 0:
+            raise ValueError("its steps and stages are no history")
+        named = "stage" in columns
         mixing = {
-            kind: columns[f"mixing/{kind}"]
-            if "stage" in columns
-            else genotypes.softmax(columns[kind])
-            for kind in KINDS
+            kind: columns[f"mixing/{kind}"] if named else _softmax(columns[kind]) for kind in KINDS
         }
-        edges = [genotypes.num_edges(nodes) for nodes in range(1, 64)]
-        for kind, weights in mixing.items():
-            good = weights.ndim == 3 and weights.shape[2] == len(genotypes.OPERATIONS)
-            if not good or weights.shape[1] not in edges or len(weights) != count or count == 0:
-                raise ValueError(
-                    f"{kind} has the shape {weights.shape} for {count} steps, not "
-                    f"(steps, edges, {len(genotypes.OPERATIONS)})"
-                )
-        rows = []
+        shapes = {weights.shape for weights in mixing.values()}
+        edges = [genotypes.num_edges(nodes) for nodes in range(1, genotypes.MAX_NODES + 1)]
+        if len(shapes) > 1 or not shapes <= {(count, e, len(genotypes.OPERATIONS)) for e in edges}:
+            raise ValueError(
+                f"alphas of the shapes {' and '.join(map(str, shapes))} for {count} steps; "
+                f"expected (steps, edges, {len(genotypes.OPERATIONS)})"
+            )
+        by_stage = {stage: _of_stage(columns, stage) for stage in set(stages.tolist())}
+        for stage, arrays in by_stage.items():
+            for name, value in arrays.items():
+                if value.ndim == 0 or len(value) != np.sum(stages == stage):
+                    raise ValueError(f"{name} has not a row for each step of stage {stage}")
+        rows, seen = [], dict.fromkeys(by_stage, 0)
         for k, stage in enumerate(stages.tolist()):
-            place = int(np.sum(stages[:k] == stage))
-            alphas = {name: value[place] for name, value in _of_stage(columns, stage).items()}
+            place, seen[stage] = seen[stage], seen[stage] + 1
             rows.append(
                 Row(
                     step=int(columns["step"][k]),
                     epoch=float(columns["epoch"][k]),
                     stage=stage,
-                    alphas=alphas,
+                    alphas={name: value[place] for name, value in by_stage[stage].items()},
                     mixing={kind: weights[k] for kind, weights in mixing.items()},
                 )
             )
         return cls(tuple(rows))
+
+
+def _softmax(alphas: np.ndarray) -> np.ndarray:
+    """The weights of a file of an older version."""
+    if alphas.ndim != 3 or alphas.size == 0:
+        raise ValueError(f"alphas of the shape {alphas.shape}")
+    return genotypes.softmax(alphas)
 
 
 def _prefix(stage: int) -> str:

@@ -1,34 +1,35 @@
-"""Reads what a search leaves in its workdir, also while the search is still running."""
+"""Reads what a search or a training leaves in its workdir, also while it is still running."""
 
 import dataclasses
-import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from unnas_jax.analysis import result_files, verdict
+from unnas_jax.analysis import rows as rows_lib
 from unnas_jax.analysis.history import Alphas
+from unnas_jax.config import run_config
+from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotypes
+from unnas_jax.spaces.darts import published
 
 Record = dict[str, Any]
 
-# What numpy raises for files that are cut off, overwritten, or something else.
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+_MOST_ALPHAS = 64 * 2**20  # Bytes: 70,000 epochs of a cell of 4 nodes.
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Everything known about one search.
+    """Everything known about one search or training.
 
     Attributes:
       path: the workdir.
       config: the content of `config.json`.
-      genotype: the cells of `genotype.json`, or those of the last alphas before it exists.
+      genotype: the cells of `genotype.json`, or those of the last alphas before it exists; of a
+        training those that it trains, None if they are of another space than DARTS'.
       document: the content of `genotype.json` (an empty dict before it exists).
+      result: the content of a training's `result.json` (an empty dict before it exists).
       softmax: the weights of the cells' alphas, keys "normal" and "reduce"; None if unknown.
       alphas: the content of `alphas.npz`.
       records: `metrics.jsonl` by kind ("start", "train", "validation"), ordered by step.
@@ -43,37 +44,56 @@ class Run:
     alphas: Alphas | None
     records: Mapping[str, list[Record]]
     skipped: int
+    result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether this is the workdir of a training, not of a search."""
+        return bool(self.config["experiment"] == "train")
 
     @property
     def finished(self) -> bool:
-        """Whether the search ended; false while it runs and after it was interrupted."""
-        return self.document.get("finished") is True
+        """Whether the run ended; false while it goes on and after it was interrupted."""
+        return (self.result if self.is_training else self.document).get("finished") is True
 
     @property
     def chance(self) -> float | None:
-        """The accuracy of guessing, 1 / classes; None before the first launch is logged."""
-        starts = self.records["start"]
-        return 1 / starts[-1]["num_classes"] if starts else None
+        """The accuracy of guessing, see `verdict.chance`; None before a launch is logged."""
+        starts, validations = self.records["start"], self.records["validation"]
+        if not starts:
+            return None
+        return verdict.chance(validations[-1] if validations else {}, starts[-1]["num_classes"])
+
+    @property
+    def warnings(self) -> list[str]:
+        """Lines on what is wrong with what the run found so far."""
+        if self.is_training:
+            return list(self.result.get("warnings", ()))
+        words = []
+        if self.alphas is not None and self.genotype is not None:
+            start = self.config["search"]["arch_start_epoch"]
+            words = verdict.of_alphas(self.alphas.mixing, self.genotype, start)
+        starts, validations = self.records["start"], self.records["validation"]
+        if starts and validations:
+            classes, images = starts[-1]["num_classes"], starts[-1].get("validation_images", 1)
+            words += verdict.of_training(validations[-1:], classes, images)
+        return words
 
 
 def _config(path: str) -> Mapping[str, Any]:
     if not os.path.isdir(path):
-        raise UserError(f"{path}: no such workdir; give the --workdir of a search")
-    file_path = os.path.join(path, "config.json")
-    try:
-        with open(file_path, encoding="utf-8") as file:
-            config = json.load(file)
-    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such workdir; give the --workdir of a search or a training")
+    if not os.path.exists(os.path.join(path, run_config.FILE)):
         raise UserError(
-            f"{path}: not a workdir, it has no config.json; give the --workdir of a search"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{file_path}: cannot read it ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{file_path}: not JSON ({error}); restart the search") from error
-    needed = {"task", "dataset", "seed", "train"}
-    if not isinstance(config, dict) or not needed <= config.keys():
-        raise UserError(f"{file_path}: not the config of a search; give the --workdir of a search")
+            f"{path}: not a workdir, it has no config.json; give the --workdir of a search or a "
+            "training"
+        )
+    config = run_config.read(path)
+    if config["experiment"] == "sample":
+        raise UserError(
+            f"{path}: the workdir of a sweep, which has no report; see unnas-jax status, and "
+            "unnas-jax figures for its pictures"
+        )
     return config
 
 
@@ -85,57 +105,59 @@ def read_alphas(path: str | os.PathLike[str]) -> Alphas:
     """
     name = os.fspath(path)
     try:
-        # Opened here, because np.load does not close a damaged file.
-        with open(name, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return Alphas.of_columns({key: arrays[key] for key in arrays.files})
-    except _DAMAGE as error:
+        return Alphas.of_columns(reading.arrays(path, "iuf", _MOST_ALPHAS))
+    except (KeyError, OSError, ValueError) as error:
         raise UserError(
-            f"{name}: damaged ({error}); remove it, and the search writes it again"
+            f"{name}: damaged ({reading.reason(error)}); remove it, and the search writes it again"
         ) from error
 
 
 def read_metrics(path: str | os.PathLike[str]) -> tuple[dict[str, list[Record]], int]:
     """Reads a `metrics.jsonl`.
 
-    A search that is killed leaves half a line, and the next launch goes on behind it; it also
+    A run that is killed leaves half a line, and the next launch goes on behind it; it also
     repeats the steps since the last checkpoint. So lines that cannot be read are skipped, and
     of several records of one kind and step the last counts.
 
     Returns:
       the records by kind, each ordered by step; how many lines were skipped, not counting an
       unfinished last one, which a running search is about to complete.
+
+    Raises:
+      UserError: the file cannot be read.
     """
     records: dict[str, list[Record]] = {"start": [], "train": [], "validation": []}
     latest: dict[tuple[str, int], Record] = {}
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().split("\n")
-    except FileNotFoundError:
-        return records, 0
-    except OSError as error:
-        raise UserError(f"{os.fspath(path)}: cannot read it ({error.strerror})") from error
-    skipped = 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            kind, step = record["kind"], int(record["step"])
-            float(record["epoch"] if kind in ("train", "validation") else 0)
-        except (ValueError, KeyError, TypeError):
-            skipped += number < len(lines)
-            continue
-        if kind == "start":
-            records["start"].append(record)
-        elif kind in records:
-            latest[kind, step] = record
+    found, skipped = rows_lib.read(path)
+    for _, row in found:
+        if not rows_lib.is_sound(row):
+            skipped += 1
+        elif row["kind"] == "start":
+            records["start"].append(row)
+        elif row["kind"] in records:
+            latest[row["kind"], row["step"]] = row
     for kind, step in sorted(latest):
         records[kind].append(latest[kind, step])
     return records, skipped
 
 
+def _trained(
+    workdir: str, config: Mapping[str, Any]
+) -> tuple[genotypes.Genotype | None, dict[str, Any]]:
+    """The cells that a training in the space of DARTS trains, and the document they came from."""
+    section, kept = config["network"], os.path.join(workdir, "genotype.json")
+    if section["space"] != "darts":
+        return None, {}
+    if os.path.exists(kept):
+        return genotypes.load(kept)
+    try:
+        return published.resolve(section["genotype"]), {}
+    except UserError:  # A file that the training has not copied yet.
+        return None, {}
+
+
 def read(path: str | os.PathLike[str]) -> Run:
-    """Reads a workdir; files that a search has not written yet may be absent.
+    """Reads a workdir; files that a run has not written yet may be absent.
 
     Raises:
       UserError: the folder is missing, is not a workdir, or holds a damaged file.
@@ -144,15 +166,23 @@ def read(path: str | os.PathLike[str]) -> Run:
     config = _config(workdir)
     genotype, softmax, alphas = None, None, None
     document: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     alphas_path = os.path.join(workdir, "alphas.npz")
-    if os.path.exists(alphas_path):
+    genotype_path = os.path.join(workdir, "genotype.json")
+    if config["experiment"] == "train":
+        genotype, document = _trained(workdir, config)
+        result_path = os.path.join(workdir, "result.json")
+        if os.path.exists(result_path):
+            result = result_files.read_result(result_path) or {}
+    elif os.path.exists(alphas_path):
         alphas = read_alphas(alphas_path)
         mixing = alphas.rows[-1].mixing
         genotype = genotypes.strongest(**mixing)
         softmax = genotypes.document_of(genotype, mixing, {})["alphas_softmax"]
-    genotype_path = os.path.join(workdir, "genotype.json")
-    if os.path.exists(genotype_path):
+    if config["experiment"] == "search" and os.path.exists(genotype_path):
         genotype, document = genotypes.load(genotype_path)
-        softmax = document.get("alphas_softmax")
+    softmax = document.get("alphas_softmax", softmax)
     records, skipped = read_metrics(os.path.join(workdir, "metrics.jsonl"))
-    return Run(workdir, config, genotype, document, softmax, alphas, records, skipped)
+    return Run(
+        workdir, config, genotype, document, softmax, alphas, records, skipped, result=result
+    )

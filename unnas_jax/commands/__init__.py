@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from unnas_jax.core import starting
+from unnas_jax.core import logs, starting
 
 COMMANDS = {
     "run": "run the experiment of a config: a search, a training or a sample (the default)",
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command_line.fail(
             f"unknown command {name!r}; use one of {', '.join(COMMANDS)}, or write --flag=value"
         )
+    logs.start()
     _cache_compiled_programs()
     status: int = importlib.import_module(f"unnas_jax.commands.{name}").main(words)
     return status

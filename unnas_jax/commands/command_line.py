@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -47,11 +48,42 @@ def user_errors() -> Iterator[Outcome]:
         outcome.status = fail(str(known), status)
 
 
+_NO_CONFIG = "--config is missing; name a file of configs/"
+
+# --config.KEY=VALUE, or --noconfig.KEY for a KEY that is true or false.
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+
+
+def _check_overrides(config: Any, argv: Sequence[str]) -> None:
+    """Raises `UserError` for the first flag `--config.KEY` whose key a config lacks."""
+    for key in (found[1] for word in argv if (found := _OVERRIDE.match(word))):
+        error = config_lib.unknown_key(key, config.to_dict())
+        if error is not None:
+            raise error
+
+
 class _ConfigParser(config_flags.ConfigFileFlagParser):
-    """Loads `get_config()` of a Python file, or what a YAML file of the PyTorch release means."""
+    """Loads `get_config()` of a Python file, or what a YAML file of the PyTorch release means.
+
+    Args:
+      argv: the command line with the overrides, if not the process's.
+    """
+
+    def __init__(self, argv: Sequence[str] | None) -> None:
+        super().__init__("config")
+        self._argv = argv
 
     def parse(self, path: str) -> Any:
         """The config, locked; what a YAML file says without an equivalent here goes to stderr."""
+        # A shell leaves ~ alone behind --config= and behind a colon.
+        file, colon, argument = path.partition(".py:")
+        path = f"{os.path.expanduser(file)}{colon}{os.path.expanduser(argument)}"
+        config = self._parse(path)
+        argv = flags.FLAGS.read_flags_from_files(self._argv or sys.argv, force_gnu=False)
+        _check_overrides(config, argv)
+        return config
+
+    def _parse(self, path: str) -> Any:
         if not config_lib.is_yaml(path):
             return self._parse_python(path)
         from unnas_jax.convert import config as release  # Only these files need it.
@@ -93,7 +125,7 @@ def define_config(
         lock_config=True,
         sys_argv=argv,
     )
-    flag_values["config"].parser = _ConfigParser("config")
+    flag_values["config"].parser = _ConfigParser(argv)
     return holder
 
 
@@ -105,6 +137,8 @@ FLAG_ERRORS = (
     ValueError,
     OSError,
     UserError,
+    RecursionError,
+    MemoryError,  # What Python's parser raises for a value that is nested too deeply.
 )
 """What mistakes in flags, in a config file and in its overrides raise."""
 
@@ -132,6 +166,7 @@ def override(config: Any, overrides: Sequence[str]) -> None:
     """
     argv, known = ["", *overrides], flags.FlagValues()
     try:
+        _check_overrides(config, argv)
         config_flags.DEFINE_config_dict("config", config, flag_values=known, sys_argv=argv)
         known(argv)
     except FLAG_ERRORS as error:
@@ -165,10 +200,14 @@ def parse_config(
         rest = known(argv)
         if holder.value is not None:
             holder.value.lock()  # A file that could not be loaded says so only when it is used.
+    except flags.UnrecognizedFlagError as error:
+        if _OVERRIDE.match(f"--{error.flagname}"):
+            raise UserError(_NO_CONFIG) from None
+        raise UserError(str(error)) from None
     except FLAG_ERRORS as error:
         raise UserError(" ".join(str(error).split())) from error
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}; write --flag=value")
     if holder.value is None:
-        raise UserError("--config is missing; name a file of configs/")
+        raise UserError(_NO_CONFIG)
     return known

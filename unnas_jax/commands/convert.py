@@ -16,6 +16,7 @@ import jax
 import ml_collections
 
 from unnas_jax.commands import command_line
+from unnas_jax.config import run_config
 from unnas_jax.config import schema as config_lib
 from unnas_jax.convert import config as release
 from unnas_jax.convert import pyth, states
@@ -128,10 +129,9 @@ def _export(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
     """A checkpoint of a workdir becomes one of the release."""
     path = os.path.join(options.source, "config.json")
     if config is None:
-        try:
-            config = ml_collections.ConfigDict(files.read_json(path))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); give --config") from error
+        if not os.path.exists(path):
+            raise UserError(f"{path}: cannot be read (there is none); give --config")
+        config = ml_collections.ConfigDict(run_config.read(options.source))
     command_line.override(config, options.overrides)
     values = config.to_dict()
     state, position = states.read(options.source, options.step)
@@ -155,11 +155,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     config = commands.add_parser("config", help="a YAML config becomes a file for configs/")
-    config.add_argument("file", help="the release's YAML file")
-    config.add_argument("--out", default="", help="the file to write; default: to the screen")
+    config.add_argument("file", type=os.path.expanduser, help="the release's YAML file")
+    config.add_argument(
+        "--out",
+        type=os.path.expanduser,
+        default="",
+        help="the file to write; default: to the screen",
+    )
     state = commands.add_parser("checkpoint", help="a checkpoint becomes a workdir, or back")
-    state.add_argument("source", help="a .pyth file or, with --to-torch, a workdir")
-    state.add_argument("--out", required=True, help="a new workdir or, with --to-torch, a file")
+    state.add_argument(
+        "source", type=os.path.expanduser, help="a .pyth file or, with --to-torch, a workdir"
+    )
+    state.add_argument(
+        "--out",
+        type=os.path.expanduser,
+        required=True,
+        help="a new workdir or, with --to-torch, a file",
+    )
     state.add_argument("--to-torch", action="store_true", help="from a workdir to a .pyth file")
     state.add_argument(
         "--images", type=int, help="training images; default: as the dataset has them"

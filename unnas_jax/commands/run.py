@@ -42,7 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from unnas_jax.runs.train import train
     from unnas_jax.sweep.sample import sample
 
-    logs.start()
     config = values.config
     experiments: dict[str, Callable[[Any, str], object]] = {
         "search": search,

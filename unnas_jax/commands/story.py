@@ -17,7 +17,7 @@ import numpy as np
 
 from unnas_jax.analysis import story_plot, style
 from unnas_jax.commands import command_line
-from unnas_jax.core import files, logs
+from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.runs.search import search
@@ -236,14 +236,18 @@ def run(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
     parser = argparse.ArgumentParser(prog="unnas-jax story", description=__doc__)
-    parser.add_argument("--workdir", default="runs/story", help="where results go (%(default)s)")
+    parser.add_argument(
+        "--workdir",
+        type=os.path.expanduser,
+        default="runs/story",
+        help="where results go (%(default)s)",
+    )
     parser.add_argument("--random", type=int, default=8, help="random cells (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings a cell (%(default)s)")
     parser.add_argument(
         "--task", choices=("rot", "col", "jig"), default="rot", help="of the search"
     )
     options = parser.parse_args(arguments)
-    logs.start()
     with command_line.user_errors() as outcome:
         if min(options.random, options.seeds) < 1:
             raise UserError("story: --random and --seeds must be at least 1")

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from unnas_jax.core import buckets
+from unnas_jax.core import buckets, reading
 from unnas_jax.core.errors import UserError
 
 _LOG = logging.getLogger("unnas_jax")
@@ -81,8 +81,10 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The content of a JSON file, which may be an object of a bucket."""
-    if buckets.is_address(os.fspath(path)):
-        return json.loads(buckets.read_text(os.fspath(path)))
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    """The content of a JSON file of this package's own, of any size and shape.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is damaged.
+    """
+    return reading.parse_json(reading.text(path, reading.LARGE))

@@ -15,19 +15,23 @@ _SILENCE_S = 60.0  # After so long something is said.
 
 
 def start() -> None:
-    """Shows this package's progress; of the libraries only warnings."""
+    """Shows this package's progress; of the libraries only warnings.
+
+    Called before libraries are imported: some tell at once what they do.
+    """
+    if _LOG.handlers:
+        return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    logger = logging.getLogger("unnas_jax")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    _LOG.addHandler(handler)
+    _LOG.setLevel(logging.INFO)
+    _LOG.propagate = False
     absl_logging.set_verbosity(absl_logging.WARNING)
 
 
 def only_warnings() -> None:
     """Shows no more progress: another process of the same run does."""
-    logging.getLogger("unnas_jax").setLevel(logging.WARNING)
+    _LOG.setLevel(logging.WARNING)
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import importlib
 import logging
+import os
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
@@ -105,7 +106,10 @@ def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
     from unnas_jax.data.subsets import restrict  # It needs this module's types.
 
     module = importlib.import_module(key)
-    dataset: Dataset = module.open_dataset(config_dataset)
+    home = {
+        field: os.path.expanduser(config_dataset.get(field, "")) for field in ("path", "data_dir")
+    }
+    dataset: Dataset = module.open_dataset({**config_dataset, **home})
     subset = config_dataset.get("subset", "")
     if subset:
         dataset = restrict(dataset, subset)

@@ -87,7 +87,7 @@ def restrict(dataset: registry.Dataset, subset: str) -> registry.Dataset:
             + "; use a list of this dataset"
         )
     splits = {**dataset.splits, "train": SubsetRecords(records, positions)}
-    return dataclasses.replace(dataset, splits=splits)
+    return dataclasses.replace(dataset, splits=splits, colourless=None)
 
 
 def draw(dataset: registry.Dataset, share: float, seed: int) -> list[str]:

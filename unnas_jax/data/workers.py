@@ -242,9 +242,9 @@ class _Pool:
     def close(self, stream: int) -> None:
         """Ends a stream; what was made for it is dropped."""
         self.streams.discard(stream)
-        with contextlib.suppress(Interruption, SystemExit):  # There is no more need of the others.
-            for worker in self._workers:
-                self._send(worker, ("close", stream, None))
+        for worker in self._workers:
+            with contextlib.suppress(OSError):  # Whoever waits for a dead one says so.
+                worker.pipe.send(("close", stream, None))
         self._done = {key: batch for key, batch in self._done.items() if key[0] != stream}
 
     def kill(self) -> None:

@@ -20,7 +20,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
 from unnas_jax.methods.base import Alphas, SearchMethod, SearchState, Setting
 from unnas_jax.spaces.darts import supernet as supernet_lib
-from unnas_jax.tasks.base import Batch, Examples, Sums, example_shapes
+from unnas_jax.tasks.base import Batch, Examples, Sums, example_shapes, target_counts
 
 # What a random draw is for; folded into the seed's key together with the step.
 INIT, ALPHAS, WEIGHT_STEP, ALPHA_STEP, EVALUATION = range(5)
@@ -255,7 +255,8 @@ class Darts(SearchMethod):
             state.alphas,
             train=False,
         )
-        return self.task.score(outputs, examples, train=False)
+        sums = self.task.score(outputs, examples, train=False)
+        return {**sums, "targets": target_counts(examples, self.task.num_classes)}
 
     # The step, of compiled parts.
 
@@ -317,6 +318,7 @@ class Darts(SearchMethod):
 
     def lower(self, batch: Any) -> dict[str, list[jax.stages.Lowered]]:
         """The programs of an alpha step and of a weight step."""
+
         def lowered(function: Any, *arguments: Any, **static: Any) -> tuple[Any, Any]:
             program = function.lower(*arguments, **static)
             return program, self.placed(program.out_info)

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from unnas_jax.analysis import result_files, verdict
 from unnas_jax.core import buckets, files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset
 from unnas_jax.runs.loop import Plan
 from unnas_jax.runs.workdir import Workdir
 from unnas_jax.spaces.registry import Cells, Network
+from unnas_jax.tasks.base import Task
 
 _LOG = logging.getLogger("unnas_jax")
-
-SCHEMA = "unnas_jax.result/1"
 
 
 def facts_of(
@@ -30,7 +30,7 @@ def facts_of(
     """What `result.json` says about a training before it begins."""
     searched = {name: document.get(name) for name in ("dataset", "task")}
     return {
-        "schema": SCHEMA,
+        "schema": result_files.SCHEMA,
         "experiment": "train",
         "dataset": dataset.name,
         "task": config["task"]["name"],
@@ -61,28 +61,41 @@ class Result:
     Args:
       workdir: of the run.
       facts: what is known about it from the beginning.
-      metric: of the task.
+      task: what is learned.
       plan: of the run.
       write: whether this process writes.
     """
 
     def __init__(
-        self, workdir: Workdir, facts: Mapping[str, Any], metric: str, plan: Plan, write: bool
+        self, workdir: Workdir, facts: Mapping[str, Any], task: Task, plan: Plan, write: bool
     ) -> None:
-        self._workdir, self._facts, self._metric, self._plan = workdir, facts, metric, plan
+        self._workdir, self._facts, self._task, self._plan = workdir, facts, task, plan
         self._write = write
         self._path = os.path.join(workdir.path, "result.json")
+
+    @property
+    def total(self) -> int:
+        """The steps of the run."""
+        return self._plan.total
 
     def read(self) -> dict[str, Any]:
         """What is there; empty if nothing is."""
         result: dict[str, Any] = files.read_json(self._path) if os.path.exists(self._path) else {}
         return result
 
-    def of(self, values: list[dict[str, float]], step: int, images: int) -> dict[str, Any]:
-        """What the metrics of every seed on so many images at a step say; logs them."""
+    def of(
+        self, values: list[dict[str, float]], step: int, images: int, *, last: bool
+    ) -> dict[str, Any]:
+        """What the metrics of every seed on so many images at a step say; logs them.
+
+        What the last evaluation of a run does not show is said, too.
+        """
+        metric, classes = self._task.metric, self._task.num_classes
         result = {
             **self._facts,
-            **_statistics(values, self._metric),
+            **_statistics(values, metric),
+            "chance": verdict.chance(values[0], classes),
+            "warnings": verdict.of_training(values, classes, images),
             "step": step,
             "epoch": self._plan.epoch(step),
             "finished": step == self._plan.total,
@@ -91,11 +104,13 @@ class Result:
             "Epoch %.3g, %d images held out: %s %.2f%% +- %.2f (%s).",
             result["epoch"],
             images,
-            self._metric,
+            metric,
             100 * result["mean"],
             100 * result["std"],
             ", ".join(f"{100 * number:.2f}" for number in result["values"]),
         )
+        for words in result["warnings"] if last else ():
+            _LOG.warning("But %s.", words)
         return result
 
     def write(self, result: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from unnas_jax import __version__
-from unnas_jax.analysis import report, results
+from unnas_jax.analysis import report, results, verdict
 from unnas_jax.analysis.history import Alphas, Row
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import distributed, files, sharding
@@ -76,12 +76,18 @@ class _Outputs:
         self.history = Alphas(())
         self.next_drawing = 0.0
         self.log = metrics.MetricsLog(workdir, step) if primary else None
-        path = os.path.join(workdir, "alphas.npz")
-        if primary and step and os.path.exists(path):
-            self.history = results.read_alphas(path).until(step)
+        self.facts: dict[str, Any] = {}
+        self.validation: dict[str, Any] = {}
+        self.warnings: list[str] = []
+        if primary and step:
+            self.history = _history(os.path.join(workdir, "alphas.npz"), step)
 
     def metrics(self, kind: str, step: int, **values: Any) -> None:
         """Writes a row of metrics."""
+        if kind == "start":
+            self.facts = values
+        elif kind == "validation":
+            self.validation = values
         if self.log:
             self.log.write(kind, step, epoch=self.plan.epoch(step), **values)
 
@@ -95,8 +101,16 @@ class _Outputs:
         self.history = self.history.with_row(Row(step, epoch, stage, alphas, mixing))
         with files.replacing(os.path.join(self.workdir, "alphas.npz"), "wb") as file:
             np.savez_compressed(file, **self.history.columns())
+        cells = method.cells(alphas)
+        self.warnings = verdict.of_alphas(
+            self.history.mixing, cells, self.config["search"]["arch_start_epoch"]
+        )
+        if self.validation:
+            self.warnings += verdict.of_training(
+                [self.validation], self.facts["num_classes"], self.facts["validation_images"]
+            )
         document = genotype_lib.document_of(
-            method.cells(alphas),
+            cells,
             mixing,
             {
                 "dataset": self.config["dataset"]["name"],
@@ -106,6 +120,7 @@ class _Outputs:
                 "step": step,
                 "epoch": epoch,
                 "finished": step == self.plan.total,
+                "warnings": self.warnings,
                 "versions": versions(),
             },
         )
@@ -250,6 +265,17 @@ class _Learner:
         self._outputs.alphas(self.method, self.state, step)
 
 
+def _history(path: str, step: int) -> Alphas:
+    """The rows of an alphas.npz up to a step; none if it is missing or damaged, which is said."""
+    if not os.path.exists(path):
+        return Alphas(())
+    try:
+        return results.read_alphas(path).until(step)
+    except UserError as error:
+        _LOG.warning("%s. The history of the alphas begins anew.", error)
+        return Alphas(())
+
+
 def versions() -> dict[str, str]:
     """The versions of the packages that a result depends on."""
     libraries = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -371,4 +397,6 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
         if loop.run(step, ranking) == plan.total:
             outputs.pictures(final=True)
             _LOG.info("Finished. See %s", os.path.join(workdir.name, "report.html"))
+            for words in outputs.warnings:
+                _LOG.warning("But %s.", words)
         return learner.state

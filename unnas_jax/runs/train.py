@@ -257,7 +257,9 @@ class _Learner:
         each = [value[self._trained.task.metric] for value in self._values]
         self._write("validation", step, **metrics, values=each)
         images = len(self._trained.held_out.indices)
-        self._result.write(self._result.of(self._values, step, images))
+        self._result.write(
+            self._result.of(self._values, step, images, last=step == self._result.total)
+        )
 
 
 def train(
@@ -325,7 +327,7 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
             "multiply_adds": counts.multiply_adds,
             "seeds": seeds,
         }
-        result = Result(workdir, facts, task.metric, plan, primary)
+        result = Result(workdir, facts, task, plan, primary)
         steps = trainer.build_steps(c, network, task, mesh, plan.per_epoch, examples.inputs)
 
         # State, and where it continues.
@@ -360,7 +362,7 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
                     f"the evaluation of the checkpoint of step {step} is NaN or infinite; "
                     "nothing was written"
                 )
-            evaluated = result.of(values, step, len(held_out.indices))
+            evaluated = result.of(values, step, len(held_out.indices), last=True)
             result.add(evaluated)
             return evaluated
 

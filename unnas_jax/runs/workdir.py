@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from unnas_jax.config import run_config
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import buckets, failures, files
 from unnas_jax.core.errors import Interruption, UserError
@@ -54,6 +55,7 @@ def local(path: str) -> Workdir:
       UserError: the path is an address.
     """
     files.check_mounted("workdir", path)
+    path = os.path.expanduser(path)
 
     def publish() -> None:
         if not os.path.exists(os.path.join(path, "config.json")):
@@ -160,23 +162,13 @@ def claim(workdir: Workdir, config: Mapping[str, Any], *, write: bool = True) ->
     Raises:
       UserError: the directory cannot be written, or belongs to a run with another config.
     """
-    path = os.path.join(workdir.path, "config.json")
-    if os.path.exists(path) and set(os.listdir(workdir.path)) - {"config.json", hold.FILE}:
-        try:
-            old = files.read_json(path)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"workdir {workdir.name}: config.json cannot be read ({error})"
-            ) from error
-        # Fields that have come since then: the run had what is their default now.
-        defaults = config_lib.SCHEMAS[config["experiment"]]().to_dict()
-        old = config_lib.completed(old, defaults)
+    path = os.path.join(workdir.path, run_config.FILE)
+    if os.path.exists(path) and set(os.listdir(workdir.path)) - {run_config.FILE, hold.FILE}:
+        old = run_config.read(workdir.path, f"workdir {workdir.name}")
+        run_config.check_same(workdir.name, old, config)
         lines = config_lib.difference(_essential(old), _essential(config))
         if lines:
-            raise UserError(
-                f"workdir {workdir.name} belongs to another config ({'; '.join(lines)}); "
-                "give another --workdir or the same config"
-            )
+            raise run_config.refusal(workdir.name, lines)
     if not write:
         return
     with _writing(workdir):

@@ -1,0 +1,79 @@
+"""What is wrong with a result that came to its end: the words for log, files, report and status."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unnas_jax.spaces.darts import genotype as genotypes
+
+_UNDECIDED = 0.005
+"""How far a softmax weight may be from that of an equal choice and still say nothing: alphas start
+with a deviation of 1e-3, which moves weights by up to 5e-4."""
+
+
+def chance(metrics: Mapping[str, Any], num_classes: int) -> float:
+    """The accuracy of one answer to everything: the share of the most frequent class.
+
+    Args:
+      metrics: of an evaluation; its `majority` counts what a task's answers really were.
+      num_classes: where it has none.
+    """
+    return float(metrics.get("majority", 1 / num_classes))
+
+
+def of_accuracy(accuracy: float, guess: float, images: int) -> list[str]:
+    """One line if an accuracy is that of guessing, within two standard errors.
+
+    Args:
+      accuracy, guess: shares of held-out images (or pixels).
+      images: how many; those of an image's pixels or turns are not independent.
+    """
+    error = math.sqrt(max(guess * (1 - guess), 0.0) / max(images, 1))
+    if accuracy > guess + 2 * error:
+        return []
+    return [
+        f"the accuracy on held-out images, {100 * accuracy:.3g}%, is that of guessing "
+        f"({100 * guess:.3g}%): nothing was learned that carries over"
+    ]
+
+
+def of_alphas(
+    mixing: Mapping[str, np.ndarray], cells: genotypes.Genotype, start: float
+) -> list[str]:
+    """Lines on what alphas do not say.
+
+    Args:
+      mixing: the history of the operations' weights, `normal` and `reduce`, each (T, edges,
+        operations).
+      cells: that the last ones stand for.
+      start: the epoch from which they learn.
+    """
+    equal = 1 / len(genotypes.OPERATIONS)
+    undecided = all(float(np.abs(w[-1] - equal).max()) < _UNDECIDED for w in mixing.values())
+    moved = any(not np.array_equal(w[0], w[-1]) for w in mixing.values())
+    words = []
+    if undecided and not moved:
+        words.append(
+            "no alpha has moved: they learn from epoch "
+            f"{start:g} on (config.search.arch_start_epoch), and the cells are drawn by chance"
+        )
+    elif undecided:
+        words.append(
+            f"the alphas are undecided: every operation weighs {equal:g} within {_UNDECIDED:g}, "
+            "so that noise chose the cells; train longer, or raise config.alphas.learning_rate"
+        )
+    for kind, pairs in (("normal", cells.normal), ("reduction", cells.reduce)):
+        if all(operation == "skip_connect" for operation, _ in pairs):
+            words.append(
+                f"all edges of the {kind} cell are skip connections: the search collapsed; stop "
+                "earlier, or lower config.alphas.learning_rate"
+            )
+    return words
+
+
+def of_training(values: Sequence[Mapping[str, float]], num_classes: int, images: int) -> list[str]:
+    """Lines on the evaluation of a training's seeds, the metrics of each, on so many images."""
+    guess = float(np.mean([chance(value, num_classes) for value in values]))
+    return of_accuracy(float(np.mean([value["accuracy"] for value in values])), guess, images)
