@@ -66,9 +66,9 @@ class Alphas:
             return self
         return dataclasses.replace(self, rows=(*self.rows, row))
 
-    def columns(self) -> dict[str, np.ndarray]:
+    def columns(self) -> dict[str, Any]:
         """The content of the file."""
-        columns = {
+        columns: dict[str, Any] = {
             "step": np.array([row.step for row in self.rows]),
             "epoch": self.epoch,
             "stage": np.array([row.stage for row in self.rows]),

@@ -374,7 +374,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _validate_sample(config)
         return
     # The options of a search's method are checked with it.
-    free = {"method": {}} if experiment == "search" and "method" in c else {}
+    free: dict[str, Any] = {"method": {}} if experiment == "search" and "method" in c else {}
     _check_keys({**c, **free}, SCHEMAS[str(experiment)]().to_dict())
 
     _check_numbers(c, "train.batch_size eval.batch_size train.epochs input.crop", 1, strict=False)

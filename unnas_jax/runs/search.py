@@ -165,6 +165,8 @@ class _Stages:
         made is kept.
         """
         stage, carried = position.get("stage", 0), position.get("carried")
+        if stage not in range(len(self.stages)):
+            raise ValueError(f"it is of stage {stage} of {len(self.stages)}")
         key = json.dumps([stage, carried])
         if self._last is None or self._last[0] != key:
             first = self._ends[stage - 1] if stage else 0
@@ -332,7 +334,7 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
         # Steps, state, and where it continues.
         stages = _Stages(c, task, mesh, plan)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir.checkpoints))
-        restored = checkpoints.restore(lambda position: stages.at(position).shapes())
+        restored = checkpoints.restore_by(lambda position: stages.at(position).shapes())
         state, position = restored or (stages.at({}).init(), {"step": 0, "validation": None})
         method = stages.at(position)
         check_same(workdir.name, position.get("data"), data, ("train",))
