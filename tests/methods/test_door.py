@@ -1,4 +1,4 @@
-"""The door for search methods: one of one's own runs, stops and goes on like those that are here."""
+"""The door for search methods: one of one's own runs, stops and goes on like DARTS."""
 
 import copy
 import json

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from unnas_jax.analysis import result_files, verdict
-from unnas_jax.analysis import rows as rows_lib
 from unnas_jax.analysis.history import Alphas
 from unnas_jax.config import run_config
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
+from unnas_jax.learning import rows as rows_lib
 from unnas_jax.spaces.darts import genotype as genotypes
 from unnas_jax.spaces.darts import published
 

@@ -23,11 +23,11 @@ from unnas_jax.convert import pyth, states
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
+from unnas_jax.data.registry import entry_of
 from unnas_jax.learning.trainer import TrainState
 from unnas_jax.runs import checkpoint
 from unnas_jax.runs import workdir as workdir_lib
 
-_IMAGES = {"imagenet2012": 1_281_167, "cifar10": 50_000, "cityscapes": 2_975}
 """Training images of datasets that need not be at hand to know their number."""
 
 
@@ -59,7 +59,7 @@ def _steps_per_epoch(config: Mapping[str, Any], images: int | None) -> int:
     """The steps of an epoch of a config, as searches and trainings count them."""
     halved = config["experiment"] == "search"
     if images is None and not config["dataset"]["subset"]:
-        images = _IMAGES.get(config["dataset"]["name"])
+        images = entry_of(config["dataset"]["name"]).train_images or None
     if images is None:
         try:
             splits = open_dataset(config["dataset"]).splits

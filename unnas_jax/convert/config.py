@@ -18,6 +18,7 @@ import yaml
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
+from unnas_jax.data.registry import entry_of
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts import published
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
@@ -50,7 +51,6 @@ _TOO_DEEP = (RecursionError, MemoryError)  # Of Python's parser.
 # The release's own files have two thousand characters.
 _MOST_TEXT, _MOST_VALUES = 2**14, 10_000
 
-_CLASSES = {"cifar10": 10, "imagenet": 1000, "imagenet22k": 21841, "cityscapes": 19}
 _FIXED_CLASSES = {"rot": 4, "col": 313}
 
 
@@ -210,7 +210,7 @@ def _classes(release: _Release, config: Any, task: str, dataset: str) -> None:
         config.task.grid = release.get("JIGSAW_GRID", 3)
     else:
         release.left.discard("JIGSAW_GRID")
-        expected = _FIXED_CLASSES.get(task, _CLASSES[dataset])
+        expected = _FIXED_CLASSES.get(task, entry_of(DATASETS[dataset]).classes)
         if classes != expected:
             raise release.fail(
                 "MODEL.NUM_CLASSES", f"the task {task!r} on {dataset!r} has {expected} classes"

@@ -10,9 +10,9 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from unnas_jax.analysis import rows
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
+from unnas_jax.learning import rows
 from unnas_jax.tasks.base import Sums
 
 _LOG = logging.getLogger("unnas_jax")

@@ -24,7 +24,7 @@ from unnas_jax.core.logs import telling
 from unnas_jax.data import Dataset, halves, open_dataset
 from unnas_jax.data.inspection import check_images
 from unnas_jax.data.pipeline import evaluation_sample
-from unnas_jax.data.registry import check_same, fingerprint
+from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import metrics
 from unnas_jax.learning.feed import Feed

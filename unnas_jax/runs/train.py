@@ -19,7 +19,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset, halves, open_dataset
 from unnas_jax.data.inspection import check_images
 from unnas_jax.data.pipeline import evaluation_sample
-from unnas_jax.data.registry import Records, check_same, fingerprint
+from unnas_jax.data.records import Records, check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import metrics, optim, trainer
 from unnas_jax.learning.feed import DeviceBatch, Feed

@@ -19,13 +19,14 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from unnas_jax.analysis import result_files, rows
+from unnas_jax.analysis import result_files
 from unnas_jax.config import run_config
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import compilation, logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.data.workers import refuse_unguarded_main
+from unnas_jax.learning import rows
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.train import train
 from unnas_jax.sweep import architectures, local_engine
