@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests import tiny
+from tests import conftest, tiny
 from tests.methods import toy
 from unnas_jax.analysis import results
 from unnas_jax.config import schema as config_lib
@@ -131,6 +131,12 @@ def test_it_goes_on_exactly_within_stages_and_between_them(
             np.testing.assert_array_equal(a[name], b[name])
     assert rows(tmp_path / "w", "validation", "method") == rows(other, "validation", "method")
     assert results.read(tmp_path / "w").genotype == results.read(other).genotype
+
+
+def test_the_page_shows_this_method():
+    page = (conftest.ROOT / "docs" / "walks" / "search_method.md").read_text()
+    code = pathlib.Path(toy.__file__).read_text().split('"""', 2)[2].strip()
+    assert f"```python\n{code}\n```" in page
 
 
 class Named(Darts):

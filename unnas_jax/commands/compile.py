@@ -196,6 +196,11 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
             # The alphas and the weights have each their half.
             stays = resident(steps.shapes(), 1, batch, 2, mesh)
             programs = steps.lower(batch)
+            if not programs:
+                raise UserError(
+                    f"config.search.method={steps.name!r}: it does not tell the programs of its "
+                    "steps; write its `lower`"
+                )
         else:
             inputs = example_shapes(config, task).inputs
             network = networks.build_network(config, task)
