@@ -114,4 +114,8 @@ def test_the_first_line_is_the_programs_own(tmp_path: pathlib.Path) -> None:
     done = subprocess.run(
         [*command, "--config.seed=1"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert done.stderr == "unnas_jax: --config is missing; name a file of configs/\n"
+    assert (
+        done.stderr
+        == "unnas_jax: --config is missing; give a file, or the name of a recipe, such as "
+        "rot_photos\n"
+    )

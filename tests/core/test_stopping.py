@@ -33,14 +33,13 @@ print("saved", flush=True)
 
 
 @contextlib.contextmanager
-def _program(how: str, **options):
+def _program(how: str, *prefix: str):
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, how],
+        [*prefix, sys.executable, "-c", _PROGRAM, how],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
     assert process.stdout.readline() == "ready\n"
     if how in ("loop", "hangs"):
@@ -91,9 +90,7 @@ def test_with_nothing_to_save_the_first_one_leaves(how, expected):
 
 
 def test_what_nohup_ignores_stays_ignored():
-    with _program(
-        "loop", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    ) as process:
+    with _program("loop", "nohup") as process:
         process.send_signal(signal.SIGHUP)
         time.sleep(0.3)
         assert process.poll() is None

@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config import shipped
 from unnas_jax.core import failures
 from unnas_jax.core.errors import Interruption, UserError
 
@@ -48,7 +49,7 @@ def user_errors() -> Iterator[Outcome]:
         outcome.status = fail(str(known), status)
 
 
-_NO_CONFIG = "--config is missing; name a file of configs/"
+_NO_CONFIG = "--config is missing; give a file, or the name of a recipe, such as rot_photos"
 
 # --config.KEY=VALUE, or --noconfig.KEY for a KEY that is true or false.
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
@@ -78,7 +79,7 @@ class _ConfigParser(config_flags.ConfigFileFlagParser):
         # A shell leaves ~ alone behind --config= and behind a colon.
         file, colon, argument = path.partition(".py:")
         path = f"{os.path.expanduser(file)}{colon}{os.path.expanduser(argument)}"
-        config = self._parse(path)
+        config = self._parse(shipped.resolve(path))
         argv = flags.FLAGS.read_flags_from_files(self._argv or sys.argv, force_gnu=False)
         _check_overrides(config, argv)
         return config
@@ -96,7 +97,7 @@ class _ConfigParser(config_flags.ConfigFileFlagParser):
 
     def _parse_python(self, path: str) -> Any:
         if not os.path.exists(path.partition(":")[0]):
-            raise UserError(f"--config={path}: there is no such file; name one of configs/")
+            raise UserError(f"--config={path}: there is no such file; {shipped.hint(path)}")
         try:
             config = super().parse(path)
             config.lock()  # A file that could not be loaded says so only when it is used.
@@ -110,8 +111,8 @@ def define_config(
 ) -> flags.FlagHolder:
     """Defines the flag `--config` and its overrides `--config.KEY=VALUE`.
 
-    It takes a file of configs/, with an argument after a colon, or a YAML config of the PyTorch
-    release.
+    It takes a file, with an argument behind a colon, the name of a recipe that comes with the
+    package, or a YAML config of the PyTorch release.
 
     Args:
       flag_values: where the flag is defined, if not among absl's own.
@@ -120,7 +121,7 @@ def define_config(
     holder = config_flags.DEFINE_config_file(
         "config",
         None,
-        "A file of configs/, or a YAML config of the PyTorch release.",
+        "A file, a recipe's name, or a YAML config of the PyTorch release.",
         flag_values=flag_values,
         lock_config=True,
         sys_argv=argv,

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Here, so that mistakes in flags are told before jax is imported.
     import jax
 
-    from unnas_jax.config import schema
+    from unnas_jax.config import schema, shipped
     from unnas_jax.core import distributed, logs, stopping
     from unnas_jax.runs.search import search
     from unnas_jax.runs.train import train
@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             distributed.start(values.coordinator, values.num_processes, values.process_id)
         if jax.distributed.is_initialized() and not distributed.is_primary():
             logs.only_warnings()
-        experiments[config.experiment](config, values.workdir or schema.workdir(path))
+        experiments[config.experiment](
+            config, values.workdir or schema.workdir(shipped.resolve(path))
+        )
     if outcome.status and jax.distributed.is_initialized():
         distributed.leave(outcome.status)
     return outcome.status

@@ -17,6 +17,7 @@ import numpy as np
 
 from unnas_jax.analysis import story_plot, style
 from unnas_jax.commands import command_line
+from unnas_jax.config import recipes
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
@@ -251,12 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with command_line.user_errors() as outcome:
         if min(options.random, options.seeds) < 1:
             raise UserError("story: --random and --seeds must be at least 1")
-        try:
-            from configs import common, eval_photos
-        except ImportError as error:
-            raise UserError("story: needs configs/; start it in the checkout") from error
-        training = eval_photos.get_config()
+        training = command_line.read_config("eval_photos")
         training.seeds = options.seeds
         training.eval.every_epochs = training.train.epochs  # Only the end counts.
-        run(common.photos(options.task), training, options.workdir, options.random)
+        run(recipes.photos(options.task), training, options.workdir, options.random)
     return outcome.status

@@ -78,4 +78,4 @@ def telling(what: str, *, when: bool = True, after: float = 0.0) -> Iterator[Non
         ended.set()
         thread.join()
     if told:
-        _LOG.info("%s took %s.", what, duration(time.monotonic() - start))
+        _LOG.info("%s: done after %s.", what, duration(time.monotonic() - start))
