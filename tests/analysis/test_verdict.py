@@ -14,7 +14,8 @@ START = 1e-3 * np.random.default_rng(0).normal(size=(EDGES, 8))
 
 def words(last: np.ndarray, rows: int = 2) -> str:
     history = np.stack([START, last])[-rows:] if rows > 1 else last[None]
-    return "; ".join(verdict.of_alphas(history, history, 1.0))
+    mixing = dict.fromkeys(("normal", "reduce"), genotypes.softmax(history))
+    return "; ".join(verdict.of_alphas(mixing, genotypes.discretise(last, last), 1.0))
 
 
 def test_alphas_that_never_moved() -> None:

@@ -13,7 +13,9 @@ from tests import tiny
 from unnas_jax.core import sharding
 from unnas_jax.data import halves, pipeline
 from unnas_jax.learning.feed import Feed
-from unnas_jax.methods import bilevel
+from unnas_jax.methods import darts
+from unnas_jax.methods.base import Setting
+from unnas_jax.methods.darts import Darts
 from unnas_jax.runs import search
 from unnas_jax.tasks import registry
 
@@ -29,7 +31,7 @@ def _built(devices=1, order=1, seed=0, task="rotation", alpha_rate=1e-2, nodes=2
     config.seed = seed
     mesh = sharding.data_mesh(jax.devices()[:devices])
     built = registry.create(config.to_dict(), tiny.dataset())
-    return bilevel.build_steps(config.to_dict(), built, mesh, STEPS_PER_EPOCH), mesh
+    return Darts(Setting(config.to_dict(), built, mesh, STEPS_PER_EPOCH)), mesh
 
 
 def _batches(mesh, steps, seed=0, batch_size=8, images=None):
@@ -61,8 +63,8 @@ def _run(steps, mesh, count=5, warm_up=0, seed=0):
     state = steps.init()
     for number, (batch_a, batch_b) in enumerate(_batches(mesh, count, seed)):
         if number >= warm_up:
-            state, _ = steps.alphas(state, batch_b, batch_a)
-        state, _ = steps.weights(state, batch_a)
+            state, _ = steps.alpha_step(state, batch_b, batch_a)
+        state, _ = steps.weight_step(state, batch_a)
     return state
 
 
@@ -145,14 +147,14 @@ def test_an_alpha_step_is_adam_on_the_gradient_of_half_b_alone():
     start = steps.init()
     before = _host(start)
     (batch_a, batch_b), *_ = _batches(mesh, 1)
-    after = _host(steps.alphas(start, batch_b, batch_a)[0])
+    after = _host(steps.alpha_step(start, batch_b, batch_a)[0])
     change = after.alphas["normal"] - before.alphas["normal"]
     np.testing.assert_allclose(np.abs(change), 1e-2, rtol=2e-2)
     jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
     jax.tree.map(np.testing.assert_array_equal, after.batch_stats, before.batch_stats)
     assert int(after.step) == 0
     # Another batch of A changes nothing: the first-order gradient does not see it.
-    again = _host(steps.alphas(steps.init(), batch_b, batch_b)[0])
+    again = _host(steps.alpha_step(steps.init(), batch_b, batch_b)[0])
     np.testing.assert_array_equal(again.alphas["normal"], after.alphas["normal"])
 
 
@@ -184,7 +186,7 @@ def test_second_order_is_the_slope_of_the_loss_after_a_weight_step():
 
     def build(order):
         config.search.order = order
-        return bilevel.build_steps(config.to_dict(), task, mesh, STEPS_PER_EPOCH, _Smooth())
+        return Darts(Setting(config.to_dict(), task, mesh, STEPS_PER_EPOCH), _Smooth())
 
     plain, steps = build(1), build(2)
     (batch_a, batch_b), *_ = _batches(mesh, 1)
@@ -193,23 +195,25 @@ def test_second_order_is_the_slope_of_the_loss_after_a_weight_step():
 
     def gradients(state, batch, purpose):
         number = sharding.replicate(np.int32(purpose), mesh)
-        return _host(plain.gradients(sharding.replicate(state, mesh), batch, number, of="both"))
+        return _host(
+            plain.programs.gradients(sharding.replicate(state, mesh), batch, number, of="both")
+        )
 
     def loss_after_a_step(alphas):
         state = start.replace(alphas=alphas)
-        grads = gradients(state, batch_a, bilevel._WEIGHT_STEP)[0]
+        grads = gradients(state, batch_a, darts.WEIGHT_STEP)[0]
         norm = np.sqrt(sum(float(np.sum(np.square(g))) for g in jax.tree.leaves(grads)))
         scale = min(1.0, clip / norm)
         # The momentum is zero before the first step.
         stepped = jax.tree.map(
             lambda w, g: np.float32(w - rate * (scale * g + decay * w)), start.params, grads
         )
-        sums = gradients(state.replace(params=stepped), batch_b, bilevel._ALPHA_STEP)[3]
+        sums = gradients(state.replace(params=stepped), batch_b, darts.ALPHA_STEP)[3]
         return float(sums["loss"]) / float(sums["count"])
 
     def alpha_gradient(built):
         """From Adam's first moment: (1 - b1) times the gradient with its decay."""
-        after = built.alphas(built.init(), batch_b, batch_a)[0].alphas_opt
+        after = built.alpha_step(built.init(), batch_b, batch_a)[0].alphas_opt
         share, decayed = 1.0 - config.alphas.b1, config.alphas.weight_decay
         return jax.tree.map(
             lambda m, a: m / share - decayed * a, _host(optax.tree.get(after, "mu")), start.alphas
@@ -238,10 +242,10 @@ def test_second_order_is_the_slope_of_the_loss_after_a_weight_step():
 def test_alphas_start_at_the_first_step_at_or_after_that_part_of_an_epoch(epoch, per_epoch, first):
     c = tiny.config().to_dict()
     c["search"]["arch_start_epoch"] = epoch
-    c["train"]["batch_size"] = 2
-    plan = search._plan(c, tiny.dataset(), 2 * per_epoch)
-    assert (plan.steps_per_epoch, plan.arch_start) == (per_epoch, first)
-    assert plan.epoch(first) >= epoch and (first == 0 or plan.epoch(first - 1) < epoch)
+    task = registry.create(c, tiny.dataset())
+    needs_b = Darts(Setting(c, task, sharding.data_mesh(jax.devices()[:1]), per_epoch)).needs_b
+    assert [needs_b(step) for step in range(first + 2)] == [False] * first + [True] * 2
+    assert first / per_epoch >= epoch and (first == 0 or (first - 1) / per_epoch < epoch)
 
 
 def test_a_search_reports_on_the_same_drawn_images_when_it_continues(images, tmp_path, monkeypatch):
@@ -287,13 +291,13 @@ def test_rotation_is_learned_unless_targets_are_shuffled(shuffled):
     data = tiny.dataset(256)
     task = registry.create(config.to_dict(), data)
     mesh = sharding.data_mesh(jax.devices()[:1])
-    steps = bilevel.build_steps(
-        config.to_dict(), _Shuffled(task) if shuffled else task, mesh, STEPS_PER_EPOCH
+    steps = Darts(
+        Setting(config.to_dict(), _Shuffled(task) if shuffled else task, mesh, STEPS_PER_EPOCH)
     )
     state, hits, count = steps.init(), 0.0, 0.0
     for number, (batch_a, batch_b) in enumerate(_batches(mesh, 48, images=data)):
-        state, sums_b = steps.alphas(state, batch_b, batch_a)
-        state, _ = steps.weights(state, batch_a)
+        state, sums_b = steps.alpha_step(state, batch_b, batch_a)
+        state, _ = steps.weight_step(state, batch_a)
         if number >= 36:
             hits, count = hits + float(sums_b["correct"]), count + float(sums_b["count"])
     # 384 answers on half B, whose images the weights never see: 3 deviations of chance are 6.6%.

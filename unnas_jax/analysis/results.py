@@ -5,9 +5,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from unnas_jax.analysis import result_files, verdict
+from unnas_jax.analysis.history import Alphas
 from unnas_jax.config import run_config
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
@@ -18,22 +17,6 @@ from unnas_jax.spaces.darts import published
 Record = dict[str, Any]
 
 _MOST_ALPHAS = 64 * 2**20  # Bytes: 70,000 epochs of a cell of 4 nodes.
-
-
-@dataclasses.dataclass(frozen=True)
-class Alphas:
-    """The history of the architecture parameters: T rows, the first at step 0.
-
-    Attributes:
-      step: (T,) weight steps taken.
-      epoch: (T,) the same in epochs.
-      normal, reduce: (T, edges, operations), raw, before the softmax.
-    """
-
-    step: np.ndarray
-    epoch: np.ndarray
-    normal: np.ndarray
-    reduce: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +70,9 @@ class Run:
         if self.is_training:
             return list(self.result.get("warnings", ()))
         words = []
-        if self.alphas is not None:
+        if self.alphas is not None and self.genotype is not None:
             start = self.config["search"]["arch_start_epoch"]
-            words = verdict.of_alphas(self.alphas.normal, self.alphas.reduce, start)
+            words = verdict.of_alphas(self.alphas.mixing, self.genotype, start)
         starts, validations = self.records["start"], self.records["validation"]
         if starts and validations:
             classes, images = starts[-1]["num_classes"], starts[-1].get("validation_images", 1)
@@ -121,25 +104,12 @@ def read_alphas(path: str | os.PathLike[str]) -> Alphas:
       UserError: the file is damaged or does not hold the history of a search.
     """
     name = os.fspath(path)
-    kinds = {"step": "iu", "epoch": "iuf", "normal": "f", "reduce": "f"}
     try:
-        alphas = Alphas(**reading.arrays(path, kinds, _MOST_ALPHAS))
-    except (OSError, ValueError) as error:
+        return Alphas.of_columns(reading.arrays(path, "iuf", _MOST_ALPHAS))
+    except (KeyError, OSError, ValueError) as error:
         raise UserError(
             f"{name}: damaged ({reading.reason(error)}); remove it, and the search writes it again"
         ) from error
-    rows = alphas.step.size
-    edges = [genotypes.num_edges(nodes) for nodes in range(1, genotypes.MAX_NODES + 1)]
-    shapes = {alphas.normal.shape, alphas.reduce.shape}
-    good = [(rows, count, len(genotypes.OPERATIONS)) for count in edges]
-    if rows == 0 or len(shapes) > 1 or not shapes <= {*good}:
-        raise UserError(
-            f"{name}: alphas of the shapes {alphas.normal.shape} and {alphas.reduce.shape} for "
-            f"{rows} steps; expected (steps, edges, {len(genotypes.OPERATIONS)})"
-        )
-    if alphas.step.shape != (rows,) or alphas.epoch.shape != (rows,) or (alphas.step < 0).any():
-        raise UserError(f"{name}: damaged (its steps and epochs are no history); remove it")
-    return alphas
 
 
 def read_metrics(path: str | os.PathLike[str]) -> tuple[dict[str, list[Record]], int]:
@@ -206,8 +176,9 @@ def read(path: str | os.PathLike[str]) -> Run:
             result = result_files.read_result(result_path) or {}
     elif os.path.exists(alphas_path):
         alphas = read_alphas(alphas_path)
-        current = genotypes.document(alphas.normal[-1], alphas.reduce[-1], {})
-        genotype, softmax = genotypes.from_dict(current["genotype"]), current["alphas_softmax"]
+        mixing = alphas.rows[-1].mixing
+        genotype = genotypes.strongest(**mixing)
+        softmax = genotypes.document_of(genotype, mixing, {})["alphas_softmax"]
     if config["experiment"] == "search" and os.path.exists(genotype_path):
         genotype, document = genotypes.load(genotype_path)
     softmax = document.get("alphas_softmax", softmax)

@@ -39,18 +39,20 @@ def of_accuracy(accuracy: float, guess: float, images: int) -> list[str]:
     ]
 
 
-def of_alphas(normal: np.ndarray, reduce: np.ndarray, start: float) -> list[str]:
+def of_alphas(
+    mixing: Mapping[str, np.ndarray], cells: genotypes.Genotype, start: float
+) -> list[str]:
     """Lines on what alphas do not say.
 
     Args:
-      normal, reduce: their history (T, edges, operations), raw.
+      mixing: the history of the operations' weights, `normal` and `reduce`, each (T, edges,
+        operations).
+      cells: that the last ones stand for.
       start: the epoch from which they learn.
     """
-    cells = {"normal": np.asarray(normal, np.float64), "reduction": np.asarray(reduce, np.float64)}
-    weights = {kind: genotypes.softmax(history[-1]) for kind, history in cells.items()}
     equal = 1 / len(genotypes.OPERATIONS)
-    undecided = all(float(np.abs(w - equal).max()) < _UNDECIDED for w in weights.values())
-    moved = any(not np.array_equal(history[0], history[-1]) for history in cells.values())
+    undecided = all(float(np.abs(w[-1] - equal).max()) < _UNDECIDED for w in mixing.values())
+    moved = any(not np.array_equal(w[0], w[-1]) for w in mixing.values())
     words = []
     if undecided and not moved:
         words.append(
@@ -62,8 +64,7 @@ def of_alphas(normal: np.ndarray, reduce: np.ndarray, start: float) -> list[str]
             f"the alphas are undecided: every operation weighs {equal:g} within {_UNDECIDED:g}, "
             "so that noise chose the cells; train longer, or raise config.alphas.learning_rate"
         )
-    genotype = genotypes.discretise(cells["normal"][-1], cells["reduction"][-1])
-    for kind, pairs in (("normal", genotype.normal), ("reduction", genotype.reduce)):
+    for kind, pairs in (("normal", cells.normal), ("reduction", cells.reduce)):
         if all(operation == "skip_connect" for operation, _ in pairs):
             words.append(
                 f"all edges of the {kind} cell are skip connections: the search collapsed; stop "

@@ -341,7 +341,7 @@ class Stream:
       workers: processes.
     """
 
-    def __init__(self, make: Make, steps: range, workers: int) -> None:
+    def __init__(self, make: Make, steps: Sequence[int], workers: int) -> None:
         self._steps, self._asked = iter(steps), collections.deque[int]()
         with _LOCK:
             if workers not in _POOLS:

@@ -262,40 +262,64 @@ def _discretise_cell(weights: np.ndarray, nodes: int) -> Pairs:
     return tuple(pairs)
 
 
-def discretise(normal: np.ndarray, reduce: np.ndarray) -> Genotype:
-    """The discrete cells that a search ends in (DARTS, section 2.4).
+def strongest(normal: np.ndarray, reduce: np.ndarray) -> Genotype:
+    """The discrete cells of operation weights (DARTS, section 2.4).
 
     Every node keeps the two incoming edges whose strongest operation other than `none` has the
-    largest softmax weight, and on each that operation; the best edge comes first.
+    largest weight, and on each that operation; the best edge comes first.
 
     Args:
-      normal, reduce: alphas of shape (edges, operations), edges in the order of `edges`.
+      normal, reduce: weights of shape (edges, operations), edges in the order of `edges`.
     """
     nodes = next(n for n in range(1, MAX_NODES + 1) if num_edges(n) == len(normal))
     concat = tuple(range(2, nodes + 2))
     return Genotype(
-        normal=_discretise_cell(softmax(normal), nodes),
+        normal=_discretise_cell(np.asarray(normal), nodes),
         normal_concat=concat,
-        reduce=_discretise_cell(softmax(reduce), nodes),
+        reduce=_discretise_cell(np.asarray(reduce), nodes),
         reduce_concat=concat,
     )
+
+
+def discretise(normal: np.ndarray, reduce: np.ndarray) -> Genotype:
+    """The discrete cells that a search with DARTS ends in: the `strongest` of the softmax weights.
+
+    Args:
+      normal, reduce: alphas of shape (edges, operations), edges in the order of `edges`.
+    """
+    return strongest(softmax(normal), softmax(reduce))
+
+
+def document_of(
+    cells: Genotype, weights: Mapping[str, np.ndarray], provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of a `genotype.json`: discrete cells and where they came from.
+
+    Args:
+      cells: what a search ended in.
+      weights: of the operations, `normal` and `reduce`, each (edges, operations).
+      provenance: what else to tell.
+    """
+    return {
+        "schema": SCHEMA,
+        "space": "darts",
+        "operations": list(OPERATIONS),
+        "genotype": cells.as_dict(),
+        # The name that the file has had from the start; with DARTS it is the softmax of the alphas.
+        "alphas_softmax": {
+            kind: np.asarray(weights[kind], np.float64).round(6).tolist()
+            for kind in ("normal", "reduce")
+        },
+        **provenance,
+    }
 
 
 def document(
     normal: np.ndarray, reduce: np.ndarray, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The content of a `genotype.json`: the discrete cells of alphas and where they came from."""
-    return {
-        "schema": SCHEMA,
-        "space": "darts",
-        "operations": list(OPERATIONS),
-        "genotype": discretise(normal, reduce).as_dict(),
-        "alphas_softmax": {
-            "normal": softmax(normal).round(6).tolist(),
-            "reduce": softmax(reduce).round(6).tolist(),
-        },
-        **provenance,
-    }
+    """The content of a `genotype.json` for alphas of DARTS, as `discretise` takes them."""
+    weights = {"normal": softmax(normal), "reduce": softmax(reduce)}
+    return document_of(discretise(normal, reduce), weights, provenance)
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Genotype, dict[str, Any]]:

@@ -6,7 +6,7 @@ plain definition, every operation on every edge summed, up to rounding.
 """
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -55,6 +55,11 @@ def init_alphas(key: jax.Array, nodes: int, scale: float) -> dict[str, jax.Array
         "normal": scale * jax.random.normal(normal, shape, jnp.float32),
         "reduce": scale * jax.random.normal(reduce, shape, jnp.float32),
     }
+
+
+def softmax(alphas: Alphas) -> dict[str, jax.Array]:
+    """The weights of DARTS (equation 2): on every edge the softmax over its operations."""
+    return {kind: jax.nn.softmax(value, axis=-1) for kind, value in alphas.items()}
 
 
 def _column(weights: jax.Array, operation: str) -> jax.Array:
@@ -414,6 +419,7 @@ class Supernet(nn.Module):
       dense: the form of the convolutions, see `SourceEdges`.
       rematerialise: keep only the cells' inputs for the backward pass and compute each cell again:
         less memory, a forward pass more.
+      mix: makes of the alphas the operations' weights on the edges, `normal` and `reduce`.
     """
 
     width: int
@@ -424,12 +430,13 @@ class Supernet(nn.Module):
     single_reduction: bool = False
     dense: bool = False
     rematerialise: bool = False
+    mix: Callable[[Alphas], dict[str, jax.Array]] = softmax
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, inputs: jax.Array, alphas: Alphas, train: bool) -> jax.Array:
         """The head's outputs for inputs (N, H, W, channels) and `Alphas`."""
-        weights = {kind: jax.nn.softmax(value, axis=-1) for kind, value in alphas.items()}
+        weights = self.mix(alphas)
         states = Stem(self.stem, self.width, dtype=self.dtype, name="stem")(
             inputs.astype(self.dtype), train
         )
