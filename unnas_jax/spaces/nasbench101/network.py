@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unnas_jax.spaces import stages
 from unnas_jax.spaces.layers import Conv, batch_norm
 from unnas_jax.spaces.nasbench101.spec import Matrix, Spec
 from unnas_jax.spaces.pooling import max_pool
@@ -148,6 +149,7 @@ class Network(nn.Module):
                 x = max_pool(x, 2, 2, 0)
             for module in stack:
                 x = module(x, train)
+            stages.end(self, x)
         return self.head(x, train), None
 
 
