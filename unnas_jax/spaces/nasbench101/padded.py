@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unnas_jax.spaces import stages
+from unnas_jax.spaces.choice import Choice, Pool, Zeros
 from unnas_jax.spaces.nasbench101.network import KERNELS, ConvBNRelu, vertex_channels
 from unnas_jax.spaces.nasbench101.spec import MAX_VERTICES, OPERATIONS, Spec
 from unnas_jax.spaces.pooling import max_pool
@@ -29,52 +30,18 @@ INNER = MAX_VERTICES - 2
 _ABSENT = len(OPERATIONS)
 
 
-class Vertex(nn.Module):
-    """One operation out of three, or none."""
-
-    channels: int
-    dtype: Any = jnp.float32
-
-    def setup(self) -> None:
-        """The operations with weights."""
-        for operation, side in KERNELS.items():
-            setattr(self, operation, ConvBNRelu(self.channels, side, dtype=self.dtype))
-
-    def __call__(self, x: jax.Array, operation: jax.Array, train: bool) -> jax.Array:
-        """(N, H, W, channels) to the same, by the operation with this number in `OPERATIONS`."""
-        branches = [
-            lambda vertex, x: vertex.conv1x1(x, train),
-            lambda vertex, x: vertex.conv3x3(x, train),
-            lambda vertex, x: max_pool(x, 3, 1, 1),
-            lambda vertex, x: jnp.zeros_like(x),
-        ]
-        if self.is_initializing():
-            for branch in branches:
-                branch(self, x)
-        return nn.switch(operation, branches, self, x)
+def vertex(channels: int, dtype: Any, name: str) -> Choice:
+    """The operation of a vertex, by its number in `OPERATIONS`, or zeros."""
+    layers = [
+        (operation, ConvBNRelu(channels, side, dtype=dtype)) for operation, side in KERNELS.items()
+    ]
+    return Choice((*layers, ("maxpool3x3", Pool(max_pool)), ("absent", Zeros())), name=name)
 
 
-class Projection(nn.Module):
-    """The module's input for a vertex, if an edge leads there."""
-
-    channels: int
-    dtype: Any = jnp.float32
-
-    def setup(self) -> None:
-        """The projection."""
-        self.layer = ConvBNRelu(self.channels, 1, dtype=self.dtype)
-
-    def __call__(self, x: jax.Array, present: jax.Array, train: bool) -> jax.Array:
-        """(N, H, W, C) to (N, H, W, channels); zeros unless present."""
-        if self.is_initializing():
-            return self.layer(x, train)
-        return nn.cond(
-            present,
-            lambda projection, x: projection.layer(x, train),
-            lambda projection, x: jnp.zeros((*x.shape[:-1], self.channels), self.dtype),
-            self,
-            x,
-        )
+def projection(channels: int, dtype: Any, name: str) -> Choice:
+    """The input of a module for a vertex, or zeros if no edge leads there."""
+    layer = ConvBNRelu(channels, 1, dtype=dtype)
+    return Choice((("absent", Zeros(channels)), ("present", layer)), name=name)
 
 
 class Module(nn.Module):
@@ -96,23 +63,23 @@ class Module(nn.Module):
         """(N, H, W, C) to (N, H, W, channels)."""
         channels = cell["channels"][self.stack]
         states: list[jax.Array] = []
-        output = Projection(self.channels, self.dtype, name=f"input_op_{INNER + 1}")(
+        output = projection(self.channels, self.dtype, f"input_op_{INNER + 1}")(
             x, cell["from_input"][INNER], train
         )
         place = jnp.zeros((), jnp.int32)
-        for vertex in range(INNER):
-            state = Projection(self.room, self.dtype, name=f"input_op_{vertex + 1}")(
-                x, cell["from_input"][vertex], train
+        for number in range(INNER):
+            state = projection(self.room, self.dtype, f"input_op_{number + 1}")(
+                x, cell["from_input"][number], train
             )
-            kept = (jnp.arange(self.room) < channels[vertex]).astype(self.dtype)
-            for source in range(vertex):
-                state += states[source] * (kept * cell["edges"][source, vertex].astype(self.dtype))
-            state = Vertex(self.room, self.dtype, name=f"vertex_op_{vertex + 1}")(
-                state, cell["operations"][vertex], train
+            kept = (jnp.arange(self.room) < channels[number]).astype(self.dtype)
+            for source in range(number):
+                state += states[source] * (kept * cell["edges"][source, number].astype(self.dtype))
+            state = vertex(self.room, self.dtype, f"vertex_op_{number + 1}")(
+                state, cell["operations"][number], train
             )
             states.append(state)
-            output += _placed(state * cell["feeds"][vertex].astype(self.dtype), place, output)
-            place += channels[vertex] * cell["feeds"][vertex]
+            output += _placed(state * cell["feeds"][number].astype(self.dtype), place, output)
+            place += channels[number] * cell["feeds"][number]
         return output
 
 
@@ -212,7 +179,7 @@ def place(spec: Spec, name: Sequence[str]) -> tuple[str, ...]:
             found += [part, spec.operations[int(vertex)]]
         elif kind == "input_op":
             number = INNER + 1 if int(vertex) == last else int(vertex)
-            found += [f"input_op_{number}", "layer"]
+            found += [f"input_op_{number}", "present"]
         else:
             found.append(part)
     return tuple(found)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.spaces.choice import Choice, Pool, Same, Zeros
 from unnas_jax.spaces.layers import ReluConvBN
 from unnas_jax.spaces.nasbench201 import network
 from unnas_jax.spaces.nasbench201.network import KERNELS
@@ -24,31 +25,16 @@ COLLECTION = "path"
 """The collection of variables that holds the path: `operations`, int32 (6,), see `path`."""
 
 
-class Edge(nn.Module):
-    """One operation out of five."""
-
-    channels: int
-    dtype: Any = jnp.float32
-
-    def setup(self) -> None:
-        """The operations with weights."""
-        for operation, side in KERNELS.items():
-            layer = ReluConvBN(self.channels, (side, side), dtype=self.dtype)
-            setattr(self, operation, layer)
-
-    def __call__(self, x: jax.Array, operation: jax.Array, train: bool) -> jax.Array:
-        """(N, H, W, channels) to the same, by the operation with this number in `OPERATIONS`."""
-        branches = [
-            lambda edge, x: jnp.zeros_like(x),
-            lambda edge, x: x,
-            lambda edge, x: edge.nor_conv_1x1(x, train),
-            lambda edge, x: edge.nor_conv_3x3(x, train),
-            lambda edge, x: avg_pool(x, 3, 1, 1),
-        ]
-        if self.is_initializing():
-            for branch in branches:
-                branch(self, x)
-        return nn.switch(operation, branches, self, x)
+def edge(channels: int, dtype: Any, name: str) -> Choice:
+    """The operation of an edge, by its number in `OPERATIONS`."""
+    layers: dict[str, nn.Module] = {
+        "none": Zeros(),
+        "skip_connect": Same(),
+        "avg_pool_3x3": Pool(avg_pool),
+    }
+    for operation, side in KERNELS.items():
+        layers[operation] = ReluConvBN(channels, (side, side), dtype=dtype)
+    return Choice(tuple((operation, layers[operation]) for operation in OPERATIONS), name=name)
 
 
 class Cell(nn.Module):
@@ -63,7 +49,7 @@ class Cell(nn.Module):
         states = [x]
         for node in range(1, NODES):
             entering = [
-                Edge(self.channels, self.dtype, name=f"edge_{source}_{node}")(
+                edge(self.channels, self.dtype, f"edge_{source}_{node}")(
                     states[source], operations[EDGES.index((source, node))], train
                 )
                 for source in range(node)
