@@ -22,6 +22,30 @@ from unnas_jax.spaces.nasbench201 import supernet
 from unnas_jax.spaces.nasbench201.spec import Spec as Cell201
 
 
+class Classifier(nn.Module):
+    """Logits of the pooled features: `tasks.heads.ImageHead` in a precision of one's own."""
+
+    classes: int = 10
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to (N, classes)."""
+        del train
+        return nn.Dense(self.classes, dtype=self.dtype, name="linear")(
+            jnp.mean(features, axis=(1, 2))
+        )
+
+
+class Features(nn.Module):
+    """The features themselves, in the place of a head."""
+
+    def __call__(self, features: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to the same."""
+        del train
+        return features
+
+
 @dataclasses.dataclass(frozen=True)
 class Size:
     """How large the networks are that stand for cells.
