@@ -90,11 +90,16 @@ def naswot(apply: Apply, variables: Variables, x: jax.Array) -> jax.Array:
 
 
 def correlation_score(rows: jax.Array, epsilon: float = 1e-5) -> jax.Array:
-    """-sum(log(v + k) + 1 / (v + k)) over the eigenvalues v of the rows' correlations; k=1e-5."""
+    """-sum(log(v + k) + 1 / (v + k)) over the eigenvalues v of the rows' correlations; k=1e-5.
+
+    Constant rows count as alike to all, the worst there is.
+    """
     centred = rows - jnp.mean(rows, axis=1, keepdims=True)
+    centred = centred / jnp.maximum(jnp.max(jnp.abs(centred)), jnp.finfo(rows.dtype).tiny)
     covariance = centred @ centred.T
     deviation = jnp.sqrt(jnp.diag(covariance))
-    correlations = covariance / (deviation[:, None] * deviation[None])
+    product = deviation[:, None] * deviation[None]
+    correlations = jnp.where(product > 0, covariance / jnp.where(product > 0, product, 1.0), 1.0)
     values = jnp.linalg.eigvalsh(correlations) + epsilon
     return -jnp.sum(jnp.log(values) + 1.0 / values)
 

@@ -7,7 +7,7 @@ from typing import Any
 from unnas_jax import files, precision, widths
 from unnas_jax.errors import UserError
 from unnas_jax.spaces.darts import genotype as genotype_lib
-from unnas_jax.spaces.darts import published
+from unnas_jax.spaces.darts import published, sampling
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.darts.network import Network
 from unnas_jax.spaces.layers import reductions
@@ -15,7 +15,19 @@ from unnas_jax.tasks.base import Examples, Task
 
 _LOG = logging.getLogger("unnas_jax")
 
+ANY = "darts_v2"
+"""A cell, in the place of one to be chosen."""
+
 resolve = published.resolve
+from_dict = genotype_lib.from_dict
+identity = str
+
+
+def draw(section: Mapping[str, Any], seed: int) -> list[Genotype]:
+    """The cells that a sweep's section `sample` asks for."""
+    return sampling.sample_darts(
+        section["count"], seed, nodes=section["nodes"], window=section["parameters"]
+    )
 
 
 def load(path: str) -> tuple[Genotype, dict[str, Any]]:
