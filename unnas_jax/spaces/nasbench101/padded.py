@@ -71,7 +71,7 @@ class Module(nn.Module):
             state = projection(self.room, self.dtype, f"input_op_{number + 1}")(
                 x, cell["from_input"][number], train
             )
-            kept = (jnp.arange(self.room) < channels[number]).astype(self.dtype)
+            kept = (jnp.arange(self.room) < channels[number]).astype(self.dtype)[None, None, None]
             for source in range(number):
                 state += states[source] * (kept * cell["edges"][source, number].astype(self.dtype))
             state = vertex(self.room, self.dtype, f"vertex_op_{number + 1}")(
