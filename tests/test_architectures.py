@@ -40,8 +40,7 @@ def test_draws_are_uniform_with_replacement() -> None:
     assert set(last) == set(range(5))
     assert all(abs(count - 200) < 5 * np.sqrt(200) for count in last.values())
     same = [
-        sampling.draw_darts(1, number).normal[6][1]
-        == sampling.draw_darts(1, number).normal[7][1]
+        sampling.draw_darts(1, number).normal[6][1] == sampling.draw_darts(1, number).normal[7][1]
         for number in range(500)
     ]
     assert np.mean(same) == pytest.approx(1 / 5, abs=0.08)  # Both pairs may share an input.

@@ -14,6 +14,7 @@ from unnas_jax.spaces import registry
 SCHEMA = "unnas_jax.architectures/1"
 FILE = "architectures.json"
 
+
 @dataclasses.dataclass(frozen=True)
 class Architecture:
     """One point of a search space.

@@ -100,9 +100,11 @@ class Scope:
     images: int = 1
 
     def at(self, name: str) -> "Scope":
+        """The scope of a module within this one."""
         return dataclasses.replace(self, prefix=f"{self.prefix}{name}/")
 
     def add(self, name: str, values: int, products: int) -> None:
+        """Adds a layer; `products` are those of one image."""
         self.layers.append(Layer(self.prefix + name, values, self.images * products))
 
     def kernel(

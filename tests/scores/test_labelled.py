@@ -28,7 +28,10 @@ def half_square(outputs: jax.Array) -> jax.Array:
 
 X, A, B = (RNG.normal(size=shape) for shape in ((5, 4), (4, 3), (3, 2)))
 VARIABLES: dict[str, Any] = {
-    "params": {"a": {"kernel": jnp.asarray(A, jnp.float32)}, "b": {"kernel": jnp.asarray(B, jnp.float32)}}
+    "params": {
+        "a": {"kernel": jnp.asarray(A, jnp.float32)},
+        "b": {"kernel": jnp.asarray(B, jnp.float32)},
+    }
 }
 OUT = X @ A @ B
 GRADIENTS = (X.T @ OUT @ B.T, (X @ A).T @ OUT)

@@ -62,10 +62,10 @@ def test_heads_that_see_the_target_fit_it() -> None:
     data = regression.batch(images(), one, 0)
     network = Copies()
     variables = network.init(jax.random.key(0), data.images, False)
-    losses = regression.loss_left(network, variables, data, one, 0, every=50)
-    assert len(losses) == 3
+    losses = regression.loss_left(network, variables, data, one, 0, every=5)
+    assert len(losses) == 30
     variance = 1.75 * float(np.var(data.targets[0]))
-    assert losses[-1] < 0.02 * variance < losses[0] < variance
+    assert losses[-1] < 0.02 * variance < losses[0]
 
 
 def test_one_step_is_sgd_with_momentum_and_decay_of_kernels() -> None:
@@ -91,9 +91,7 @@ def test_one_step_is_sgd_with_momentum_and_decay_of_kernels() -> None:
 
     for _ in range(2):
         gradient, statistics = jax.grad(error, has_aux=True)(params, statistics, True)
-        gradient = jax.tree.map(
-            lambda g, p: g + 0.1 * p if p.ndim > 1 else g, gradient, params
-        )
+        gradient = jax.tree.map(lambda g, p: g + 0.1 * p if p.ndim > 1 else g, gradient, params)
         velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, gradient)
         params = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
     assert got == pytest.approx(float(error(params, statistics, False)[0]), rel=1e-4)

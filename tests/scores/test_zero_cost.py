@@ -62,7 +62,7 @@ class Rectified(nn.Module):
 
 
 def test_every_rectifier_is_visited() -> None:
-    """0.5 -> on; 1 - 0.5 = 0.5 -> on; 0.5 - 1 and 0 - 1 -> off, twice; -1 -> off, 1 -> on, 0, -1."""
+    """Of 0.5: 0.5 and 1 - 0.5 are on, -0.5 and -1 off. Of -1: -1 off, 1 on, 0 and -1 off."""
     x = jnp.array([[0.5], [-1.0]])
     network = Rectified()
     count = relus.visited(lambda x: network.apply({}, x, True), lambda x: jnp.sum(x > 0, axis=1))

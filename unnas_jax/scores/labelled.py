@@ -88,7 +88,10 @@ def fisher(apply: Apply, variables: Variables, x: jax.Array, loss: Loss) -> jax.
 
     def of(probe: jax.Array) -> jax.Array:
         def intercept(
-            method: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
+            method: Callable[..., Any],
+            args: Any,
+            kwargs: Any,
+            context: nn.module.InterceptorContext,
         ) -> Any:
             nonlocal layers
             output = method(*args, **kwargs)

@@ -63,9 +63,7 @@ def _is_rectifier(eqn: Any) -> bool:
 
 
 def _has(jaxpr: core.Jaxpr) -> bool:
-    return any(
-        _is_rectifier(eqn) or any(_has(body) for body in _bodies(eqn)) for eqn in jaxpr.eqns
-    )
+    return any(_is_rectifier(eqn) or any(_has(body) for body in _bodies(eqn)) for eqn in jaxpr.eqns)
 
 
 def _evaluate(
@@ -148,7 +146,5 @@ def _scan(
         results, total = _evaluate(body.jaxpr, body.consts, [*consts, *carry, *row], visit)
         return results[:carried], (results[carried:], total)
 
-    carry, (stacked, totals) = jax.lax.scan(
-        step, carry, rows, params["length"], params["reverse"]
-    )
+    carry, (stacked, totals) = jax.lax.scan(step, carry, rows, params["length"], params["reverse"])
     return [*carry, *stacked], jnp.sum(totals, axis=0)

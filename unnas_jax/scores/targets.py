@@ -104,9 +104,7 @@ def dots(rng: np.random.Generator, basis: Dots, channels: int, side: int) -> np.
     return found
 
 
-def resized(
-    rng: np.random.Generator, images: np.ndarray, channels: int, side: int
-) -> np.ndarray:
+def resized(rng: np.random.Generator, images: np.ndarray, channels: int, side: int) -> np.ndarray:
     """The images (N, side, side, channels), their channels repeated and shuffled."""
     step = np.array(images.shape[1:3]) / side
     rows, columns = (np.floor(np.arange(side) * s).astype(int) for s in step)

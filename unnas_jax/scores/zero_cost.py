@@ -74,7 +74,7 @@ def synflow(apply: Apply, variables: Variables, x: jax.Array) -> jax.Array:
 
 
 def naswot(apply: Apply, variables: Variables, x: jax.Array) -> jax.Array:
-    """log |det K| of how alike images look to the rectifiers (Mellor et al., 2021).
+    """The log of |det K|, of how alike images look to the rectifiers (Mellor et al., 2021).
 
     K counts for two images the rectifiers that are on for both or off for both, by the batch's own
     statistics. -inf if two images look the same to all of them.
@@ -100,7 +100,8 @@ def correlation_score(rows: jax.Array, epsilon: float = 1e-5) -> jax.Array:
     deviation = jnp.sqrt(jnp.diag(covariance))
     product = deviation[:, None] * deviation[None]
     correlations = jnp.where(product > 0, covariance / jnp.where(product > 0, product, 1.0), 1.0)
-    values = jnp.linalg.eigvalsh(correlations) + epsilon
+    # Of rounding an eigenvalue of 0 can become negative.
+    values = jnp.maximum(jnp.linalg.eigvalsh(correlations), 0.0) + epsilon
     return -jnp.sum(jnp.log(values) + 1.0 / values)
 
 

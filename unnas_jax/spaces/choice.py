@@ -91,11 +91,11 @@ class Choice(nn.Module):
         params, statistics = {}, {}
         for (name, _), layer in zip(self.layers, bare, strict=True):
             if self.is_initializing():
-                fresh = layer.lazy_init(self.make_rng("params"), x, train=False)
-            elif self.has_variable("params", name):
-                fresh = {"params": {}, "batch_stats": {}}
+                fresh = dict(layer.lazy_init(self.make_rng("params"), x, train=False))
             else:
-                continue
+                # What is there already takes the place of these.
+                there = self.has_variable("params", name)
+                fresh = {"params": {}, "batch_stats": {}} if there else {}
             if fresh:
                 params[name] = self.param(name, lambda _, fresh=fresh: fresh["params"])
                 statistics[name] = self.variable(

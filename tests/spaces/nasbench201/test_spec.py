@@ -39,7 +39,9 @@ def test_what_is_no_cell_is_told(text: str, words: str) -> None:
     assert words in str(error.value)
 
 
-@pytest.mark.parametrize("numbers", [[[3], [3, 3]], [[3], [3, 3], [1, 3, 5]], [[3], [3, -1], [1, 3, 0]]])
+@pytest.mark.parametrize(
+    "numbers", [[[3], [3, 3]], [[3], [3, 3], [1, 3, 5]], [[3], [3, -1], [1, 3, 0]]]
+)
 def test_what_are_no_numbers_of_a_cell_is_told(numbers: list[list[int]]) -> None:
     with pytest.raises(UserError, match="numbers from 0 to 4"):
         spec_lib.from_numbers(numbers)
@@ -81,7 +83,9 @@ def test_the_benchmark_s_classes_differ_from_these_only_where_explained() -> Non
     assert 0 < len(split) < 500
     for names in split:
         # The same paths, by fewer convolutions where one is shared.
-        assert len(set(map(convolutions, names))) > 1 or all("*" in name or "#" in name for name in names)
+        assert len(set(map(convolutions, names))) > 1 or all(
+            "*" in name or "#" in name for name in names
+        )
 
 
 def edges(**operations: str) -> Spec:

@@ -12,7 +12,6 @@ from unnas_jax.spaces.nasbench101.network import Network
 from unnas_jax.spaces.nasbench101.spec import Spec
 from unnas_jax.tasks.base import Examples, Task
 
-
 ANY = "011-001-000:conv3x3"
 """A cell, in the place of one to be chosen."""
 

@@ -181,7 +181,9 @@ def _text(terms: tuple[_Term, ...], names: Mapping[int, str]) -> str:
         else f"{OPERATIONS[term[0]]}{names.get(term[1], '')}({_text(term[2], names)})"
         for term in terms
     )
-    return "+".join(f"{count}*{part}" if count > 1 else part for part, count in sorted(parts.items()))
+    return "+".join(
+        f"{count}*{part}" if count > 1 else part for part, count in sorted(parts.items())
+    )
 
 
 def identity(spec: Spec) -> str:
