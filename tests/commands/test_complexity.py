@@ -70,7 +70,7 @@ def test_every_operation(operation: str, stride: int) -> None:
     size = (9, 11, 6)
     values, products = traced(cell, image(size), image(size))
     found: list[counting.Layer] = []
-    counting._cell(cell, (size, size), counting._Scope(found))
+    counting._cell(cell, (size, size), counting.Scope(found))
     assert counted(counting.Counts(tuple(found))) == (values, products)
 
 
@@ -185,7 +185,7 @@ def test_the_tiles_of_a_puzzle_are_one_answer() -> None:
 
 def test_a_module_without_a_count_is_named() -> None:
     with pytest.raises(TypeError, match="no count for modules of the type Stem"):
-        counting._count(layers.Stem("cifar", 4), (8, 8, 3), counting._Scope([]))
+        counting.count_layers(layers.Stem("cifar", 4), (8, 8, 3), counting.Scope([]))
 
 
 def test_parameters_of_a_tree() -> None:

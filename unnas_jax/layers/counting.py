@@ -29,7 +29,7 @@ from unnas_jax.spaces.nasbench101 import network as nasbench101
 Size = tuple[int, int, int]
 """Height, width and channels."""
 
-AnyNetwork = Network | nasbench101.Network | Supernet
+AnyNetwork = Network | nasbench101.Network | Supernet | nn.Module
 
 AUXILIARY = "auxiliary"
 
@@ -86,7 +86,7 @@ def parameters(params: Any) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Scope:
+class Scope:
     """Where in the network the count is, and the layers found so far.
 
     Attributes:
@@ -99,10 +99,12 @@ class _Scope:
     prefix: str = ""
     images: int = 1
 
-    def at(self, name: str) -> "_Scope":
+    def at(self, name: str) -> "Scope":
+        """The scope of a module within this one."""
         return dataclasses.replace(self, prefix=f"{self.prefix}{name}/")
 
     def add(self, name: str, values: int, products: int) -> None:
+        """Adds a layer; `products` are those of one image."""
         self.layers.append(Layer(self.prefix + name, values, self.images * products))
 
     def kernel(
@@ -148,7 +150,7 @@ class _Scope:
 
 
 @functools.singledispatch
-def _count(module: nn.Module, size: Size, scope: _Scope) -> Size:
+def count_layers(module: nn.Module, size: Size, scope: Scope) -> Size:
     """Adds a module's layers for an input of `size` to `scope` and returns its output's size.
 
     A new kind of module needs a function of this name for its type.
@@ -156,23 +158,23 @@ def _count(module: nn.Module, size: Size, scope: _Scope) -> Size:
     raise TypeError(f"counting: no count for modules of the type {type(module).__name__}")
 
 
-@_count.register
-def _(module: ReluConvBN, size: Size, scope: _Scope) -> Size:
+@count_layers.register
+def _(module: ReluConvBN, size: Size, scope: Scope) -> Size:
     strides = (module.stride, module.stride)
     size = scope.conv("convolution", size, module.channels, module.kernel, strides)
     return scope.norm("bn", size, module.affine)
 
 
-@_count.register
-def _(module: FactorizedReduction, size: Size, scope: _Scope) -> Size:
+@count_layers.register
+def _(module: FactorizedReduction, size: Size, scope: Scope) -> Size:
     half = module.channels // 2
     height, width, _ = scope.conv("conv_1", size, half, stride=(2, 2))
     scope.conv("conv_2", size, module.channels - half, stride=(2, 2))
     return scope.norm("bn", (height, width, module.channels), module.affine)
 
 
-@_count.register
-def _(module: Separable, size: Size, scope: _Scope) -> Size:
+@count_layers.register
+def _(module: Separable, size: Size, scope: Scope) -> Size:
     kernel = (module.kernel, module.kernel)
     for half in range(module.repeats):
         strides = (module.stride if half == 0 else 1,) * 2
@@ -183,43 +185,43 @@ def _(module: Separable, size: Size, scope: _Scope) -> Size:
     return size
 
 
-@_count.register
-def _(module: Spatial, size: Size, scope: _Scope) -> Size:
+@count_layers.register
+def _(module: Spatial, size: Size, scope: Scope) -> Size:
     size = scope.conv("row", size, module.channels, (1, module.kernel), (1, module.stride))
     size = scope.conv("column", size, module.channels, (module.kernel, 1), (module.stride, 1))
     return scope.norm("bn", size)
 
 
-@_count.register
-def _(module: Pool, size: Size, scope: _Scope) -> Size:
+@count_layers.register
+def _(module: Pool, size: Size, scope: Scope) -> Size:
     pad = module.kernel // 2 if module.kernel % 2 else 0
     height, width = ((side + 2 * pad - module.kernel) // module.stride + 1 for side in size[:2])
     return height, width, size[2]
 
 
-@_count.register
-def _(module: Identity, size: Size, scope: _Scope) -> Size:
+@count_layers.register
+def _(module: Identity, size: Size, scope: Scope) -> Size:
     return size
 
 
-@_count.register
-def _(module: Zero, size: Size, scope: _Scope) -> Size:
+@count_layers.register
+def _(module: Zero, size: Size, scope: Scope) -> Size:
     return -(-size[0] // module.stride), -(-size[1] // module.stride), size[2]
 
 
-@_count.register
-def _(module: ImageHead, size: Size, scope: _Scope) -> Size:
+@count_layers.register
+def _(module: ImageHead, size: Size, scope: Scope) -> Size:
     scope.linear("linear", module.group * size[2], module.classes)
     return 1, 1, module.classes
 
 
-@_count.register
-def _(module: PixelHead, size: Size, scope: _Scope) -> Size:
+@count_layers.register
+def _(module: PixelHead, size: Size, scope: Scope) -> Size:
     return scope.kernel("conv", size, module.classes, bias=True)
 
 
-@_count.register
-def _(module: AsppHead, size: Size, scope: _Scope) -> Size:
+@count_layers.register
+def _(module: AsppHead, size: Size, scope: Scope) -> Size:
     def layer(size: Size, name: str, side: int = 1) -> Size:
         size = scope.conv(f"conv_{name}", size, module.channels, (side, side))
         return scope.norm(f"bn_{name}", size)
@@ -229,11 +231,11 @@ def _(module: AsppHead, size: Size, scope: _Scope) -> Size:
         layer(size, f"rate_{rate}", 3)
     layer((1, 1, size[2]), "image")
     joined = layer((size[0], size[1], (2 + len(module.rates)) * module.channels), "join")
-    return _count(PixelHead(module.classes), joined, scope.at("classifier"))
+    return count_layers(PixelHead(module.classes), joined, scope.at("classifier"))
 
 
-@_count.register
-def _(module: AuxiliaryHead, size: Size, scope: _Scope) -> Size:
+@count_layers.register
+def _(module: AuxiliaryHead, size: Size, scope: Scope) -> Size:
     stride = 2 if module.imagenet else 3
     height, width = ((side - 5) // stride + 1 for side in size[:2])
     size = scope.norm("bn_0", scope.conv("conv_0", (height, width, size[2]), 128))
@@ -244,29 +246,29 @@ def _(module: AuxiliaryHead, size: Size, scope: _Scope) -> Size:
     return 1, 1, module.classes
 
 
-@_count.register
-def _(module: nasbench101.ConvBNRelu, size: Size, scope: _Scope) -> Size:
+@count_layers.register
+def _(module: nasbench101.ConvBNRelu, size: Size, scope: Scope) -> Size:
     kernel, strides = (module.kernel, module.kernel), (module.stride, module.stride)
     return scope.norm("bn", scope.conv("convolution", size, module.channels, kernel, strides))
 
 
-@_count.register
-def _(module: nasbench101.Module, size: Size, scope: _Scope) -> Size:
+@count_layers.register
+def _(module: nasbench101.Module, size: Size, scope: Scope) -> Size:
     spec = module.spec
     channels = nasbench101.vertex_channels(spec.matrix, size[2], module.channels)
     for vertex, operation in enumerate(spec.operations):
         inside = (size[0], size[1], channels[vertex])
         if spec.matrix[0][vertex]:
             projection = nasbench101.ConvBNRelu(channels[vertex], 1)
-            _count(projection, size, scope.at(f"input_op_{vertex}"))
+            count_layers(projection, size, scope.at(f"input_op_{vertex}"))
         if operation in nasbench101.KERNELS:
             layer = nasbench101.ConvBNRelu(channels[vertex], nasbench101.KERNELS[operation])
-            _count(layer, inside, scope.at(f"vertex_op_{vertex}"))
+            count_layers(layer, inside, scope.at(f"vertex_op_{vertex}"))
     return size[0], size[1], module.channels
 
 
-@_count.register
-def _(module: SourceEdges, size: Size, scope: _Scope) -> Size:
+@count_layers.register
+def _(module: SourceEdges, size: Size, scope: Scope) -> Size:
     """Every operation of every edge; its layers hold the kernels of all edges."""
     edges, channels = module.targets, module.channels
     height, width = -(-size[0] // module.stride), -(-size[1] // module.stride)
@@ -285,7 +287,7 @@ def _(module: SourceEdges, size: Size, scope: _Scope) -> Size:
 
 
 def _inputs(
-    module: Cell | MixedCell, sizes: tuple[Size, Size], scope: _Scope, affine: bool
+    module: Cell | MixedCell, sizes: tuple[Size, Size], scope: Scope, affine: bool
 ) -> list[Size]:
     """The first two states of a cell: its inputs, brought to its channels and one size."""
     before = FactorizedReduction if module.reduce_input0 else ReluConvBN
@@ -294,31 +296,31 @@ def _inputs(
         ReluConvBN(module.channels, affine=affine, name="preprocess1"),
     )
     return [
-        _count(layer, size, scope.at(str(layer.name)))
+        count_layers(layer, size, scope.at(str(layer.name)))
         for layer, size in zip(preprocess, sizes, strict=True)
     ]
 
 
-def _cell(module: Cell | MixedCell, sizes: tuple[Size, Size], scope: _Scope) -> Size:
-    """The size of a cell's output; like `_count`, but a cell has two inputs."""
+def _cell(module: Cell | MixedCell, sizes: tuple[Size, Size], scope: Scope) -> Size:
+    """The size of a cell's output; like `count_layers`, but a cell has two inputs."""
     states = _inputs(module, sizes, scope, affine=isinstance(module, Cell))
     if isinstance(module, MixedCell):
         for edges in supernet_lib.sources_of(module):
             source = int(str(edges.name).rpartition("_")[2])
-            states.append(_count(edges, states[source], scope.at(str(edges.name))))
+            states.append(count_layers(edges, states[source], scope.at(str(edges.name))))
         height, width, channels = states[-1]
         return height, width, module.nodes * channels
     for k, (operation, source) in enumerate(module.pairs):
         stride = 2 if module.reduction and source < 2 else 1
         layer = BUILDERS[operation](module.channels, stride, module.dtype, f"op_{k}")
-        output = _count(layer, states[source], scope.at(f"op_{k}"))
+        output = count_layers(layer, states[source], scope.at(f"op_{k}"))
         if k % 2:
             states.append(output)
     chosen = [states[state] for state in module.concat]
     return chosen[0][0], chosen[0][1], sum(state[2] for state in chosen)
 
 
-def _stem(network: Network | Supernet, size: Size, scope: _Scope) -> tuple[Size, Size]:
+def _stem(network: Network | Supernet, size: Size, scope: Scope) -> tuple[Size, Size]:
     def conv_bn(size: Size, channels: int, stride: int, k: int) -> Size:
         size = scope.conv(f"conv_{k}", size, channels, (3, 3), (stride, stride))
         return scope.norm(f"bn_{k}", size)
@@ -331,39 +333,39 @@ def _stem(network: Network | Supernet, size: Size, scope: _Scope) -> tuple[Size,
 
 
 @functools.singledispatch
-def _features(network: nn.Module, size: Size, scope: _Scope) -> Size:
+def count_features(network: nn.Module, size: Size, scope: Scope) -> Size:
     """Adds all layers before the head to `scope` and returns the size of the last features."""
     raise TypeError(f"counting: no count for networks of the type {type(network).__name__}")
 
 
-@_features.register
-def _(network: Network, size: Size, scope: _Scope) -> Size:
+@count_features.register
+def _(network: Network, size: Size, scope: Scope) -> Size:
     states = _stem(network, size, scope.at("stem"))
     for index, cell in enumerate(network_lib.cells_of(network)):
         states = (states[1], _cell(cell, states, scope.at(str(cell.name))))
         if network.auxiliary_classes and index == 2 * network.cells // 3:
             auxiliary = AuxiliaryHead(network.auxiliary_classes, network.stem == "imagenet")
-            _count(auxiliary, states[1], scope.at(AUXILIARY))
+            count_layers(auxiliary, states[1], scope.at(AUXILIARY))
     return states[1]
 
 
-@_features.register
-def _(network: Supernet, size: Size, scope: _Scope) -> Size:
+@count_features.register
+def _(network: Supernet, size: Size, scope: Scope) -> Size:
     states = _stem(network, size, scope.at("stem"))
     for cell in supernet_lib.cells_of(network):
         states = (states[1], _cell(cell, states, scope.at(str(cell.name))))
     return states[1]
 
 
-@_features.register
-def _(network: nasbench101.Network, size: Size, scope: _Scope) -> Size:
+@count_features.register
+def _(network: nasbench101.Network, size: Size, scope: Scope) -> Size:
     for layer in nasbench101.stem_of(network):
-        size = _count(layer, size, scope.at(str(layer.name)))
+        size = count_layers(layer, size, scope.at(str(layer.name)))
     for index, stack in enumerate(nasbench101.stacks_of(network)):
         if index:
             size = size[0] // 2, size[1] // 2, size[2]
         for module in stack:
-            size = _count(module, size, scope.at(str(module.name)))
+            size = count_layers(module, size, scope.at(str(module.name)))
     return size
 
 
@@ -380,8 +382,8 @@ def count(network: AnyNetwork, size: Size) -> Counts:
       size: height, width and channels of what the network is fed.
     """
     layers: list[Layer] = []
-    whole = _Scope(layers)
+    whole = Scope(layers)
     body = dataclasses.replace(whole, images=getattr(network.head, "group", 1))
-    features = _features(network, size, body)
-    _count(network.head, features, whole.at("head"))
+    features = count_features(network, size, body)
+    count_layers(network.head, features, whole.at("head"))
     return Counts(tuple(layers))
