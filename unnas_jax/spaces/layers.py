@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from unnas_jax import sharding
+from unnas_jax.spaces import convolution
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9
@@ -243,20 +244,6 @@ def _gradient_at_once_bwd(_: None, gradient: jax.Array) -> tuple[jax.Array]:
 gradient_at_once.defvjp(lambda x: (x, None), _gradient_at_once_bwd)
 
 
-def _depthwise(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: tuple[int, int],
-    padding: Any,
-    *,
-    rhs_dilation: tuple[int, int],
-    **same: Any,
-) -> jax.Array:
-    """`depthwise_conv` in the place of the `jax.lax.conv_general_dilated` of a `nn.Conv`."""
-    del padding, same
-    return depthwise_conv(x, kernel[:, :, 0], stride=strides[0], dilation=rhs_dilation[0])
-
-
 class Conv(nn.Module):
     """A convolution without bias, padded by dilation * (kernel // 2) on every side.
 
@@ -276,8 +263,6 @@ class Conv(nn.Module):
         height, width = self.kernel
         fan_in = height * width * x.shape[-1] // self.groups
         pad = [(self.dilation * (k // 2),) * 2 for k in self.kernel]
-        square = height == width and self.stride[0] == self.stride[1]
-        depthwise = square and 1 < self.groups == self.channels == x.shape[-1]
         return nn.Conv(
             self.channels,
             self.kernel,
@@ -288,7 +273,7 @@ class Conv(nn.Module):
             use_bias=False,
             dtype=self.dtype,
             kernel_init=uniform_fan_in(fan_in),
-            conv_general_dilated=_depthwise if depthwise else None,
+            conv_general_dilated=convolution.convolve if sharding.platform() == "cpu" else None,
             name="conv",
         )(x)
 

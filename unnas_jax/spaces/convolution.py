@@ -1,0 +1,233 @@
+"""Convolutions of images on a CPU, with gradients that XLA has no quick way for.
+
+XLA computes the gradient in a kernel as a convolution whose window is the whole image, and a
+depthwise convolution channel by channel. Here the first is a sum over a few images at a time of
+products with their patches, which stay in the cache, and the second shifted images times a tap
+each, summed within one pass.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# About what patches of several images may take, in bytes: a core's second cache.
+_PATCH_BYTES = 2**21
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+Pair = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Window:
+    """How a kernel moves over an image; every pair is of rows and columns.
+
+    Attributes:
+      strides, dilation: of both axes.
+      pads: for both axes the pixels added before and after; negative ones are cut off.
+    """
+
+    strides: Pair
+    pads: tuple[Pair, Pair]
+    dilation: Pair
+
+    def reach(self, kernel: Sequence[int]) -> Pair:
+        """From the first to the last tap of a kernel, in pixels."""
+        return self.dilation[0] * (kernel[0] - 1), self.dilation[1] * (kernel[1] - 1)
+
+    def padded(self, x: jax.Array) -> jax.Array:
+        """The image (N, H, W, C) as the kernel moves over it."""
+        rows, columns = ((*pad, 0) for pad in self.pads)
+        return _pad(x, rows, columns)
+
+    def taps(self, kernel: Sequence[int]) -> Iterator[Pair]:
+        """What each tap of a kernel adds to the position in a padded image, row by row."""
+        rows, columns = (range(0, k * d, d) for k, d in zip(kernel[:2], self.dilation, strict=True))
+        return itertools.product(rows, columns)
+
+    def seen(self, x: jax.Array, kernel: Sequence[int]) -> Pair:
+        """The pixels of the padded image, of rows and columns, that one tap meets."""
+        reach = self.reach(kernel)
+        return tuple((x.shape[1 + k] - reach[k] - 1) // s * s + 1 for k, s in enumerate(self.strides))
+
+
+def _pad(x: jax.Array, rows: tuple[int, int, int], columns: tuple[int, int, int]) -> jax.Array:
+    """Zeros before, after and between the rows and columns of (N, H, W, C)."""
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
+
+
+def _met(x: jax.Array, tap: Pair, seen: Pair, strides: Pair) -> jax.Array:
+    """The pixels of a padded image that a tap is multiplied with."""
+    (row, column), (height, width) = tap, seen
+    return x[:, row : row + height : strides[0], column : column + width : strides[1]]
+
+
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Any,
+    *,
+    rhs_dilation: Sequence[int],
+    feature_group_count: int = 1,
+    **same: Any,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated` in the place that a `nn.Conv` has for it.
+
+    Args:
+      x: (N, H, W, C).
+      kernel: (h, w, C / groups, D).
+      strides: of rows and columns.
+      padding: as there: a name, or for both axes the pixels before and after.
+      rhs_dilation: of the kernel.
+      feature_group_count: groups of channels.
+      **same: further arguments that a `nn.Conv` gives, at their defaults.
+
+    Returns:
+      (N, H', W', D).
+    """
+    del same
+    size = kernel.shape[:2]
+    dilated = [d * (k - 1) + 1 for k, d in zip(size, rhs_dilation, strict=True)]
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], dilated, strides, padding)
+    pads = tuple((int(low), int(high)) for low, high in padding)
+    window = _Window(tuple(strides), pads, tuple(rhs_dilation))
+    if feature_group_count == 1:
+        if size == (1, 1) and not any(map(any, pads)):
+            x = x[:, :: strides[0], :: strides[1]]
+            # One axis of all pixels: contracting several, XLA would transpose in the gradient.
+            out = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
+            return out.reshape(*x.shape[:3], -1)
+        return _dense(x, kernel, window)
+    if feature_group_count == x.shape[-1] == kernel.shape[-1]:
+        return _depthwise(x, kernel[:, :, 0], window)
+    return _by_xla(x, kernel, window, feature_group_count)
+
+
+def _by_xla(x: jax.Array, kernel: jax.Array, window: _Window, groups: int = 1) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window.strides,
+        window.pads,
+        rhs_dilation=window.dilation,
+        dimension_numbers=_LAYOUT,
+        feature_group_count=groups,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _dense(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    """Every channel of the result from all channels of x."""
+    return _by_xla(x, kernel, window)
+
+
+def _dense_fwd(
+    x: jax.Array, kernel: jax.Array, window: _Window
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _dense(x, kernel, window), (x, kernel)
+
+
+def _dense_bwd(
+    window: _Window, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    _, of_x = jax.vjp(lambda x: _by_xla(x, kernel, window), x)
+    return of_x(gradient)[0], _of_kernel(x, gradient, kernel, window)
+
+
+_dense.defvjp(_dense_fwd, _dense_bwd)
+
+
+def _together(count: int, bytes_each: int) -> int:
+    """How many of `count` images are taken at a time: a divisor of it."""
+    most = max(1, _PATCH_BYTES // bytes_each)
+    return max(k for k in range(1, min(count, most) + 1) if count % k == 0)
+
+
+def _of_kernel(
+    x: jax.Array, gradient: jax.Array, kernel: jax.Array, window: _Window
+) -> jax.Array:
+    """The gradient in a kernel (h, w, C, D): a sum over pixels of patches times gradients."""
+    height, width, channels, outs = kernel.shape
+    count, patch = len(x), height * width * channels
+    pixels = math.prod(gradient.shape[1:3])
+    some = _together(count, pixels * patch * x.dtype.itemsize)
+    steps = count // some
+    # Every so many-th image, not so many in a row: of a batch that is split over devices each one
+    # then has a part of every step.
+    x = x.reshape(some, steps, *x.shape[1:])
+    gradient = gradient.reshape(some, steps, pixels, outs)
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+
+    def of_some(step: Any, total: jax.Array) -> jax.Array:
+        image = window.padded(jax.lax.dynamic_index_in_dim(x, step, 1, keepdims=False))
+        seen = window.seen(image, kernel.shape)
+        met = [_met(image, tap, seen, window.strides) for tap in window.taps(kernel.shape)]
+        patches = jnp.concatenate(met, axis=-1).reshape(-1, patch)
+        mine = jax.lax.dynamic_index_in_dim(gradient, step, 1, keepdims=False).reshape(-1, outs)
+        # In this order: the product of few rows and many columns is the quick one.
+        return total + jnp.einsum("pd,pk->dk", mine, patches, preferred_element_type=exact)
+
+    total = jnp.zeros((outs, patch), exact)
+    total = of_some(0, total) if steps == 1 else jax.lax.fori_loop(0, steps, of_some, total)
+    return total.T.reshape(kernel.shape).astype(kernel.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    """Each channel by its own filter, of a kernel (h, w, C)."""
+    x = jax.lax.optimization_barrier(window.padded(x))
+    seen = window.seen(x, kernel.shape)
+    taps = window.taps(kernel.shape)
+    filters = kernel.reshape(-1, kernel.shape[-1])
+    return sum(
+        _met(x, tap, seen, window.strides) * weight[None, None, None]
+        for tap, weight in zip(taps, filters, strict=True)
+    )
+
+
+def _depthwise_fwd(
+    x: jax.Array, kernel: jax.Array, window: _Window
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _depthwise(x, kernel, window), (x, kernel)
+
+
+def _depthwise_bwd(
+    window: _Window, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    # In x: the same with the kernel turned, over the gradient with as many zeros between its
+    # pixels as the stride leaves out.
+    edges = []
+    for axis, reach in enumerate(window.reach(kernel.shape)):
+        stride, before = window.strides[axis], reach - window.pads[axis][0]
+        length = (gradient.shape[1 + axis] - 1) * stride + 1
+        edges.append((before, x.shape[1 + axis] + reach - length - before, stride - 1))
+    spread = _pad(gradient, *edges)
+    of_x = _depthwise(spread, kernel[::-1, ::-1], _Window((1, 1), ((0, 0), (0, 0)), window.dilation))
+
+    # In the kernel, tap by tap, by a loop: one program, and memory, for all of them.
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    image = window.padded(x)
+    height, width = window.seen(image, kernel.shape)
+    starts = jnp.asarray(list(window.taps(kernel.shape)))
+
+    def of_tap(start: jax.Array) -> jax.Array:
+        shape = (len(x), height, width, x.shape[-1])
+        met = jax.lax.dynamic_slice(image, (0, *start, 0), shape)
+        met = met[:, :: window.strides[0], :: window.strides[1]]
+        return jnp.sum(met * gradient, (0, 1, 2), dtype=exact)
+
+    of_kernel = jax.lax.map(of_tap, starts).reshape(kernel.shape)
+    return of_x, of_kernel.astype(kernel.dtype)
+
+
+_depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
