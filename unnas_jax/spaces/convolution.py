@@ -1,9 +1,9 @@
 """Convolutions of images on a CPU, with gradients that XLA has no quick way for.
 
 XLA computes the gradient in a kernel as a convolution whose window is the whole image, and a
-depthwise convolution channel by channel. Here the first is a sum over a few images at a time of
-products with their patches, which stay in the cache, and the second shifted images times a tap
-each, summed within one pass.
+depthwise convolution channel by channel. Here the first is a matrix product of patches, made of so
+few images at a time that they stay in the cache, and the second shifted images times a tap each,
+summed within one pass.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# About what patches of several images may take, in bytes: a core's second cache.
-_PATCH_BYTES = 2**21
+# What is made of so many images at a time, in bytes: about half of a core's own cache.
+_CACHED_BYTES = 2**20
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -40,6 +40,18 @@ class _Window:
     def reach(self, kernel: Sequence[int]) -> Pair:
         """From the first to the last tap of a kernel, in pixels."""
         return self.dilation[0] * (kernel[0] - 1), self.dilation[1] * (kernel[1] - 1)
+
+    def spread(
+        self, gradient: jax.Array, x: jax.Array, kernel: Sequence[int]
+    ) -> list[tuple[int, int, int]]:
+        """How to pad a gradient, along both axes, so that it has a pixel for each pair of a pixel
+        of x and a tap: that of x plus the kernel's reach, minus the tap."""
+        edges = []
+        for axis, reach in enumerate(self.reach(kernel)):
+            stride, before = self.strides[axis], reach - self.pads[axis][0]
+            length = (gradient.shape[1 + axis] - 1) * stride + 1
+            edges.append((before, x.shape[1 + axis] + reach - length - before, stride - 1))
+        return edges
 
     def padded(self, x: jax.Array) -> jax.Array:
         """The image (N, H, W, C) as the kernel moves over it."""
@@ -148,37 +160,48 @@ _dense.defvjp(_dense_fwd, _dense_bwd)
 
 def _together(count: int, bytes_each: int) -> int:
     """How many of `count` images are taken at a time: a divisor of it."""
-    most = max(1, _PATCH_BYTES // bytes_each)
+    most = max(1, _CACHED_BYTES // bytes_each)
     return max(k for k in range(1, min(count, most) + 1) if count % k == 0)
 
 
 def _of_kernel(
     x: jax.Array, gradient: jax.Array, kernel: jax.Array, window: _Window
 ) -> jax.Array:
-    """The gradient in a kernel (h, w, C, D): a sum over pixels of patches times gradients."""
-    height, width, channels, outs = kernel.shape
-    count, patch = len(x), height * width * channels
-    pixels = math.prod(gradient.shape[1:3])
-    some = _together(count, pixels * patch * x.dtype.itemsize)
+    """The gradient in a kernel (h, w, C, D).
+
+    A product of what every pixel of x joins of x, the taps of a row, and of the gradient, the rows.
+    """
+    (height, width, channels, outs), count = kernel.shape, len(x)
+    patch, item = height * outs + width * channels, x.dtype.itemsize
+    some = _together(count, x.shape[1] * gradient.shape[2] * patch * item)
     steps = count // some
     # Every so many-th image, not so many in a row: of a batch that is split over devices each one
     # then has a part of every step.
-    x = x.reshape(some, steps, *x.shape[1:])
-    gradient = gradient.reshape(some, steps, pixels, outs)
+    x, gradient = (y.reshape(some, steps, *y.shape[1:]) for y in (x, gradient))
     exact = jnp.promote_types(x.dtype, jnp.float32)
+    reach, _ = window.reach(kernel.shape)
+    firsts = [first for first, _ in window.taps((height, 1))]
 
     def of_some(step: Any, total: jax.Array) -> jax.Array:
-        image = window.padded(jax.lax.dynamic_index_in_dim(x, step, 1, keepdims=False))
-        seen = window.seen(image, kernel.shape)
-        met = [_met(image, tap, seen, window.strides) for tap in window.taps(kernel.shape)]
-        patches = jnp.concatenate(met, axis=-1).reshape(-1, patch)
-        mine = jax.lax.dynamic_index_in_dim(gradient, step, 1, keepdims=False).reshape(-1, outs)
-        # In this order: the product of few rows and many columns is the quick one.
-        return total + jnp.einsum("pd,pk->dk", mine, patches, preferred_element_type=exact)
+        image, back = (
+            jax.lax.dynamic_index_in_dim(y, step, 1, keepdims=False) for y in (x, gradient)
+        )
+        rows = image.shape[1]
+        back = _pad(back, window.spread(back, image, kernel.shape)[0], (0, 0, 0))
+        by_row = [back[:, reach - first : reach - first + rows] for first in firsts]
+        image = _pad(image, (0, 0, 0), (*window.pads[1], 0))
+        seen = rows, window.seen(image, (1, width))[1]
+        by_column = [
+            _met(image, tap, seen, (1, window.strides[1])) for tap in window.taps((1, width))
+        ]
+        joined = (jnp.concatenate(y, axis=-1) for y in (by_row, by_column))
+        back, image = (y.reshape(-1, y.shape[-1]) for y in joined)
+        return total + jnp.einsum("pd,pc->dc", back, image, preferred_element_type=exact)
 
-    total = jnp.zeros((outs, patch), exact)
+    total = jnp.zeros((height * outs, width * channels), exact)
     total = of_some(0, total) if steps == 1 else jax.lax.fori_loop(0, steps, of_some, total)
-    return total.T.reshape(kernel.shape).astype(kernel.dtype)
+    total = total.reshape(height, outs, width, channels)
+    return total.transpose(0, 2, 3, 1).astype(kernel.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -204,15 +227,10 @@ def _depthwise_bwd(
     window: _Window, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
-    # In x: the same with the kernel turned, over the gradient with as many zeros between its
-    # pixels as the stride leaves out.
-    edges = []
-    for axis, reach in enumerate(window.reach(kernel.shape)):
-        stride, before = window.strides[axis], reach - window.pads[axis][0]
-        length = (gradient.shape[1 + axis] - 1) * stride + 1
-        edges.append((before, x.shape[1 + axis] + reach - length - before, stride - 1))
-    spread = _pad(gradient, *edges)
-    of_x = _depthwise(spread, kernel[::-1, ::-1], _Window((1, 1), ((0, 0), (0, 0)), window.dilation))
+    # In x: the same with the kernel turned.
+    back = _pad(gradient, *window.spread(gradient, x, kernel.shape))
+    still = _Window((1, 1), ((0, 0), (0, 0)), window.dilation)
+    of_x = _depthwise(back, kernel[::-1, ::-1], still)
 
     # In the kernel, tap by tap, by a loop: one program, and memory, for all of them.
     exact = jnp.promote_types(x.dtype, jnp.float32)
