@@ -66,7 +66,9 @@ class _Window:
     def seen(self, x: jax.Array, kernel: Sequence[int]) -> Pair:
         """The pixels of the padded image, of rows and columns, that one tap meets."""
         reach = self.reach(kernel)
-        return tuple((x.shape[1 + k] - reach[k] - 1) // s * s + 1 for k, s in enumerate(self.strides))
+        return tuple(
+            (x.shape[1 + k] - reach[k] - 1) // s * s + 1 for k, s in enumerate(self.strides)
+        )
 
 
 def _pad(x: jax.Array, rows: tuple[int, int, int], columns: tuple[int, int, int]) -> jax.Array:
@@ -164,9 +166,7 @@ def _together(count: int, bytes_each: int) -> int:
     return max(k for k in range(1, min(count, most) + 1) if count % k == 0)
 
 
-def _of_kernel(
-    x: jax.Array, gradient: jax.Array, kernel: jax.Array, window: _Window
-) -> jax.Array:
+def _of_kernel(x: jax.Array, gradient: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
     """The gradient in a kernel (h, w, C, D).
 
     A product of what every pixel of x joins of x, the taps of a row, and of the gradient, the rows.

@@ -13,6 +13,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from unnas_jax import sharding
 from unnas_jax.spaces import convolution
+from unnas_jax.spaces.normalization import BatchNorm
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9
@@ -41,24 +42,27 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
-def batch_norm(
-    *, train: bool, affine: bool, dtype: Any, name: str | None = None, axis: Any = -1
-) -> nn.BatchNorm:
+def batch_norm(*, train: bool, affine: bool, dtype: Any, name: str) -> nn.Module:
     """Batch norm with the project's constants; statistics in float32 over the whole batch.
 
     The batch is the global one, so the statistics do not depend on the devices.
     """
+    constants: dict[str, Any] = {
+        "use_running_average": not train,
+        "momentum": BN_MOMENTUM,
+        "epsilon": BN_EPSILON,
+        "dtype": dtype,
+        "name": name,
+    }
+    axis = sharding.parted_axis()
+    if sharding.platform() == "cpu" and axis is None:
+        return BatchNorm(affine=affine, **constants)
     return nn.BatchNorm(
-        axis_name=sharding.parted_axis(),
-        use_running_average=not train,
-        momentum=BN_MOMENTUM,
-        epsilon=BN_EPSILON,
+        axis_name=axis,
         use_scale=affine,
         use_bias=affine,
-        axis=axis,
-        dtype=dtype,
         param_dtype=jnp.float32,
-        name=name,
+        **constants,
     )
 
 
