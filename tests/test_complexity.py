@@ -16,7 +16,7 @@ from tests import conftest, jaxprs
 from unnas_jax import complexity, counting, widths
 from unnas_jax.data import photos
 from unnas_jax.errors import UserError
-from unnas_jax.spaces import layers
+from unnas_jax.spaces import convolution, layers
 from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.darts.network import Cell, Network
@@ -29,9 +29,9 @@ from unnas_jax.tasks.heads import AsppHead, ImageHead, PixelHead
 
 @pytest.fixture(autouse=True)
 def plain_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutions, not the matrix products that a CPU puts in their place."""
+    """Convolutions, not what a CPU puts in their place."""
+    monkeypatch.setattr(convolution, "convolve", jax.lax.conv_general_dilated)
     plain = functools.partial(layers.depthwise_conv, matrix=False)
-    monkeypatch.setattr(layers, "depthwise_conv", plain)
     monkeypatch.setattr(supernet_lib, "depthwise_conv", plain)
 
 

@@ -9,7 +9,6 @@ summed within one pass.
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -44,8 +43,10 @@ class _Window:
     def spread(
         self, gradient: jax.Array, x: jax.Array, kernel: Sequence[int]
     ) -> list[tuple[int, int, int]]:
-        """How to pad a gradient, along both axes, so that it has a pixel for each pair of a pixel
-        of x and a tap: that of x plus the kernel's reach, minus the tap."""
+        """How to pad a gradient, along both axes, for the pixels of x that caused it.
+
+        It is then at the pixel of x, plus the kernel's reach, minus the tap.
+        """
         edges = []
         for axis, reach in enumerate(self.reach(kernel)):
             stride, before = self.strides[axis], reach - self.pads[axis][0]
@@ -54,7 +55,7 @@ class _Window:
         return edges
 
     def padded(self, x: jax.Array) -> jax.Array:
-        """The image (N, H, W, C) as the kernel moves over it."""
+        """The images as the kernel moves over them."""
         rows, columns = ((*pad, 0) for pad in self.pads)
         return _pad(x, rows, columns)
 
@@ -72,7 +73,7 @@ class _Window:
 
 
 def _pad(x: jax.Array, rows: tuple[int, int, int], columns: tuple[int, int, int]) -> jax.Array:
-    """Zeros before, after and between the rows and columns of (N, H, W, C)."""
+    """Zeros before, after and between the rows and columns, the middle axes."""
     return jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
 
 
@@ -121,7 +122,7 @@ def convolve(
             return out.reshape(*x.shape[:3], -1)
         return _dense(x, kernel, window)
     if feature_group_count == x.shape[-1] == kernel.shape[-1]:
-        return _depthwise(x, kernel[:, :, 0], window)
+        return _depthwise(x, kernel[:, :, 0], window, 3)
     return _by_xla(x, kernel, window, feature_group_count)
 
 
@@ -204,48 +205,67 @@ def _of_kernel(x: jax.Array, gradient: jax.Array, kernel: jax.Array, window: _Wi
     return total.transpose(0, 2, 3, 1).astype(kernel.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _depthwise(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
-    """Each channel by its own filter, of a kernel (h, w, C)."""
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+    """One filter per channel, padded by dilation * (k // 2) on every side.
+
+    Args:
+      x: (C, H, W, N).
+      kernel: (k, k, C), k odd.
+      stride: of both axes.
+      dilation: of both axes.
+
+    Returns:
+      (C, ceil(H / stride), ceil(W / stride), N).
+    """
+    pad = dilation * (len(kernel) // 2)
+    window = _Window((stride, stride), ((pad, pad), (pad, pad)), (dilation, dilation))
+    return _depthwise(x, kernel, window, 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise(x: jax.Array, kernel: jax.Array, window: _Window, channels: int) -> jax.Array:
+    """Each channel by its own filter, of a kernel (h, w, C); `channels` is their axis, 0 or 3."""
+    others = [axis for axis in range(4) if axis != channels]
+    # As an array of its own: what makes x is not computed for every tap.
     x = jax.lax.optimization_barrier(window.padded(x))
     seen = window.seen(x, kernel.shape)
-    taps = window.taps(kernel.shape)
     filters = kernel.reshape(-1, kernel.shape[-1])
-    return sum(
-        _met(x, tap, seen, window.strides) * weight[None, None, None]
-        for tap, weight in zip(taps, filters, strict=True)
+    products = (
+        _met(x, tap, seen, window.strides) * jnp.expand_dims(weight, others)
+        for tap, weight in zip(window.taps(kernel.shape), filters, strict=True)
     )
+    return functools.reduce(jnp.add, products)
 
 
 def _depthwise_fwd(
-    x: jax.Array, kernel: jax.Array, window: _Window
+    x: jax.Array, kernel: jax.Array, window: _Window, channels: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _depthwise(x, kernel, window), (x, kernel)
+    return _depthwise(x, kernel, window, channels), (x, kernel)
 
 
 def _depthwise_bwd(
-    window: _Window, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+    window: _Window, channels: int, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
     # In x: the same with the kernel turned.
     back = _pad(gradient, *window.spread(gradient, x, kernel.shape))
     still = _Window((1, 1), ((0, 0), (0, 0)), window.dilation)
-    of_x = _depthwise(back, kernel[::-1, ::-1], still)
+    of_x = _depthwise(back, kernel[::-1, ::-1], still, channels)
 
     # In the kernel, tap by tap, by a loop: one program, and memory, for all of them.
     exact = jnp.promote_types(x.dtype, jnp.float32)
+    others = tuple(axis for axis in range(4) if axis != channels)
     image = window.padded(x)
     height, width = window.seen(image, kernel.shape)
-    starts = jnp.asarray(list(window.taps(kernel.shape)))
 
     def of_tap(start: jax.Array) -> jax.Array:
         shape = (len(x), height, width, x.shape[-1])
         met = jax.lax.dynamic_slice(image, (0, *start, 0), shape)
         met = met[:, :: window.strides[0], :: window.strides[1]]
-        return jnp.sum(met * gradient, (0, 1, 2), dtype=exact)
+        return jnp.sum(met * gradient, others, dtype=exact)
 
-    of_kernel = jax.lax.map(of_tap, starts).reshape(kernel.shape)
-    return of_x, of_kernel.astype(kernel.dtype)
+    of_kernel = jax.lax.map(of_tap, jnp.asarray(list(window.taps(kernel.shape))))
+    return of_x, of_kernel.reshape(kernel.shape).astype(kernel.dtype)
 
 
 _depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
