@@ -67,9 +67,12 @@ class _Window:
     def seen(self, x: jax.Array, kernel: Sequence[int]) -> Pair:
         """The pixels of the padded image, of rows and columns, that one tap meets."""
         reach = self.reach(kernel)
-        return tuple(
-            (x.shape[1 + k] - reach[k] - 1) // s * s + 1 for k, s in enumerate(self.strides)
-        )
+
+        def along(axis: int) -> int:
+            stride: int = self.strides[axis]
+            return (x.shape[1 + axis] - reach[axis] - 1) // stride * stride + 1
+
+        return along(0), along(1)
 
 
 def _pad(x: jax.Array, rows: tuple[int, int, int], columns: tuple[int, int, int]) -> jax.Array:
@@ -112,10 +115,10 @@ def convolve(
     dilated = [d * (k - 1) + 1 for k, d in zip(size, rhs_dilation, strict=True)]
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], dilated, strides, padding)
-    pads = tuple((int(low), int(high)) for low, high in padding)
-    window = _Window(tuple(strides), pads, tuple(rhs_dilation))
+    rows, columns = ((int(low), int(high)) for low, high in padding)
+    window = _Window((strides[0], strides[1]), (rows, columns), (rhs_dilation[0], rhs_dilation[1]))
     if feature_group_count == 1:
-        if size == (1, 1) and not any(map(any, pads)):
+        if size == (1, 1) and not any(rows + columns):
             x = x[:, :: strides[0], :: strides[1]]
             # One axis of all pixels: contracting several, XLA would transpose in the gradient.
             out = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
