@@ -124,7 +124,7 @@ def test_two_trainings_of_a_cell_are_two_rows(tmp_path: pathlib.Path) -> None:
 
 def test_results_of_other_experiments_are_passed_over(tmp_path: pathlib.Path) -> None:
     write(tmp_path / "a")
-    write(tmp_path / "b", experiment="sample", schema="unnas_jax.sweep.sample/1")
+    write(tmp_path / "b", experiment="sample", schema="unnas_jax.sample/1")
     assert len(tables.collect([str(tmp_path)])) == 1
 
 

@@ -17,7 +17,7 @@ from unnas_jax.commands import complexity
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import photos
 from unnas_jax.layers import blocks as layers
-from unnas_jax.layers import counting
+from unnas_jax.layers import convolution, counting
 from unnas_jax.layers.heads import AsppHead, ImageHead, PixelHead
 from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.spaces.darts import widths
@@ -31,9 +31,9 @@ from unnas_jax.spaces.nasbench101.spec import parse
 
 @pytest.fixture(autouse=True)
 def plain_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutions, not the matrix products that a CPU puts in their place."""
+    """Convolutions, not what a CPU puts in their place."""
+    monkeypatch.setattr(convolution, "convolve", jax.lax.conv_general_dilated)
     plain = functools.partial(layers.depthwise_conv, matrix=False)
-    monkeypatch.setattr(layers, "depthwise_conv", plain)
     monkeypatch.setattr(supernet_lib, "depthwise_conv", plain)
 
 

@@ -32,7 +32,7 @@ from unnas_jax.tasks import registry
 
 _LOG = logging.getLogger("unnas_jax")
 
-SCHEMA = "unnas_jax.commands.story/1"
+SCHEMA = "unnas_jax.story/1"
 FOUND = "found"
 
 _TOLERANCE = 0.1  # How much larger or smaller than the found cell's network a random one may be.

@@ -23,7 +23,7 @@ from unnas_jax.spaces.nasbench101 import spec as nasbench101
 
 _LOG = logging.getLogger("unnas_jax")
 
-SCHEMA = "unnas_jax.sweep.architectures/1"
+SCHEMA = "unnas_jax.architectures/1"
 FILE = "architectures.json"
 
 # The network that a window of sizes is about: that of the paper's CIFAR-10 experiments (section
