@@ -5,7 +5,8 @@
 
 A step is forward, backward and SGD on 32x32 images, as trainings take it. `here` is the step of
 `unnas_jax.learning.trainer`; `torch` an eager one (channels last) of the same network,
-`torch_compiled` the same through `torch.compile`. First all must find the same loss and the same new parameters.
+`torch_compiled` the same through `torch.compile`. First all must find the same loss and the same
+new parameters.
 
 A JSON line for each size: of each, images_per_s and step_s (median; they take turns, so that a
 machine whose speed drifts is fair to all), cpu_s (of all threads of the process, median) and
