@@ -5,6 +5,7 @@ import pytest
 
 from tests.analysis import synthetic
 from unnas_jax.analysis import alphas, results
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
 
 
@@ -16,7 +17,7 @@ def history(rows: int, nodes: int) -> results.Alphas:
 def test_every_edge_has_a_panel_with_the_weights_of_every_operation(rows: int, nodes: int) -> None:
     given = history(rows, nodes)
     figure = alphas.draw(given)
-    edges = genotypes.num_edges(nodes)
+    edges = candidates.num_edges(nodes)
     assert len(figure.axes) == 2 * edges
     for cell, panels in (
         (given.normal, figure.axes[:edges]),

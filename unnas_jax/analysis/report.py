@@ -25,20 +25,21 @@ def write(path: str | os.PathLike[str]) -> list[str]:
     run = results.read(path)
     pictures = {"curves.png": style.render(curves.draw(run), "png")}
     if run.alphas is not None:
-        pictures["alphas.png"] = style.render(alphas.draw(run.alphas), "png")
+        pictures["alphas.png"] = style.render(alphas.draw(run.alphas, run.operations), "png")
     sizes = []
     if run.genotype is not None:
         # Here, because counting builds networks, and the pictures alone need no JAX.
         from unnas_jax.spaces.darts.widths import evaluation_sizes
 
-        figure = cells.draw(run.genotype, run.softmax)
+        figure = cells.draw(run.genotype, run.softmax, run.operations)
         pictures["cells.svg"] = style.render(figure, "svg")
         pictures["cells.png"] = style.render(figure, "png")
         sizes = evaluation_sizes(run.genotype)
 
     def weights(kind: str) -> list[float | None]:
         softmax = run.softmax[kind] if run.softmax else None
-        return cells.chosen_weights(getattr(run.genotype, kind), softmax)
+        operations = run.operations[kind] if run.operations else None
+        return cells.chosen_weights(getattr(run.genotype, kind), softmax, operations)
 
     html = page.render(run, pictures, sizes, weights)
     paths = []

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from unnas_jax.core.errors import UserError
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
+from unnas_jax.spaces.darts.candidates import Candidates
 
 Record = dict[str, Any]
 
@@ -45,6 +47,7 @@ class Run:
       genotype: the cells of `genotype.json`, or those of the last alphas before it exists.
       document: the content of `genotype.json` (an empty dict before it exists).
       softmax: the weights of the cells' alphas, keys "normal" and "reduce"; None if unknown.
+      operations: of every edge in the search; None before there are alphas or cells.
       alphas: the content of `alphas.npz`.
       records: `metrics.jsonl` by kind ("start", "train", "validation"), ordered by step.
       skipped: lines of `metrics.jsonl` that could not be read.
@@ -55,6 +58,7 @@ class Run:
     genotype: genotypes.Genotype | None
     document: Mapping[str, Any]
     softmax: Mapping[str, Any] | None
+    operations: Candidates | None
     alphas: Alphas | None
     records: Mapping[str, list[Record]]
     skipped: int
@@ -107,15 +111,29 @@ def read_alphas(path: str | os.PathLike[str]) -> Alphas:
         raise UserError(
             f"{name}: damaged ({error}); remove it, and the search writes it again"
         ) from error
-    rows, edges = len(alphas.step), [genotypes.num_edges(nodes) for nodes in range(1, 64)]
+    rows, edges = len(alphas.step), [candidates.num_edges(nodes) for nodes in range(1, 64)]
     for cell in (alphas.normal, alphas.reduce):
-        good = cell.ndim == 3 and cell.shape[2] == len(genotypes.OPERATIONS)
-        if not good or cell.shape[1] not in edges or len(cell) != rows or rows == 0:
+        if cell.ndim != 3 or cell.shape[1] not in edges or len(cell) != rows or rows == 0:
             raise UserError(
                 f"{name}: alphas of the shape {cell.shape} for {rows} steps; "
-                f"expected (steps, edges, {len(genotypes.OPERATIONS)})"
+                "expected (steps, edges, operations)"
             )
     return alphas
+
+
+def _operations(config: Mapping[str, Any], nodes: int) -> Candidates:
+    """The operations of every edge; a config from before there was a choice does not name them."""
+    return candidates.parse(config.get("network", {}).get("operations", ()), nodes)
+
+
+def _check_operations(path: str, alphas: Alphas, operations: Candidates) -> None:
+    for kind in candidates.KINDS:
+        shape, expected = getattr(alphas, kind).shape[1:], candidates.mask(operations[kind]).shape
+        if shape != expected:
+            raise UserError(
+                f"{path}: the {kind} cell's alphas have the shape {shape}, but the operations of "
+                f"config.json make {expected}; the two are not of the same search"
+            )
 
 
 def read_metrics(path: str | os.PathLike[str]) -> tuple[dict[str, list[Record]], int]:
@@ -166,16 +184,21 @@ def read(path: str | os.PathLike[str]) -> Run:
     """
     workdir = os.fspath(path)
     config = _config(workdir)
-    genotype, softmax, alphas = None, None, None
+    genotype, softmax, alphas, operations = None, None, None, None
     document: dict[str, Any] = {}
     alphas_path = os.path.join(workdir, "alphas.npz")
     if os.path.exists(alphas_path):
         alphas = read_alphas(alphas_path)
-        current = genotypes.document(alphas.normal[-1], alphas.reduce[-1], {})
+        edges = alphas.normal.shape[1]
+        nodes = next(n for n in range(1, 64) if candidates.num_edges(n) == edges)
+        operations = _operations(config, nodes)
+        _check_operations(alphas_path, alphas, operations)
+        current = genotypes.document(alphas.normal[-1], alphas.reduce[-1], {}, operations)
         genotype, softmax = genotypes.from_dict(current["genotype"]), current["alphas_softmax"]
     genotype_path = os.path.join(workdir, "genotype.json")
     if os.path.exists(genotype_path):
         genotype, document = genotypes.load(genotype_path)
         softmax = document.get("alphas_softmax")
+        operations = _operations(config, genotypes.nodes_of(genotype.normal))
     records, skipped = read_metrics(os.path.join(workdir, "metrics.jsonl"))
-    return Run(workdir, config, genotype, document, softmax, alphas, records, skipped)
+    return Run(workdir, config, genotype, document, softmax, operations, alphas, records, skipped)

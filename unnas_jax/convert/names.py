@@ -13,8 +13,8 @@ import numpy as np
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import plan
 from unnas_jax.spaces.darts import published
-from unnas_jax.spaces.darts.genotype import OPERATIONS, edges
-from unnas_jax.spaces.darts.supernet import CONVOLUTIONS
+from unnas_jax.spaces.darts.candidates import OPERATIONS, edges
+from unnas_jax.spaces.darts.fused import CONVOLUTIONS
 from unnas_jax.spaces.nasbench101 import space as nasbench101
 from unnas_jax.spaces.nasbench101.network import KERNELS
 from unnas_jax.tasks import registry

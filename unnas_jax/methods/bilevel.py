@@ -18,7 +18,7 @@ from unnas_jax.spaces.darts.supernet import build_supernet, init_alphas
 from unnas_jax.tasks.base import Batch, Examples, Sums, Task
 
 # What a random draw is for; folded into the seed's key together with the step.
-_INIT, _ALPHAS, _WEIGHT_STEP, _ALPHA_STEP, _EVALUATION = range(5)
+_INIT, _ALPHAS, _WEIGHT_STEP, _ALPHA_STEP, _EVALUATION, _NOISE = range(6)
 
 Which = Literal["weights", "alphas", "both"]
 
@@ -114,13 +114,7 @@ def example_shapes(config: Mapping[str, Any], task: Task, images: int = 1) -> Ex
     return jax.eval_shape(lambda batch: task.examples(jax.random.key(0), batch, train=True), batch)
 
 
-def build_steps(
-    config: Mapping[str, Any],
-    task: Task,
-    mesh: Mesh,
-    steps_per_epoch: int,
-    network: Any = None,
-) -> Steps:
+def build_steps(config: Mapping[str, Any], task: Task, mesh: Mesh, steps_per_epoch: int) -> Steps:
     """The jitted steps of a search (DARTS, algorithm 1).
 
     Args:
@@ -128,10 +122,8 @@ def build_steps(
       task: the task that the supernet learns.
       mesh: see `unnas_jax.core.sharding`; batches must be split over it.
       steps_per_epoch: the learning rate changes once an epoch.
-      network: computes a supernet in another way; None: as `Supernet` does.
     """
     supernet = build_supernet(config, task)
-    network = supernet if network is None else network
     weights_tx = optim.weights(config["weights"], optim.weights_schedule(config, steps_per_epoch))
     alphas_tx = optim.alphas(config["alphas"])
     everywhere = sharding.replicated(mesh)
@@ -139,9 +131,15 @@ def build_steps(
     def key_for(purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(config["seed"]), purpose), step)
 
+    def noise_for(purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
+        return jax.random.fold_in(key_for(_NOISE, step), purpose)
+
     def initial() -> SearchState:
         alphas = init_alphas(
-            key_for(_ALPHAS, 0), config["network"]["nodes"], config["alphas"]["init_scale"]
+            key_for(_ALPHAS, 0),
+            config["network"]["nodes"],
+            config["alphas"]["init_scale"],
+            supernet.operations,
         )
         inputs = example_shapes(config, task).inputs
         variables = supernet.lazy_init(key_for(_INIT, 0), inputs, alphas, train=True)
@@ -156,14 +154,15 @@ def build_steps(
         )
 
     def loss(
-        params: Any, alphas: Any, batch_stats: Any, examples: Examples
+        params: Any, alphas: Any, batch_stats: Any, noise: jax.Array, examples: Examples
     ) -> tuple[jax.Array, tuple[Any, Sums]]:
-        outputs, updated = network.apply(
+        outputs, updated = supernet.apply(
             {"params": params, "batch_stats": batch_stats},
             examples.inputs,
             alphas,
             train=True,
             mutable=["batch_stats"],
+            rngs={"noise": noise},
         )
         sums = task.score(outputs, examples, train=True)
         count = jnp.maximum(sharding.total(sums["count"]), 1.0)
@@ -176,7 +175,7 @@ def build_steps(
         examples = task.examples(key_for(purpose, state.step), batch, train=True)
         arguments = {"weights": (0,), "alphas": (1,), "both": (0, 1)}[of]
 
-        def of_rows(variables: tuple[Any, Any, Any], examples: Examples) -> Any:
+        def of_rows(variables: tuple[Any, Any, Any, jax.Array], examples: Examples) -> Any:
             grads, (batch_stats, sums) = jax.grad(loss, argnums=arguments, has_aux=True)(
                 *variables, examples
             )
@@ -186,7 +185,8 @@ def build_steps(
             by_argument = dict(zip(arguments, grads, strict=True))
             return by_argument.get(0, ()), by_argument.get(1, ()), batch_stats, sums
 
-        variables = (state.params, state.alphas, state.batch_stats)
+        noise = noise_for(purpose, state.step)
+        variables = (state.params, state.alphas, state.batch_stats, noise)
         return sharding.by_device(of_rows, mesh)(variables, examples)
 
     def unrolled(
@@ -196,7 +196,8 @@ def build_steps(
 
         def on(batch: Batch, purpose: int) -> Loss:
             examples = task.examples(key_for(purpose, state.step), batch, train=True)
-            return lambda params, alphas: loss(params, alphas, state.batch_stats, examples)
+            noise = noise_for(purpose, state.step)
+            return lambda params, alphas: loss(params, alphas, state.batch_stats, noise, examples)
 
         grads, (_, sums) = second_order(
             on(batch_a, _WEIGHT_STEP),
@@ -225,11 +226,12 @@ def build_steps(
 
     def evaluate(state: SearchState, batch: Batch, number: jax.Array) -> Sums:
         examples = task.examples(key_for(_EVALUATION, number), batch, train=False)
-        outputs: Any = network.apply(
+        outputs: Any = supernet.apply(
             {"params": state.params, "batch_stats": state.batch_stats},
             examples.inputs,
             state.alphas,
             train=False,
+            rngs={"noise": noise_for(_EVALUATION, number)},
         )
         return task.score(outputs, examples, train=False)
 

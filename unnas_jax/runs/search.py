@@ -31,6 +31,7 @@ from unnas_jax.methods.bilevel import SearchState, build_steps
 from unnas_jax.runs import checkpoint
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.workdir import Workdir
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Sums
@@ -120,6 +121,7 @@ class _Outputs:
                 "finished": finished,
                 "versions": versions(),
             },
+            candidates.of_network(self.config["network"]),
         )
         files.write_json(os.path.join(self.workdir, "genotype.json"), document)
 
