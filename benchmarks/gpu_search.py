@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import per_edge, profile_summary
+from benchmarks import profile_summary
 from benchmarks.gpu_schedule import NOT_TUNED, Program, Row, timed
 from unnas_jax.commands import compile as aot
 from unnas_jax.core import sharding
@@ -86,8 +86,7 @@ class Search:
         options: dict[str, Any] | None = None,
     ) -> None:
         """A search of a recipe; options: XLA's."""
-        form_of_network = "dense" if form == "per_edge" else form
-        self.config = {**c, "search": {**c["search"], "formulation": form_of_network}}
+        self.config = {**c, "search": {**c["search"], "formulation": form}}
         self.task = complexity.task_of(self.config)
         self.batch, self._device, self._form = c["train"]["batch_size"], device, form
         self._name, self._options = f"{name}/{self.batch}/{form}", options
@@ -113,11 +112,7 @@ class Search:
     @property
     def _steps(self) -> bilevel.Steps:
         def make() -> bilevel.Steps:
-            plain = self._form == "per_edge"
-            network = per_edge.PerEdge(self.config, self.task) if plain else None
-            return bilevel.build_steps(
-                self.config, self.task, self._mesh, _STEPS_PER_EPOCH, network
-            )
+            return bilevel.build_steps(self.config, self.task, self._mesh, _STEPS_PER_EPOCH)
 
         steps: bilevel.Steps = self._once("steps", make)
         return steps

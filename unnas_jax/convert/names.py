@@ -117,8 +117,30 @@ def _preprocessing(name: str, path: Path, flat: Flat) -> Iterator[Slot]:
             yield from _conv_norm(f"{name}.{side}", "op.1", "op.2", (*path, side), flat)
 
 
+# The release's operations: DARTS' and those of cells published by others.
+_RELEASED = (
+    *OPERATIONS,
+    "sep_conv_7x7",
+    "conv_1x1",
+    "conv_3x3",
+    "conv_3x1_1x3",
+    "conv_7x1_1x7",
+    "max_pool_2x2",
+    "max_pool_5x5",
+    "max_pool_7x7",
+    "avg_pool_2x2",
+    "avg_pool_5x5",
+    "dil_sep_conv_3x3",
+)
+
+
 def _operation(operation: str, stride: int, name: str, path: Path, flat: Flat) -> Iterator[Slot]:
     """An operation of a discrete cell."""
+    if operation not in _RELEASED:
+        raise UserError(
+            f"genotype: the PyTorch release has no operation {operation!r}; a network with it "
+            "cannot be brought over"
+        )
     if operation == "skip_connect":
         if stride == 2:
             yield from _reduction(name, path, flat)

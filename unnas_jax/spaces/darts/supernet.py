@@ -99,6 +99,7 @@ def cells_of(supernet: Supernet) -> list[FusedCell | PlainCell]:
     """The cells of a supernet from the first to the last."""
     operations = supernet.operations or candidates_lib.everywhere(supernet.nodes)
     plain = supernet.formulation == "per_edge"
+    _check_formulation(supernet.formulation, operations, "formulation")
     cell: Any = PlainCell if plain else FusedCell
     if supernet.rematerialise:
         # The arguments of a cell after itself: two inputs, weights, train.
@@ -125,6 +126,14 @@ def cells_of(supernet: Supernet) -> list[FusedCell | PlainCell]:
     return cells
 
 
+def _check_formulation(formulation: str, operations: Candidates, key: str) -> None:
+    if formulation in ("dense", "depthwise") and not candidates_lib.are_darts(operations):
+        raise UserError(
+            f"{key}={formulation!r}: knows only the eight operations of DARTS in their order, not "
+            "those of network.operations; use 'auto' or 'per_edge'"
+        )
+
+
 def validate(config: Mapping[str, Any]) -> None:
     """Refuses operations that there are not, and a formulation that does not know them.
 
@@ -133,12 +142,7 @@ def validate(config: Mapping[str, Any]) -> None:
     """
     operations = candidates_lib.of_network(config["network"])
     candidates_lib.check(operations)
-    formulation = config["search"]["formulation"]
-    if formulation in ("dense", "depthwise") and not candidates_lib.are_darts(operations):
-        raise UserError(
-            f"config.search.formulation={formulation!r}: knows only the eight operations of DARTS "
-            "in their order, not those of config.network.operations; use 'auto' or 'per_edge'"
-        )
+    _check_formulation(config["search"]["formulation"], operations, "config.search.formulation")
 
 
 def build_supernet(config: Mapping[str, Any], task: Task) -> Supernet:
