@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,11 @@ class Supernet(nn.Module):
     operations: Candidates | None = None
     rematerialise: bool = False
     dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        if self.operations is not None:  # Of a mapping that can be hashed, as modules are.
+            self.operations = flax.core.freeze(dict(self.operations))
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, inputs: jax.Array, alphas: Alphas, train: bool) -> jax.Array:
