@@ -2,7 +2,7 @@
 
 import sys
 
-from unnas_jax.commands import main
+from unnas_jax.commands import program
 
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # Processes that decode images import this file, too.
+    sys.exit(program())

@@ -7,12 +7,12 @@
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 
 def get_config(genotype: str = "darts_v2") -> ml_collections.ConfigDict:
     """The recipe for a published genotype, by name, or for a genotype.json."""
-    config = common.evaluation(genotype)
+    config = recipes.evaluation(genotype)
     config.dataset.name = "cifar10"
     config.input.update(crop=32, resize=32, train_crop="none", pad=4, lighting=0.0)
     config.task.label_smoothing = 0.0

@@ -9,12 +9,12 @@ lie between 72.2% and 74.1%.
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 
 def get_config(genotype: str = "darts_v2") -> ml_collections.ConfigDict:
     """The recipe for a published genotype, by name, or for a genotype.json."""
-    config = common.evaluation(genotype, widths=common.CITYSCAPES_WIDTHS)
+    config = recipes.evaluation(genotype, widths=recipes.CITYSCAPES_WIDTHS)
     config.dataset.name = "cityscapes"
     config.input.update(crop=769, resize=1024, train_crop="scale_random")
     config.task.update(name="segmentation", label_smoothing=0.0)

@@ -8,12 +8,12 @@ the images is held out.
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 
 def get_config(genotype: str = "darts_v2") -> ml_collections.ConfigDict:
     """The recipe for a published genotype, by name, or for a genotype.json."""
-    config = common.evaluation(genotype)
+    config = recipes.evaluation(genotype)
     config.dataset.name = "folder"
     config.network.auxiliary_weight = 0.0
     config.weights.update(learning_rate=0.1, warmup_epochs=2)

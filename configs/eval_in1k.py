@@ -8,9 +8,9 @@
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 
 def get_config(genotype: str = "darts_v2") -> ml_collections.ConfigDict:
     """The recipe for a published genotype, by name, or for a genotype.json."""
-    return common.evaluation(genotype)
+    return recipes.evaluation(genotype)

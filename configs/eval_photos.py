@@ -10,12 +10,12 @@ over three seeds, a minute each.
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 
 def get_config(genotype: str = "darts_v2") -> ml_collections.ConfigDict:
     """The recipe for a published genotype, by name, or for a genotype.json."""
-    config = common.evaluation(genotype)
+    config = recipes.evaluation(genotype)
     config.dataset.name = "photos"
     config.input.update(crop=48, resize=56, gray=0.5, lighting=0.5)
     config.network.update(width="16", cells=5, auxiliary_weight=0.0)

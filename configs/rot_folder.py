@@ -8,12 +8,12 @@ The sizes suit thousands of images and one GPU; on a CPU, start with
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe: that of ImageNet-1K, with more epochs for fewer images."""
-    config = common.imagenet_1k("rot")
+    config = recipes.imagenet_1k("rot")
     config.dataset.name = "folder"
     config.train.epochs = 20
     config.search.arch_start_epoch = 4.0

@@ -3,16 +3,16 @@
     python main.py --config=configs/rot_in1k.py --workdir=runs/rot_in1k
 
 Cost: 40,036 weight and 20,018 alpha steps of 32 images in four turns each, 5.4e+15 multiply-adds;
-about 3.5 GiB of activations (estimates, see common.py). The paper gives about 2 GPU days.
+about 3.5 GiB of activations (estimates, see recipes.py). The paper gives about 2 GPU days.
 Expected: a cell like the published unnas_in1k_rot, which reaches 75.8 +- 0.18% on ImageNet-1K and
 73.6 +- 0.29% mIoU on Cityscapes (three trainings each).
 """
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return common.imagenet_1k("rot")
+    return recipes.imagenet_1k("rot")

@@ -3,16 +3,16 @@
     python main.py --config=configs/rot_in22k.py --workdir=runs/rot_in22k
 
 Cost: 55,457 weight and 55,457 alpha steps of 128 images in four turns each, 4.0e+16 multiply-adds;
-about 14.1 GiB of activations (estimates, see common.py). The paper gives about 10 GPU days.
+about 14.1 GiB of activations (estimates, see recipes.py). The paper gives about 10 GPU days.
 Expected: a cell like the published unnas_in22k_rot, which reaches 75.7 +- 0.23% on ImageNet-1K and
 72.9 +- 0.23% mIoU on Cityscapes (three trainings each).
 """
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return common.imagenet_22k("rot")
+    return recipes.imagenet_22k("rot")

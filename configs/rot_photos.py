@@ -7,9 +7,9 @@ Cost: 576 weight and 480 alpha steps of 16 images, some minutes with the compila
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return common.photos("rot")
+    return recipes.photos("rot")

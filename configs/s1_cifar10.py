@@ -12,7 +12,7 @@ al. (2021).
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 _NAMES = {
     "max": "max_pool_3x3",
@@ -44,4 +44,4 @@ def _operations(cell: str) -> tuple[tuple[str, ...], ...]:
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return common.restricted({"normal": _operations(_NORMAL), "reduce": _operations(_REDUCE)})
+    return recipes.restricted({"normal": _operations(_NORMAL), "reduce": _operations(_REDUCE)})

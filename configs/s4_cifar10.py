@@ -14,9 +14,9 @@ al. (2021).
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return common.restricted(("noise", "sep_conv_3x3"))
+    return recipes.restricted(("noise", "sep_conv_3x3"))

@@ -15,9 +15,9 @@ colorization.
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return common.sample_cifar10("darts")
+    return recipes.sample_cifar10("darts")

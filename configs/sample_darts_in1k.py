@@ -14,9 +14,9 @@ The paper: rho is typically above 0.8, highest for colorization.
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return common.sample_imagenet("darts")
+    return recipes.sample_imagenet("darts")

@@ -15,9 +15,9 @@ The paper: rho is typically above 0.8, generally higher than in the DARTS space.
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return common.sample_imagenet("nasbench101")
+    return recipes.sample_imagenet("nasbench101")

@@ -23,9 +23,9 @@ learn of eleven photographs hardly carries over to their other regions.
 
 import ml_collections
 
-from configs import common
+from unnas_jax.config import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return common.sample_photos("nasbench101")
+    return recipes.sample_photos("nasbench101")

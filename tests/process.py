@@ -6,7 +6,7 @@ import sys
 import jax
 import numpy as np
 
-from unnas_jax.commands import main
+from unnas_jax.commands import program
 from unnas_jax.runs import search as search_lib
 
 
@@ -20,4 +20,4 @@ def search(config, workdir, run=search_lib.search):
 
 if __name__ == "__main__":
     search_lib.search = search
-    sys.exit(main())
+    sys.exit(program())

@@ -90,6 +90,34 @@ def test_an_array_splits_a_sweep_into_all_its_parts():
     assert parts == ["--config.sweep.shard=0/2", "--config.sweep.shard=1/2"]
 
 
+def array(task: int, first: int, last: int, count: int, status: int = 0, **more: str) -> str:
+    return run(
+        "bash",
+        *SLURM,
+        *FLAGS,
+        status=status,
+        SLURM_ARRAY_TASK_ID=str(task),
+        SLURM_ARRAY_TASK_MIN=str(first),
+        SLURM_ARRAY_TASK_MAX=str(last),
+        SLURM_ARRAY_TASK_COUNT=str(count),
+        **more,
+    )
+
+
+def test_arrays_with_gaps_take_every_part_or_are_refused_with_advice():
+    # --array=0-14:7
+    parts = [array(k, 0, 14, 3, SLURM_ARRAY_TASK_STEP="7").split()[-1] for k in (0, 7, 14)]
+    assert [part.rpartition("=")[2] for part in parts] == ["0/3", "1/3", "2/3"]
+    # --array=3,5
+    for task in (3, 5):
+        error = array(task, 3, 5, 2, status=2)
+        assert "--array=0-1" in error and "UNNAS_SHARDS=" in error
+    parts = [array(k, 3, 5, 2, UNNAS_SHARDS="8").split()[-1] for k in (3, 5)]
+    assert [part.rpartition("=")[2] for part in parts] == ["3/8", "5/8"]
+    assert "--array=0-4" in array(5, 3, 5, 2, status=2, UNNAS_SHARDS="5")
+    assert "UNNAS_SHARDS=x" in array(3, 3, 5, 2, status=2, UNNAS_SHARDS="x")
+
+
 def test_the_jobset_is_yaml_with_one_pod_a_host():
     flags = ["--config=configs/eval_in1k.py:it's", "--workdir=/bucket/a b"]
     jobset = yaml.safe_load(run("bash", *GKE, "--", *flags))

@@ -1,5 +1,7 @@
 """Bad input, damage and failures in the middle of a search: one clear line, and nothing is lost."""
 
+import json
+import logging
 import pathlib
 import shutil
 
@@ -47,6 +49,23 @@ def test_what_only_data_and_devices_can_tell(changes, words, images, tmp_path):
     assert "\n" not in str(error.value)
     # The corrected config may have the same workdir.
     workdir_lib.claim(workdir_lib.local(str(tmp_path / "w")), config(images).to_dict())
+
+
+def test_images_that_changed_since_are_refused_with_both_numbers(finished, images, tmp_path):
+    """Another image would shift the halves: alphas would learn on what trained the weights."""
+    workdir, moved = tmp_path / "w", tmp_path / "moved"
+    shutil.copytree(finished, workdir)
+    shutil.copytree(images, moved)
+    shutil.copy(moved / "000.png", moved / "100.png")
+    with pytest.raises(UserError) as error:
+        search.search(config(f"{moved}/"), str(workdir))
+    assert "64 (" in str(error.value) and "65 (" in str(error.value)
+    (moved / "000.png").unlink()  # As many as before.
+    with pytest.raises(UserError, match="not those that the run began with"):
+        search.search(config(moved), str(workdir))
+    # The same ones in another place are the same.
+    (moved / "100.png").rename(moved / "000.png")
+    assert int(search.search(config(f"{moved}/"), str(workdir)).step) == 8
 
 
 def test_a_workdir_that_cannot_be_made(images, tmp_path):
@@ -117,3 +136,29 @@ def test_a_full_disk_ends_in_one_line(images, tmp_path):
     (workdir / "metrics.jsonl").symlink_to("/dev/full")
     error = finish(start(workdir, images), status=2)
     assert "the disk is full" in error and "Traceback" not in error
+    assert "no checkpoint was saved yet" in error
+
+
+def test_a_search_that_decides_nothing_says_so_and_damaged_alphas_do_not_block_it(
+    images, tmp_path, caplog
+):
+    late = {"search.arch_start_epoch": 5.0}
+    workdir, logger = tmp_path / "w", logging.getLogger("unnas_jax")
+    logger.addHandler(caplog.handler)  # It may not pass on what it gets, see start_logging.
+    try:
+        search.search(config(images, max_steps=3, **late), str(workdir))
+        assert "But no alpha has moved" in caplog.text
+        document = json.loads((workdir / "genotype.json").read_text())
+        assert document["finished"]
+        assert any(words.startswith("no alpha has moved") for words in document["warnings"])
+        assert "no alpha has moved" in (workdir / "report.html").read_text()
+        (workdir / "alphas.npz").write_bytes(b"PK\3\4 not much more")
+        with open(workdir / "metrics.jsonl", "ab") as file:
+            file.write(b"\xff\xfe 5\n")
+        search.search(config(images, max_steps=4, **late), str(workdir))
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "alphas.npz: damaged" in caplog.text and "begins anew" in caplog.text
+    assert "1 damaged lines are left out" in caplog.text
+    with np.load(workdir / "alphas.npz") as alphas:
+        assert alphas["step"].tolist() == [3, 4]

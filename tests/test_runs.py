@@ -157,6 +157,54 @@ def test_a_workdir_of_another_config_is_refused(uninterrupted, images):
     assert (uninterrupted / "config.json").read_text() == before
 
 
+def _receives(process: subprocess.Popen, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_a_signal_while_it_imports_ends_it_in_order(images, tmp_path):
+    process = start(tmp_path / "w", images)
+    wait_for(process, lambda: _receives(process, signal.SIGTERM))
+    process.send_signal(signal.SIGTERM)
+    error = finish(process)
+    assert "the same command continues" in error and "Traceback" not in error
+
+
+def test_one_run_has_a_workdir_and_ctrl_c_stops_it(images, tmp_path):
+    workdir = tmp_path / "w"
+    process = start(workdir, images, "--config.train.epochs=100000")
+    wait_for(process, lambda: steps(workdir))
+    error = finish(start(workdir, images, "--config.train.epochs=100000"), status=2)
+    assert f"in use by process {process.pid} on host {os.uname().nodename}" in error
+    assert "Searching on" not in error and "Traceback" not in error
+    process.send_signal(signal.SIGINT)
+    log = finish(process)
+    assert "Stopped by a signal" in log and "Traceback" not in log
+    assert (workdir / "checkpoints" / str(max(steps(workdir)))).is_dir()
+
+
+def test_a_workdir_that_is_removed_ends_the_run_in_one_line(images, tmp_path):
+    workdir = tmp_path / "w"
+    process = start(workdir, images, "--config.train.epochs=100000")
+    wait_for(process, lambda: steps(workdir))
+    workdir.rename(tmp_path / "moved")  # In one step, unlike removing it.
+    error = finish(process, status=2)
+    assert "was removed while the run wrote to it" in error and "Traceback" not in error
+
+
+def test_too_little_memory_to_import_is_one_line(images, tmp_path):
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -v 3000000; exec {sys.executable} main.py --config={CONFIG}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "imports alone need" in done.stderr
+
+
 @pytest.mark.parametrize(
     "flags, words",
     [

@@ -4,15 +4,18 @@ import base64
 import html
 import importlib
 import json
+import os
 import pathlib
 import re
 import shlex
+import subprocess
 import sys
 import types
 import xml.etree.ElementTree
 
 import pytest
 
+from tests import fuzzing
 from tests.analysis import synthetic
 from unnas_jax.analysis import report
 from unnas_jax.commands import command_line
@@ -176,6 +179,81 @@ def test_command_line(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
     synthetic.write(tmp_path)
     assert command.main([str(tmp_path), "--open", "no"]) == 0
     assert set(capsys.readouterr().out.split()) == {str(tmp_path / name) for name in FILES}
+
+
+def test_what_is_wrong_is_said_before_an_evaluation_is_advised(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    synthetic.write(tmp_path, rows=1)  # Finished, and no alpha has moved.
+    lines = synthetic.records(3)
+    lines[-1]["accuracy"] = 0.251
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert report.main([str(tmp_path), "--open", "no"]) == 0
+    error = capsys.readouterr().err
+    text = text_of((tmp_path / "report.html").read_text())
+    for words in ("no alpha has moved", "25.1%, is that of guessing (25%)"):
+        assert words in error
+        assert text.count(words) == 2  # On top, and where commands are advised.
+    assert "An evaluation of these cells would tell nothing" in text
+
+
+@pytest.mark.parametrize(
+    ("dataset", "config"),
+    [("photos", "eval_photos"), ("cityscapes", "eval_cityscapes"), ("imagenet22k", "eval_in1k"),
+     ("cifar10", "eval_cifar10"), ("folder", "eval_folder"), ("tfds:x", "eval_folder")],
+)  # fmt: skip
+def test_what_comes_next_fits_the_dataset(
+    tmp_path: pathlib.Path, dataset: str, config: str
+) -> None:
+    synthetic.write(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["dataset"] |= {"name": dataset, "path": "/my images"}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    report.write(tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    first = re.search(r"--config=configs/(\w+)\.py", text)
+    assert first and first[1] == config
+    assert ("--config.dataset.path=&#x27;/my images&#x27;" in text) == (dataset == "folder")
+
+
+def test_a_training_has_a_report_and_a_sweep_a_hint(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("training", "sweep"):
+        (tmp_path / name).mkdir()
+    fuzzing._write_training(tmp_path / "training")
+    fuzzing._write_sweep(tmp_path / "sweep")
+    paths = report.write(tmp_path / "training")
+    assert {pathlib.Path(path).name for path in paths} == FILES - {"alphas.png"}
+    text = text_of((tmp_path / "training" / "report.html").read_text())
+    for words in ("Training: classification on photos", "60.00 ± 10.00%", "50.00, 60.00, 70.00",
+                  "chance 10.0%", "darts_v2", "sep_conv_3x3", "finished"):  # fmt: skip
+        assert words in text, words
+    assert report.main([str(tmp_path / "sweep"), "--open", "no"]) == 2
+    assert "the workdir of a sweep" in capsys.readouterr().err
+
+
+def test_a_workdir_whose_name_is_no_text(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = os.path.join(tmp_path, os.fsdecode(b"caf\xe9 it's"))
+    synthetic.write(pathlib.Path(path))
+    assert report.main([path, "--open", "no"]) == 0
+    assert "caf\ufffd" in capsys.readouterr().out
+    page = pathlib.Path(path, "report.html").read_text()
+    [quoted] = re.findall(r"eval_photos\.py:(.*)/genotype\.json", html.unescape(page))
+    # What a shell makes of it is the name itself.
+    shown = subprocess.run(["bash", "-c", f"printf %s {quoted}"], capture_output=True, check=True)
+    assert shown.stdout == os.fsencode(path)
+
+
+def test_damaged_rows_are_skipped_and_said(tmp_path: pathlib.Path) -> None:
+    synthetic.write(tmp_path)
+    with open(tmp_path / "metrics.jsonl", "ab") as file:
+        file.write(b'5\n{}\n\xff\xfe\n{"kind": "train", "step": 9, "epoch": 1, "loss": Infinity}\n')
+        file.write(b'{"kind": "validation", "step": 9, "epoch": "x", "loss": 1, "accuracy": 1}\n')
+    report.write(tmp_path)
+    assert "5 unreadable lines of metrics.jsonl" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from unnas_jax.spaces.darts import published
 def write(directory: pathlib.Path, **changes: Any) -> pathlib.Path:
     """A run's result; by default three seeds of a published cell on ImageNet-1K."""
     value = {
-        "schema": "unnas_jax.runs.result/1",
+        "schema": "unnas_jax.result/1",
         "experiment": "train",
         "dataset": "imagenet2012",
         "task": "classification",
@@ -125,7 +125,7 @@ def test_two_trainings_of_a_cell_are_two_rows(tmp_path: pathlib.Path) -> None:
 
 def test_results_of_other_experiments_are_passed_over(tmp_path: pathlib.Path) -> None:
     write(tmp_path / "a")
-    write(tmp_path / "b", experiment="sample", schema="unnas_jax.sweep.sample/1")
+    write(tmp_path / "b", experiment="sample", schema="unnas_jax.sample/1")
     assert len(tables.collect([str(tmp_path)])) == 1
 
 
@@ -148,7 +148,7 @@ def test_every_row_of_the_paper_has_a_cell() -> None:
         (lambda d: d / "missing", "no such directory"),
         (lambda d: d, "no result.json of an evaluation"),
         (lambda d: (d / "result.json").write_text("{") and d, "not JSON"),
-        (lambda d: write(d / "a", schema="unnas_jax.runs.result/9"), "this version reads"),
+        (lambda d: write(d / "a", schema="unnas_jax.result/9"), "this version reads"),
         (lambda d: write(d / "a", width=None), "not a result of this version"),
     ],
 )

@@ -14,7 +14,8 @@ from tests.data import published
 from tests.data.test_tfds_source import prepare as prepare_by_tfds
 from unnas_jax.commands import prepare
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import halves, open_dataset, registry, subsets, tfds_source
+from unnas_jax.data import halves, open_dataset, subsets
+from unnas_jax.data.records import Dataset
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_a_subset_never_changes():
         def names(self):
             return [f"{k}" for k in reversed(range(10))]
 
-    dataset = registry.Dataset("x", {"train": Records()}, 0, ())
+    dataset = Dataset("x", {"train": Records()}, 0, ())
     assert subsets.draw(dataset, 0.4, 0) == ["1", "2", "3", "5"]
 
 
@@ -188,4 +189,4 @@ def test_more_shards_than_open_files(tmp_path, monkeypatch):
 
 
 def test_the_names_of_own_datasets():
-    assert set(prepare.NAMES) == set(tfds_source.OWN)
+    assert set(prepare.names()) == {"imagenet2012", "imagenet22k", "cityscapes", "cifar10"}

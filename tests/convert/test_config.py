@@ -18,7 +18,8 @@ from unnas_jax.convert import config as release
 from unnas_jax.convert import config_to_release
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import crops, registry
+from unnas_jax.data import crops
+from unnas_jax.data.records import Dataset
 from unnas_jax.learning.feed import Feed
 from unnas_jax.spaces import complexity
 from unnas_jax.spaces.darts import published
@@ -206,7 +207,7 @@ def test_segmentation_is_fed_as_the_release_feeds_it(train):
     classes = rng.integers(0, 19, (12, 14), np.uint8)
     png = [cv2.imencode(".png", x)[1].tobytes() for x in (image[..., ::-1], classes)]
     records = [{"image": png[0], "label": crops.LabelMap(png[1])}]
-    dataset = registry.Dataset("streets", {"train": records}, 19, ("class",) * 19, label_maps=True)
+    dataset = Dataset("streets", {"train": records}, 19, ("class",) * 19, label_maps=True)
     task, mesh = tasks.create(config.to_dict(), dataset), sharding.data_mesh(jax.devices()[:1])
     feed = Feed(config.to_dict(), dataset, task, mesh)
     if train:

@@ -21,7 +21,7 @@ from unnas_jax.config import schema as config_lib
 from unnas_jax.core import buckets, files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
-from unnas_jax.runs import checkpoint, search, workdir
+from unnas_jax.runs import checkpoint, hold, search, workdir
 from unnas_jax.spaces.darts import published
 
 
@@ -186,3 +186,14 @@ def test_a_bucket_that_is_not_there_is_named_before_anything_long(objects):
         raise AssertionError("went on")
     with pytest.raises(UserError, match=r"gs://other/g\.json: cannot be reached"):
         files.read_json("gs://other/g.json")
+
+
+def test_a_workdir_in_a_bucket_is_one_runs(objects, monkeypatch):
+    monkeypatch.setattr(hold, "_BEAT_S", 0.05)
+    monkeypatch.setattr(hold, "_LOOK_S", 0.2)
+    place = workdir.Workdir("gs://bucket/runs/one", "", "", lambda: None)
+    with workdir.alone(place):
+        assert "runs/one/running.json" in objects
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()} on host"):
+            workdir.alone(place).__enter__()
+    assert "runs/one/running.json" not in objects

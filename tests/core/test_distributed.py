@@ -58,12 +58,14 @@ def losses(workdir: pathlib.Path) -> dict[int, tuple[float, float]]:
     return {r["step"]: (r["loss"], r["alpha_loss"]) for r in rows(workdir) if r["kind"] == "train"}
 
 
-def preempted(count: int, workdir: pathlib.Path, images: pathlib.Path) -> tuple[int, str]:
-    """Processes of which the last gets SIGTERM: the step that all stopped at, and the log."""
+def preempted(
+    count: int, workdir: pathlib.Path, images: pathlib.Path, number: int = signal.SIGTERM
+) -> tuple[int, str]:
+    """Processes of which the last gets a signal: the step that all stopped at, and the log."""
     reached = max(losses(workdir), default=0)
     several = start(count, workdir, images)
     wait_for(several[0], lambda: max(losses(workdir), default=0) > reached)
-    several[-1].send_signal(signal.SIGTERM)
+    several[-1].send_signal(number)
     log, *silent = [finish(process) for process in several]
     assert not any("images/s" in words for words in silent)
     ends = [np.load(workdir / f"alphas.{k}of{count}.npz") for k in range(count)]
@@ -116,7 +118,8 @@ def alone(tmp_path_factory, images) -> pathlib.Path:
 
 
 def test_two_processes_stop_together_and_one_goes_on(alone, images, tmp_path):
-    step, _ = preempted(2, tmp_path / "w", images)
+    # It becomes a SIGTERM, which is what JAX's service shares.
+    step, _ = preempted(2, tmp_path / "w", images, signal.SIGINT)
     log = finish(*start(1, tmp_path / "w", images))
     assert step == STEPS or f"continuing at step {step}" in log
     assert_one_run(tmp_path / "w", alone)
@@ -136,7 +139,7 @@ def test_four_then_two_then_one_process_are_one_run(alone, images, tmp_path):
 _LOOP = """
 import itertools, sys
 import jax, numpy as np
-from unnas_jax import distributed, sharding
+from unnas_jax.core import distributed, sharding
 
 distributed.start("127.0.0.1:" + sys.argv[1], 3, int(sys.argv[2]))
 distributed.barrier("here")
@@ -148,6 +151,31 @@ with distributed.bounded():
         if number == 0:
             print("step", flush=True)
 """
+
+
+_ALONE = """
+import sys
+from unnas_jax.core import distributed, logs
+
+logs.start()
+distributed._MEETING_TIMEOUT_S = 3
+distributed.start("127.0.0.1:" + sys.argv[1], 2, int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_waiting_for_a_process_that_does_not_come_ends_in_words(number):
+    done = subprocess.run(
+        [sys.executable, "-c", _ALONE, free_port(), str(number)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == distributed.LOST, done.stderr
+    own = [line for line in done.stderr.splitlines() if "aiting for the other processes" in line]
+    assert len(own) == 2 and all("3 s at most" in line for line in own)
+    assert "--num_processes" in own[1] and "Traceback" not in done.stderr
 
 
 def test_a_lost_process_ends_the_others_soon_and_in_words():
@@ -181,8 +209,8 @@ _MISTAKE = (
     .replace(
         """with distributed.bounded():
 """,
-        """from unnas_jax import command_line
-from unnas_jax.errors import UserError
+        """from unnas_jax.commands import command_line
+from unnas_jax.core.errors import UserError
 with command_line.user_errors() as outcome, distributed.bounded():
 """,
     )

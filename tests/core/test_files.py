@@ -4,6 +4,8 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -25,7 +27,7 @@ def test_replaces_the_content_and_leaves_nothing_else(tmp_path: pathlib.Path) ->
 
 def test_processes_take_turns(tmp_path: pathlib.Path) -> None:
     program = (
-        "import sys, time; from unnas_jax import files\n"
+        "import sys, time; from unnas_jax.core import files\n"
         "with files.in_turn(sys.argv[1]):\n"
         "    print('in', flush=True); time.sleep(0.2); print('out', flush=True)"
     )
@@ -34,6 +36,23 @@ def test_processes_take_turns(tmp_path: pathlib.Path) -> None:
         several = [subprocess.Popen(command, stdout=log, cwd=ROOT) for _ in range(3)]
     assert [process.wait(60) for process in several] == [0, 0, 0]
     assert (tmp_path / "log").read_text().split() == ["in", "out"] * 3
+
+
+def test_who_waits_for_its_turn_says_so(tmp_path: pathlib.Path, caplog) -> None:
+    def enter() -> None:
+        with files.in_turn(tmp_path / "lock"):
+            pass
+
+    waiting = threading.Thread(target=enter)
+    with caplog.at_level("INFO", "unnas_jax"), files.in_turn(tmp_path / "lock"):
+        waiting.start()
+        end = time.monotonic() + 30
+        while "Waiting for another process" not in caplog.text:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert waiting.is_alive()
+    waiting.join(30)
+    assert not waiting.is_alive()
 
 
 def test_the_address_of_a_bucket_is_refused_with_the_remedy() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from tests import tiny
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import crops, inspection, registry
+from unnas_jax.data import crops, inspection
+from unnas_jax.data.records import Dataset
 from unnas_jax.tasks.colorization import Colorization
 from unnas_jax.tasks.rotation import Rotation
 from unnas_jax.tasks.segmentation import Segmentation
@@ -33,7 +34,7 @@ class Images:
 
 
 def dataset(records, **fields):
-    return registry.Dataset("some", {"train": records}, 19, (), **fields)
+    return Dataset("some", {"train": records}, 19, (), **fields)
 
 
 def test_images_without_colour_are_refused_where_the_task_is_colours(messages):

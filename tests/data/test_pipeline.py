@@ -335,6 +335,15 @@ def test_an_undecodable_image_is_named(workers):
         train(np.arange(10, 18), 1, records=Numbers(broken=(13,)), workers=workers)
 
 
+def test_too_little_memory_for_an_image_is_no_fault_of_the_image(monkeypatch):
+    def fail(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(decoding, "decode", fail)
+    with pytest.raises(UserError, match="too little memory for the image of record .*workers"):
+        train(np.arange(10), 1)
+
+
 def test_too_few_images():
     with pytest.raises(UserError, match="batch_size=8: is larger than the 7 images"):
         train(np.arange(7), 1)

@@ -1,9 +1,12 @@
 """Datasets by name."""
 
+import inspect
+
 import pytest
 
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset, registry
+from unnas_jax.data.records import describe
 
 
 def test_unknown_names_are_refused_with_the_closest():
@@ -11,12 +14,26 @@ def test_unknown_names_are_refused_with_the_closest():
         open_dataset({"name": "photo", "path": "", "data_dir": ""})
 
 
-def test_every_registered_module_opens_datasets():
-    import importlib
+@pytest.mark.parametrize("name", registry.DATASETS)
+def test_every_entry_names_functions(name):
+    entry = registry.DATASETS[name]
+    assert callable(registry.function_of(entry.opens))
+    if entry.recipe:
+        assert set(entry.options) <= {
+            *inspect.signature(registry.function_of(entry.recipe)).parameters
+        }
 
-    for module in registry.DATASETS.values():
-        assert callable(importlib.import_module(module).open_dataset)
+
+def test_datasets_of_tfds_share_what_is_known_of_their_namesakes():
+    ours, theirs = registry.entry_of("cifar10"), registry.entry_of("tfds:cifar10:3.0.2")
+    assert (theirs.classes, theirs.mean, theirs.std) == (ours.classes, ours.mean, ours.std)
+    assert registry.entry_of("tfds:oxford_flowers102").classes == 0
+
+
+def test_buckets_are_refused_where_a_dataset_cannot_lie_in_one():
+    with pytest.raises(UserError, match="'photos' is read from a directory of this machine only"):
+        open_dataset({"name": "photos", "data_dir": "gs://bucket/data"})
 
 
 def test_describe():
-    assert registry.describe([], 3) == "record 3"
+    assert describe([], 3) == "record 3"

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from unnas_jax.core.errors import Interruption, UserError
-from unnas_jax.data import workers
+from unnas_jax.data import shards, workers
+from unnas_jax.runs import search, train
+from unnas_jax.sweep import sample
 
 
 class Squares:
@@ -123,13 +125,32 @@ def test_a_script_without_a_main_guard_is_told_in_one_line(tmp_path):
         batches = pipeline.train_batches(
             Numbers(), np.arange(50), batch_size=8, crop=8, resize=12, train_crop="centre",
             apply_exif=False, seed=0, start_step=0, workers=2)
-        next(batches)
+        others = pipeline.train_batches(
+            Numbers(), np.arange(50), batch_size=8, crop=8, resize=12, train_crop="centre",
+            apply_exif=False, seed=1, start_step=0, workers=2)
+        try:
+            next(batches)
+        finally:
+            others.close()
+            batches.close()
         """)
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert 'if __name__ == "__main__":' in line and "config.workers=0" in line
+
+
+@pytest.mark.parametrize("begin", [search.search, train.train, sample.sample, shards.prepare])
+def test_whatever_starts_processes_refuses_first_to_run_in_one_of_them(begin, monkeypatch):
+    def leave(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(SystemExit) as caught:
+        begin(None, None)
+    assert caught.value.code == workers.UNGUARDED
 
 
 @pytest.mark.parametrize("cores, expected", [(1, 0), (2, 0), (4, 0), (6, 3), (16, 8), (96, 16)])

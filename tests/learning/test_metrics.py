@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from unnas_jax.core import logs
 from unnas_jax.learning import metrics
 
 
@@ -44,7 +45,7 @@ def test_first_not_finite() -> None:
     ],
 )  # fmt: skip
 def test_duration(seconds: float, expected: str) -> None:
-    assert metrics.duration(seconds) == expected
+    assert logs.duration(seconds) == expected
 
 
 def test_a_restart_removes_later_rows_and_half_a_line(tmp_path: pathlib.Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests import tiny, tiny_training
 from unnas_jax.core import sharding
-from unnas_jax.data.registry import IMAGENET_MEAN, IMAGENET_STD
+from unnas_jax.data.records import IMAGENET_MEAN, IMAGENET_STD
 from unnas_jax.learning import optim, trainer
 from unnas_jax.spaces.darts.network import Network
 from unnas_jax.tasks import base, registry

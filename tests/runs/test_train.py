@@ -1,5 +1,6 @@
 """Whole trainings: outputs, kills, signals, evaluation of checkpoints, mistakes."""
 
+import errno
 import json
 import os
 import pathlib
@@ -17,8 +18,8 @@ import pytest
 from tests import tiny, tiny_training
 from tests.conftest import QUICK, ROOT
 from tests.test_runs import finish, rows, steps, wait_for
-from unnas_jax.core import sharding
-from unnas_jax.core.errors import UserError
+from unnas_jax.core import files, sharding
+from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.data import Dataset, halves, open_dataset
 from unnas_jax.learning.feed import Feed
 from unnas_jax.runs import train
@@ -107,6 +108,9 @@ def test_a_training_leaves_its_result(uninterrupted, cells):
     validation = [row for row in rows(uninterrupted) if row["kind"] == "validation"]
     assert [row["epoch"] for row in validation] == [2, 4, 6, 8, 10, 12]
     assert validation[-1]["accuracy"] == pytest.approx(result["mean"])
+    # Of the 32 images held out the share of the more frequent class.
+    assert 0.5 <= result["chance"] < 0.75 and result["warnings"] == []
+    assert validation[-1]["majority"] == result["chance"]
     state = _newest_state(uninterrupted)
     assert state["seed"].tolist() == [0, 1] and state["step"].tolist() == [48, 48]
     assert json.loads((uninterrupted / "genotype.json").read_text()) == json.loads(
@@ -185,6 +189,80 @@ def test_a_checkpoint_of_another_network_is_named(short, images, cells, tmp_path
     assert "checkpoint of step 2 is of another network" in error and str(workdir) in error
     assert "batch_stats/cell_0/op_0/bn_0/mean is (1, 4) there and (1, 6) here" in error
     assert (workdir / "checkpoints" / "2").is_dir()
+
+
+def _tree(root: pathlib.Path) -> dict:
+    return {
+        str(path.relative_to(root)): (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        for path in root.rglob("*")
+    }
+
+
+def _evaluate(workdir, images, cells):
+    c = config(images, cells, **{"train.max_steps": 2, "mode": "eval"})
+    return train.train(c, str(workdir))
+
+
+@pytest.fixture
+def copy(short, tmp_path) -> pathlib.Path:
+    shutil.copytree(short, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_an_evaluation_only_reads(copy, images, cells, monkeypatch, caplog):
+    """Beside a training that writes, in a directory that it may not write to, and out of memory."""
+    before = _tree(copy)
+
+    def refuse(path, value):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_json", refuse)
+        with caplog.at_level("WARNING", "unnas_jax"):
+            found = _evaluate(copy, images, cells)
+    assert "The result is not written" in caplog.text
+    assert found == _result(copy) and _tree(copy) == before
+
+    def exhausted(self, *arguments, **options):
+        raise ValueError("RESOURCE_EXHAUSTED: Out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "restore", exhausted)
+        with pytest.raises(Interruption, match="step 2 cannot be read now"):
+            _evaluate(copy, images, cells)
+    assert _tree(copy) == before
+
+    # The training that goes on has finished meanwhile.
+    newer = {**found, "step": 9, "finished": True}
+    files.write_json(copy / "result.json", newer)
+    _evaluate(copy, images, cells)
+    assert "does not replace it" in caplog.text
+    assert _result(copy) == newer
+    (copy / "result.json").unlink()
+    _evaluate(copy, images, cells)
+    assert _result(copy) == found
+    del before["result.json"]
+    after = _tree(copy)
+    assert {name: after[name] for name in before if name} == before
+
+
+def test_an_evaluation_that_is_not_finite_is_no_result(copy, images, cells, monkeypatch):
+    before = _tree(copy)
+    nan = [{"accuracy": 0.5, "loss": float("nan")}]
+    monkeypatch.setattr(train._Seeds, "evaluate", lambda self, states: nan)
+    with pytest.raises(UserError, match="step 2 is NaN or infinite"):
+        _evaluate(copy, images, cells)
+    assert _tree(copy) == before
+
+
+def test_out_of_memory_says_what_to_lower(images, cells, tmp_path, monkeypatch):
+    def exhausted(self, states):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(train._Seeds, "evaluate", exhausted)
+    error = _error(config(images, cells, **{"train.max_steps": 2}), tmp_path / "w")
+    assert "out of memory" in error and "config.train.batch_size" in error
+    assert "no checkpoint was saved yet" in error
 
 
 def test_cells_that_changed_meanwhile_are_refused(short, images, cells, tmp_path):

@@ -9,7 +9,8 @@ import pytest
 
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
-from unnas_jax.spaces.darts import candidates, genotype
+from unnas_jax.spaces.darts import candidates, genotype, published
+from unnas_jax.sweep import architectures
 
 NONE, MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = range(8)
 
@@ -159,3 +160,54 @@ def test_text_and_back() -> None:
 def test_what_is_no_text(text: str) -> None:
     with pytest.raises(UserError, match="genotype"):
         genotype.parse(text)
+
+
+PASTED = (
+    "Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1), ('dil_conv_5x5', 2), ('none', 0)], "
+    "normal_concat=range(2, 4), reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), "
+    "('conv_7x1_1x7', 1), ('avg_pool_2x2', 2)], reduce_concat=[3])"
+)
+
+
+@pytest.mark.parametrize(
+    "text", [PASTED, f"\nMY_V2 = {PASTED}\n", f"genotypes.{PASTED}", PASTED.replace(", ", ",\n  ")]
+)
+def test_what_darts_prints_is_a_genotype(text: str, tmp_path: pathlib.Path) -> None:
+    assert published.resolve(text) == VALID
+    path = tmp_path / "cells.txt"
+    path.write_text(text)
+    assert published.resolve(str(path)) == VALID
+    # A training keeps the cells of a file, whatever its form.
+    (tmp_path / "genotype.json").write_text(json.dumps(genotype.load(path)[1]))
+    assert genotype.load(tmp_path / "genotype.json")[0] == VALID
+    path.write_text(f"# Mine.\n{text}\ndarts_v2\n")
+    names = [found.cell for found in architectures.read(str(path), "darts")]
+    assert names == [str(VALID), str(published.GENOTYPES["darts_v2"])]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Genotype(normal=print('run'), normal_concat=[2], reduce=[], reduce_concat=[2])",
+        "Genotype(normal=[('none', 0)] * 2, normal_concat=[2], reduce=[], reduce_concat=[2])",
+        "Genotype(normal=[('none', 0)], normal_concat=range(10 ** 9))",
+        "Genotype(normal=range(0, 1000, 0))",
+        "Genotype(normal=[(0, 'none'), (1, 'none')], normal_concat=[2], reduce=[], "
+        "reduce_concat=[2])",
+        "Genotype(1, 2, 3, 4, 5)",
+        "Genotype(",
+        "Genotype(normal=" + "(" * 500,
+    ],
+)
+def test_a_pasted_text_is_read_and_never_run(text: str, capsys) -> None:
+    with pytest.raises(UserError, match="genotype"):
+        published.resolve(text)
+    assert capsys.readouterr().out == ""
+
+
+def test_rounded_and_oversized_genotypes_are_refused() -> None:
+    for value in (1.9, True, "1"):
+        with pytest.raises(UserError, match="expected the keys"):
+            genotype.from_dict({**VALID.as_dict(), "normal": [["none", value], ["none", 0]]})
+    with pytest.raises(UserError, match="26 .* pairs; .* there may be 12"):
+        genotype.from_dict({**VALID.as_dict(), "normal": [["none", 0]] * 26})

@@ -123,6 +123,22 @@ def test_status_of_units_that_run_and_failed(images, cells, tmp_path):
     assert lines[2] == f"failed {units[1].name}: no luck"
 
 
+def test_status_of_units_that_taught_nothing_or_are_damaged(images, cells, tmp_path):
+    c = config(images, cells)
+    units = sample.all_units(c, sample._architectures(c, str(tmp_path)))
+    store = Store(str(tmp_path))
+    result = {"seconds": 10.0, "seeds": [0, 1], "compile": {"seconds": 5.0}, "task": "rotation"}
+    store.finish(units[1], {**result, "warnings": ["the accuracy is that of guessing"]})
+    store.finish(units[3], {**result, "warnings": []})
+    store.finish(units[0], {**result, "seconds": "ten"})
+    state = sample.status(store, units)
+    assert (
+        "1 of 2 units of rotation are no better than guessing: they rank nothing" in state.lines()
+    )
+    [reason] = state.failed.values()
+    assert "seconds is 'ten', not a number" in reason and "remove it" in reason
+
+
 def test_a_second_start_has_nothing_to_do(finished, images, cells, monkeypatch):
     monkeypatch.setattr(sample.local_engine, "run", None)  # Whoever called it would fail.
     before = {p: p.stat().st_mtime_ns for p in finished.glob("units/*/*.json")}

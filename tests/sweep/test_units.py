@@ -60,7 +60,7 @@ def test_killed_workers_lose_and_repeat_nothing(tmp_path):
     began = [name for word, name in sweep_work.words(tmp_path) if word == "began"]
     assert len(todo) <= len(began) <= len(todo) + 2  # What was killed began again, nothing else.
     assert all(store.result(unit)["name"] == unit.name for unit in todo)
-    assert not list((tmp_path / "w" / "scratch").glob("*/*"))
+    assert not list((tmp_path / "w" / "scratch").iterdir())
 
 
 def test_a_second_start_does_only_what_is_missing(tmp_path):
@@ -73,11 +73,36 @@ def test_a_second_start_does_only_what_is_missing(tmp_path):
     assert began == [todo[0].name, todo[1].name, todo[0].name, todo[2].name]
 
 
+def test_empty_folders_go_while_others_are_made(tmp_path):
+    """Two units of a group: one ends, and removes their folder, while the other one begins."""
+    store, (one, other) = Store(tmp_path / "w"), units(tmp_path, 2)
+    errors = []
+
+    def work(unit: Unit) -> None:
+        try:
+            for _ in range(200):
+                store.scratch(unit)
+                store.fail(unit, "no luck")
+                store.finish(unit, {})
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(unit,)) for unit in (one, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    for kind in ("scratch", "failures"):
+        assert not list((tmp_path / "w" / kind).iterdir())
+
+
 def test_two_starts_at_once_share_the_units(tmp_path):
     store, todo = Store(tmp_path / "w"), units(tmp_path, 8, seconds=0.1)
     code = (
-        "from tests import sweep_work, test_sweep; from unnas_jax import sweep; import sys;"
-        "todo = test_sweep.units(sys.argv[1], 8, seconds=0.1);"
+        "from tests import sweep_work; from tests.sweep import test_units; "
+        "from unnas_jax.sweep import units as sweep; import sys;"
+        "todo = test_units.units(sys.argv[1], 8, seconds=0.1);"
         "sweep.work_off(sweep.Store(sys.argv[1] + '/w'), todo, sweep_work.slow)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
@@ -93,10 +118,11 @@ def test_two_starts_at_once_share_the_units(tmp_path):
 def test_a_stopped_sweep_takes_its_workers_along_and_goes_on(tmp_path):
     store, todo = Store(tmp_path / "w"), units(tmp_path, 3, seconds=1.0)
     code = (
-        "from tests import sweep_work, test_sweep; from unnas_jax import sweep; import sys;"
-        "todo = test_sweep.units(sys.argv[1], 3, seconds=1.0);"
+        "from tests import sweep_work; from tests.sweep import test_units; "
+        "from unnas_jax.sweep import units as sweep; import sys;"
+        "todo = test_units.units(sys.argv[1], 3, seconds=1.0);"
         "store = sweep.Store(sys.argv[1] + '/w');"
-        "sys.exit(0 if test_sweep.run(store, todo, workers=1) else 75)"
+        "sys.exit(0 if test_units.run(store, todo, workers=1) else 75)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
     while not sweep_work.words(tmp_path):

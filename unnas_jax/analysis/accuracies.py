@@ -15,11 +15,12 @@ import io
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from unnas_jax.core import files
+from unnas_jax.analysis import result_files
+from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 
 COLUMNS = ("architecture", "task", "dataset", "seed", "accuracy", "space")
@@ -37,15 +38,10 @@ Row = tuple[Key, str, int, float]
 def _rows_of_sweep(directory: pathlib.Path) -> list[Row]:
     rows = []
     for path in sorted(directory.glob("units/*/*.json")):
-        try:
-            unit = files.read_json(path)
-            key = (unit["space"], unit["dataset"], unit["task"])
-            for seed, value in zip(unit["seeds"], unit["values"], strict=True):
-                rows.append((key, unit["architecture"], int(seed), float(value)))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path}: not the result of a unit ({error}); remove it and start the sweep again"
-            ) from error
+        unit = result_files.read_unit(path)
+        key = (unit["space"], unit["dataset"], unit["task"])
+        for seed, value in zip(unit["seeds"], unit["values"], strict=True):
+            rows.append((key, unit["architecture"], seed, float(value)))
     if not rows:
         raise UserError(f"{directory}: holds no finished unit of a sweep")
     return rows
@@ -53,32 +49,39 @@ def _rows_of_sweep(directory: pathlib.Path) -> list[Row]:
 
 def _rows_of_csv(path: pathlib.Path) -> list[Row]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with reading.opened(path, reading.LARGE) as file:
+            text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+            return list(_parsed(path, csv.DictReader(text)))
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise UserError(f"{path}: cannot read it ({reason})") from error
-    reader = csv.DictReader(io.StringIO(text))
+        raise UserError(f"{path}: cannot read it ({reading.reason(error)})") from error
+    except (csv.Error, ValueError) as error:
+        raise UserError(f"{path}: not a table of comma-separated values ({error})") from error
+
+
+def _parsed(path: pathlib.Path, reader: csv.DictReader) -> Iterator[Row]:
+    """The rows of a CSV; `UserError` for one that is none, or if there is none."""
     missing = [name for name in COLUMNS[:-1] if name not in (reader.fieldnames or ())]
     if missing:
         raise UserError(
             f"{path}: has no column {', '.join(missing)}; the columns are {', '.join(COLUMNS)}"
         )
-    rows = []
+    number = 1
     for number, row in enumerate(reader, 2):
         try:
-            accuracy = float(row["accuracy"])
-            seed = int(row["seed"])
+            accuracy, seed = float(row["accuracy"]), int(row["seed"])
         except (TypeError, ValueError) as error:
-            raise UserError(f"{path}, line {number}: {error}") from error
-        if not (math.isfinite(accuracy) and 0 <= accuracy <= 1):
             raise UserError(
-                f"{path}, line {number}: accuracy {row['accuracy']}: give it from 0 to 1"
-            )
+                f"{path}, line {number}: the seed {reading.shown(row['seed'])} or the accuracy "
+                f"{reading.shown(row['accuracy'])} is no number"
+            ) from error
+        if not (math.isfinite(accuracy) and 0 <= accuracy <= 1):
+            raise UserError(f"{path}, line {number}: accuracy {accuracy:g}: give it from 0 to 1")
         key = (row.get("space") or "", row["dataset"], row["task"])
-        rows.append((key, row["architecture"], seed, accuracy))
-    if not rows:
+        if not all((row["architecture"], row["dataset"], row["task"])):
+            raise UserError(f"{path}, line {number}: architecture, task or dataset is empty")
+        yield key, row["architecture"], seed, accuracy
+    if number == 1:
         raise UserError(f"{path}: has no rows")
-    return rows
 
 
 def read(paths: Iterable[str | os.PathLike[str]]) -> list[Row]:

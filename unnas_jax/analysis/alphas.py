@@ -19,6 +19,8 @@ _LEFT = 0.85
 _TITLE = 0.6
 _LEGEND = 0.8
 
+_MOST_ROWS = 1000
+
 
 def edge_name(source: int, node: int) -> str:
     """An edge of a cell by the names of its states, as in the drawing of the cells."""
@@ -75,6 +77,7 @@ def draw(history: results.Alphas, operations: Candidates | None = None) -> Figur
       operations: of every edge; None: those of DARTS.
     """
     final = genotypes.discretise(history.normal[-1], history.reduce[-1], operations)
+    history = _thinned(history)
     nodes = genotypes.nodes_of(final.normal)
     names = candidates.everywhere(nodes) if operations is None else operations
     part = _TITLE + (nodes + 1) * _PANEL[1]
@@ -132,6 +135,14 @@ def draw(history: results.Alphas, operations: Candidates | None = None) -> Figur
         handlelength=3,
     )
     return figure
+
+
+def _thinned(history: results.Alphas) -> results.Alphas:
+    """No more rows than a panel can show, the first and the last among them."""
+    count = min(len(history.step), _MOST_ROWS)
+    rows = np.linspace(0, len(history.step) - 1, count).round().astype(int)
+    columns = (history.step, history.epoch, history.normal, history.reduce)
+    return results.Alphas(*(column[rows] for column in columns))
 
 
 def _limits(epoch: np.ndarray, weights: list[np.ndarray]) -> dict[str, tuple[float, float]]:

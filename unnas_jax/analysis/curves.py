@@ -22,9 +22,11 @@ def series(records: Sequence[results.Record], key: str) -> tuple[np.ndarray, np.
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
     """The centred mean over `window` values (odd), over fewer where they end."""
-    kernel = np.ones(window)
-    ends = np.convolve(np.ones(len(values)), kernel, mode="same")
-    return np.convolve(values, kernel, mode="same") / ends
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    middle = np.arange(len(values))
+    first = np.maximum(middle - window // 2, 0)
+    last = np.minimum(middle + window // 2 + 1, len(values))
+    return (sums[last] - sums[first]) / (last - first)
 
 
 def _trend(axes: Axes, records: Sequence[results.Record], key: str, colour: str, name: str) -> None:

@@ -1,10 +1,11 @@
-"""Draws the pictures of a search and its report: `unnas-jax report WORKDIR`."""
+"""Draws the pictures of a search or training, its report: `unnas-jax report WORKDIR`."""
 
 import os
 
 from unnas_jax.analysis import alphas, cells, curves, page, results, style
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
+from unnas_jax.spaces.darts.widths import evaluation_sizes
 
 
 def write(path: str | os.PathLike[str]) -> list[str]:
@@ -14,7 +15,7 @@ def write(path: str | os.PathLike[str]) -> list[str]:
     `curves.png`, `report.html`.
 
     Args:
-      path: the workdir of a search, running or finished.
+      path: the workdir of a search or a training, running or finished.
 
     Returns:
       the paths written; pictures for which no data exists yet are left out.
@@ -22,19 +23,21 @@ def write(path: str | os.PathLike[str]) -> list[str]:
     Raises:
       UserError: this is no workdir, a file in it is damaged, or it cannot be written to.
     """
-    run = results.read(path)
+    return written(results.read(path))
+
+
+def written(run: results.Run) -> list[str]:
+    """As `write`, of a run that has been read."""
     pictures = {"curves.png": style.render(curves.draw(run), "png")}
     if run.alphas is not None:
         pictures["alphas.png"] = style.render(alphas.draw(run.alphas, run.operations), "png")
     sizes = []
     if run.genotype is not None:
-        # Here, because counting builds networks, and the pictures alone need no JAX.
-        from unnas_jax.spaces.darts.widths import evaluation_sizes
-
         figure = cells.draw(run.genotype, run.softmax, run.operations)
         pictures["cells.svg"] = style.render(figure, "svg")
         pictures["cells.png"] = style.render(figure, "png")
-        sizes = evaluation_sizes(run.genotype)
+        if not run.is_training:
+            sizes = evaluation_sizes(run.genotype)
 
     def weights(kind: str) -> list[float | None]:
         softmax = run.softmax[kind] if run.softmax else None

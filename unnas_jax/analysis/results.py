@@ -1,24 +1,24 @@
-"""Reads what a search leaves in its workdir, also while the search is still running."""
+"""Reads what a search or a training leaves in its workdir, also while it is still running."""
 
 import dataclasses
-import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from unnas_jax.analysis import result_files, verdict
+from unnas_jax.config import run_config
+from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
-from unnas_jax.spaces.darts import candidates
+from unnas_jax.learning import rows as rows_lib
+from unnas_jax.spaces.darts import candidates, published
 from unnas_jax.spaces.darts import genotype as genotypes
 from unnas_jax.spaces.darts.candidates import Candidates
 
 Record = dict[str, Any]
 
-# What numpy raises for files that are cut off, overwritten, or something else.
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+_MOST_ALPHAS = 64 * 2**20  # Bytes: 70,000 epochs of a cell of 4 nodes.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +39,15 @@ class Alphas:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Everything known about one search.
+    """Everything known about one search or training.
 
     Attributes:
       path: the workdir.
       config: the content of `config.json`.
-      genotype: the cells of `genotype.json`, or those of the last alphas before it exists.
+      genotype: the cells of `genotype.json`, or those of the last alphas before it exists; of a
+        training those that it trains, None if they are of another space than DARTS'.
       document: the content of `genotype.json` (an empty dict before it exists).
+      result: the content of a training's `result.json` (an empty dict before it exists).
       softmax: the weights of the cells' alphas, keys "normal" and "reduce"; None if unknown.
       operations: of every edge in the search; None before there are alphas or cells.
       alphas: the content of `alphas.npz`.
@@ -62,37 +64,58 @@ class Run:
     alphas: Alphas | None
     records: Mapping[str, list[Record]]
     skipped: int
+    result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether this is the workdir of a training, not of a search."""
+        return bool(self.config["experiment"] == "train")
 
     @property
     def finished(self) -> bool:
-        """Whether the search ended; false while it runs and after it was interrupted."""
-        return self.document.get("finished") is True
+        """Whether the run ended; false while it goes on and after it was interrupted."""
+        return (self.result if self.is_training else self.document).get("finished") is True
 
     @property
     def chance(self) -> float | None:
-        """The accuracy of guessing, 1 / classes; None before the first launch is logged."""
-        starts = self.records["start"]
-        return 1 / starts[-1]["num_classes"] if starts else None
+        """The accuracy of guessing, see `verdict.chance`; None before a launch is logged."""
+        starts, validations = self.records["start"], self.records["validation"]
+        if not starts:
+            return None
+        return verdict.chance(validations[-1] if validations else {}, starts[-1]["num_classes"])
+
+    @property
+    def warnings(self) -> list[str]:
+        """Lines on what is wrong with what the run found so far."""
+        if self.is_training:
+            return list(self.result.get("warnings", ()))
+        words = []
+        if self.alphas is not None:
+            start = self.config["search"]["arch_start_epoch"]
+            words = verdict.of_alphas(
+                self.alphas.normal, self.alphas.reduce, start, self.operations
+            )
+        starts, validations = self.records["start"], self.records["validation"]
+        if starts and validations:
+            classes, images = starts[-1]["num_classes"], starts[-1].get("validation_images", 1)
+            words += verdict.of_training(validations[-1:], classes, images)
+        return words
 
 
 def _config(path: str) -> Mapping[str, Any]:
     if not os.path.isdir(path):
-        raise UserError(f"{path}: no such workdir; give the --workdir of a search")
-    file_path = os.path.join(path, "config.json")
-    try:
-        with open(file_path, encoding="utf-8") as file:
-            config = json.load(file)
-    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such workdir; give the --workdir of a search or a training")
+    if not os.path.exists(os.path.join(path, run_config.FILE)):
         raise UserError(
-            f"{path}: not a workdir, it has no config.json; give the --workdir of a search"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{file_path}: cannot read it ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{file_path}: not JSON ({error}); restart the search") from error
-    needed = {"task", "dataset", "seed", "train"}
-    if not isinstance(config, dict) or not needed <= config.keys():
-        raise UserError(f"{file_path}: not the config of a search; give the --workdir of a search")
+            f"{path}: not a workdir, it has no config.json; give the --workdir of a search or a "
+            "training"
+        )
+    config = run_config.read(path)
+    if config["experiment"] == "sample":
+        raise UserError(
+            f"{path}: the workdir of a sweep, which has no report; see unnas-jax status, and "
+            "unnas-jax figures for its pictures"
+        )
     return config
 
 
@@ -103,21 +126,27 @@ def read_alphas(path: str | os.PathLike[str]) -> Alphas:
       UserError: the file is damaged or does not hold the history of a search.
     """
     name = os.fspath(path)
+    kinds = {"step": "iu", "epoch": "iuf", "normal": "f", "reduce": "f"}
     try:
-        # Opened here, because np.load does not close a damaged file.
-        with open(name, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            alphas = Alphas(**{key: arrays[key] for key in ("step", "epoch", "normal", "reduce")})
-    except _DAMAGE as error:
+        alphas = Alphas(**reading.arrays(path, kinds, _MOST_ALPHAS))
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{name}: damaged ({error}); remove it, and the search writes it again"
+            f"{name}: damaged ({reading.reason(error)}); remove it, and the search writes it again"
         ) from error
-    rows, edges = len(alphas.step), [candidates.num_edges(nodes) for nodes in range(1, 64)]
-    for cell in (alphas.normal, alphas.reduce):
-        if cell.ndim != 3 or cell.shape[1] not in edges or len(cell) != rows or rows == 0:
-            raise UserError(
-                f"{name}: alphas of the shape {cell.shape} for {rows} steps; "
-                "expected (steps, edges, operations)"
-            )
+    rows = alphas.step.size
+    edges = [candidates.num_edges(nodes) for nodes in range(1, candidates.MAX_NODES + 1)]
+    shapes = alphas.normal.shape, alphas.reduce.shape
+    good = all(
+        len(shape) == 3 and shape[0] == rows and shape[1] in edges and shape[2] > 0
+        for shape in shapes
+    )
+    if rows == 0 or not good or shapes[0][1] != shapes[1][1]:
+        raise UserError(
+            f"{name}: alphas of the shapes {shapes[0]} and {shapes[1]} for {rows} steps; expected "
+            "(steps, edges, operations)"
+        )
+    if alphas.step.shape != (rows,) or alphas.epoch.shape != (rows,) or (alphas.step < 0).any():
+        raise UserError(f"{name}: damaged (its steps and epochs are no history); remove it")
     return alphas
 
 
@@ -139,45 +168,49 @@ def _check_operations(path: str, alphas: Alphas, operations: Candidates) -> None
 def read_metrics(path: str | os.PathLike[str]) -> tuple[dict[str, list[Record]], int]:
     """Reads a `metrics.jsonl`.
 
-    A search that is killed leaves half a line, and the next launch goes on behind it; it also
+    A run that is killed leaves half a line, and the next launch goes on behind it; it also
     repeats the steps since the last checkpoint. So lines that cannot be read are skipped, and
     of several records of one kind and step the last counts.
 
     Returns:
       the records by kind, each ordered by step; how many lines were skipped, not counting an
       unfinished last one, which a running search is about to complete.
+
+    Raises:
+      UserError: the file cannot be read.
     """
     records: dict[str, list[Record]] = {"start": [], "train": [], "validation": []}
     latest: dict[tuple[str, int], Record] = {}
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().split("\n")
-    except FileNotFoundError:
-        return records, 0
-    except OSError as error:
-        raise UserError(f"{os.fspath(path)}: cannot read it ({error.strerror})") from error
-    skipped = 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            kind, step = record["kind"], int(record["step"])
-            float(record["epoch"] if kind in ("train", "validation") else 0)
-        except (ValueError, KeyError, TypeError):
-            skipped += number < len(lines)
-            continue
-        if kind == "start":
-            records["start"].append(record)
-        elif kind in records:
-            latest[kind, step] = record
+    found, skipped = rows_lib.read(path)
+    for _, row in found:
+        if not rows_lib.is_sound(row):
+            skipped += 1
+        elif row["kind"] == "start":
+            records["start"].append(row)
+        elif row["kind"] in records:
+            latest[row["kind"], row["step"]] = row
     for kind, step in sorted(latest):
         records[kind].append(latest[kind, step])
     return records, skipped
 
 
+def _trained(
+    workdir: str, config: Mapping[str, Any]
+) -> tuple[genotypes.Genotype | None, dict[str, Any]]:
+    """The cells that a training in the space of DARTS trains, and the document they came from."""
+    section, kept = config["network"], os.path.join(workdir, "genotype.json")
+    if section["space"] != "darts":
+        return None, {}
+    if os.path.exists(kept):
+        return genotypes.load(kept)
+    try:
+        return published.resolve(section["genotype"]), {}
+    except UserError:  # A file that the training has not copied yet.
+        return None, {}
+
+
 def read(path: str | os.PathLike[str]) -> Run:
-    """Reads a workdir; files that a search has not written yet may be absent.
+    """Reads a workdir; files that a run has not written yet may be absent.
 
     Raises:
       UserError: the folder is missing, is not a workdir, or holds a damaged file.
@@ -186,19 +219,35 @@ def read(path: str | os.PathLike[str]) -> Run:
     config = _config(workdir)
     genotype, softmax, alphas, operations = None, None, None, None
     document: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     alphas_path = os.path.join(workdir, "alphas.npz")
-    if os.path.exists(alphas_path):
+    genotype_path = os.path.join(workdir, "genotype.json")
+    if config["experiment"] == "train":
+        genotype, document = _trained(workdir, config)
+        result_path = os.path.join(workdir, "result.json")
+        if os.path.exists(result_path):
+            result = result_files.read_result(result_path) or {}
+    elif os.path.exists(alphas_path):
         alphas = read_alphas(alphas_path)
-        edges = alphas.normal.shape[1]
-        nodes = next(n for n in range(1, 64) if candidates.num_edges(n) == edges)
+        nodes = candidates.nodes_of(alphas.normal.shape[1])
         operations = _operations(config, nodes)
         _check_operations(alphas_path, alphas, operations)
         current = genotypes.document(alphas.normal[-1], alphas.reduce[-1], {}, operations)
         genotype, softmax = genotypes.from_dict(current["genotype"]), current["alphas_softmax"]
-    genotype_path = os.path.join(workdir, "genotype.json")
-    if os.path.exists(genotype_path):
+    if config["experiment"] == "search" and os.path.exists(genotype_path):
         genotype, document = genotypes.load(genotype_path)
-        softmax = document.get("alphas_softmax")
         operations = _operations(config, genotypes.nodes_of(genotype.normal))
+    softmax = document.get("alphas_softmax", softmax)
     records, skipped = read_metrics(os.path.join(workdir, "metrics.jsonl"))
-    return Run(workdir, config, genotype, document, softmax, operations, alphas, records, skipped)
+    return Run(
+        workdir,
+        config,
+        genotype,
+        document,
+        softmax,
+        operations,
+        alphas,
+        records,
+        skipped,
+        result=result,
+    )

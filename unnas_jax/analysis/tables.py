@@ -7,14 +7,12 @@ what was measured beside what was published. Evaluations on other datasets get a
 import csv
 import dataclasses
 import io
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from unnas_jax.analysis import result_files
 from unnas_jax.core.errors import UserError
-
-SCHEMA = "unnas_jax.runs.result/1"
 
 _TASKS = {
     "classification": "Supv. Cls",
@@ -182,41 +180,17 @@ def read(path: pathlib.Path) -> Result | None:
     Raises:
       UserError: it cannot be read, is not JSON, or lacks a key.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); run the evaluation again") from error
-    if not isinstance(value, dict) or value.get("experiment", "train") != "train":
+    value = result_files.read_result(path)
+    if value is None:
         return None
-    if value.get("schema") != SCHEMA:
-        raise UserError(
-            f"{path}: has the schema {value.get('schema')!r}; this version reads {SCHEMA!r}"
-        )
-    try:
-        source = value["genotype_source"]
-        return Result(
-            path=str(path),
-            dataset=str(value["dataset"]),
-            task=str(value["task"]),
-            genotype=str(value["genotype"]),
-            source=None if source is None else (str(source["dataset"]), str(source["task"])),
-            width=int(value["width"]),
-            cells=int(value["cells"]),
-            parameters=int(value["parameters"]),
-            multiply_adds=int(value["multiply_adds"]),
-            metric=str(value["metric"]),
-            values=tuple(float(v) for v in value["values"]),
-            mean=float(value["mean"]),
-            std=float(value["std"]),
-            finished=bool(value["finished"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a result of this version ({type(error).__name__}: {error}); "
-            "run the evaluation again"
-        ) from error
+    source = value["genotype_source"]
+    fields = {field.name for field in dataclasses.fields(Result)} - {"path", "source", "values"}
+    return Result(
+        path=str(path),
+        source=None if source is None else (source["dataset"], source["task"]),
+        values=tuple(value["values"]),
+        **{name: value[name] for name in fields},
+    )
 
 
 def collect(runs: Sequence[str]) -> list[Result]:

@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from unnas_jax.core import logs, starting
+
 COMMANDS = {
     "run": "run the experiment of a config: a search, a training or a sample (the default)",
     "prepare": "prepare a dataset from its published files, once",
@@ -57,6 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command_line.fail(
             f"unknown command {name!r}; use one of {', '.join(COMMANDS)}, or write --flag=value"
         )
+    logs.start()
     _cache_compiled_programs()
     status: int = importlib.import_module(f"unnas_jax.commands.{name}").main(words)
     return status
+
+
+def program() -> int:
+    """What `unnas-jax` and `main.py` do: `main`, with signals and too little memory in mind."""
+    starting.begin()
+    return main()

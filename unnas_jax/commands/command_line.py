@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,8 +12,9 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config import shipped, unknown_keys
+from unnas_jax.core import failures
 from unnas_jax.core.errors import Interruption, UserError
-from unnas_jax.runs import workdir
 
 
 class Outcome:
@@ -28,7 +31,7 @@ def fail(message: str, status: int = 2) -> int:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[Outcome]:
-    """Turns a `UserError`, `Interruption` or full disk in the block into one line and a status."""
+    """Turns mistakes of the user and errors of the system in the block into a line and a status."""
     outcome = Outcome()
     try:
         yield outcome
@@ -36,20 +39,52 @@ def user_errors() -> Iterator[Outcome]:
         outcome.status = fail(str(error))
     except Interruption as error:
         outcome.status = fail(str(error), os.EX_TEMPFAIL)
+    except KeyboardInterrupt:
+        outcome.status = fail("interrupted", 128 + signal.SIGINT)
     except Exception as error:
-        if not workdir.is_full_disk(error):
+        known = failures.explanation(error)
+        if known is None:
             raise
-        outcome.status = fail(
-            "the disk is full; the last complete checkpoint is kept: make space and run the same "
-            "command again"
-        )
+        status = os.EX_TEMPFAIL if isinstance(known, Interruption) else 2
+        outcome.status = fail(str(known), status)
+
+
+_NO_CONFIG = "--config is missing; give a file, or the name of a recipe, such as rot_photos"
+
+# --config.KEY=VALUE, or --noconfig.KEY for a KEY that is true or false.
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+
+
+def _check_overrides(config: Any, argv: Sequence[str]) -> None:
+    """Raises `UserError` for the first flag `--config.KEY` whose key a config lacks."""
+    for key in (found[1] for word in argv if (found := _OVERRIDE.match(word))):
+        error = unknown_keys.error_of(key, config.to_dict(), config_lib.SCHEMAS)
+        if error is not None:
+            raise error
 
 
 class _ConfigParser(config_flags.ConfigFileFlagParser):
-    """Loads `get_config()` of a Python file, or what a YAML file of the PyTorch release means."""
+    """Loads `get_config()` of a Python file, or what a YAML file of the PyTorch release means.
+
+    Args:
+      argv: the command line with the overrides, if not the process's.
+    """
+
+    def __init__(self, argv: Sequence[str] | None) -> None:
+        super().__init__("config")
+        self._argv = argv
 
     def parse(self, path: str) -> Any:
         """The config, locked; what a YAML file says without an equivalent here goes to stderr."""
+        # A shell leaves ~ alone behind --config= and behind a colon.
+        file, colon, argument = path.partition(".py:")
+        path = f"{os.path.expanduser(file)}{colon}{os.path.expanduser(argument)}"
+        config = self._parse(shipped.resolve(path))
+        argv = flags.FLAGS.read_flags_from_files(self._argv or sys.argv, force_gnu=False)
+        _check_overrides(config, argv)
+        return config
+
+    def _parse(self, path: str) -> Any:
         if not config_lib.is_yaml(path):
             return self._parse_python(path)
         from unnas_jax.convert import config as release  # Only these files need it.
@@ -62,7 +97,7 @@ class _ConfigParser(config_flags.ConfigFileFlagParser):
 
     def _parse_python(self, path: str) -> Any:
         if not os.path.exists(path.partition(":")[0]):
-            raise UserError(f"--config={path}: there is no such file; name one of configs/")
+            raise UserError(f"--config={path}: there is no such file; {shipped.hint(path)}")
         try:
             config = super().parse(path)
             config.lock()  # A file that could not be loaded says so only when it is used.
@@ -76,8 +111,8 @@ def define_config(
 ) -> flags.FlagHolder:
     """Defines the flag `--config` and its overrides `--config.KEY=VALUE`.
 
-    It takes a file of configs/, with an argument after a colon, or a YAML config of the PyTorch
-    release.
+    It takes a file, with an argument behind a colon, the name of a recipe that comes with the
+    package, or a YAML config of the PyTorch release.
 
     Args:
       flag_values: where the flag is defined, if not among absl's own.
@@ -86,12 +121,12 @@ def define_config(
     holder = config_flags.DEFINE_config_file(
         "config",
         None,
-        "A file of configs/, or a YAML config of the PyTorch release.",
+        "A file, a recipe's name, or a YAML config of the PyTorch release.",
         flag_values=flag_values,
         lock_config=True,
         sys_argv=argv,
     )
-    flag_values["config"].parser = _ConfigParser("config")
+    flag_values["config"].parser = _ConfigParser(argv)
     return holder
 
 
@@ -103,6 +138,8 @@ FLAG_ERRORS = (
     ValueError,
     OSError,
     UserError,
+    RecursionError,
+    MemoryError,  # What Python's parser raises for a value that is nested too deeply.
 )
 """What mistakes in flags, in a config file and in its overrides raise."""
 
@@ -130,6 +167,7 @@ def override(config: Any, overrides: Sequence[str]) -> None:
     """
     argv, known = ["", *overrides], flags.FlagValues()
     try:
+        _check_overrides(config, argv)
         config_flags.DEFINE_config_dict("config", config, flag_values=known, sys_argv=argv)
         known(argv)
     except FLAG_ERRORS as error:
@@ -163,10 +201,14 @@ def parse_config(
         rest = known(argv)
         if holder.value is not None:
             holder.value.lock()  # A file that could not be loaded says so only when it is used.
+    except flags.UnrecognizedFlagError as error:
+        if _OVERRIDE.match(f"--{error.flagname}"):
+            raise UserError(_NO_CONFIG) from None
+        raise UserError(str(error)) from None
     except FLAG_ERRORS as error:
         raise UserError(" ".join(str(error).split())) from error
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}; write --flag=value")
     if holder.value is None:
-        raise UserError("--config is missing; name a file of configs/")
+        raise UserError(_NO_CONFIG)
     return known

@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 
 from unnas_jax.commands import command_line, hlo
 from unnas_jax.config import schema as config_lib
-from unnas_jax.core import logs, sharding
+from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import trainer
 from unnas_jax.learning.feed import STEPS_AHEAD
@@ -263,8 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # This machine computes with its CPU; libtpu alone would make JAX look for TPUs.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_platforms", "cpu")
-        logs.start()
-        config_lib.validate(config)
+            config_lib.validate(config)
         result = report(config.to_dict(), values.topology, quick=values.quick)
         print(json.dumps(result) if values.json else table(config.experiment, result))
     return outcome.status

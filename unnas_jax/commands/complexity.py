@@ -14,7 +14,6 @@ from absl import flags
 
 from unnas_jax.commands import command_line
 from unnas_jax.config import schema as config_lib
-from unnas_jax.core import logs
 from unnas_jax.layers.counting import AUXILIARY
 from unnas_jax.spaces.complexity import of_config
 
@@ -60,7 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with command_line.user_errors() as outcome:
         values = command_line.parse_config(arguments, _define, __doc__)
         config = values.config
-        logs.start()
         if config.dataset.name == "folder" and not config.dataset.path:
             config.dataset.path = "."  # Which nothing here opens.
         config_lib.validate(config)

@@ -16,17 +16,18 @@ import jax
 import ml_collections
 
 from unnas_jax.commands import command_line
+from unnas_jax.config import run_config
 from unnas_jax.config import schema as config_lib
 from unnas_jax.convert import config as release
 from unnas_jax.convert import pyth, states
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
+from unnas_jax.data.registry import entry_of
 from unnas_jax.learning.trainer import TrainState
 from unnas_jax.runs import checkpoint
 from unnas_jax.runs import workdir as workdir_lib
 
-_IMAGES = {"imagenet2012": 1_281_167, "cifar10": 50_000, "cityscapes": 2_975}
 """Training images of datasets that need not be at hand to know their number."""
 
 
@@ -58,7 +59,7 @@ def _steps_per_epoch(config: Mapping[str, Any], images: int | None) -> int:
     """The steps of an epoch of a config, as searches and trainings count them."""
     halved = config["experiment"] == "search"
     if images is None and not config["dataset"]["subset"]:
-        images = _IMAGES.get(config["dataset"]["name"])
+        images = entry_of(config["dataset"]["name"]).train_images or None
     if images is None:
         try:
             splits = open_dataset(config["dataset"]).splits
@@ -128,10 +129,9 @@ def _export(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
     """A checkpoint of a workdir becomes one of the release."""
     path = os.path.join(options.source, "config.json")
     if config is None:
-        try:
-            config = ml_collections.ConfigDict(files.read_json(path))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); give --config") from error
+        if not os.path.exists(path):
+            raise UserError(f"{path}: cannot be read (there is none); give --config")
+        config = ml_collections.ConfigDict(run_config.read(options.source))
     command_line.override(config, options.overrides)
     values = config.to_dict()
     state, position = states.read(options.source, options.step)
@@ -155,11 +155,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     config = commands.add_parser("config", help="a YAML config becomes a file for configs/")
-    config.add_argument("file", help="the release's YAML file")
-    config.add_argument("--out", default="", help="the file to write; default: to the screen")
+    config.add_argument("file", type=os.path.expanduser, help="the release's YAML file")
+    config.add_argument(
+        "--out",
+        type=os.path.expanduser,
+        default="",
+        help="the file to write; default: to the screen",
+    )
     state = commands.add_parser("checkpoint", help="a checkpoint becomes a workdir, or back")
-    state.add_argument("source", help="a .pyth file or, with --to-torch, a workdir")
-    state.add_argument("--out", required=True, help="a new workdir or, with --to-torch, a file")
+    state.add_argument(
+        "source", type=os.path.expanduser, help="a .pyth file or, with --to-torch, a workdir"
+    )
+    state.add_argument(
+        "--out",
+        type=os.path.expanduser,
+        required=True,
+        help="a new workdir or, with --to-torch, a file",
+    )
     state.add_argument("--to-torch", action="store_true", help="from a workdir to a .pyth file")
     state.add_argument(
         "--images", type=int, help="training images; default: as the dataset has them"

@@ -1,6 +1,7 @@
 """Writes all unique cells of NAS-Bench-101 into a file: `unnas-jax enumerate`."""
 
 import argparse
+import os
 import resource
 import sys
 import time
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--path", default="", help="the file to write; default: the cache that sampling uses"
     )
     options = parser.parse_args(arguments)
-    path = options.path or default_path()
+    path = os.path.expanduser(options.path or default_path())
     with command_line.user_errors() as outcome:
         start = time.perf_counter()
         cells = enumerate_cells(progress=lambda line: print(line, flush=True))

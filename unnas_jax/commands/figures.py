@@ -1,6 +1,7 @@
 """The paper's figures 2 to 5: `unnas-jax figures RUNS... --out=DIR`."""
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from unnas_jax.analysis import figures
@@ -13,8 +14,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="unnas-jax figures",
         description="Draws the paper's figures 2 to 5 from sweeps and CSV files.",
     )
-    parser.add_argument("runs", nargs="+", help="workdirs of sweeps, CSV files of other tools")
-    parser.add_argument("--out", default="figures", help="where files go (default: figures)")
+    parser.add_argument(
+        "runs",
+        type=os.path.expanduser,
+        nargs="+",
+        help="workdirs of sweeps, CSV files of other tools",
+    )
+    parser.add_argument(
+        "--out",
+        type=os.path.expanduser,
+        default="figures",
+        help="where files go (default: figures)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
     options = parser.parse_args(arguments)
     with command_line.user_errors() as outcome:

@@ -8,17 +8,21 @@ from typing import Any
 
 from unnas_jax.commands import command_line
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import cifar, cityscapes, imagenet, registry, shards, subsets
+from unnas_jax.data import registry, shards, subsets
 
-NAMES = ("imagenet2012", "imagenet22k", "cityscapes", "cifar10")
 _SHOWN = 10  # Problems on the screen; all are in the report.
+
+
+def names() -> list[str]:
+    """The datasets that can be prepared."""
+    return [name for name, entry in registry.DATASETS.items() if entry.recipe]
 
 
 def recipe(name: str, source: str, *, files: str = "", partial: bool = False) -> shards.Recipe:
     """How the dataset `name` is prepared from the files in `source`.
 
     Args:
-      name: one of `NAMES`.
+      name: one of `names()`.
       source: a folder or archive, see the modules of the datasets.
       files: a list of the images to use, of imagenet22k.
       partial: allows that parts are missing, of imagenet2012.
@@ -29,18 +33,17 @@ def recipe(name: str, source: str, *, files: str = "", partial: bool = False) ->
     source = os.path.abspath(os.path.expanduser(source))
     if not os.path.exists(source):
         raise UserError(f"--source={source!r}: does not exist; check the spelling")
-    if files and name != "imagenet22k":
-        raise UserError(f"--files={files!r}: is for imagenet22k, not {name}")
-    match name:
-        case "imagenet2012":
-            return imagenet.imagenet_1k(source, partial=partial)
-        case "imagenet22k":
-            return imagenet.imagenet_22k(source, files=files)
-        case "cityscapes":
-            return cityscapes.cityscapes(source)
-        case "cifar10":
-            return cifar.cifar10(source)
-    raise UserError(f"{name}: use one of {', '.join(NAMES)}")
+    entry = registry.entry_of(name)
+    if not entry.recipe:
+        raise UserError(f"{name}: needs no preparation; use one of {', '.join(names())}")
+    options: dict[str, Any] = {"files": files, "partial": partial}
+    for option, value in options.items():
+        if value and option not in entry.options:
+            whose = [other for other in names() if option in registry.DATASETS[other].options]
+            raise UserError(f"--{option}={value!r}: is for {', '.join(whose)}, not {name}")
+    given = {option: options[option] for option in entry.options if option in options}
+    prepared: shards.Recipe = registry.function_of(entry.recipe)(source, **given)
+    return prepared
 
 
 def summary(report: dict[str, Any], path: str) -> str:
@@ -80,10 +83,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Prepares a dataset from its published files, or goes on with it after a "
         "kill: verifies every image, and reports what it rejects.",
     )
-    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("name", choices=names())
     parser.add_argument("--source", default="", help="the folder (or archive) of published files")
     parser.add_argument("--data_dir", required=True, help="where TFDS keeps datasets")
-    parser.add_argument("--files", default="", help="imagenet22k: a list of the images to use")
+    parser.add_argument(
+        "--files", type=os.path.expanduser, default="", help="imagenet22k: a list of images to use"
+    )
     parser.add_argument("--workers", type=int, default=-1, help="processes; default: one a core")
     parser.add_argument(
         "--partial", action="store_true", help="imagenet2012: though classes or val are missing"

@@ -1,4 +1,4 @@
-"""Draws the pictures of a search and its report: `unnas-jax report WORKDIR`."""
+"""Draws the pictures of a run and its report: `unnas-jax report WORKDIR`."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 
-from unnas_jax.analysis.report import write
+from unnas_jax.analysis import markup, report, results
 from unnas_jax.commands import command_line
 from unnas_jax.core.errors import UserError
 
@@ -21,9 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
     parser = argparse.ArgumentParser(
         prog="unnas-jax report",
-        description="Draws the pictures and the report of a search from the files in its workdir.",
+        description="Draws the pictures and the report of a run from the files in its workdir.",
     )
-    parser.add_argument("workdir", help="the --workdir of a search, running or finished")
+    parser.add_argument(
+        "workdir",
+        type=os.path.expanduser,
+        help="the --workdir of a search or training, running or finished",
+    )
     parser.add_argument(
         "--open",
         choices=("auto", "yes", "no"),
@@ -32,10 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        paths = write(options.workdir)
+        run = results.read(options.workdir)
+        paths = report.written(run)
     except UserError as error:
         return command_line.fail(str(error))
-    print("\n".join(paths))
+    for words in run.warnings:
+        print(f"unnas_jax: mind: {words}", file=sys.stderr)
+    print(markup.readable("\n".join(paths)))
     if options.open == "yes" or (options.open == "auto" and _has_desktop()):
         webbrowser.open(pathlib.Path(paths[-1]).resolve().as_uri())
     return 0

@@ -1,5 +1,6 @@
 """Runs the experiment of a config: `unnas-jax --config=NAME --workdir=DIR`."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,13 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Here, so that mistakes in flags are told before jax is imported.
     import jax
 
-    from unnas_jax.config import schema
-    from unnas_jax.core import distributed, logs
+    from unnas_jax.config import schema, shipped
+    from unnas_jax.core import distributed, logs, stopping
     from unnas_jax.runs.search import search
     from unnas_jax.runs.train import train
     from unnas_jax.sweep.sample import sample
 
-    logs.start()
     config = values.config
     experiments: dict[str, Callable[[Any, str], object]] = {
         "search": search,
@@ -51,12 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = config_flags.get_config_filename(values["config"])
     with command_line.user_errors() as outcome, distributed.bounded():
         schema.validate(config)
+        # Whoever starts a sweep again goes by the status alone, see launch/finished.sh.
+        is_sweep = config.experiment == "sample"
+        stopping.nothing_to_save(os.EX_TEMPFAIL if is_sweep else os.EX_OK)
         # The units of a sweep know nothing of each other.
-        if values.distributed and config.experiment != "sample":
+        if values.distributed and not is_sweep:
             distributed.start(values.coordinator, values.num_processes, values.process_id)
         if jax.distributed.is_initialized() and not distributed.is_primary():
             logs.only_warnings()
-        experiments[config.experiment](config, values.workdir or schema.workdir(path))
+        experiments[config.experiment](
+            config, values.workdir or schema.workdir(shipped.resolve(path))
+        )
     if outcome.status and jax.distributed.is_initialized():
         distributed.leave(outcome.status)
     return outcome.status

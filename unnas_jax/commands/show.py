@@ -124,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
     with command_line.user_errors() as outcome:
         values = command_line.parse_config(arguments, _define, __doc__)
-        show(values.config, values.out, values.images)
-        print(os.path.abspath(values.out))
+        path = os.path.expanduser(values.out)
+        show(values.config, path, values.images)
+        print(os.path.abspath(path))
     return outcome.status

@@ -1,6 +1,7 @@
 """Tells where a sample stands: `unnas-jax status WORKDIR`."""
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from unnas_jax.commands import command_line
@@ -13,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="unnas-jax status",
         description="Units done, running and failed of a sample, and the time left.",
     )
-    parser.add_argument("workdir", help="the --workdir of the sample")
+    parser.add_argument("workdir", type=os.path.expanduser, help="the --workdir of the sample")
     options = parser.parse_args(arguments)
     with command_line.user_errors() as outcome:
         print("\n".join(status_of(options.workdir).lines()))

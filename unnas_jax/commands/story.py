@@ -17,7 +17,8 @@ import numpy as np
 
 from unnas_jax.analysis import story_plot, style
 from unnas_jax.commands import command_line
-from unnas_jax.core import files, logs
+from unnas_jax.config import recipes
+from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.runs.search import search
@@ -34,7 +35,7 @@ from unnas_jax.tasks import registry
 
 _LOG = logging.getLogger("unnas_jax")
 
-SCHEMA = "unnas_jax.commands.story/1"
+SCHEMA = "unnas_jax.story/1"
 FOUND = "found"
 
 _TOLERANCE = 0.1  # How much larger or smaller than the found cell's network a random one may be.
@@ -250,23 +251,23 @@ def run(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
     parser = argparse.ArgumentParser(prog="unnas-jax story", description=__doc__)
-    parser.add_argument("--workdir", default="runs/story", help="where results go (%(default)s)")
+    parser.add_argument(
+        "--workdir",
+        type=os.path.expanduser,
+        default="runs/story",
+        help="where results go (%(default)s)",
+    )
     parser.add_argument("--random", type=int, default=8, help="random cells (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings a cell (%(default)s)")
     parser.add_argument(
         "--task", choices=("rot", "col", "jig"), default="rot", help="of the search"
     )
     options = parser.parse_args(arguments)
-    logs.start()
     with command_line.user_errors() as outcome:
         if min(options.random, options.seeds) < 1:
             raise UserError("story: --random and --seeds must be at least 1")
-        try:
-            from configs import common, eval_photos
-        except ImportError as error:
-            raise UserError("story: needs configs/; start it in the checkout") from error
-        training = eval_photos.get_config()
+        training = command_line.read_config("eval_photos")
         training.seeds = options.seeds
         training.eval.every_epochs = training.train.epochs  # Only the end counts.
-        run(common.photos(options.task), training, options.workdir, options.random)
+        run(recipes.photos(options.task), training, options.workdir, options.random)
     return outcome.status

@@ -1,6 +1,7 @@
 """The paper's tables 1 and 2 with one's own results: `unnas-jax tables RUNS...`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +15,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="unnas-jax tables",
         description="The paper's tables 1 and 2 from the result.json files of evaluations.",
     )
-    parser.add_argument("runs", nargs="+", help="workdirs, or directories that contain them")
+    parser.add_argument(
+        "runs",
+        type=os.path.expanduser,
+        nargs="+",
+        help="workdirs, or directories that contain them",
+    )
     parser.add_argument("--format", choices=FORMATS, default="markdown")
     options = parser.parse_args(arguments)
     with command_line.user_errors() as outcome:

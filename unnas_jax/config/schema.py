@@ -1,12 +1,15 @@
 """The schemas of the experiments' configs: fields, defaults, and what values are possible."""
 
+import hashlib
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
 
+from unnas_jax.config import unknown_keys
 from unnas_jax.core.errors import UserError
 
 REMATERIALISE = ("none", "cell")
@@ -255,19 +258,25 @@ def _check(condition: bool, key: str, value: Any, remedy: str) -> None:
         raise UserError(f"config.{key}={value!r}: {remedy}")
 
 
-def _check_keys(config: Mapping[str, Any], schema: Mapping[str, Any], prefix: str = "") -> None:
+def _check_keys(
+    config: Mapping[str, Any],
+    schema: Mapping[str, Any],
+    prefix: str = "",
+    whole: Mapping[str, Any] | None = None,
+) -> None:
+    whole = schema if whole is None else whole
     for key in config:
         if key not in schema:
-            raise UserError(
-                f"config.{prefix}{key}: no such key; the keys here are {', '.join(sorted(schema))}"
-            )
+            error = unknown_keys.error_of(f"{prefix}{key}", whole, SCHEMAS)
+            assert error is not None
+            raise error
     for key, default in schema.items():
         if key not in config:
             raise UserError(f"config.{prefix}{key}: missing; its default is {default!r}")
         value = config[key]
         if isinstance(default, Mapping):
             _check(isinstance(value, Mapping), prefix + key, value, "give the keys of a section")
-            _check_keys(value, default, f"{prefix}{key}.")
+            _check_keys(value, default, f"{prefix}{key}.", whole)
             continue
         if prefix + key == "network.operations" and isinstance(value, Mapping):
             continue  # By kind of cell.
@@ -430,7 +439,7 @@ def _validate_sample(config: ml_collections.ConfigDict) -> None:
         except UserError as error:
             words = str(error)
             if not words.startswith("config.recipes."):
-                words = words.replace("config.", "config.training.", 1)
+                words = re.sub(r"\bconfig\.", "config.training.", words)
                 words += f" (with config.recipes.{task})" if task in recipes else ""
             raise UserError(words) from error
 
@@ -452,6 +461,8 @@ def workdir(config_path: str) -> str:
         start = parts.index("configs") + 1 if "configs" in parts else len(parts) - 1
         return os.path.join("runs", "_".join(parts[start:]))
     name = os.path.basename(path).removesuffix(".py")
+    if not re.fullmatch(r"[^():,+]{0,200}", argument):  # The text of a cell, which is no name.
+        argument = hashlib.sha256(argument.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     # Of a path to a genotype.json only the directory tells searches apart.
     words = [word for word in argument.removesuffix("/genotype.json").split("/") if word]
     return os.path.join("runs", "_".join([name, *words[-1:]]))

@@ -8,6 +8,7 @@ computed and that cannot be had here are refused.
 import ast
 import contextlib
 import difflib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,7 +16,9 @@ import ml_collections
 import yaml
 
 from unnas_jax.config import schema as config_lib
+from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
+from unnas_jax.data.registry import entry_of
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts import published
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
@@ -43,7 +46,11 @@ GENOTYPES = {"nasnet": "nas", "pnasnet": "pnas", "amoebanet": "amoeba"}
 CUSTOM = ("normal", "normal_concat", "reduce", "reduce_concat")
 """The entries of NAS.CUSTOM_GENOTYPE, in order."""
 
-_CLASSES = {"cifar10": 10, "imagenet": 1000, "imagenet22k": 21841, "cityscapes": 19}
+_MOST_LITERAL = 4096  # Characters of a list in a text.
+_TOO_DEEP = (RecursionError, MemoryError)  # Of Python's parser.
+# The release's own files have two thousand characters.
+_MOST_TEXT, _MOST_VALUES = 2**14, 10_000
+
 _FIXED_CLASSES = {"rot": 4, "col": 313}
 
 
@@ -65,7 +72,7 @@ class _Release:
 
     def fail(self, key: str, remedy: str) -> UserError:
         """What is wrong with the value of a key."""
-        return UserError(f"{self.name}: {key}={self.values.get(key)!r}: {remedy}")
+        return UserError(f"{self.name}: {key}={reading.shown(self.values.get(key))}: {remedy}")
 
     def get(self, key: str, default: Any) -> Any:
         """The value of a key, of its default's type; a type as the default stands for none."""
@@ -76,9 +83,9 @@ class _Release:
                 raise UserError(f"{self.name}: {key} is missing; give it")
             return default
         value = self.values[key]
-        if isinstance(value, str) and kind is not str:
+        if isinstance(value, str) and kind is not str and len(value) <= _MOST_LITERAL:
             # YAML takes 3e-5 for a string, as it has no point; so do lists in parentheses.
-            with contextlib.suppress(SyntaxError, ValueError):
+            with contextlib.suppress(SyntaxError, ValueError, TypeError, *_TOO_DEEP):
                 value = ast.literal_eval(value)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
@@ -110,12 +117,37 @@ def read(text: str, name: str) -> dict[str, Any]:
       UserError: it is not YAML, or not a tree of keys.
     """
     try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{name}: not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(tree, dict) or "MODEL" not in tree:
+        if len(text) > _MOST_TEXT:
+            raise ValueError(f"it has more than {_MOST_TEXT:,} characters")
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _check_size(node, {})
+        tree = loader.construct_document(node) if node else None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        words = reading.reason(error).split()
+        raise UserError(f"{name}: not YAML of a config ({' '.join(words)})") from error
+    if not isinstance(tree, dict) or not isinstance(tree.get("MODEL"), dict):
         raise UserError(f"{name}: not a config of the PyTorch release: it has no section MODEL")
     return tree
+
+
+def _check_size(node: Any, seen: dict[Any, int | None]) -> int:
+    """The values of a tree with its aliases written out; `ValueError` if they are too many."""
+    if node in seen:
+        size = seen[node]
+        if size is None:
+            raise ValueError("an alias names what it is in")
+        return size
+    seen[node] = None
+    children = node.value if isinstance(node, yaml.CollectionNode) else ()
+    size = 1
+    for child in children:
+        for part in child if isinstance(child, tuple) else (child,):
+            size += _check_size(part, seen)
+    if size > _MOST_VALUES:
+        raise ValueError(f"it has more than {_MOST_VALUES:,} values")
+    seen[node] = size
+    return size
 
 
 def load(path: str) -> tuple[ml_collections.ConfigDict, list[str]]:
@@ -125,11 +157,9 @@ def load(path: str) -> tuple[ml_collections.ConfigDict, list[str]]:
       UserError: the file cannot be read, or asks for what cannot be had here.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UserError(f"{path}: cannot be read: {reason}") from error
+        text = reading.text(os.path.expanduser(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {reading.reason(error)}") from error
     return convert(read(text, path), path)
 
 
@@ -180,7 +210,7 @@ def _classes(release: _Release, config: Any, task: str, dataset: str) -> None:
         config.task.grid = release.get("JIGSAW_GRID", 3)
     else:
         release.left.discard("JIGSAW_GRID")
-        expected = _FIXED_CLASSES.get(task, _CLASSES[dataset])
+        expected = _FIXED_CLASSES.get(task, entry_of(DATASETS[dataset]).classes)
         if classes != expected:
             raise release.fail(
                 "MODEL.NUM_CLASSES", f"the task {task!r} on {dataset!r} has {expected} classes"

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,6 +48,7 @@ def load(path: str) -> dict[str, Any]:
       UserError: torch is missing, or the file cannot be read or holds more than that.
     """
     torch = _torch()
+    _check_stored(path)
     try:
         with torch.serialization.safe_globals(list(_NUMBERS)):
             document = torch.load(path, map_location="cpu", weights_only=True)
@@ -66,6 +68,19 @@ def load(path: str) -> dict[str, Any]:
         raise UserError(f"{path}: no checkpoint of the PyTorch release: it has no model_state")
     result: dict[str, Any] = mapped(document, torch.Tensor, _as_array)
     return result
+
+
+def _check_stored(path: str) -> None:
+    """Raises `UserError` if members are packed: they might unpack to more than there is memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.filelist)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except Exception:  # The older form is no archive; what is neither, torch refuses.
+        return
+    if packed:
+        raise UserError(f"{path}: refused: its members are compressed, as no checkpoint's are")
 
 
 def save(path: str, document: Mapping[str, Any]) -> None:

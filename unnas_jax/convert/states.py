@@ -21,6 +21,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
 from unnas_jax.learning.trainer import TrainState
 from unnas_jax.methods.bilevel import SearchState
+from unnas_jax.runs import checkpoint
 
 _ALPHAS = {"normal": "net_.alphas_normal", "reduce": "net_.alphas_reduce"}
 
@@ -286,7 +287,7 @@ def read(workdir: str, step: int | None) -> tuple[SearchState | TrainState, dict
       step: of the checkpoint; None: the newest.
 
     Raises:
-      UserError: there is no such checkpoint.
+      UserError: there is no such checkpoint, or it is damaged.
     """
     directory = os.path.join(os.path.abspath(workdir), "checkpoints")
     if not os.path.isdir(directory):
@@ -303,8 +304,15 @@ def read(workdir: str, step: int | None) -> tuple[SearchState | TrainState, dict
             state=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore()
         )
         restored = manager.restore(step, args=items)
-    state, progress = restored["state"], restored["progress"]
-    return (SearchState if "alphas" in state else TrainState)(**state), progress
+    state = restored["state"]
+    try:
+        position = checkpoint.verified(checkpoint.on_host(state), restored["progress"])
+    except ValueError as error:
+        raise UserError(
+            f"{workdir}: the checkpoint of step {step} is damaged ({error}); choose another one "
+            "with --step"
+        ) from error
+    return (SearchState if "alphas" in state else TrainState)(**state), position
 
 
 def of_seed(state: TrainState, seed: int | None) -> TrainState:

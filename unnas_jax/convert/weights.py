@@ -9,9 +9,9 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from unnas_jax.convert.config import DATASETS
 from unnas_jax.convert.names import Path, Slot, slots
 from unnas_jax.core.errors import UserError
+from unnas_jax.data.registry import entry_of
 from unnas_jax.methods import bilevel
 from unnas_jax.spaces import complexity, networks
 from unnas_jax.spaces.darts import candidates
@@ -21,8 +21,6 @@ COUNTER = "num_batches_tracked"
 """The number of training batches that a batch norm of the release has seen. Nothing reads it."""
 
 _LAST_STATISTIC = "running_var"  # After which the counter of a batch norm comes.
-
-_NAMED = ("photos", *DATASETS.values())  # Datasets of a known number of classes.
 
 # Copies of the same statistics differ by the rounding of their sums, not by more.
 _SAME = {"rtol": 1e-3, "atol": 1e-4}
@@ -101,7 +99,7 @@ def layout_of(variables: Mapping[str, Any], config: Mapping[str, Any]) -> Layout
 
 def _classes(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> int | None:
     """The classes of a dataset whose name does not tell them: as many as the last layer has."""
-    if config["dataset"]["name"] in _NAMED:
+    if entry_of(config["dataset"]["name"]).classes:
         return None
     last = ("classifier.classifier.bias", "classifier.classifier.classifier.3.bias")
     sizes = [len(value) for name, value in state_dict.items() if name.endswith(last)]

@@ -9,6 +9,7 @@ import glob
 import importlib.util
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -19,14 +20,18 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from unnas_jax import refusal
+from unnas_jax.core import failures, refusal
 from unnas_jax.core.errors import Interruption, UserError
+from unnas_jax.core.logs import telling
 
 LOST = os.EX_TEMPFAIL
 """The exit status when another process was lost, 75: the same command continues."""
 
 # A process whose host does not answer for so long is given up, and with it the run.
 _HEARTBEAT_TIMEOUT_S = 60
+
+# Schedulers start all processes of a run within minutes, or none.
+_MEETING_TIMEOUT_S = 300
 
 # Processes begin together; what they do before they meet (imports, the preparation of a small
 # dataset) takes some longer than others.
@@ -82,14 +87,38 @@ def start(
         raise UserError(f"--process_id={process_id}: must be from 0 to {num_processes - 1}")
     if coordinator is not None and not coordinator.rpartition(":")[2].isdecimal():
         raise UserError(f"--coordinator={coordinator}: write HOST:PORT")
+    where = f" at {coordinator}" if coordinator else ""
+    waiting = f"Waiting for the other processes of this run{where}, {_MEETING_TIMEOUT_S} s at most"
+    # JAX's own timeout aborts the process, with a hundred lines.
+    given_up = threading.Timer(_MEETING_TIMEOUT_S, _give_up, (waiting,))
+    given_up.daemon = True
+    given_up.start()
     try:
-        jax.distributed.initialize(*given, heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_S)
+        with telling(waiting):
+            jax.distributed.initialize(
+                *given,
+                initialization_timeout=_MEETING_TIMEOUT_S + 60,
+                heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_S,
+            )
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"the processes of this run did not find each other ({_first_line(error)}); give "
-            "--coordinator, --num_processes and --process_id, or --nodistributed to run alone"
+            f"the processes of this run did not find each other ({failures.first_line(error)}); "
+            "give --coordinator, --num_processes and --process_id, or --nodistributed to run alone"
         ) from error
+    finally:
+        given_up.cancel()
     refusal.watch(leave)
+
+
+def _give_up(waiting: str) -> NoReturn:
+    print(
+        f"unnas_jax: {waiting[0].lower()}{waiting[1:]}: not all came; start all of them with the "
+        "same --coordinator and --num_processes, each with its --process_id, or one alone with "
+        "--nodistributed",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(LOST)
 
 
 def is_primary() -> bool:
@@ -101,7 +130,15 @@ def barrier(name: str) -> None:
     """Returns when all processes of the run are here."""
     if jax.process_count() > 1:
         # Of the coordination service: it waits for longer than Gloo does for its first connection.
-        ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=1000 * _BARRIER_TIMEOUT_S)
+        with telling(f"Waiting for the other processes, {_BARRIER_TIMEOUT_S} s at most", after=5):
+            ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=1000 * _BARRIER_TIMEOUT_S)
+
+
+def largest(number: int) -> int:
+    """The largest of the numbers that all processes of the run come with."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
 @contextlib.contextmanager
@@ -123,10 +160,6 @@ def together(name: str) -> Iterator[None]:
             own = UserError(f"process {refused[0]} refuses to start; its message says why")
     if own is not None:
         raise own
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def leave(status: int) -> NoReturn:
@@ -159,16 +192,18 @@ def bounded() -> Iterator[None]:
         words = refusal.told()
         if words:
             refusal.end(words, leave)
-        if isinstance(error, Interruption):  # Of this process alone; the others lose it.
-            print(f"unnas_jax: {error}", file=sys.stderr)
-            leave(LOST)
+        # Of this process alone; the others lose it.
+        known = error if isinstance(error, Interruption) else failures.explanation(error)
+        if known is not None:
+            print(f"unnas_jax: {known}", file=sys.stderr)
+            leave(LOST if isinstance(known, Interruption) else 2)
         if not any(sign in str(error).lower() for sign in _SIGNS):
             traceback.print_exc()
             leave(1)
         print(
             f"unnas_jax: process {jax.process_index()} of {jax.process_count()} lost the others "
-            f"({_first_line(error)}); the same command in all processes continues from the last "
-            "checkpoint",
+            f"({failures.first_line(error)}); the same command in all processes continues from the "
+            "last checkpoint",
             file=sys.stderr,
         )
         leave(LOST)

@@ -3,13 +3,16 @@
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from unnas_jax.core import buckets
+from unnas_jax.core import buckets, reading
 from unnas_jax.core.errors import UserError
+
+_LOG = logging.getLogger("unnas_jax")
 
 
 def check_mounted(name: str, path: str) -> None:
@@ -42,7 +45,11 @@ def in_turn(path: str | os.PathLike[str]) -> Iterator[None]:
     """A block that processes which name the same lock file go through one after the other."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "a") as lock:  # Closing it, or the process's end, lets the next one in.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _LOG.info("Waiting for another process that holds %s, as long as it lives.", path)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -74,8 +81,10 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The content of a JSON file, which may be an object of a bucket."""
-    if buckets.is_address(os.fspath(path)):
-        return json.loads(buckets.read_text(os.fspath(path)))
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    """The content of a JSON file of this package's own, of any size and shape.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is damaged.
+    """
+    return reading.parse_json(reading.text(path, reading.LARGE))

@@ -1,21 +1,81 @@
 """What programs show while they run; importing the package changes no logging."""
 
+import contextlib
 import logging
+import math
+import threading
+import time
+from collections.abc import Iterator
 
 from absl import logging as absl_logging
 
+_LOG = logging.getLogger("unnas_jax")
+
+_SILENCE_S = 60.0  # After so long something is said.
+
 
 def start() -> None:
-    """Shows this package's progress; of the libraries only warnings."""
+    """Shows this package's progress; of the libraries only warnings.
+
+    Called before libraries are imported: some tell at once what they do.
+    """
+    if _LOG.handlers:
+        return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    logger = logging.getLogger("unnas_jax")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    _LOG.addHandler(handler)
+    _LOG.setLevel(logging.INFO)
+    _LOG.propagate = False
     absl_logging.set_verbosity(absl_logging.WARNING)
 
 
 def only_warnings() -> None:
     """Shows no more progress: another process of the same run does."""
-    logging.getLogger("unnas_jax").setLevel(logging.WARNING)
+    _LOG.setLevel(logging.WARNING)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 45 s, 12:03 min or 3:20 h."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+@contextlib.contextmanager
+def telling(what: str, *, when: bool = True, after: float = 0.0) -> Iterator[None]:
+    """A block that is not silent while it takes long: it says what it does, and for how long.
+
+    Args:
+      what: it does, as the beginning of a line.
+      when: nothing is said otherwise.
+      after: seconds, within which it may end without a word.
+    """
+    if not when:
+        yield
+        return
+    ended, start = threading.Event(), time.monotonic()
+    told = after == 0
+    if told:
+        _LOG.info("%s ...", what)
+
+    def tell() -> None:
+        nonlocal told
+        wait = after or _SILENCE_S
+        while not ended.wait(wait):
+            told, wait = True, _SILENCE_S
+            _LOG.info("%s, for %s so far ...", what, duration(time.monotonic() - start))
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    if told:
+        _LOG.info("%s: done after %s.", what, duration(time.monotonic() - start))

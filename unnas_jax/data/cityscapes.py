@@ -36,12 +36,12 @@ from unnas_jax.data import (
     crops,
     decoding,
     inspection,
-    registry,
     scan,
     shards,
     tfds_source,
     verify,
 )
+from unnas_jax.data.records import Dataset
 
 CLASSES = (
     "road",
@@ -299,7 +299,7 @@ def _classes(data: bytes, end: str) -> np.ndarray:
 # Opening.
 
 
-def open_dataset(section: Mapping[str, Any]) -> registry.Dataset:
+def open_dataset(section: Mapping[str, Any]) -> Dataset:
     """Cityscapes as prepared here or, if it is not, by TFDS (`cityscapes/semantic_segmentation`).
 
     Args:

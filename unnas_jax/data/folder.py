@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import check, decoding, layout, registry, scan
+from unnas_jax.data import check, decoding, layout, scan
+from unnas_jax.data.records import Dataset
 from unnas_jax.data.verify import Finding
 
 _LOG = logging.getLogger("unnas_jax")
@@ -52,7 +53,7 @@ class FolderRecords:
         return repr(os.path.join(self.root, self.paths[i]))
 
 
-def open_dataset(section: Mapping[str, Any]) -> registry.Dataset:
+def open_dataset(section: Mapping[str, Any]) -> Dataset:
     """The images of a folder; what is left out, and why, is said in warnings.
 
     Which directories are splits and classes: see `layout.arrange`.
@@ -104,7 +105,7 @@ def open_dataset(section: Mapping[str, Any]) -> registry.Dataset:
     classes = arranged.classes
     _say_counts(records, classes, arranged.why_unlabelled)
     _warn_deep([findings[path] for part in records.values() for path in part.paths])
-    return registry.Dataset(
+    return Dataset(
         section["name"],
         records,
         len(classes),

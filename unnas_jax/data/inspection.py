@@ -7,7 +7,7 @@ import numpy as np
 
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops, decoding, verify
-from unnas_jax.data.registry import Dataset
+from unnas_jax.data.records import Dataset
 
 _LOG = logging.getLogger("unnas_jax")
 

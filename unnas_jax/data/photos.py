@@ -20,7 +20,8 @@ import tensorflow_datasets as tfds
 
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import crops, decoding, registry, tfds_source
+from unnas_jax.data import crops, decoding, tfds_source
+from unnas_jax.data.records import Dataset
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -177,7 +178,7 @@ def _prepare(data_dir: str) -> tfds.core.DatasetBuilder:
     return photos
 
 
-def open_dataset(section: Mapping[str, Any]) -> registry.Dataset:
+def open_dataset(section: Mapping[str, Any]) -> Dataset:
     """The photographs' crops, prepared on first use in seconds.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops, decoding
 from unnas_jax.data import workers as workers_lib
-from unnas_jax.data.registry import IMAGENET_MEAN, Records, describe
+from unnas_jax.data.records import IMAGENET_MEAN, Records, describe
 from unnas_jax.data.workers import Batch
 
 # What a draw is for. The entropy of a draw is the seed, this and, where there are several, a

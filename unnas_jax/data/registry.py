@@ -1,79 +1,118 @@
-"""Datasets by name, and what a dataset is to the rest of the program."""
+"""Datasets by name: one record each, to which others can add theirs."""
 
 import dataclasses
-import difflib
 import importlib
 import logging
-from collections.abc import Mapping
-from typing import Any, Protocol
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from unnas_jax.core import files
+from unnas_jax.core import buckets, files
 from unnas_jax.core.errors import UserError
+from unnas_jax.core.registry import Registry, nearest
+from unnas_jax.data.records import IMAGENET_MEAN, IMAGENET_STD, Dataset
+from unnas_jax.data.subsets import restrict
 
 _LOG = logging.getLogger("unnas_jax")
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-DATASETS: Mapping[str, str] = {
-    "photos": "unnas_jax.data.photos",
-    "folder": "unnas_jax.data.folder",
-    "imagenet2012": "unnas_jax.data.tfds_source",
-    "imagenet22k": "unnas_jax.data.tfds_source",
-    "cifar10": "unnas_jax.data.tfds_source",
-    "cityscapes": "unnas_jax.data.cityscapes",
-}
-"""Name -> the module whose `open_dataset(section)` opens it, `section` a config's `dataset`.
-
-Modules, not functions, so that a dataset's libraries are imported only when it is asked for.
-"""
-
-
-class Records(Protocol):
-    """The examples of a split, still encoded, by number.
-
-    Records are pickled into the processes that decode them: they open files only when read. They
-    may have a method `describe(i) -> str` that says what record `i` is, for error messages, and
-    `names() -> Sequence[str]`, a name for every record, by which subset lists name them.
-    """
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, i: int, /) -> Mapping[str, Any]:
-        """{'image': the bytes of an encoded image, 'label': int or a `crops.LabelMap`}."""
-        ...
+_TFDS = "unnas_jax.data.tfds_source:open_dataset"
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
-    """An image dataset.
+class Entry:
+    """All that is known of a dataset before it is opened.
+
+    Functions are given as 'module:function' where their libraries should be imported only when the
+    dataset is asked for, or as they are.
 
     Attributes:
-      name: for messages.
-      splits: 'train', and 'validation' or 'test' where there is one.
-      num_classes: 0 if there are no labels (they are then 0 in every record).
-      class_names: a name for every label.
-      mean, std: of the RGB channels in [0, 1], for the normalisation on the device.
-      apply_exif: whether images are turned upright as their EXIF orientation says.
-      label_maps: whether every pixel has a label; the records' labels are then `crops.LabelMap`.
-      colors: RGB of every class, where label maps have customary ones.
-      directory: of the prepared files, '' where there is none; subset lists lie below it.
-      colourless: how many training images have no colour; None where nobody has counted.
-      why_unlabelled: what keeps the examples from having labels, where a user can change it.
+      opens: (a config's section `dataset`) -> Dataset.
+      classes: how many it has; 0: known when it is opened.
+      train_images: examples of its training split; 0: known when it is opened.
+      mean, std: of the RGB channels in [0, 1].
+      recipe: (source folder, keyword options) -> shards.Recipe, of datasets that
+        `unnas-jax prepare` makes from their published files; '' of others.
+      options: the options that `recipe` takes.
+      in_buckets: whether its prepared files may lie at gs://BUCKET/NAME.
+      takes_path: whether `dataset.path` names its images.
     """
 
-    name: str
-    splits: Mapping[str, Records]
-    num_classes: int
-    class_names: tuple[str, ...]
+    opens: str | Callable[[Mapping[str, Any]], Dataset]
+    classes: int = 0
+    train_images: int = 0
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    apply_exif: bool = False
-    label_maps: bool = False
-    colors: tuple[tuple[int, int, int], ...] = ()
-    directory: str = ""
-    colourless: int | None = None
-    why_unlabelled: str = ""
+    recipe: str | Callable[..., Any] = ""
+    options: tuple[str, ...] = ()
+    in_buckets: bool = False
+    takes_path: bool = False
+
+
+DATASETS = Registry(
+    "dataset",
+    {
+        "photos": Entry("unnas_jax.data.photos:open_dataset", classes=11),
+        "folder": Entry("unnas_jax.data.folder:open_dataset", takes_path=True),
+        "imagenet2012": Entry(
+            _TFDS,
+            classes=1000,
+            train_images=1_281_167,
+            recipe="unnas_jax.data.imagenet:imagenet_1k",
+            options=("partial",),
+            in_buckets=True,
+        ),
+        "imagenet22k": Entry(
+            _TFDS,
+            classes=21_841,
+            recipe="unnas_jax.data.imagenet:imagenet_22k",
+            options=("files",),
+            in_buckets=True,
+        ),
+        "cifar10": Entry(
+            _TFDS,
+            classes=10,
+            train_images=50_000,
+            mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
+            std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
+            recipe="unnas_jax.data.cifar:cifar10",
+            in_buckets=True,
+        ),
+        "cityscapes": Entry(
+            "unnas_jax.data.cityscapes:open_dataset",
+            classes=19,
+            train_images=2_975,
+            recipe="unnas_jax.data.cityscapes:cityscapes",
+            in_buckets=True,
+        ),
+    },
+)
+"""The datasets, by the value of config.dataset.name; others are tfds:NAME[/CONFIG][:VERSION]."""
+
+
+def function_of(value: str | Callable[..., Any]) -> Callable[..., Any]:
+    """The function that an entry means by 'module:function', or by itself."""
+    if not isinstance(value, str):
+        return value
+    module, _, name = value.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def entry_of(name: str) -> Entry:
+    """The entry of a config's dataset; datasets of TFDS have what is known of their namesakes.
+
+    Raises:
+      UserError: there is no such dataset.
+    """
+    base = name.removeprefix("tfds:").split(":")[0].split("/")[0]
+    if name.startswith("tfds:"):
+        return dataclasses.replace(DATASETS.get(base, Entry(_TFDS)), opens=_TFDS, in_buckets=True)
+    if name not in DATASETS:
+        raise UserError(
+            f"config.dataset.name={name!r}: {nearest(name, DATASETS)}use one of "
+            f"{', '.join(sorted(DATASETS))}, or tfds:NAME[/CONFIG][:VERSION]"
+        )
+    return DATASETS[name]
 
 
 def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
@@ -90,20 +129,18 @@ def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
       UserError: there is no such dataset, or it cannot be read.
     """
     name = config_dataset["name"]
-    key = "unnas_jax.data.tfds_source" if name.startswith("tfds:") else DATASETS.get(name)
-    if key is None:
-        close = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UserError(
-            f"config.dataset.name={name!r}: {hint}use one of {', '.join(sorted(DATASETS))}, or "
-            "tfds:NAME[/CONFIG][:VERSION]"
-        )
+    entry = entry_of(name)
     for field in ("path", "subset"):
         files.check_mounted(f"config.dataset.{field}", config_dataset.get(field, ""))
-    from unnas_jax.data.subsets import restrict  # It needs this module's types.
-
-    module = importlib.import_module(key)
-    dataset: Dataset = module.open_dataset(config_dataset)
+    home = {
+        field: os.path.expanduser(config_dataset.get(field, "")) for field in ("path", "data_dir")
+    }
+    if buckets.is_address(home["data_dir"]) and not entry.in_buckets:
+        raise UserError(
+            f"config.dataset.data_dir={home['data_dir']!r}: the dataset {name!r} is read from a "
+            "directory of this machine only"
+        )
+    dataset: Dataset = function_of(entry.opens)({**config_dataset, **home})
     subset = config_dataset.get("subset", "")
     if subset:
         dataset = restrict(dataset, subset)
@@ -115,9 +152,3 @@ def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
         f"{dataset.num_classes:,} classes" if dataset.num_classes else "no labels",
     )
     return dataset
-
-
-def describe(records: Records, i: int) -> str:
-    """What record `i` is, in words: its number and, where the records know, where it is."""
-    known = getattr(records, "describe", None)
-    return f"record {i}" if known is None else f"record {i} ({known(i)})"

@@ -161,9 +161,9 @@ def prepare(
       UserError: the sources changed since the run that this one continues, another run works on
         the same, or not one example can be used.
     """
+    workers_lib.refuse_unguarded_main()
     final = directory(data_dir, recipe.name, recipe.version)
     staging = final + ".incomplete"
-    workers_lib.refuse_unguarded_main()
     if is_prepared(final):
         return dict(files.read_json(os.path.join(final, REPORT)))
     workers = workers_lib.cores() if workers < 0 else workers
@@ -182,10 +182,10 @@ def prepare(
             for shard in _plan(recipe, staging, split, groups, shard_bytes)
         ]
         missing = [shard for shard in shards if not os.path.exists(_record(shard.path))]
-        done = sum(shard.count for shard in shards) - sum(shard.count for shard in missing)
-        progress = jobs.Progress("preparing", sum(shard.count for shard in shards), done)
-        writing = [(recipe.make, recipe.features, shard) for shard in missing]
-        jobs.run(_write_shard, writing, workers, progress)
+        total, left = (sum(shard.count for shard in some) for some in (shards, missing))
+        progress = jobs.Progress("preparing", total, total - left)
+        work = [(recipe.make, recipe.features, shard) for shard in missing]
+        jobs.run(_write_shard, work, workers, progress)
         progress.end()
         report = _finish(recipe, staging, listed, shards)
         report["seconds"] = round(time.monotonic() - started, 1)
@@ -414,9 +414,6 @@ def _write_shard(
     content = {"names": names, "size": size, "rejected": rejected, "remarks": remarks}
     with files.replacing(_record(shard.path)) as file:
         json.dump(content, file)
-
-
-# The end.
 
 
 def names_path(path: str, split: str) -> str:

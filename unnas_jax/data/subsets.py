@@ -9,7 +9,8 @@ import numpy as np
 
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import pipeline, registry
+from unnas_jax.data import pipeline
+from unnas_jax.data.records import Dataset, Records, describe
 
 _SUBSET = 4  # What the draw is for; the pipeline lists the others.
 
@@ -23,7 +24,7 @@ class SubsetRecords:
       positions: int (count,), rising.
     """
 
-    records: registry.Records
+    records: Records
     positions: np.ndarray
 
     def __len__(self) -> int:
@@ -39,10 +40,10 @@ class SubsetRecords:
 
     def describe(self, i: int) -> str:
         """Which of the others record `i` is."""
-        return registry.describe(self.records, int(self.positions[i]))
+        return describe(self.records, int(self.positions[i]))
 
 
-def _names(records: registry.Records) -> Sequence[str]:
+def _names(records: Records) -> Sequence[str]:
     known = getattr(records, "names", None)
     if known is None:
         raise UserError("config.dataset.subset: the examples of this dataset have no names")
@@ -50,7 +51,7 @@ def _names(records: registry.Records) -> Sequence[str]:
     return names
 
 
-def restrict(dataset: registry.Dataset, subset: str) -> registry.Dataset:
+def restrict(dataset: Dataset, subset: str) -> Dataset:
     """The dataset with no more of its train split than a list names; other splits are left.
 
     Args:
@@ -87,10 +88,10 @@ def restrict(dataset: registry.Dataset, subset: str) -> registry.Dataset:
             + "; use a list of this dataset"
         )
     splits = {**dataset.splits, "train": SubsetRecords(records, positions)}
-    return dataclasses.replace(dataset, splits=splits)
+    return dataclasses.replace(dataset, splits=splits, colourless=None)
 
 
-def draw(dataset: registry.Dataset, share: float, seed: int) -> list[str]:
+def draw(dataset: Dataset, share: float, seed: int) -> list[str]:
     """The names of a random subset of the train split, sorted.
 
     The names are drawn by one permutation of all names in sorted order: the list depends on
@@ -109,7 +110,7 @@ def draw(dataset: registry.Dataset, share: float, seed: int) -> list[str]:
     return [names[k] for k in np.sort(chosen)]
 
 
-def write(dataset: registry.Dataset, share: float, seed: int) -> str:
+def write(dataset: Dataset, share: float, seed: int) -> str:
     """Writes what `draw` gives to a list beside the dataset; returns the file."""
     names = draw(dataset, share, seed)
     folder = os.path.join(dataset.directory, "subsets")

@@ -21,18 +21,9 @@ from tensorflow_datasets.proto import tf_example_pb2
 from unnas_jax.core import buckets, files
 from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.data import crops, registry, shards
+from unnas_jax.data.records import Dataset, digest_of_names
 
 _LOG = logging.getLogger("unnas_jax")
-
-OWN = ("imagenet2012", "imagenet22k", "cityscapes", "cifar10")
-"""Datasets that `unnas-jax prepare` makes."""
-
-_CIFAR_STATISTICS = (
-    (125.3 / 255, 123.0 / 255, 113.9 / 255),
-    (63.0 / 255, 62.1 / 255, 66.7 / 255),
-)
-_STATISTICS = {"cifar10": _CIFAR_STATISTICS}
-"""Mean and standard deviation of datasets that are not normalised as ImageNet is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +106,14 @@ class TfdsRecords:
             return str(names).split("\n")[:-1]
         except FileNotFoundError:
             return self._read_names()
+
+    def names_digest(self) -> str:
+        """A digest of the names if there is a list of them; a version of TFDS's does not change."""
+        try:
+            names = epath.Path(shards.names_path(self.directory, self.split)).read_text()
+        except FileNotFoundError:
+            return ""
+        return digest_of_names(str(names))
 
     def _read_names(self) -> Sequence[str]:
         first = self._example(0)
@@ -203,7 +202,7 @@ def _damage(path: epath.Path, length: int) -> str:
     return "" if records == length else f"is damaged ({records:,} of {length:,} records)"
 
 
-def from_builder(builder: tfds.core.DatasetBuilder, name: str) -> registry.Dataset:
+def from_builder(builder: tfds.core.DatasetBuilder, name: str) -> Dataset:
     """The dataset that a builder has prepared in array_record.
 
     Args:
@@ -238,9 +237,9 @@ def from_builder(builder: tfds.core.DatasetBuilder, name: str) -> registry.Datas
     feature = builder.info.features[label] if label else None
     # How many classes plain integers have is not known: 0, and no names.
     names = tuple(feature.names) if isinstance(feature, tfds.features.ClassLabel) else ()
-    mean, std = _STATISTICS.get(builder.name, (registry.IMAGENET_MEAN, registry.IMAGENET_STD))
-    return registry.Dataset(
-        name, splits, len(names), names, mean, std, directory=os.fspath(directory)
+    known = registry.entry_of(f"tfds:{builder.name}")
+    return Dataset(
+        name, splits, len(names), names, known.mean, known.std, directory=os.fspath(directory)
     )
 
 
@@ -280,7 +279,7 @@ def _not_found(name: str, wanted: str, data_dir: str) -> UserError:
                 f"config.dataset.name={name!r}: is prepared in {folder}, not in {where}; give "
                 f"--config.dataset.data_dir={folder}"
             )
-    if base in OWN:
+    if registry.entry_of(f"tfds:{base}").recipe:
         return UserError(
             f"config.dataset.name={name!r}: is not prepared in {where}; prepare it once with: "
             f"unnas-jax prepare {base} --source=FOLDER{flag}"
@@ -292,7 +291,7 @@ def _not_found(name: str, wanted: str, data_dir: str) -> UserError:
     )
 
 
-def open_dataset(section: Mapping[str, Any]) -> registry.Dataset:
+def open_dataset(section: Mapping[str, Any]) -> Dataset:
     """Opens a prepared dataset.
 
     Args:

@@ -80,6 +80,7 @@ def start_worker() -> None:
     """Runs first in every process that works for another."""
     # Ctrl-C goes to the whole group: the main process alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # A main process that is killed cannot close its workers, and they would wait for it for ever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -241,9 +242,9 @@ class _Pool:
     def close(self, stream: int) -> None:
         """Ends a stream; what was made for it is dropped."""
         self.streams.discard(stream)
-        with contextlib.suppress(Interruption, SystemExit):  # There is no more need of the others.
-            for worker in self._workers:
-                self._send(worker, ("close", stream, None))
+        for worker in self._workers:
+            with contextlib.suppress(OSError):  # Whoever waits for a dead one says so.
+                worker.pipe.send(("close", stream, None))
         self._done = {key: batch for key, batch in self._done.items() if key[0] != stream}
 
     def kill(self) -> None:

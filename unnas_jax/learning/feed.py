@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from unnas_jax.core import sharding
 from unnas_jax.data import Dataset, pipeline
-from unnas_jax.data.registry import Records
+from unnas_jax.data.records import Records
 from unnas_jax.tasks.base import Task
 from unnas_jax.tasks.transforms import Augmentation
 

@@ -1,15 +1,21 @@
 """What a run tells: a line per interval on the terminal, JSON lines and TensorBoard events."""
 
 import json
+import logging
 import math
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
 from unnas_jax.core import files
+from unnas_jax.core.errors import UserError
+from unnas_jax.learning import rows
 from unnas_jax.tasks.base import Sums
+
+_LOG = logging.getLogger("unnas_jax")
 
 
 def means(sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -29,18 +35,6 @@ def first_not_finite(sums: Sequence[Sums]) -> int | None:
     return None
 
 
-def duration(seconds: float) -> str:
-    """Seconds as 45 s, 12:03 min or 3:20 h."""
-    if not math.isfinite(seconds):
-        return "?"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}:{rest:02d} min"
-    return f"{minutes // 60}:{minutes % 60:02d} h"
-
-
 class MetricsLog:
     """Appends rows to WORKDIR/metrics.jsonl and WORKDIR/tensorboard.
 
@@ -52,10 +46,16 @@ class MetricsLog:
 
     def __init__(self, workdir: str, step: int) -> None:
         path = os.path.join(workdir, "metrics.jsonl")
-        if os.path.exists(path) and os.path.isfile(path):
-            kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
-            with files.replacing(path) as file:
-                file.writelines(kept)
+        if os.path.isfile(path):
+            found, skipped = rows.read(path)
+            if skipped:
+                _LOG.warning("%s: %d damaged lines are left out.", path, skipped)
+            with files.replacing(path, "wb") as file:
+                # What has no end would be joined to the next line.
+                whole = (line for line, row in found if row["step"] <= step)
+                file.writelines(line for line in whole if line.endswith(b"\n"))
+        elif pathlib.Path(path).is_fifo():
+            raise UserError(f"{path}: is a pipe, for whose reader a run would wait; move it away")
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self._board = SummaryWriter(
             os.path.join(workdir, "tensorboard"), purge_step=step + 1 if step else None
@@ -74,17 +74,3 @@ class MetricsLog:
         """Writes what is buffered and closes both files."""
         self._file.close()
         self._board.close()
-
-
-def _complete_lines(path: str) -> list[str]:
-    """The lines of a JSON-lines file that are whole; a killed run can leave half a line."""
-    lines = []
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            try:
-                json.loads(line)
-            except ValueError:
-                continue
-            if line.endswith("\n"):
-                lines.append(line)
-    return lines

@@ -3,10 +3,11 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
+from unnas_jax.core import logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import metrics
 from unnas_jax.tasks.base import Sums
@@ -67,7 +68,7 @@ class Progress:
         for name, sums in fetched.items():
             position = metrics.first_not_finite(sums)
             if position is not None:
-                self._refuse(name, step - len(sums) + position + 1)
+                self.refuse(f"the loss ({name})", step - len(sums) + position + 1)
         seconds = max(time.monotonic() - self._start, 1e-9)
         rate = self._timed_images / seconds
         left = (self._total - step) * seconds / max(self._timed_steps, 1)
@@ -89,16 +90,17 @@ class Progress:
             row["learning_rate"],
             rate,
             rate / jax.device_count(),
-            metrics.duration(left),
+            logs.duration(left),
         )
         self._write("train", step, **row)
         self._sums, self.steps = {}, 0
         self.restart()
 
-    def _refuse(self, name: str, step: int) -> None:
+    def refuse(self, what: str, step: int) -> NoReturn:
+        """Ends a run in which something is no longer finite; raises `UserError`."""
         saved = self._last_checkpoint()
         kept = "there is no checkpoint yet" if saved is None else f"the one of step {saved} is kept"
         raise UserError(
-            f"the loss ({name}) became NaN or infinite at step {step}; the last good checkpoint: "
-            f"{kept}; lower the learning rate and start in a new workdir"
+            f"{what} became NaN or infinite at step {step}; the last good checkpoint: {kept}; "
+            "lower the learning rate and start in a new workdir"
         )

@@ -17,7 +17,7 @@ from unnas_jax.core import sharding
 from unnas_jax.layers.blocks import BN_MOMENTUM
 from unnas_jax.learning import optim
 from unnas_jax.learning.feed import STEPS_AHEAD
-from unnas_jax.tasks.base import Batch, Sums, Task
+from unnas_jax.tasks.base import Batch, Sums, Task, target_counts
 
 # What a random draw is for; folded into the seed's key together with the step.
 _INIT, _STEP, _EVALUATION, _STATISTICS, _NOISE = range(5)
@@ -257,7 +257,8 @@ def build_steps(
             train=False,
             rngs={"noise": jax.random.fold_in(key, _NOISE)},
         )
-        return task.score(outputs, examples, train=False)
+        sums = task.score(outputs, examples, train=False)
+        return {**sums, "targets": target_counts(examples, task.num_classes)}
 
     def over_seeds(function: Callable[..., Any], axes: Any, **options: Any) -> Any:
         return jax.jit(jax.vmap(function, in_axes=axes), out_shardings=everywhere, **options)

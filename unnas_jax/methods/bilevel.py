@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from unnas_jax.core import sharding
 from unnas_jax.learning import optim
 from unnas_jax.spaces.darts.supernet import build_supernet, init_alphas
-from unnas_jax.tasks.base import Batch, Examples, Sums, Task
+from unnas_jax.tasks.base import Batch, Examples, Sums, Task, target_counts
 
 # What a random draw is for; folded into the seed's key together with the step.
 _INIT, _ALPHAS, _WEIGHT_STEP, _ALPHA_STEP, _EVALUATION, _NOISE = range(6)
@@ -233,7 +233,8 @@ def build_steps(config: Mapping[str, Any], task: Task, mesh: Mesh, steps_per_epo
             train=False,
             rngs={"noise": noise_for(_EVALUATION, number)},
         )
-        return task.score(outputs, examples, train=False)
+        sums = task.score(outputs, examples, train=False)
+        return {**sums, "targets": target_counts(examples, task.num_classes)}
 
     def jit(function: Callable[..., Any], **options: Any) -> Any:
         return jax.jit(function, out_shardings=everywhere, **options)

@@ -1,14 +1,12 @@
 """The search phase: a supernet trained on a task, whose alphas become a discrete cell."""
 
-import collections
 import contextlib
-import dataclasses
 import importlib.metadata
 import itertools
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,44 +14,35 @@ import ml_collections
 import numpy as np
 
 from unnas_jax import __version__
-from unnas_jax.analysis import report, results
+from unnas_jax.analysis import report, results, verdict
 from unnas_jax.config import schema as config_lib
-from unnas_jax.core import distributed, files, sharding, stopping
+from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
+from unnas_jax.core.logs import telling
 from unnas_jax.data import Dataset, halves, open_dataset
 from unnas_jax.data.inspection import check_images
 from unnas_jax.data.pipeline import evaluation_sample
+from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import metrics, optim
-from unnas_jax.learning.feed import STEPS_AHEAD, Feed
-from unnas_jax.learning.progress import Progress
-from unnas_jax.methods.bilevel import SearchState, build_steps
+from unnas_jax.learning.feed import Feed
+from unnas_jax.methods.bilevel import SearchState, Steps, build_steps
 from unnas_jax.runs import checkpoint
 from unnas_jax.runs import workdir as workdir_lib
+from unnas_jax.runs.loop import Loop, Plan
 from unnas_jax.runs.workdir import Workdir
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.tasks import registry
-from unnas_jax.tasks.base import Sums
+from unnas_jax.tasks.base import Sums, Task
 
 _LOG = logging.getLogger("unnas_jax")
 
 _COLUMNS = ("step", "epoch", "normal", "reduce")  # Of alphas.npz.
 
 
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """How many steps a search has and when the alphas begin to move."""
-
-    steps_per_epoch: int
-    total: int
-    arch_start: int
-
-    def epoch(self, step: int) -> float:
-        return step / self.steps_per_epoch
-
-
-def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> _Plan:
+def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
+    """When a search does what: an evaluation and a checkpoint end every epoch."""
     batch_size = config["train"]["batch_size"]
     per_epoch = images // batch_size
     if per_epoch == 0:
@@ -64,10 +53,19 @@ def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> _Plan:
     total = per_epoch * config["train"]["epochs"]
     if config["train"]["max_steps"] > 0:
         total = min(total, config["train"]["max_steps"])
-    # The first step at or after that part of an epoch.
-    start = config["search"]["arch_start_epoch"]
-    first = next(k for k in itertools.count(int(start * per_epoch)) if k / per_epoch >= start)
-    return _Plan(per_epoch, total, first)
+    return Plan(
+        total=total,
+        per_epoch=per_epoch,
+        batch_size=batch_size,
+        log_every=config["log_every_steps"],
+        save_every=config["checkpoint_every_steps"],
+        evaluate_every=per_epoch,
+    )
+
+
+def _first_step(epoch: float, per_epoch: int) -> int:
+    """The first step at or after a part of the epochs, as the PyTorch release counts."""
+    return next(k for k in itertools.count(int(epoch * per_epoch)) if k / per_epoch >= epoch)
 
 
 class _Outputs:
@@ -77,23 +75,24 @@ class _Outputs:
     """
 
     def __init__(
-        self, workdir: str, config: Mapping[str, Any], plan: _Plan, step: int, primary: bool
+        self, workdir: str, config: Mapping[str, Any], plan: Plan, step: int, primary: bool
     ) -> None:
         self.workdir, self.config, self.plan, self.primary = workdir, config, plan, primary
         self.history: list[dict[str, Any]] = []
         self.next_drawing = 0.0
         self.log = metrics.MetricsLog(workdir, step) if primary else None
-        path = os.path.join(workdir, "alphas.npz")
-        if primary and step and os.path.exists(path):
-            old = results.read_alphas(path)
-            self.history = [
-                {name: getattr(old, name)[row] for name in _COLUMNS}
-                for row in range(len(old.step))
-                if old.step[row] <= step
-            ]
+        self.facts: dict[str, Any] = {}
+        self.validation: dict[str, Any] = {}
+        self.warnings: list[str] = []
+        if primary and step:
+            self.history = _history(os.path.join(workdir, "alphas.npz"), step)
 
     def metrics(self, kind: str, step: int, **values: Any) -> None:
         """Writes a row of metrics."""
+        if kind == "start":
+            self.facts = values
+        elif kind == "validation":
+            self.validation = values
         if self.log:
             self.log.write(kind, step, epoch=self.plan.epoch(step), **values)
 
@@ -109,6 +108,17 @@ class _Outputs:
         }
         with files.replacing(os.path.join(self.workdir, "alphas.npz"), "wb") as file:
             np.savez_compressed(file, **columns)
+        operations = candidates.of_network(self.config["network"])
+        self.warnings = verdict.of_alphas(
+            columns["normal"],
+            columns["reduce"],
+            self.config["search"]["arch_start_epoch"],
+            operations,
+        )
+        if self.validation:
+            self.warnings += verdict.of_training(
+                [self.validation], self.facts["num_classes"], self.facts["validation_images"]
+            )
         document = genotype_lib.document(
             alphas["normal"],
             alphas["reduce"],
@@ -119,9 +129,10 @@ class _Outputs:
                 "step": step,
                 "epoch": self.plan.epoch(step),
                 "finished": finished,
+                "warnings": self.warnings,
                 "versions": versions(),
             },
-            candidates.of_network(self.config["network"]),
+            operations,
         )
         files.write_json(os.path.join(self.workdir, "genotype.json"), document)
 
@@ -137,6 +148,66 @@ class _Outputs:
         """Closes the metrics' files."""
         if self.log:
             self.log.close()
+
+
+class _Learner:
+    """A bilevel search as the loop sees it: alphas learn on half B, weights on half A."""
+
+    def __init__(
+        self,
+        steps: Steps,
+        state: SearchState,
+        task: Task,
+        outputs: _Outputs,
+        streams: Sequence[Iterator[Any]],
+        held_out: Callable[[], Iterator[Any]],
+        arch_start: int,
+    ) -> None:
+        self._steps, self.state, self._task, self._outputs = steps, state, task, outputs
+        self._streams, self._held_out, self._arch_start = streams, held_out, arch_start
+
+    def step(self, step: int) -> Mapping[str, Sums | None]:
+        batch_a, batch_b = (next(stream) for stream in self._streams)
+        alpha_sums = None
+        with jax.transfer_guard("disallow"):
+            if step >= self._arch_start:
+                with telling("Compiling the alphas' step", when=0 < step == self._arch_start):
+                    self.state, alpha_sums = self._steps.alphas(self.state, batch_b, batch_a)
+            self.state, weight_sums = self._steps.weights(self.state, batch_a)
+        return {"weights": weight_sums, "alpha": alpha_sums}
+
+    def evaluate(self) -> dict[str, float]:
+        sums = [
+            self._steps.evaluate(self.state, batch, number)
+            for number, batch in enumerate(self._held_out())
+        ]
+        return self._task.summarize(jax.device_get(sums))
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        plan = self._outputs.plan
+        self._outputs.metrics("validation", step, **metrics)
+        _LOG.info(
+            "Epoch %.3g, half B with running statistics: %s.",
+            plan.epoch(step),
+            ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
+        )
+        self._outputs.alphas(self.state, step, finished=step == plan.total)
+
+
+def _history(path: str, step: int) -> list[dict[str, Any]]:
+    """The rows of an alphas.npz up to a step; none if it is missing or damaged, which is said."""
+    if not os.path.exists(path):
+        return []
+    try:
+        old = results.read_alphas(path)
+    except UserError as error:
+        _LOG.warning("%s. The history of the alphas begins anew.", error)
+        return []
+    return [
+        {name: getattr(old, name)[row] for name in _COLUMNS}
+        for row in range(len(old.step))
+        if old.step[row] <= step
+    ]
 
 
 def versions() -> dict[str, str]:
@@ -156,10 +227,11 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
       workdir: a directory or an address gs://BUCKET/NAME; files as listed in the README.
 
     Returns:
-      The final state, or that at which a SIGTERM stopped the run.
+      The final state, or that at which a signal stopped the run.
 
     Raises:
-      UserError: bad input, or the loss became NaN.
+      UserError: bad input, or something became NaN or infinite.
+      Interruption: what the run needs failed; the same call continues it.
     """
     refuse_unguarded_main()
     config_lib.validate(config)
@@ -173,34 +245,31 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
     for section in ("train", "eval"):
         sharding.check_batch_size(f"{section}.batch_size", c[section]["batch_size"], mesh)
     primary = distributed.is_primary()
-    with distributed.together("workdir"):
-        workdir_lib.claim(workdir, c, write=primary)
-
-    # Data.
-    with distributed.together("data"):
-        workdir_lib.check_shared(workdir)
-        dataset = open_dataset(c["dataset"])
-    task = registry.create(c, dataset)
-    records = dataset.splits["train"]
-    check_images(dataset, c["input"]["crop"], task)
-    half_a, half_b = halves(len(records), c["seed"])
-    plan = _plan(c, dataset, len(half_a))
-    held_out = evaluation_sample(half_b, c["eval"]["max_images"], c["seed"])
-    feed = Feed(c, dataset, task, mesh)
-
     with contextlib.ExitStack() as stack:
-        # Steps, state, and where it continues.
-        steps = build_steps(c, task, mesh, plan.steps_per_epoch)
-        state = steps.init()
-        checkpoints = stack.enter_context(
-            contextlib.closing(checkpoint.Checkpoints(workdir.checkpoints))
-        )
-        restored = checkpoints.restore(state)
-        step, ranking = 0, None
-        if restored is not None:
-            state, position = restored
-            step, ranking = int(position["step"]), position["validation"]
+        with distributed.together("workdir"):
+            if primary:
+                stack.enter_context(workdir_lib.alone(workdir))
+            workdir_lib.claim(workdir, c, write=primary)
 
+        # Data.
+        with distributed.together("data"):
+            workdir_lib.check_shared(workdir)
+            dataset = open_dataset(c["dataset"])
+        task = registry.create(c, dataset)
+        records, data = dataset.splits["train"], fingerprint(dataset)
+        check_images(dataset, c["input"]["crop"], task)
+        half_a, half_b = halves(len(records), c["seed"])
+        plan = _plan(c, dataset, len(half_a))
+        held_out = evaluation_sample(half_b, c["eval"]["max_images"], c["seed"])
+        feed = Feed(c, dataset, task, mesh)
+
+        # Steps, state, and where it continues.
+        steps = build_steps(c, task, mesh, plan.per_epoch)
+        checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir.checkpoints))
+        restored = checkpoints.restore(steps.shapes())
+        state, position = restored or (steps.init(), {"step": 0, "validation": None})
+        check_same(workdir.name, position.get("data"), data, ("train",))
+        step, ranking = int(position["step"]), position["validation"]
         outputs = stack.enter_context(
             contextlib.closing(_Outputs(workdir.path, c, plan, step, primary))
         )
@@ -211,7 +280,7 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
             len(half_a),
             len(half_b),
             plan.total,
-            plan.steps_per_epoch,
+            plan.per_epoch,
             mesh.size,
             jax.default_backend(),
             f", continuing at step {step}" if step else "",
@@ -228,84 +297,36 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
         )
         if not outputs.history:  # At the start, and of a checkpoint that was brought over.
             outputs.alphas(state, step, finished=step == plan.total)
-        progress = Progress(
-            total_steps=plan.total,
-            steps_per_epoch=plan.steps_per_epoch,
-            batch_size=c["train"]["batch_size"],
-            schedule=optim.weights_schedule(c, plan.steps_per_epoch),
-            write=outputs.metrics,
-            last_checkpoint=checkpoints.latest,
-        )
-
-        def save(ranked: bool) -> None:
-            # The step determines where both streams of data stand; it is spelled out for readers.
-            position = {
-                "step": step,
-                "epoch": plan.epoch(step),
-                "data_position": step * c["train"]["batch_size"],
-                "validation": ranking,
-            }
-            workdir.publish()
-            checkpoints.save(step, state, position, ranking if ranked else None)
 
         # The loop.
-        first_step, running = step, collections.deque[Sums]()
-        stop = stack.enter_context(stopping.on_sigterm())
-        stack.enter_context(distributed.bounded())
-        stream_a, stream_b = (
-            stack.enter_context(feed.train(records, half, seed=seed, start_step=step))
-            for half, seed in ((half_a, 2 * c["seed"]), (half_b, 2 * c["seed"] + 1))
+        learner = _Learner(
+            steps,
+            state,
+            task,
+            outputs,
+            [
+                stack.enter_context(feed.train(records, half, seed=seed, start_step=step))
+                for half, seed in ((half_a, 2 * c["seed"]), (half_b, 2 * c["seed"] + 1))
+            ],
+            lambda: feed.evaluation(records, held_out),
+            _first_step(c["search"]["arch_start_epoch"], plan.per_epoch),
         )
-        while step < plan.total:
-            batch_a, batch_b = next(stream_a), next(stream_b)
-            with jax.transfer_guard("disallow"):
-                alpha_sums = None
-                if step >= plan.arch_start:
-                    state, alpha_sums = steps.alphas(state, batch_b, batch_a)
-                state, weight_sums = steps.weights(state, batch_a)
-            step += 1
-            progress.add({"weights": weight_sums, "alpha": alpha_sums})
-            if step - 1 in (first_step, plan.arch_start):
-                # Compiling is not training: leave the steps that compiled out of the rates.
-                jax.block_until_ready(weight_sums)
-                progress.restart()
-            # The host may run ahead of the devices, but only a few batches.
-            running.append(weight_sums)
-            if len(running) > STEPS_AHEAD:
-                jax.block_until_ready(running.popleft())
-
-            epoch_ends = step % plan.steps_per_epoch == 0 or step == plan.total
-            stops = stop(step)
-            saves = step % c["checkpoint_every_steps"] == 0 or stops
-            if progress.steps >= c["log_every_steps"] or epoch_ends or saves:
-                progress.flush(step)
-            if epoch_ends:
-                sums = [
-                    steps.evaluate(state, batch, number)
-                    for number, batch in enumerate(feed.evaluation(records, held_out))
-                ]
-                held = task.summarize(jax.device_get(sums))
-                ranking = held[task.metric]
-                outputs.metrics("validation", step, **held)
-                _LOG.info(
-                    "Epoch %.3g, half B with running statistics: %s.",
-                    plan.epoch(step),
-                    ", ".join(f"{name} {value:.4f}" for name, value in held.items()),
-                )
-                outputs.alphas(state, step, finished=step == plan.total)
-            if epoch_ends or saves:
-                save(ranked=epoch_ends)
-                if epoch_ends:
-                    outputs.pictures(final=False)
-                progress.restart()
-            if stops:
-                break
-
-        # The end.
-        checkpoints.wait()
-        if step < plan.total:
-            _LOG.info("Stopped by a signal at step %d; the same command continues.", step)
-        else:
+        del state  # A step gives its memory to the next one's.
+        loop = Loop(
+            plan,
+            learner,
+            checkpoints,
+            metric=task.metric,
+            identity={"data": data},
+            images=plan.batch_size,
+            schedule=optim.weights_schedule(c, plan.per_epoch),
+            write=outputs.metrics,
+            publish=workdir.publish,
+            after_save=lambda: outputs.pictures(final=False),
+        )
+        if loop.run(step, ranking) == plan.total:
             outputs.pictures(final=True)
             _LOG.info("Finished. See %s", os.path.join(workdir.name, "report.html"))
-        return state
+            for words in outputs.warnings:
+                _LOG.warning("But %s.", words)
+        return learner.state

@@ -1,12 +1,10 @@
 """The evaluation phase: a discrete network trained from scratch with labels, over several seeds."""
 
-import collections
 import contextlib
 import dataclasses
 import logging
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,31 +14,30 @@ from etils import epath
 from jax.sharding import Mesh
 
 from unnas_jax.config import schema as config_lib
-from unnas_jax.core import distributed, files, sharding, stopping
+from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset, halves, open_dataset
 from unnas_jax.data.inspection import check_images
 from unnas_jax.data.pipeline import evaluation_sample
-from unnas_jax.data.registry import Records
+from unnas_jax.data.records import Records, check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import metrics, optim, trainer
-from unnas_jax.learning.feed import STEPS_AHEAD, DeviceBatch, Feed
-from unnas_jax.learning.progress import Progress
+from unnas_jax.learning.feed import DeviceBatch, Feed
 from unnas_jax.learning.trainer import TrainState, TrainSteps
 from unnas_jax.methods.bilevel import example_shapes
 from unnas_jax.runs import checkpoint
 from unnas_jax.runs import workdir as workdir_lib
+from unnas_jax.runs.loop import Loop, Plan
+from unnas_jax.runs.result import Result, facts_of
 from unnas_jax.runs.workdir import Workdir
 from unnas_jax.spaces import complexity
 from unnas_jax.spaces import registry as spaces
 from unnas_jax.spaces.networks import build_network
-from unnas_jax.spaces.registry import Cells, Network
+from unnas_jax.spaces.registry import Cells
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Sums, Task
 
 _LOG = logging.getLogger("unnas_jax")
-
-RESULT_SCHEMA = "unnas_jax.runs.result/1"
 
 # The search that wrote a genotype may go on and replace it: a run keeps a copy, so that it finds
 # the same cells when it continues.
@@ -51,6 +48,7 @@ _KEPT_CELLS = "genotype.json"
 class _Subset:
     """Some examples of a split."""
 
+    split: str
     records: Records
     indices: np.ndarray
 
@@ -64,20 +62,20 @@ def _subsets(config: Mapping[str, Any], dataset: Dataset) -> tuple[_Subset, _Sub
     split = next((name for name in ("validation", "test") if name in dataset.splits), None)
     if split is None:
         kept, held = halves(len(records), 0)
-        training, held_out = _Subset(records, kept), _Subset(records, held)
+        training, held_out = _Subset("train", records, kept), _Subset("train", records, held)
         _LOG.warning(
             "The dataset %s has no split validation or test: half of its images is held out.",
             dataset.name,
         )
     else:
-        training = _Subset(records, np.arange(len(records)))
-        held_out = _Subset(dataset.splits[split], np.arange(len(dataset.splits[split])))
-    sample = evaluation_sample(held_out.indices, config["eval"]["max_images"], config["seed"])
-    return training, _Subset(held_out.records, sample)
+        training = _Subset("train", records, np.arange(len(records)))
+        held_out = _Subset(split, dataset.splits[split], np.arange(len(dataset.splits[split])))
+    chosen = evaluation_sample(held_out.indices, config["eval"]["max_images"], config["seed"])
+    return training, dataclasses.replace(held_out, indices=chosen)
 
 
-def _length(config: Mapping[str, Any], dataset: Dataset, images: int) -> tuple[int, int]:
-    """The steps of an epoch and of the whole training."""
+def _plan(config: Mapping[str, Any], dataset: Dataset, images: int, save_seconds: float) -> Plan:
+    """When a training does what."""
     batch_size = config["train"]["batch_size"]
     per_epoch = images // batch_size
     if per_epoch == 0:
@@ -88,7 +86,15 @@ def _length(config: Mapping[str, Any], dataset: Dataset, images: int) -> tuple[i
     total = per_epoch * config["train"]["epochs"]
     if config["train"]["max_steps"] > 0:
         total = min(total, config["train"]["max_steps"])
-    return per_epoch, total
+    return Plan(
+        total=total,
+        per_epoch=per_epoch,
+        batch_size=batch_size,
+        log_every=config["log_every_steps"],
+        save_every=config["checkpoint_every_steps"],
+        evaluate_every=per_epoch * config["eval"]["every_epochs"],
+        save_seconds=save_seconds,
+    )
 
 
 def _cells_of(workdir: Workdir, section: Mapping[str, Any]) -> tuple[Cells, dict[str, Any]]:
@@ -209,39 +215,50 @@ def _added(sums: list[Sums]) -> Sums:
     return jax.tree.map(lambda *values: jax.numpy.concatenate(values).sum(), *sums)
 
 
-def _facts(
-    config: Mapping[str, Any],
-    dataset: Dataset,
-    cells: Cells,
-    document: Mapping[str, Any],
-    network: Network,
-) -> dict[str, Any]:
-    """What `result.json` says about a training before it begins."""
-    searched = {name: document.get(name) for name in ("dataset", "task")}
-    return {
-        "schema": RESULT_SCHEMA,
-        "experiment": "train",
-        "dataset": dataset.name,
-        "task": config["task"]["name"],
-        "space": config["network"]["space"],
-        "genotype": config["network"]["genotype"],
-        "genotype_source": searched if all(searched.values()) else None,
-        "cells_used": cells.as_dict(),
-        "width": network.width,
-        "cells": network.cells,
-    }
+class _Learner:
+    """The trainings of all seeds as the loop sees them."""
 
+    def __init__(
+        self,
+        trained: _Seeds,
+        states: list[TrainState],
+        streams: list[Iterator[DeviceBatch]],
+        result: Result,
+        write: Callable[..., None],
+    ) -> None:
+        self._trained, self._states, self._streams = trained, states, streams
+        self._result, self._write = result, write
+        self._values: list[dict[str, float]] = []
 
-def _statistics(values: Sequence[Mapping[str, float]], metric: str) -> dict[str, Any]:
-    """The metric of every seed, its mean and (unbiased) standard deviation, and the losses."""
-    numbers = [value[metric] for value in values]
-    return {
-        "metric": metric,
-        "values": numbers,
-        "mean": float(np.mean(numbers)),
-        "std": float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0,
-        "loss": [value["loss"] for value in values],
-    }
+    @property
+    def state(self) -> TrainState:
+        return trainer.joined(self._states, self._trained.mesh)
+
+    def step(self, step: int) -> Mapping[str, Sums | None]:
+        sums = []
+        for number, stream in enumerate(self._streams):
+            batch = next(stream)
+            with jax.transfer_guard("disallow"):
+                self._states[number], of_group = self._trained.steps.train(
+                    self._states[number], batch
+                )
+            sums.append(of_group)
+        return {"weights": _added(sums)}
+
+    def evaluate(self) -> dict[str, float]:
+        self._values = self._trained.evaluate(self._states)
+        return {
+            name: float(np.mean([value[name] for value in self._values]))
+            for name in self._values[0]
+        }
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        each = [value[self._trained.task.metric] for value in self._values]
+        self._write("validation", step, **metrics, values=each)
+        images = len(self._trained.held_out.indices)
+        self._result.write(
+            self._result.of(self._values, step, images, last=step == self._result.total)
+        )
 
 
 def train(
@@ -261,7 +278,8 @@ def train(
       The content of `result.json`; empty if the run was stopped before its first evaluation.
 
     Raises:
-      UserError: bad input, or the loss became NaN.
+      UserError: bad input, or something became NaN or infinite.
+      Interruption: what the run needs failed; the same call continues it.
     """
     refuse_unguarded_main()
     config_lib.validate(config)
@@ -278,49 +296,53 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
     no_checkpoint = UserError(f"config.mode='eval': {workdir.name} has no checkpoint; train first")
     if evaluate_only and not epath.Path(workdir.checkpoints).is_dir():
         raise no_checkpoint
-    with distributed.together("workdir"):
-        workdir_lib.claim(workdir, c, write=primary and not evaluate_only)
-    cells, document = _cells_of(workdir, c["network"])
-    result_path = os.path.join(workdir.path, "result.json")
-
-    # Data.
-    with distributed.together("data"):
-        workdir_lib.check_shared(workdir)
-        dataset = open_dataset(c["dataset"])
-    task = registry.create(c, dataset)
-    check_images(dataset, c["input"]["crop"], task)
-    training, held_out = _subsets(c, dataset)
-    per_epoch, total = _length(c, dataset, len(training.indices))
-
-    # Network and steps.
-    network = build_network(c, task)
-    examples = example_shapes(c, task)
-    spaces.of_config(c).check_inputs(c, examples)
-    if document and primary:
-        files.write_json(os.path.join(workdir.path, _KEPT_CELLS), document)
-    counts = complexity.of_network(c, task, network)
-    seeds = [c["seed"] + k for k in range(c["seeds"])]
-    facts = {
-        **_facts(c, dataset, cells, document, network),
-        "parameters": counts.parameters,
-        "multiply_adds": counts.multiply_adds,
-        "seeds": seeds,
-    }
-    steps = trainer.build_steps(c, network, task, mesh, per_epoch, examples.inputs)
-
     with contextlib.ExitStack() as stack:
+        with distributed.together("workdir"):
+            if primary and not evaluate_only:
+                stack.enter_context(workdir_lib.alone(workdir))
+            workdir_lib.claim(workdir, c, write=primary and not evaluate_only)
+        cells, document = _cells_of(workdir, c["network"])
+
+        # Data.
+        with distributed.together("data"):
+            workdir_lib.check_shared(workdir)
+            dataset = open_dataset(c["dataset"])
+        task, data = registry.create(c, dataset), fingerprint(dataset)
+        check_images(dataset, c["input"]["crop"], task)
+        training, held_out = _subsets(c, dataset)
+        plan = _plan(c, dataset, len(training.indices), save_seconds)
+
+        # Network and steps.
+        network = build_network(c, task)
+        examples = example_shapes(c, task)
+        spaces.of_config(c).check_inputs(c, examples)
+        if document and primary and not evaluate_only:
+            files.write_json(os.path.join(workdir.path, _KEPT_CELLS), document)
+        counts = complexity.of_network(c, task, network)
+        seeds = [c["seed"] + k for k in range(c["seeds"])]
+        facts = {
+            **facts_of(c, dataset, cells, document, network),
+            "parameters": counts.parameters,
+            "multiply_adds": counts.multiply_adds,
+            "seeds": seeds,
+        }
+        result = Result(workdir, facts, task, plan, primary)
+        steps = trainer.build_steps(c, network, task, mesh, plan.per_epoch, examples.inputs)
+
         # State, and where it continues.
-        state = steps.init(seeds)
         checkpoints = stack.enter_context(
-            contextlib.closing(checkpoint.Checkpoints(workdir.checkpoints))
+            checkpoint.Checkpoints(workdir.checkpoints, read_only=evaluate_only)
         )
-        if evaluate_only and checkpoints.latest() is None:
+        restored = checkpoints.restore(steps.shapes(len(seeds)))
+        if evaluate_only and restored is None:
             raise no_checkpoint
-        state, position = checkpoints.restore(state) or (state, {"step": 0, "validation": None})
+        state, position = restored or (steps.init(seeds), {"step": 0, "validation": None})
+        read = (held_out.split,) if evaluate_only else (training.split, held_out.split)
+        check_same(workdir.name, position.get("data"), data, set(read))
         step, ranking = int(position["step"]), position["validation"]
         together = _together(c, task, steps, state, mesh)
         states = trainer.parted(state, together, mesh)
-        del state  # A step gives its memory to the next one's.
+        del restored, state  # A step gives its memory to the next one's.
         trained = _Seeds(
             [seeds[k : k + together] for k in range(0, len(seeds), together)],
             steps,
@@ -332,30 +354,16 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
             c["train"]["batch_size"],
             c["train"]["precise_bn_images"],
         )
-
-        def write_result(values: list[dict[str, float]]) -> dict[str, Any]:
-            result = {
-                **facts,
-                **_statistics(values, task.metric),
-                "step": step,
-                "epoch": step / per_epoch,
-                "finished": step == total,
-            }
-            if primary:
-                files.write_json(result_path, result)
-            _LOG.info(
-                "Epoch %.3g, %d images held out: %s %.2f%% +- %.2f (%s).",
-                step / per_epoch,
-                len(held_out.indices),
-                task.metric,
-                100 * result["mean"],
-                100 * result["std"],
-                ", ".join(f"{100 * number:.2f}" for number in result["values"]),
-            )
-            return result
-
         if evaluate_only:
-            return write_result(trained.evaluate(states))
+            values = trained.evaluate(states)
+            if not np.isfinite([number for value in values for number in value.values()]).all():
+                raise UserError(
+                    f"the evaluation of the checkpoint of step {step} is NaN or infinite; "
+                    "nothing was written"
+                )
+            evaluated = result.of(values, step, len(held_out.indices), last=True)
+            result.add(evaluated)
+            return evaluated
 
         _LOG.info(
             "Training %s (width %d, %d cells, %.3gM parameters, %.3gM multiply-adds) on %s: %d "
@@ -367,7 +375,7 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
             counts.multiply_adds / 1e6,
             dataset.name,
             len(training.indices),
-            total,
+            plan.total,
             ", ".join(map(str, seeds)),
             together,
             mesh.size,
@@ -380,76 +388,21 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
 
         def write(kind: str, step: int, **values: Any) -> None:
             if log:
-                log.write(kind, step, epoch=step / per_epoch, **values)
+                log.write(kind, step, epoch=plan.epoch(step), **values)
 
-        write("start", step, num_classes=task.num_classes, total_steps=total, seeds=seeds)
-        progress = Progress(
-            total_steps=total,
-            steps_per_epoch=per_epoch,
-            batch_size=c["train"]["batch_size"] * len(seeds),
-            schedule=optim.training_schedule(c, per_epoch),
-            write=write,
-            last_checkpoint=checkpoints.latest,
-        )
+        write("start", step, num_classes=task.num_classes, total_steps=plan.total, seeds=seeds)
 
         # The loop.
-        first_step, running, saved = step, collections.deque[Sums](), time.monotonic()
-        stop = stack.enter_context(stopping.on_sigterm())
-        stack.enter_context(distributed.bounded())
-        streams = trained.batches(stack, step)
-        while step < total:
-            sums = []
-            for number, stream in enumerate(streams):
-                batch = next(stream)
-                with jax.transfer_guard("disallow"):
-                    states[number], of_group = steps.train(states[number], batch)
-                sums.append(of_group)
-            added = _added(sums)
-            step += 1
-            progress.add({"weights": added})
-            if step - 1 == first_step:
-                # Compiling is not training: leave the step that compiled out of the rates.
-                jax.block_until_ready(added)
-                progress.restart()
-            # The host may run ahead of the devices, but only a few batches.
-            running.append(added)
-            if len(running) > STEPS_AHEAD:
-                jax.block_until_ready(running.popleft())
-
-            epoch, rest = divmod(step, per_epoch)
-            evaluates = step == total or (rest == 0 and epoch % c["eval"]["every_epochs"] == 0)
-            stops = stop(step)
-            saves = evaluates or step % c["checkpoint_every_steps"] == 0
-            if save_seconds:
-                saves &= step < total and time.monotonic() - saved >= save_seconds
-            saves |= stops
-            if progress.steps >= c["log_every_steps"] or saves or evaluates:
-                progress.flush(step)
-            if evaluates:
-                values = trained.evaluate(states)
-                ranking = float(np.mean([value[task.metric] for value in values]))
-                means = {k: float(np.mean([value[k] for value in values])) for k in values[0]}
-                each = [value[task.metric] for value in values]
-                write("validation", step, **means, values=each)
-                write_result(values)
-            if saves:
-                position = {
-                    "step": step,
-                    "epoch": step / per_epoch,
-                    "data_position": step * c["train"]["batch_size"],
-                    "validation": ranking,
-                }
-                whole = trainer.joined(states, mesh)
-                workdir.publish()
-                checkpoints.save(step, whole, position, ranking if evaluates else None)
-                saved = time.monotonic()
-            if saves or evaluates:
-                progress.restart()
-            if stops:
-                break
-
-        # The end.
-        checkpoints.wait()
-        if step < total:
-            _LOG.info("Stopped by a signal at step %d; the same command continues.", step)
-        return files.read_json(result_path) if os.path.exists(result_path) else {}
+        loop = Loop(
+            plan,
+            _Learner(trained, states, trained.batches(stack, step), result, write),
+            checkpoints,
+            metric=task.metric,
+            identity={"data": data},
+            images=plan.batch_size * len(seeds),
+            schedule=optim.training_schedule(c, plan.per_epoch),
+            write=write,
+            publish=workdir.publish,
+        )
+        loop.run(step, ranking)
+        return result.read()

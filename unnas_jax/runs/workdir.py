@@ -2,20 +2,22 @@
 
 import contextlib
 import dataclasses
-import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from unnas_jax.config import run_config
 from unnas_jax.config import schema as config_lib
-from unnas_jax.core import buckets, files
+from unnas_jax.core import buckets, failures, files
 from unnas_jax.core.errors import Interruption, UserError
+from unnas_jax.runs import hold
 
 # A run may be continued with other values of these: they do not change what it computes.
 _HOW = ("workers", "log_every_steps", "checkpoint_every_steps", "mode", "dataset.data_dir")
 MAY_CHANGE = (
     *_HOW,
+    "dataset.path",  # What is there must not, see `registry.check_same`.
     "train.max_steps",
     # Of a sweep: which units are done where, not what they are.
     *(f"training.{key}" for key in _HOW),
@@ -25,10 +27,6 @@ MAY_CHANGE = (
 
 
 CHECKPOINTS, DAMAGED = "checkpoints", "checkpoints_damaged"
-
-
-def _nothing() -> None:
-    """What a directory on this machine needs to be seen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +39,13 @@ class Workdir:
       checkpoints: where those are, an absolute path or an address.
       publish: makes the files of `path` as they are now those of `name`; to be called before a
         checkpoint is saved, so that no row of a log is missing when a run continues from it.
+        Raises `UserError` if somebody removed the directory meanwhile.
     """
 
     name: str
     path: str
     checkpoints: str
-    publish: Callable[[], None] = _nothing
+    publish: Callable[[], None]
 
 
 def local(path: str) -> Workdir:
@@ -56,7 +55,45 @@ def local(path: str) -> Workdir:
       UserError: the path is an address.
     """
     files.check_mounted("workdir", path)
-    return Workdir(path, path, os.path.join(os.path.abspath(path), CHECKPOINTS))
+    path = os.path.expanduser(path)
+
+    def publish() -> None:
+        if not os.path.exists(os.path.join(path, "config.json")):
+            raise UserError(
+                f"workdir {path} was removed while the run wrote to it; leave it where it is and "
+                "start again"
+            )
+
+    return Workdir(path, path, os.path.join(os.path.abspath(path), CHECKPOINTS), publish)
+
+
+def _kept(place: Workdir) -> str:
+    """What a run that ends too early leaves, as a sentence that goes on."""
+    if buckets.is_address(place.name):
+        return "the last complete checkpoint is kept"
+    try:
+        steps = [int(name) for name in os.listdir(place.checkpoints) if name.isdecimal()]
+    except OSError:
+        steps = []
+    if not steps:
+        return "no checkpoint was saved yet"
+    return f"the checkpoint of step {max(steps)} is kept"
+
+
+@contextlib.contextmanager
+def _explained(place: Workdir) -> Iterator[None]:
+    """A block in which errors of the system are one line."""
+    try:
+        yield
+    except (UserError, Interruption):
+        raise
+    except Exception as error:
+        if failures.is_absence(error) and not buckets.is_address(place.name):
+            place.publish()  # It knows whether the whole directory is gone.
+        known = failures.explanation(error, _kept(place))
+        if known is None:
+            raise
+        raise known from error
 
 
 @contextlib.contextmanager
@@ -75,11 +112,13 @@ def opened(workdir: str, *, write: bool = True) -> Iterator[Workdir]:
       Interruption: it no longer can.
     """
     if not buckets.is_address(workdir):
-        yield local(workdir)
+        place = local(workdir)
+        with _explained(place):
+            yield place
         return
     remote = buckets.open_path("workdir", workdir)
     with tempfile.TemporaryDirectory() as here:
-        mirror = buckets.Mirror(remote, here, (CHECKPOINTS, DAMAGED))
+        mirror = buckets.Mirror(remote, here, (CHECKPOINTS, DAMAGED, hold.FILE))
         reached = False
 
         def publish() -> None:
@@ -99,8 +138,10 @@ def opened(workdir: str, *, write: bool = True) -> Iterator[Workdir]:
 
         with buckets.reaching("workdir", workdir):
             mirror.fetch()
+        place = Workdir(workdir, here, os.fspath(remote / CHECKPOINTS), publish)
         try:
-            yield Workdir(workdir, here, os.fspath(remote / CHECKPOINTS), publish)
+            with _explained(place):
+                yield place
         except BaseException:
             with contextlib.suppress(UserError, Interruption):  # The first error is told.
                 publish()
@@ -121,35 +162,49 @@ def claim(workdir: Workdir, config: Mapping[str, Any], *, write: bool = True) ->
     Raises:
       UserError: the directory cannot be written, or belongs to a run with another config.
     """
-    path = os.path.join(workdir.path, "config.json")
-    if os.path.exists(path) and len(os.listdir(workdir.path)) > 1:
-        try:
-            old = files.read_json(path)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"workdir {workdir.name}: config.json cannot be read ({error})"
-            ) from error
-        # Fields that have come since then: the run had what is their default now.
-        defaults = config_lib.SCHEMAS[config["experiment"]]().to_dict()
-        old = config_lib.completed(old, defaults)
+    path = os.path.join(workdir.path, run_config.FILE)
+    if os.path.exists(path) and set(os.listdir(workdir.path)) - {run_config.FILE, hold.FILE}:
+        old = run_config.read(workdir.path, f"workdir {workdir.name}")
+        run_config.check_same(workdir.name, old, config)
         lines = config_lib.difference(_essential(old), _essential(config))
         if lines:
-            raise UserError(
-                f"workdir {workdir.name} belongs to another config ({'; '.join(lines)}); "
-                "give another --workdir or the same config"
-            )
+            raise run_config.refusal(workdir.name, lines)
     if not write:
         return
-    try:
+    with _writing(workdir):
         os.makedirs(workdir.path, exist_ok=True)
         with tempfile.TemporaryFile(dir=workdir.path) as file:
             file.write(b"0")
         files.write_json(path, config)
+    workdir.publish()
+
+
+@contextlib.contextmanager
+def _writing(workdir: Workdir) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"workdir {workdir.name} cannot be written: {error.strerror}; give another --workdir"
         ) from error
-    workdir.publish()
+
+
+@contextlib.contextmanager
+def alone(workdir: Workdir) -> Iterator[None]:
+    """A block in which no other run has the workdir, which is made; see `unnas_jax.runs.hold`.
+
+    Raises:
+      UserError: one has it, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        if buckets.is_address(workdir.name):
+            with buckets.reaching("workdir", workdir.name):
+                stack.enter_context(hold.held(workdir.name, workdir.name))
+        else:
+            with _writing(workdir):
+                os.makedirs(workdir.path, exist_ok=True)
+                stack.enter_context(hold.held(workdir.name, workdir.path))
+        yield
 
 
 def check_shared(workdir: Workdir) -> None:
@@ -164,21 +219,11 @@ def check_shared(workdir: Workdir) -> None:
 
 
 def _essential(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    return {
+    essential = {
         key: _essential(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         for key, value in config.items()
         if prefix + key not in MAY_CHANGE
     }
-
-
-def is_full_disk(error: BaseException) -> bool:
-    """Whether an error, or one that caused it, says that there is no space left."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        # TensorStore reports the system's message in errors of its own.
-        if "No space left on device" in str(cause) or "Disk quota exceeded" in str(cause):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+    if prefix.endswith("dataset.") and "path" in essential:  # Of a sweep.
+        essential["path"] = os.path.abspath(os.path.expanduser(str(essential["path"])))
+    return essential

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from unnas_jax.core.errors import UserError
+from unnas_jax.data.registry import entry_of
 from unnas_jax.layers.counting import Counts, answer, count
 from unnas_jax.spaces import networks
 from unnas_jax.spaces.darts import candidates
@@ -18,15 +19,6 @@ from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Task
 
 _LOG = logging.getLogger("unnas_jax")
-
-# The classes of a dataset are known before it is prepared.
-_CLASSES = {
-    "imagenet2012": 1000,
-    "imagenet22k": 21841,
-    "cityscapes": 19,
-    "cifar10": 10,
-    "photos": 11,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +33,7 @@ class _Facts:
 
 def _facts(config: Mapping[str, Any], classes: int | None) -> _Facts:
     name = config["dataset"]["name"]
-    known = _CLASSES.get(name.removeprefix("tfds:").split(":")[0].split("/")[0], 0)
+    known = entry_of(name).classes
     if classes is None and name == "folder" and config["task"]["name"] == "classification":
         _LOG.warning("The folder's classes are not counted: taking 1000, or give --classes.")
         known = 1000

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax.core import files
+from unnas_jax.core import files, reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.heads import ImageHead
 from unnas_jax.spaces import registry
@@ -24,12 +23,14 @@ from unnas_jax.spaces.nasbench101 import spec as nasbench101
 
 _LOG = logging.getLogger("unnas_jax")
 
-SCHEMA = "unnas_jax.sweep.architectures/1"
+SCHEMA = "unnas_jax.architectures/1"
 FILE = "architectures.json"
 
 # The network that a window of sizes is about: that of the paper's CIFAR-10 experiments (section
 # 5.2), whatever is trained, so that a seed gives the same architectures for every dataset.
 _WIDTH, _CELLS, _CLASSES, _SIDE = 16, 20, 10, 32
+_MOST_BYTES = 2**25  # Of a list: all cells of NAS-Bench-101 as texts.
+_MOST_TEXT = 2**14  # Characters of a cell.
 _MAX_DRAWS_EACH = 10_000  # Of an architecture, before a window counts as empty.
 
 
@@ -131,29 +132,33 @@ def _parse(space: str, entry: Any) -> Any:
     if isinstance(entry, Mapping):
         return nasbench101.from_dict(entry) if space == "nasbench101" else darts.from_dict(entry)
     if not isinstance(entry, str):
-        raise UserError(f"expected a cell, got {entry!r}")
+        raise UserError(f"expected a cell, got {reading.shown(entry)}")
+    if len(entry) > _MOST_TEXT:
+        raise UserError(f"{reading.shown(entry)} has {len(entry):,} characters and is no cell")
     return registry.SPACES[space].resolve(entry)
 
 
 def _entries(path: str) -> list[Any]:
     """The entries of a list: of a JSON document, or the lines of a text."""
-    try:
-        with open(os.path.expanduser(path), encoding="utf-8") as file:
-            content = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise UserError(f"architectures: cannot read {path} ({reason})") from error
+    path = os.path.expanduser(path)
+    content = reading.user_text(path, "architectures", _MOST_BYTES)
     if content.lstrip()[:1] in ("[", "{"):
         try:
-            value = json.loads(content)
+            value = reading.parse_json(content)
         except ValueError as error:
             raise UserError(f"architectures: {path} is not JSON ({error})") from error
         value = value.get("architectures") if isinstance(value, dict) else value
         if not isinstance(value, list):
             raise UserError(f"architectures: {path} has no list under the key 'architectures'")
         return value
-    lines = (line.strip() for line in content.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+    entries = [""]
+    for line in (line.strip() for line in content.splitlines()):
+        # What DARTS prints may go on over several lines.
+        if entries[-1].count("(") > entries[-1].count(")") and len(entries[-1]) < _MOST_TEXT:
+            entries[-1] += line
+        elif line and not line.startswith("#"):
+            entries.append(line)
+    return entries[1:]
 
 
 def read(path: str, space: str) -> list[Architecture]:

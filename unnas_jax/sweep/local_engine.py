@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import connection
 from typing import Any
 
-from unnas_jax.core import logs, stopping
+from unnas_jax.core import failures, logs, stopping
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.workers import UNGUARDED, UNGUARDED_ADVICE, cores, start_worker
-from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.sweep import units as sweep
 from unnas_jax.sweep.units import Store, Unit, Work
 
@@ -88,10 +87,12 @@ def _run_worker(store: Store, units: Sequence[Unit], work: Work, log: str) -> No
     if own and hasattr(os, "sched_setaffinity"):
         # Before jax starts, which makes a thread for every core that it may use.
         os.sched_setaffinity(0, {int(core) for core in own.split(",")})
+    stopping.watch()
+    stopping.nothing_to_save(_STOPPED)
     try:
         ended = sweep.work_off(store, units, work)
     except Exception as error:
-        if not workdir_lib.is_full_disk(error):
+        if not failures.is_full_disk(error):
             raise
         sys.exit(_DISK_FULL)
     if not ended:
@@ -208,13 +209,13 @@ def run(
       every: see `report`.
 
     Returns:
-      whether it came to the end; False if SIGTERM asked it to stop.
+      whether it came to the end; False if a signal asked it to stop.
 
     Raises:
       UserError: workers cannot start.
       OSError: the disk is full.
     """
-    with stopping.on_sigterm() as stop:
+    with stopping.on_signals() as stop:
         workers = _Workers(store, units, work, places, attempts)
         try:
             reported = time.monotonic()

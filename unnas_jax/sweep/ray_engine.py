@@ -60,7 +60,7 @@ def run(
       every: see `report`.
 
     Returns:
-      whether it came to the end; False if SIGTERM asked it to stop.
+      whether it came to the end; False if a signal asked it to stop.
 
     Raises:
       UserError: Ray is not installed, or there is no cluster.
@@ -90,7 +90,7 @@ def run(
             if not store.settled(unit)
         }
         reported = time.monotonic()
-        with stopping.on_sigterm() as stop:
+        with stopping.on_signals() as stop:
             while pending and not stop(0):
                 ready, _ = ray.wait(list(pending), timeout=min(every, 2.0))
                 for reference in ready:

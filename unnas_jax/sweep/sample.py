@@ -7,8 +7,8 @@ one unit of a sweep:
     unnas-jax status DIR
 """
 
+import collections
 import dataclasses
-import json
 import logging
 import os
 import socket
@@ -19,12 +19,14 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from unnas_jax.analysis import result_files
+from unnas_jax.config import run_config
 from unnas_jax.config import schema as config_lib
-from unnas_jax.core import compilation, files
+from unnas_jax.core import compilation, logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.data.workers import refuse_unguarded_main
-from unnas_jax.learning import metrics
+from unnas_jax.learning import rows
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.train import train
 from unnas_jax.sweep import architectures, local_engine
@@ -61,21 +63,18 @@ def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
         result = train(config, scratch, save_seconds=_SAVE_SECONDS)
     if not result.get("finished"):
         return None
-    with open(os.path.join(scratch, "metrics.jsonl"), encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    curve = [
-        {"epoch": row["epoch"], "values": row["values"]}
-        for row in rows
-        if row["kind"] == "validation"
-    ]
+    found, _ = rows.read(os.path.join(scratch, "metrics.jsonl"))
+    evaluations = [row for _, row in found if row["kind"] == "validation" and rows.is_sound(row)]
+    curve = [{"epoch": row["epoch"], "values": row["values"]} for row in evaluations]
     values = best(curve)
-    facts = ("dataset", "task", "metric", "seeds", "parameters", "multiply_adds", "step")
+    facts = ("dataset", "task", "metric", "seeds", "parameters", "multiply_adds", "step", "chance")
     return {
         "schema": SCHEMA,
         "architecture": task["architecture"],
         "space": config.network.space,
         "cell": config.network.genotype,
         **{key: result[key] for key in facts},
+        "warnings": result["warnings"],
         "accuracy": float(np.mean(values)),
         "values": values,
         "curve": curve,
@@ -145,11 +144,11 @@ class Status:
         return left * mean / len(self.running)
 
     def lines(self) -> list[str]:
-        """For people; one line that sums up, then one for each unit that runs or failed."""
+        """For people: a line that sums up, then on tasks that taught nothing, then on units."""
         words = [f"{len(self.finished)} of {self.total} units done"]
         words += [f"{len(self.running)} running", f"{len(self.failed)} failed"]
         if self.finished:
-            seconds = sum(result["seconds"] for result in self.finished)
+            seconds = max(sum(result["seconds"] for result in self.finished), 1e-9)
             networks = sum(len(result["seeds"]) for result in self.finished)
             compiled = sum(result["compile"]["seconds"] for result in self.finished)
             words += [
@@ -158,14 +157,20 @@ class Status:
             ]
         left = self.seconds_left
         if left is not None:
-            words.append(f"{metrics.duration(left)} left")
+            words.append(f"{logs.duration(left)} left")
+        guesses = collections.Counter(u.get("task") for u in self.finished if u.get("warnings"))
+        all_of = collections.Counter(u.get("task") for u in self.finished)
+        guessing = [
+            f"{count} of {all_of[task]} units of {task} are no better than guessing: they rank "
+            "nothing"
+            for task, count in guesses.items()
+        ]
         now = time.time()
         running = [
-            f"running {name}, {metrics.duration(now - since)}"
-            for name, since in self.running.items()
+            f"running {name}, {logs.duration(now - since)}" for name, since in self.running.items()
         ]
         failed = [f"failed {name}: {reason}" for name, reason in self.failed.items()]
-        return [", ".join(words), *running, *failed]
+        return [", ".join(words), *guessing, *running, *failed]
 
 
 def status(store: Store, units: Sequence[Unit]) -> Status:
@@ -173,7 +178,10 @@ def status(store: Store, units: Sequence[Unit]) -> Status:
     finished, running, failed = [], {}, {}
     for unit in units:
         if store.finished(unit):
-            finished.append(store.result(unit))
+            try:
+                finished.append(result_files.read_unit(store.result_path(unit), pace=True))
+            except UserError as error:
+                failed[unit.name] = str(error)
         elif store.running(unit):
             claim = store.claimed(unit)
             running[unit.name] = claim.since if claim else time.time()
@@ -188,15 +196,18 @@ def status_of(workdir: str) -> Status:
     Raises:
       UserError: this is no workdir of a sweep.
     """
+    workdir = os.path.expanduser(workdir)
+    if not os.path.exists(os.path.join(workdir, run_config.FILE)):
+        raise UserError(f"{workdir}: has no config.json; give the --workdir of a sweep")
+    found = run_config.read(workdir)
+    if found["experiment"] != "sample":
+        kind = run_config.KINDS[found["experiment"]]
+        raise UserError(f"{workdir}: not the workdir of a sweep, but of {kind}")
+    config = ml_collections.ConfigDict(found)
     try:
-        config = files.read_json(os.path.join(workdir, "config.json"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{workdir}: has no readable config.json; give the --workdir of a sweep"
-        ) from error
-    if config.get("experiment") != "sample":
-        raise UserError(f"{workdir}: not the workdir of a sweep")
-    config = ml_collections.ConfigDict(config)
+        config_lib.validate(config)
+    except UserError as error:
+        raise UserError(f"{os.path.join(workdir, run_config.FILE)}: {error}") from error
     path = os.path.join(workdir, architectures.FILE)
     if not os.path.exists(path):
         return Status(0, [], {}, {})

@@ -24,9 +24,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
-from unnas_jax.core import files
-from unnas_jax.core.errors import UserError
-from unnas_jax.runs import workdir as workdir_lib
+from unnas_jax.core import failures, files, reading
+from unnas_jax.core.errors import UserError, one_line
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -60,6 +59,14 @@ class Claim:
     since: float
 
 
+def _insisting(action: Callable[[], None]) -> None:
+    """Makes something in a folder that others may remove meanwhile, because it was empty."""
+    for _ in range(100):
+        with contextlib.suppress(FileNotFoundError):
+            return action()
+    action()
+
+
 class Store:
     """The directory of a sweep."""
 
@@ -71,7 +78,7 @@ class Store:
 
     def finished(self, unit: Unit) -> bool:
         """Whether its result is there."""
-        return os.path.exists(self._path("units", unit, ".json"))
+        return os.path.exists(self.result_path(unit))
 
     def failed(self, unit: Unit) -> bool:
         """Whether it failed since the last start."""
@@ -83,24 +90,28 @@ class Store:
 
     def result(self, unit: Unit) -> dict[str, Any]:
         """What a finished unit found."""
-        path = self._path("units", unit, ".json")
-        try:
-            value: dict[str, Any] = files.read_json(path)
-        except ValueError as error:
-            raise UserError(f"{path}: damaged ({error}); remove it and start again") from error
+        value: dict[str, Any] = reading.document(
+            self.result_path(unit), {str: object}, remedy="remove it and start again"
+        )
         return value
+
+    def result_path(self, unit: Unit) -> str:
+        """The file with what a finished unit found."""
+        return self._path("units", unit, ".json")
 
     def reason(self, unit: Unit) -> str:
         """Why a unit failed, in one line."""
         try:
-            return str(files.read_json(self._path("failures", unit, ".json"))["reason"])
-        except (OSError, ValueError, KeyError):
+            path = self._path("failures", unit, ".json")
+            return one_line(reading.document(path, {"reason": str, str: object})["reason"])
+        except UserError:
             return "unknown"
 
     def finish(self, unit: Unit, document: dict[str, Any]) -> None:
         """Keeps a result, in one step, and removes what the unit needed until now."""
         self._write("units", unit, document)
         shutil.rmtree(self._path("scratch", unit), ignore_errors=True)
+        self._remove_empty("scratch", unit)
         self.forget_failure(unit)
 
     def fail(self, unit: Unit, reason: str, details: str = "") -> None:
@@ -111,16 +122,31 @@ class Store:
         """Lets the unit be tried again."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path("failures", unit, ".json"))
+        self._remove_empty("failures", unit)
+
+    def _remove_empty(self, kind: str, unit: Unit) -> None:
+        """Removes the folders below `kind` that a unit's file or folder was the last one in."""
+        folder = os.path.dirname(unit.name)
+        while folder:
+            try:
+                os.rmdir(os.path.join(self.directory, kind, folder))
+            except OSError:  # Not empty, or gone.
+                return
+            folder = os.path.dirname(folder)
 
     def _write(self, kind: str, unit: Unit, document: dict[str, Any]) -> None:
         path = self._path(kind, unit, ".json")
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        files.write_json(path, document)
+
+        def write() -> None:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            files.write_json(path, document)
+
+        _insisting(write)
 
     def scratch(self, unit: Unit) -> str:
         """The directory of a unit that is not finished."""
         path = self._path("scratch", unit)
-        os.makedirs(path, exist_ok=True)
+        _insisting(lambda: os.makedirs(path, exist_ok=True))
         return path
 
     @contextlib.contextmanager
@@ -150,20 +176,21 @@ class Store:
 
     def claimed(self, unit: Unit) -> Claim | None:
         """Who works on a unit, or who did when it was left unfinished."""
+        shape = {"host": str, "process": int, "since": float}
         try:
-            with open(self._path("claims", unit), encoding="utf-8") as file:
-                return Claim(**json.load(file))
-        except (OSError, ValueError, TypeError):
+            value = reading.document(self._path("claims", unit), shape)
+        except UserError:  # Nobody, or it is being written.
             return None
+        return Claim(**{name: value[name] for name in shape})
 
     def running(self, unit: Unit) -> bool:
         """Whether somebody works on it now."""
         try:
-            with open(self._path("claims", unit), encoding="utf-8") as file:
+            with reading.opened(self._path("claims", unit), reading.SMALL) as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except OSError:
+        except (OSError, ValueError):
             return False
         return False
 
@@ -195,7 +222,7 @@ def process(store: Store, unit: Unit, work: Work, *, wait: bool = False) -> Outc
         try:
             document = work(unit.task, store.scratch(unit))
         except Exception as error:
-            if workdir_lib.is_full_disk(error):
+            if failures.is_full_disk(error):
                 raise
             reason = _one_line(error)
             _LOG.warning("%s failed: %s", unit.name, reason)

@@ -119,12 +119,28 @@ def total(sums: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def means(sums: Mapping[str, Any]) -> dict[str, float]:
-    """Mean loss and accuracy from sums; 0 where nothing counted."""
+    """Mean loss and accuracy from sums; 0 where nothing counted.
+
+    Where `target_counts` are among the sums, also `majority`, the share of the most frequent class:
+    what one answer to everything would score.
+    """
     count = max(float(sums.get("count", 0.0)), 1.0)
-    return {
+    found = {
         "loss": float(sums.get("loss", 0.0)) / count,
         "accuracy": float(sums.get("correct", 0.0)) / count,
     }
+    if "targets" in sums:
+        found["majority"] = float(np.max(sums["targets"])) / max(float(np.sum(sums["targets"])), 1)
+    return found
+
+
+def target_counts(examples: Examples, num_classes: int) -> jax.Array:
+    """How often each class is the right answer: int32 (classes,), for the sums' `targets`."""
+    rows = (slice(None), *(None,) * (examples.targets.ndim - 1))
+    counted = jnp.broadcast_to(examples.weights[rows] > 0, examples.targets.shape)
+    inside = (examples.targets >= 0) & (examples.targets < num_classes)
+    classes = jnp.where(counted & inside, examples.targets, num_classes).ravel()
+    return jnp.bincount(classes, length=num_classes + 1)[:num_classes].astype(jnp.int32)
 
 
 def image_weights(batch: Batch) -> jax.Array:

@@ -6,7 +6,10 @@ import os
 
 import numpy as np
 
+from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
+
+_MOST_BYTES = 2**24  # Of a file: 200,000 permutations of nine tiles.
 
 _IRREDUCIBLE = 0b1011  # x^3 + x + 1, which makes GF(8) of the polynomials over GF(2).
 _INFINITY = 8
@@ -85,12 +88,12 @@ def read(path: str, grid: int, count: int) -> np.ndarray:
     """
     tiles = grid * grid
     try:
-        rows = np.load(os.path.expanduser(path), allow_pickle=False)
+        rows = reading.array(os.path.expanduser(path), "iuf", _MOST_BYTES)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"config.task.permutation_list={path!r}: cannot be read ({error})"
+            f"config.task.permutation_list={path!r}: cannot be read ({reading.reason(error)})"
         ) from error
-    if not isinstance(rows, np.ndarray) or rows.shape != (count, tiles):
+    if rows.shape != (count, tiles):
         raise UserError(
             f"config.task.permutation_list={path!r}: has the shape {np.shape(rows)}; "
             f"config.task.permutations and grid make it ({count}, {tiles})"

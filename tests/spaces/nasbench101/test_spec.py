@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 from tests.spaces.nasbench101.cells import drawn
 from unnas_jax.core.errors import UserError
-from unnas_jax.spaces.nasbench101 import enumeration
+from unnas_jax.spaces.nasbench101 import enumeration, space
 from unnas_jax.spaces.nasbench101.spec import Spec, canonical, from_dict, identity, parse
+from unnas_jax.sweep import architectures
 
 EXAMPLE = Spec(
     (
@@ -160,3 +162,22 @@ def test_specs_are_values() -> None:
     assert len({EXAMPLE, parse(str(EXAMPLE))}) == 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         EXAMPLE.matrix = ()  # type: ignore[misc]
+
+
+def test_a_cell_needs_no_space_but_may_not_have_another(tmp_path: pathlib.Path) -> None:
+    document = EXAMPLE.as_dict()
+    del document["space"]
+    (tmp_path / "cell.json").write_text(json.dumps(document))
+    assert space.resolve(str(tmp_path / "cell.json")) == EXAMPLE
+    (tmp_path / "list.json").write_text(json.dumps([document]))
+    [found] = architectures.read(str(tmp_path / "list.json"), "nasbench101")
+    assert parse(found.cell) == EXAMPLE
+    with pytest.raises(UserError, match="its space is 'darts'"):
+        from_dict({**document, "space": "darts"})
+
+
+@pytest.mark.parametrize("entry", [0.7, True, "1", None, [1]])
+def test_entries_are_not_rounded(entry: Any) -> None:
+    value = {"matrix": [[0, entry], [0, 0]], "operations": ["input", "output"]}
+    with pytest.raises(UserError, match="neither 0 nor 1"):
+        from_dict(value)

@@ -21,6 +21,9 @@ OPERATIONS = (
 )
 """The candidates of DARTS on every edge, in the order of the alphas' last axis (Liu et al.)."""
 
+MAX_NODES = 12
+"""Of a cell: DARTS has 4, the largest published cell 5; what they cost grows with the square."""
+
 KINDS = ("normal", "reduce")
 """The two kinds of cell."""
 
@@ -33,6 +36,11 @@ _KEY = "config.network.operations"
 def num_edges(nodes: int) -> int:
     """Edges of a cell with `nodes` nodes: 14 for the 4 of DARTS."""
     return nodes * (nodes + 3) // 2
+
+
+def nodes_of(count: int) -> int:
+    """The nodes of a cell with so many edges."""
+    return next(nodes for nodes in range(1, MAX_NODES + 1) if num_edges(nodes) == count)
 
 
 def edges(nodes: int) -> list[tuple[int, int]]:
@@ -48,26 +56,27 @@ def everywhere(nodes: int, names: Sequence[str] = OPERATIONS) -> Candidates:
     return dict.fromkeys(KINDS, (tuple(names),) * num_edges(nodes))
 
 
-def parse(value: Any, nodes: int) -> Candidates:
+def parse(value: Any, nodes: int, key: str = _KEY) -> Candidates:
     """The candidates that a value of `network.operations` stands for.
 
     Args:
       value: a list of names for all edges, empty for those of DARTS; or under the keys `normal` and
         `reduce` such a list for each kind of cell, or a list of lists, one for each edge.
       nodes: of a cell.
+      key: the value's name, for messages.
 
     Raises:
       UserError: it is none of these, or has lists for another number of edges. Whether there are
         operations of these names is asked by `check`, not here: files outlive registrations.
     """
     if not isinstance(value, Mapping):
-        return dict.fromkeys(KINDS, _of_kind(value, nodes, _KEY))
+        return dict.fromkeys(KINDS, _of_kind(value, nodes, key))
     if set(value) != set(KINDS):
         raise UserError(
-            f"{_KEY}: has the keys {', '.join(map(str, value)) or 'none'}; give one list for all "
+            f"{key}: has the keys {', '.join(map(str, value)) or 'none'}; give one list for all "
             "edges, or normal and reduce"
         )
-    return {kind: _of_kind(value[kind], nodes, f"{_KEY}.{kind}") for kind in KINDS}
+    return {kind: _of_kind(value[kind], nodes, f"{key}.{kind}") for kind in KINDS}
 
 
 def _of_kind(value: Any, nodes: int, key: str) -> tuple[tuple[str, ...], ...]:
@@ -130,6 +139,13 @@ def mask(edges_of_kind: Sequence[Sequence[str]]) -> np.ndarray:
     counts = np.array([len(names) for names in edges_of_kind])
     mask: np.ndarray = np.arange(counts.max()) < counts[:, None]
     return mask
+
+
+def equal_weights(edges_of_kind: Sequence[Sequence[str]]) -> np.ndarray:
+    """The weights of the operations where an edge prefers none, (E, O), see `mask`."""
+    used = mask(edges_of_kind)
+    weights: np.ndarray = used / used.sum(axis=1, keepdims=True)
+    return weights
 
 
 def as_json(candidates: Candidates) -> Any:

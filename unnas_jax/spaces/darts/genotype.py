@@ -1,27 +1,48 @@
 """Genotypes: discrete cells of the DARTS space, from alphas, to and from JSON."""
 
+import ast
 import dataclasses
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import special
 
-from unnas_jax.core import files
+from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.registry import nearest
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts.candidates import (
     KINDS,
+    MAX_NODES,
     Candidates,
     as_json,
     everywhere,
     mask,
-    num_edges,
 )
 from unnas_jax.spaces.darts.operations import BUILDERS
 
 SCHEMA = "unnas_jax.genotype/1"
+
+_FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
+
+# Of a genotype.json.
+_SHAPE = {
+    "schema": str,
+    "genotype": object,
+    "alphas_softmax?": (None, {"normal": [[float]], "reduce": [[float]]}),
+    "space?": str,
+    "dataset?": (None, str),
+    "task?": (None, str),
+    "seed?": int,
+    "step?": int,
+    "epoch?": float,
+    "finished?": bool,
+    "warnings?": [str],
+    "versions?": {str: str},
+}
 
 Pairs = tuple[tuple[str, int], ...]
 
@@ -44,17 +65,17 @@ class Genotype:
     def __post_init__(self) -> None:
         for kind in ("normal", "reduce"):
             pairs, concat = getattr(self, kind), getattr(self, f"{kind}_concat")
-            if not pairs or len(pairs) % 2:
+            if not pairs or len(pairs) % 2 or len(pairs) > 2 * MAX_NODES:
                 raise UserError(
                     f"genotype: the {kind} cell has {len(pairs)} (operation, input) pairs; "
-                    "give two for every node"
+                    f"give two for every node, of which there may be {MAX_NODES}"
                 )
             for k, (operation, source) in enumerate(pairs):
                 if operation not in BUILDERS:
                     raise UserError(
-                        f"genotype: the {kind} cell's pair {k} names the operation {operation!r}; "
-                        f"{nearest(operation, BUILDERS)}use one of {', '.join(BUILDERS)}, or "
-                        "register it"
+                        f"genotype: the {kind} cell's pair {k} names the operation "
+                        f"{reading.shown(operation)}; {nearest(operation, BUILDERS)}use one of "
+                        f"{', '.join(BUILDERS)}, or register it"
                     )
                 if not 0 <= source < k // 2 + 2:
                     raise UserError(
@@ -64,7 +85,8 @@ class Genotype:
             states = len(pairs) // 2 + 2
             if not concat or any(not 0 <= state < states for state in concat):
                 raise UserError(
-                    f"genotype: the {kind} cell's output concatenates the states {list(concat)}; "
+                    f"genotype: the {kind} cell's output concatenates the states "
+                    f"{reading.shown(list(concat)) if len(concat) > 20 else list(concat)}; "
                     f"name at least one, all from 0 to {states - 1}"
                 )
 
@@ -88,15 +110,24 @@ class Genotype:
         return f"{cell(self.normal, self.normal_concat)}+{cell(self.reduce, self.reduce_concat)}"
 
 
+def _cell(value: Mapping[str, Any], kind: str) -> tuple[Pairs, tuple[int, ...]]:
+    """The fields of one cell; raises `ValueError` for other types, which int() would round."""
+    pairs, concat = value[kind], value[f"{kind}_concat"]
+    for items in (pairs, concat):
+        if not isinstance(items, list | tuple):
+            raise ValueError(f"{reading.shown(items)} is no list")
+    for pair in pairs:
+        if not isinstance(pair, list | tuple) or [type(item) for item in pair] != [str, int]:
+            raise ValueError(f"{reading.shown(pair)} is no pair")
+    if any(type(state) is not int for state in concat):
+        raise ValueError("a state is no number")
+    return tuple((operation, source) for operation, source in pairs), tuple(concat)
+
+
 def from_dict(value: Mapping[str, Any]) -> Genotype:
     """The inverse of `Genotype.as_dict`; raises `UserError` for anything that is not a genotype."""
     try:
-        return Genotype(
-            normal=tuple((str(op), int(source)) for op, source in value["normal"]),
-            normal_concat=tuple(int(s) for s in value["normal_concat"]),
-            reduce=tuple((str(op), int(source)) for op, source in value["reduce"]),
-            reduce_concat=tuple(int(s) for s in value["reduce_concat"]),
-        )
+        return Genotype(*_cell(value, "normal"), *_cell(value, "reduce"))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             "genotype: expected the keys normal, normal_concat, reduce, reduce_concat with lists "
@@ -104,9 +135,41 @@ def from_dict(value: Mapping[str, Any]) -> Genotype:
         ) from error
 
 
+# What DARTS prints and its genotypes.py holds, whatever the name it is given.
+_PASTED = re.compile(r"\s*(?:\w+\s*=\s*)?(?:\w+\.)*Genotype\s*\(")
+_LONGEST = 2**14  # Characters of a text.
+
+
 def is_text(name: str) -> bool:
     """Whether a name is the text of a genotype, see `parse`, rather than that of a file."""
-    return "+" in name and ":" in name
+    return bool(_PASTED.match(name)) or ("+" in name and ":" in name)
+
+
+def _literal(node: ast.expr) -> Any:
+    """The list of a literal, or of a range of small numbers; nothing else is a field's value."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
+        bounds = [ast.literal_eval(argument) for argument in node.args]
+        if any(type(bound) is not int or bound > 1000 for bound in bounds):
+            raise ValueError("a range of states is too long")
+        return list(range(*bounds))
+    return ast.literal_eval(node)
+
+
+def _pasted(text: str) -> dict[str, Any]:
+    """The fields of `Genotype(normal=[...], normal_concat=range(2, 6), ...)`, read, never run.
+
+    Raises:
+      ValueError: it is something else.
+    """
+    # No operators, whose chains Python's parser follows too deep; brackets it bounds itself.
+    if not re.fullmatch(r"[\w\s.,=()\[\]'\"]*", text):
+        raise ValueError("it has other signs than those of lists, names and numbers")
+    call = ast.parse(text[text.index("Genotype") :].strip(), mode="eval").body
+    if not isinstance(call, ast.Call) or len(call.args) > len(_FIELDS):
+        raise ValueError("it is not one Genotype(...)")
+    fields = dict(zip(_FIELDS, call.args, strict=False))
+    fields |= {str(keyword.arg): keyword.value for keyword in call.keywords}
+    return {name: _literal(node) for name, node in fields.items()}
 
 
 def parse(text: str) -> Genotype:
@@ -114,7 +177,8 @@ def parse(text: str) -> Genotype:
 
     Before the plus the normal cell, after it the reduction cell, each the `operation:input` pairs
     of its nodes. `@2.4` behind a cell names the states that its output concatenates where they
-    are not all of its nodes. It is what `str` gives.
+    are not all of its nodes. It is what `str` gives. What DARTS prints, `Genotype(normal=[(...),
+    ...], normal_concat=range(2, 6), reduce=..., reduce_concat=...)`, is understood too.
 
     Raises:
       UserError: it is no such text, or not a genotype.
@@ -131,11 +195,17 @@ def parse(text: str) -> Genotype:
         return pairs, tuple(range(2, len(pairs) // 2 + 2))
 
     try:
+        if len(text) > _LONGEST:
+            raise ValueError("it is too long")
+        if _PASTED.match(text):
+            return from_dict(_pasted(text))
         normal, reduce = (cell(half) for half in text.split("+"))
-    except ValueError as error:
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise UserError(
-            f"genotype {text!r}: expected the (operation, input) pairs of a normal and a reduction "
-            "cell, as in sep_conv_3x3:0,skip_connect:1+max_pool_3x3:0,skip_connect:1"
+            f"genotype {reading.shown(text)}: expected the (operation, input) pairs of a normal "
+            "and a reduction cell, as in sep_conv_3x3:0,skip_connect:1+max_pool_3x3:0,"
+            "skip_connect:1, or Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=[...], "
+            "reduce=[...], reduce_concat=[...])"
         ) from error
     return Genotype(*normal, *reduce)
 
@@ -187,7 +257,7 @@ def strongest(
         `candidates.edges`.
       operations: of every edge; None: those of DARTS.
     """
-    nodes = next(n for n in range(1, 64) if num_edges(n) == len(normal))
+    nodes = candidates.nodes_of(len(normal))
     names = everywhere(nodes) if operations is None else operations
     concat = tuple(range(2, nodes + 2))
     return Genotype(
@@ -266,23 +336,43 @@ def document(
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Genotype, dict[str, Any]]:
-    """Reads a `genotype.json`; returns the genotype and the whole document.
+    """Reads a `genotype.json`, or a file with the text of a genotype (see `parse`).
+
+    Returns:
+      the genotype and the whole document, of a text one with the genotype alone.
 
     Raises:
       UserError: the file is missing, is not JSON, has another schema or holds no valid cells.
     """
-    try:
-        value = files.read_json(path)
-    except OSError as error:
-        raise UserError(f"genotype: cannot read {os.fspath(path)}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"genotype: {os.fspath(path)} is not JSON ({error})") from error
+    name, content = os.fspath(path), reading.user_text(path, "genotype", kind="JSON")
+    if is_text(content) and not content.lstrip().startswith("{"):
+        genotype = parse(content)
+        return genotype, {"schema": SCHEMA, "space": "darts", "genotype": genotype.as_dict()}
+    value = reading.document(path, object, what="genotype", content=content)
     schema = value.get("schema") if isinstance(value, dict) else None
     if schema != SCHEMA:
         raise UserError(
-            f"genotype: {os.fspath(path)} has the schema {schema!r}; this version reads {SCHEMA!r}"
+            f"genotype: {name} has the schema {reading.shown(schema)}; this version reads "
+            f"{SCHEMA!r}"
         )
-    return from_dict(value.get("genotype", {})), value
+    try:
+        genotype = from_dict(value.get("genotype", {}))
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+    remedy = "remove it, and the command that wrote it writes it again"
+    reading.document(path, _SHAPE, what="genotype", content=content, remedy=remedy)
+    weights = value.get("alphas_softmax")
+    for kind, pairs in (("normal", genotype.normal), ("reduce", genotype.reduce)):
+        if not weights:
+            break
+        try:
+            labels = candidates.parse(value.get("operations", ()), nodes_of(pairs), "operations")
+        except UserError as error:
+            raise UserError(f"genotype: {name} is damaged: {error}; {remedy}") from error
+        if [len(row) for row in weights[kind]] != [len(names) for names in labels[kind]]:
+            words = f"alphas_softmax.{kind} is of another cell"
+            raise UserError(f"genotype: {name} is damaged: {words}; {remedy}")
+    return genotype, value
 
 
 def nodes_of(pairs: Sequence[tuple[str, int]]) -> int:

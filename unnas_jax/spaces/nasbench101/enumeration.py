@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from unnas_jax.core import files
+from unnas_jax.core import files, reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
 from unnas_jax.spaces.nasbench101.spec import MAX_EDGES, MAX_VERTICES, OPERATIONS, Spec
@@ -123,8 +123,8 @@ def default_path() -> str:
 def _read(path: str) -> np.ndarray | None:
     """The cells of a file; None if it does not hold exactly the list."""
     try:
-        cells: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        cells = reading.array(path, "u", 2**24)
+    except (OSError, ValueError):
         return None
     whole = cells.dtype == np.uint32 and cells.shape == (COUNT,)
     return cells if whole and bool(np.all(np.diff(cells.astype(np.int64)) > 0)) else None

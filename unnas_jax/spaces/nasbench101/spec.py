@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 
 OPERATIONS = ("conv1x1", "conv3x3", "maxpool3x3")
@@ -17,6 +18,8 @@ MAX_EDGES = 9
 """The limits of the benchmark (Ying et al., 2019), on the pruned cell."""
 
 SPACE = "nasbench101"
+
+_MOST_ROWS = 64  # Of a matrix before it is pruned.
 
 # The benchmark's own names.
 _LONG_NAMES = {f"{operation}-bn-relu": operation for operation in OPERATIONS[:2]}
@@ -48,6 +51,11 @@ class Spec:
     def validate(self) -> None:
         """Raises `UserError` for anything that is not a cell of the space; called when made."""
         operations, count = self.operations, len(self.operations)
+        if count > _MOST_ROWS:
+            raise UserError(
+                f"cell: {count} vertices; NAS-Bench-101 has at most {MAX_VERTICES} on paths from "
+                "the input to the output; leave out the others"
+            )
         if len(self.matrix) != count:
             raise UserError(
                 f"cell: the matrix has {len(self.matrix)} rows, but {count} operations are given; "
@@ -55,13 +63,13 @@ class Spec:
             )
         if count < 2 or operations[0] != "input" or operations[-1] != "output":
             raise UserError(
-                f"cell: the operations are {', '.join(operations) or 'empty'}; the first must be "
-                "'input' and the last 'output'"
+                f"cell: the operations are {', '.join(operations)[:200] or 'empty'}; the first "
+                "must be 'input' and the last 'output'"
             )
         for vertex, name in enumerate(operations[1:-1], start=1):
             if name not in OPERATIONS:
                 raise UserError(
-                    f"cell: vertex {vertex} has the operation {name!r}; use one of "
+                    f"cell: vertex {vertex} has the operation {reading.shown(name)}; use one of "
                     f"{', '.join(OPERATIONS)}"
                 )
         for source, row in enumerate(self.matrix):
@@ -130,15 +138,22 @@ class Spec:
 
 
 def from_dict(value: Mapping[str, Any]) -> Spec:
-    """The inverse of `Spec.as_dict`; raises `UserError` for anything that is not a cell."""
-    space = value.get("space") if isinstance(value, Mapping) else None
+    """The inverse of `Spec.as_dict`, the key `space` may be missing.
+
+    Raises:
+      UserError: it is no cell, or one of another space.
+    """
+    space = value.get("space", SPACE) if isinstance(value, Mapping) else None
     if space != SPACE:
-        raise UserError(f'cell: its space is {space!r}; expected "space": "{SPACE}"')
+        raise UserError(f'cell: its space is {reading.shown(space)}; expected "space": "{SPACE}"')
     try:
-        return Spec(
-            tuple(tuple(int(entry) for entry in row) for row in value["matrix"]),
-            tuple(str(name) for name in value["operations"]),
-        )
+        matrix, operations = value["matrix"], value["operations"]
+        for row in matrix:
+            if any(type(entry) is not int for entry in row):  # True or 0.5 are no edges.
+                raise ValueError("an entry of the matrix is neither 0 nor 1")
+        if any(not isinstance(name, str) for name in operations):
+            raise ValueError("an operation is no name")
+        return Spec(tuple(tuple(row) for row in matrix), tuple(operations))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             "cell: expected the keys matrix, with rows of 0 and 1, and operations, with names "
@@ -159,8 +174,8 @@ def parse(text: str) -> Spec:
     matrix = rows.split("-")
     if not colon or any(set(row) - {"0", "1"} or not row for row in matrix):
         raise UserError(
-            f"cell {text!r}: expected rows of 0 and 1 and the operations between input and "
-            "output, as in 0110-0001-0001-0000:conv3x3,maxpool3x3"
+            f"cell {reading.shown(text)}: expected rows of 0 and 1 and the operations between "
+            "input and output, as in 0110-0001-0001-0000:conv3x3,maxpool3x3"
         )
     between = tuple(name.strip() for name in names.split(",")) if names.strip() else ()
     return Spec(

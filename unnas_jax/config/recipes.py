@@ -1,4 +1,4 @@
-"""What the recipes in this directory share; not a recipe itself.
+"""What the recipes in configs/ share.
 
 Their docstrings give what a search costs as it follows from the recipe:
 

@@ -1,0 +1,121 @@
+"""What people type: keys of other sections, ~, cells from elsewhere; and what they see first."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from tests.conftest import ROOT
+from unnas_jax.analysis import report
+from unnas_jax.commands import command_line
+from unnas_jax.config import schema as config_lib
+from unnas_jax.core.errors import UserError
+from unnas_jax.data import registry
+from unnas_jax.runs import workdir
+from unnas_jax.tasks import permutations
+
+
+def parsed(path: str, *overrides: str):
+    argv, known = ["", f"--config={path}", *overrides], flags.FlagValues()
+    holder = command_line.define_config(known, argv)
+    known(argv)
+    return holder.value
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # Of ml_collections.
+@pytest.mark.parametrize(
+    ("name", "key", "words"),
+    [
+        (
+            "rot_photos",
+            "train.learning_rate=0.1",
+            "config.train has batch_size, epochs, max_steps; did you mean "
+            "config.weights.learning_rate or config.alphas.learning_rate?",
+        ),
+        ("rot_photos", "weights.lr=0.1", "did you mean config.weights.learning_rate"),
+        ("rot_photos", "network.witdh=8", "did you mean config.network.width?"),
+        ("rot_photos", "trian.epochs=8", "did you mean config.train.epochs?"),
+        ("rot_photos", "epochs=8", "did you mean config.train.epochs?"),
+        ("rot_photos", "mode=eval", "configs of the experiment 'train' have config.mode"),
+        ("rot_photos", "genotype=x", "the experiment 'train' have config.network.genotype"),
+        ("rot_photos", "seed.more=1", "config.seed is a value and has no keys"),
+        ("rot_photos", "items=1", "config.items: no such key"),
+        ("sample_darts_photos", "train.epochs=1", "did you mean config.training.train.epochs"),
+    ],
+)
+def test_an_unknown_key_says_which_are_there_and_what_is_meant(name, key, words):
+    with pytest.raises(UserError) as error:
+        parsed(str(ROOT / "configs" / f"{name}.py"), f"--config.{key}")
+    assert words in str(error.value)
+    assert str(error.value).startswith(f"config.{key.partition('=')[0]}: ")
+
+
+def test_overrides_of_other_commands_are_checked_alike():
+    with pytest.raises(UserError, match="did you mean config.weights.learning_rate"):
+        command_line.override(config_lib.search(), ["--config.train.learning_rate=1"])
+    config = config_lib.search()
+    with config.unlocked():
+        config.train.learning_rate = 1.0
+    with pytest.raises(UserError, match=r"config\.train\.learning_rate: .*weights\.learning_rate"):
+        config_lib.validate(config)
+    config = config_lib.sample()
+    config.training.train.unlock()
+    config.training.train.learning_rate = 1.0
+    with pytest.raises(UserError, match=r"mean config\.training\.weights\.learning_rate"):
+        config_lib.validate(config)
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_home_in_every_path(tmp_path: pathlib.Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text(
+        "from unnas_jax import config\n"
+        "def get_config(cell='darts_v2'):\n"
+        "    c = config.training()\n"
+        "    c.network.genotype = cell\n"
+        "    return c\n"
+    )
+    assert parsed("~/mine.py:~/g.json").network.genotype == f"{tmp_path}/g.json"
+    assert workdir.local("~/runs").path == f"{tmp_path}/runs"
+    with pytest.raises(UserError, match=f"{tmp_path}/none"):
+        registry.open_dataset({"name": "folder", "path": "~/none"})
+    with pytest.raises(UserError, match=f"{tmp_path}/none"):
+        registry.open_dataset({"name": "cifar10", "data_dir": "~/none"})
+    with pytest.raises(UserError, match="No such file"):
+        permutations.read("~/none.npy", 2, 24)
+
+
+def test_commands_take_home_too(tmp_path: pathlib.Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert report.main(["~/none"]) == 2
+    assert f"{tmp_path}/none: no such workdir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["Genotype(normal=[('none', 0)])", "none:0,none:1+none:0,none:1"])
+def test_the_default_workdir_of_a_pasted_cell_is_short(text: str) -> None:
+    name = config_lib.workdir(f"configs/eval_in1k.py:{text}")
+    assert name.startswith("runs/eval_in1k_") and len(name) < 40 and name.isprintable()
+    assert name != config_lib.workdir(f"configs/eval_in1k.py:{text}x")
+
+
+def test_the_first_line_is_the_programs_own(tmp_path: pathlib.Path) -> None:
+    """With a new font cache of matplotlib, and of a command without a config."""
+    environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path)}
+    command = [sys.executable, "main.py"]
+    odd = ["--config=configs/rot_photos.py", "--config.network.width=7"]
+    done = subprocess.run(
+        [*command, *odd], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "fontManager" not in done.stderr
+    assert done.stderr.startswith("unnas_jax: config.network.width=7")
+    done = subprocess.run(
+        [*command, "--config.seed=1"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert (
+        done.stderr
+        == "unnas_jax: --config is missing; give a file, or the name of a recipe, such as "
+        "rot_photos\n"
+    )

@@ -1,0 +1,97 @@
+"""Reads what trainings leave: the result.json of one, and the units of a sweep."""
+
+import os
+from typing import Any
+
+from unnas_jax.core import reading
+from unnas_jax.core.errors import UserError
+
+SCHEMA = "unnas_jax.result/1"
+
+_RESULT = {
+    "dataset": str,
+    "task": str,
+    "genotype": str,
+    "genotype_source": (None, {"dataset": str, "task": str}),
+    "width": int,
+    "cells": int,
+    "parameters": int,
+    "multiply_adds": int,
+    "metric": str,
+    "values": [float],
+    "mean": float,
+    "std": float,
+    "finished": bool,
+    "seeds?": [int],
+    "loss?": [float],
+    "step?": int,
+    "epoch?": float,
+    "space?": str,
+    "cells_used?": {str: object},
+    "chance?": float,
+    "warnings?": [str],
+}
+
+_UNIT_PACE = {
+    "seconds": float,
+    "seeds": [int],
+    "compile": {"seconds": float},
+    "task?": str,
+    "warnings?": [str],
+}
+_UNIT = {
+    "architecture": str,
+    "space": str,
+    "dataset": str,
+    "task": str,
+    "seeds": [int],
+    "values": [float],
+    "accuracy?": float,
+    "chance?": (None, float),
+    "curve?": [{"epoch": float, "values": [float]}],
+}
+
+
+def read_result(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The content of a `result.json`; None if it is of another experiment than a training.
+
+    Raises:
+      UserError: it cannot be read, or is damaged.
+    """
+    name, remedy = os.fspath(path), "run the evaluation again"
+    value: dict[str, Any] = reading.document(path, object, remedy=remedy)
+    if not isinstance(value, dict) or value.get("experiment", "train") != "train":
+        return None
+    if value.get("schema") != SCHEMA:
+        schema = reading.shown(value.get("schema"))
+        raise UserError(f"{name}: has the schema {schema}; this version reads {SCHEMA!r}")
+    try:
+        reading.check_document(value, _RESULT)
+        if not value["values"]:
+            raise ValueError("it has no values")
+    except ValueError as error:
+        raise UserError(f"{name}: not a result of this version ({error}); {remedy}") from error
+    return value
+
+
+def read_unit(path: str | os.PathLike[str], *, pace: bool = False) -> dict[str, Any]:
+    """The content of a file that a finished unit of a sweep leaves.
+
+    Args:
+      path: of the file.
+      pace: whether only the unit's times are asked for, not what it found.
+
+    Raises:
+      UserError: it cannot be read, or is damaged.
+    """
+    remedy = "remove it and start the sweep again"
+    value: dict[str, Any] = reading.document(path, object, remedy=remedy)
+    try:
+        reading.check_document(value, _UNIT_PACE if pace else _UNIT)
+        if not pace and len(value["seeds"]) != len(value["values"]):
+            raise ValueError("it has not one value a seed")
+    except ValueError as error:
+        raise UserError(
+            f"{os.fspath(path)}: not the result of a unit ({error}); {remedy}"
+        ) from error
+    return value

@@ -1,0 +1,95 @@
+"""What is wrong with a result that came to its end: the words for log, files, report and status."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unnas_jax.spaces.darts import candidates
+from unnas_jax.spaces.darts import genotype as genotypes
+from unnas_jax.spaces.darts.candidates import Candidates
+
+_UNDECIDED = 0.005
+"""How far a softmax weight may be from that of an equal choice and still say nothing: alphas start
+with a deviation of 1e-3, which moves weights by up to 5e-4."""
+
+
+def chance(metrics: Mapping[str, Any], num_classes: int) -> float:
+    """The accuracy of one answer to everything: the share of the most frequent class.
+
+    Args:
+      metrics: of an evaluation; its `majority` counts what a task's answers really were.
+      num_classes: where it has none.
+    """
+    return float(metrics.get("majority", 1 / num_classes))
+
+
+def of_accuracy(accuracy: float, guess: float, images: int) -> list[str]:
+    """One line if an accuracy is that of guessing, within two standard errors.
+
+    Args:
+      accuracy, guess: shares of held-out images (or pixels).
+      images: how many; those of an image's pixels or turns are not independent.
+    """
+    error = math.sqrt(max(guess * (1 - guess), 0.0) / max(images, 1))
+    if accuracy > guess + 2 * error:
+        return []
+    return [
+        f"the accuracy on held-out images, {100 * accuracy:.3g}%, is that of guessing "
+        f"({100 * guess:.3g}%): nothing was learned that carries over"
+    ]
+
+
+def of_alphas(
+    normal: np.ndarray, reduce: np.ndarray, start: float, operations: Candidates | None = None
+) -> list[str]:
+    """Lines on what alphas do not say.
+
+    Args:
+      normal, reduce: their history (T, edges, operations), raw.
+      start: the epoch from which they learn.
+      operations: of every edge; None: those of DARTS.
+    """
+    cells = {"normal": np.asarray(normal, np.float64), "reduction": np.asarray(reduce, np.float64)}
+    nodes = candidates.nodes_of(len(normal[-1]))
+    names = candidates.everywhere(nodes) if operations is None else operations
+    # Of every edge the weight of each operation where none is preferred.
+    equal = {kind: candidates.equal_weights(names[kind]) for kind in candidates.KINDS}
+    undecided = all(
+        float(np.abs(genotypes.softmax(history[-1], names[kind]) - equal[kind]).max()) < _UNDECIDED
+        for kind, history in zip(candidates.KINDS, cells.values(), strict=True)
+    )
+    moved = any(not np.array_equal(history[0], history[-1]) for history in cells.values())
+    words = []
+    if undecided and not moved:
+        words.append(
+            "no alpha has moved: they learn from epoch "
+            f"{start:g} on (config.search.arch_start_epoch), and the cells are drawn by chance"
+        )
+    elif undecided:
+        words.append(
+            f"the alphas are undecided: every operation weighs {_range(equal)} within "
+            f"{_UNDECIDED:g}, "
+            "so that noise chose the cells; train longer, or raise config.alphas.learning_rate"
+        )
+    genotype = genotypes.discretise(cells["normal"][-1], cells["reduction"][-1], operations)
+    for kind, pairs in (("normal", genotype.normal), ("reduction", genotype.reduce)):
+        if all(operation == "skip_connect" for operation, _ in pairs):
+            words.append(
+                f"all edges of the {kind} cell are skip connections: the search collapsed; stop "
+                "earlier, or lower config.alphas.learning_rate"
+            )
+    return words
+
+
+def _range(weights: Mapping[str, np.ndarray]) -> str:
+    values = np.concatenate([value[value > 0] for value in weights.values()])
+    low, high = float(values.min()), float(values.max())
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}, as one of its edge's,"
+
+
+def of_training(values: Sequence[Mapping[str, float]], num_classes: int, images: int) -> list[str]:
+    """Lines on the evaluation of a training's seeds, the metrics of each, on so many images."""
+    guess = float(np.mean([chance(value, num_classes) for value in values]))
+    return of_accuracy(float(np.mean([value["accuracy"] for value in values])), guess, images)
