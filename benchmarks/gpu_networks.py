@@ -20,8 +20,8 @@ from unnas_jax.config import schema as config_lib
 from unnas_jax.core import sharding
 from unnas_jax.learning import trainer
 from unnas_jax.learning.trainer import TrainSteps
-from unnas_jax.methods import bilevel
 from unnas_jax.spaces import complexity, networks
+from unnas_jax.tasks.base import example_shapes
 
 # Five operations, three of them 3x3 convolutions, one 1x1 and one pooling.
 CELL = (
@@ -71,7 +71,7 @@ class Training:
     @functools.cached_property
     def _steps(self) -> TrainSteps:
         network = networks.build_network(self.config, self.task)
-        inputs = bilevel.example_shapes(self.config, self.task).inputs
+        inputs = example_shapes(self.config, self.task).inputs
         return trainer.build_steps(
             self.config, network, self.task, self._mesh, _STEPS_PER_EPOCH, inputs
         )
@@ -97,7 +97,7 @@ class Training:
 
     def multiply_adds(self) -> int:
         """Of a forward pass of a batch of every seed; auxiliary heads not counted."""
-        inputs = bilevel.example_shapes(self.config, self.task, self.images).inputs
+        inputs = example_shapes(self.config, self.task, self.images).inputs
         counts = complexity.of_config(self.config)
         return int(counts["multiply_adds"] * inputs.shape[0] // counts["inputs"])
 

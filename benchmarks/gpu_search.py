@@ -14,8 +14,10 @@ from benchmarks import profile_summary
 from benchmarks.gpu_schedule import NOT_TUNED, Program, Row, timed
 from unnas_jax.commands import compile as aot
 from unnas_jax.core import sharding
-from unnas_jax.methods import bilevel
+from unnas_jax.methods import darts
+from unnas_jax.methods.base import Setting
 from unnas_jax.spaces import complexity
+from unnas_jax.tasks.base import example_shapes
 
 FORMS = ("dense", "depthwise", "per_edge")
 TASKS = ("rot", "cls", "col", "jig")
@@ -110,11 +112,12 @@ class Search:
         return sharding.data_mesh([self._device])
 
     @property
-    def _steps(self) -> bilevel.Steps:
-        def make() -> bilevel.Steps:
-            return bilevel.build_steps(self.config, self.task, self._mesh, _STEPS_PER_EPOCH)
+    def _steps(self) -> darts.Darts:
+        def make() -> darts.Darts:
+            setting = Setting(self.config, self.task, self._mesh, _STEPS_PER_EPOCH)
+            return darts.Darts(setting)
 
-        steps: bilevel.Steps = self._once("steps", make)
+        steps: darts.Darts = self._once("steps", make)
         return steps
 
     @property
@@ -125,14 +128,14 @@ class Search:
         lowered = self._steps.lower(aot.batch_shapes(self.config, self.task, self._mesh))
         return {name: programs[1] for name, programs in lowered.items()}
 
-    def gradients(self, of: bilevel.Which, precision: str | None = None) -> Program:
+    def gradients(self, of: darts.Which, precision: str | None = None) -> Program:
         """The gradient of `weights`, `alphas` or `both`; precision: of float32 products."""
 
         def lower() -> jax.stages.Lowered:
             purpose = jax.ShapeDtypeStruct((), np.int32, sharding=sharding.replicated(self._mesh))
             batch = aot.batch_shapes(self.config, self.task, self._mesh)
             with jax.default_matmul_precision(precision or "default"):
-                lowered: jax.stages.Lowered = self._steps.gradients.lower(
+                lowered: jax.stages.Lowered = self._steps.programs.gradients.lower(
                     self._shapes, batch, purpose, of=of
                 )
             return lowered
@@ -162,7 +165,7 @@ class Search:
 
     def multiply_adds(self) -> int:
         """Of a forward pass of a batch, as the method defines it: edge by edge."""
-        inputs = bilevel.example_shapes(self.config, self.task, self.batch).inputs
+        inputs = example_shapes(self.config, self.task, self.batch).inputs
         counts = complexity.of_config(self.config)
         return int(counts["multiply_adds"] * inputs.shape[0] // counts["inputs"])
 

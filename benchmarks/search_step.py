@@ -43,7 +43,8 @@ from unnas_jax.commands import compile as aot  # noqa: E402
 from unnas_jax.config import schema as config
 from unnas_jax.core import compilation, sharding
 from unnas_jax.data import Dataset  # noqa: E402
-from unnas_jax.methods import bilevel
+from unnas_jax.methods.base import Setting
+from unnas_jax.methods.darts import Darts
 from unnas_jax.tasks import registry  # noqa: E402
 from unnas_jax.tasks.base import Task  # noqa: E402
 
@@ -91,9 +92,9 @@ def _config(options: argparse.Namespace) -> dict[str, Any]:
     return c
 
 
-def _steps(name: str, c: dict[str, Any], task: Task, mesh: Any) -> bilevel.Steps:
+def _steps(name: str, c: dict[str, Any], task: Task, mesh: Any) -> Darts:
     form = {**c, "search": {**c["search"], "formulation": name}}
-    return bilevel.build_steps(form, task, mesh, 1000)
+    return Darts(Setting(form, task, mesh, 1000))
 
 
 def _use_cache(directory: str) -> None:
@@ -108,7 +109,7 @@ def _compiled(name: str, c: dict[str, Any], task: Task) -> tuple[Any, compilatio
     purpose = jax.ShapeDtypeStruct((), np.int32, sharding=sharding.replicated(mesh))
     of = "both" if jax.default_backend() == "cpu" else "weights"
     batch = aot.batch_shapes(c, task, mesh)
-    lowered = steps.gradients.lower(steps.shapes(), batch, purpose, of=of)
+    lowered = steps.programs.gradients.lower(steps.shapes(), batch, purpose, of=of)
     with compilation.measured() as found:
         program = lowered.compile()
     return program, found
@@ -141,19 +142,19 @@ def _compilation(name: str, c: dict[str, Any], task: Task, cache: str) -> dict[s
     }
 
 
-def _step(steps: bilevel.Steps, state: Any, batch: Any) -> Callable[[], None]:
+def _step(steps: Darts, state: Any, batch: Any) -> Callable[[], None]:
     """A function that takes one alpha and one weight step."""
     held = {"state": state}
 
     def step() -> None:
-        held["state"], _ = steps.alphas(held["state"], batch, batch)
-        held["state"], sums = steps.weights(held["state"], batch)
+        held["state"], _ = steps.alpha_step(held["state"], batch, batch)
+        held["state"], sums = steps.weight_step(held["state"], batch)
         jax.block_until_ready((held["state"], sums))
 
     return step
 
 
-def _torch_step(c: dict[str, Any], steps: bilevel.Steps, task: Task, batch: Any, mesh: Any) -> Any:
+def _torch_step(c: dict[str, Any], steps: Darts, task: Task, batch: Any, mesh: Any) -> Any:
     """The same step in PyTorch, once both sides agree on a loss and its alpha gradients."""
     import torch
 
@@ -169,7 +170,7 @@ def _torch_step(c: dict[str, Any], steps: bilevel.Steps, task: Task, batch: Any,
     tensors = convert.params_to_torch(variables, c)
     model = torch_supernet.of_variables(tensors, task.num_classes, c["network"])
     purpose, zero = 0, jax.device_put(np.int32(0), sharding.replicated(mesh))
-    _, alphas, _, sums = steps.gradients(state, batch, zero, of="both")
+    _, alphas, _, sums = steps.programs.gradients(state, batch, zero, of="both")
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(c["seed"]), purpose), 0)
     examples = jax.device_get(task.examples(key, jax.device_get(batch), train=True))
     loss, expected = torch_supernet.loss_and_alpha_gradients(

@@ -28,12 +28,14 @@ from unnas_jax.config import schema as config_lib
 from unnas_jax.core import files, sharding
 from unnas_jax.layers import counting
 from unnas_jax.learning import trainer
-from unnas_jax.methods import bilevel
+from unnas_jax.methods.base import Setting
+from unnas_jax.methods.darts import Darts
 from unnas_jax.spaces import complexity, networks
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.supernet import build_supernet, init_alphas
 from unnas_jax.tasks import registry
+from unnas_jax.tasks.base import example_shapes
 
 STEMS = sorted(
     path.stem
@@ -62,7 +64,7 @@ def full_size(key: str) -> tuple[int, tuple[int, ...]]:
     """The parameters of a recipe's supernet and its output's shape for one image."""
     config = json.loads(key)
     task = registry.create(config, complexity._facts(config, None))
-    inputs = bilevel.example_shapes(config, task).inputs
+    inputs = example_shapes(config, task).inputs
     network = build_supernet(config, task)
 
     def build(x: jax.Array) -> Any:
@@ -139,13 +141,13 @@ def one_step(config: dict[str, Any]) -> dict[str, float]:
     """Takes an alpha step and a weight step and evaluates; returns what the test looks at."""
     task = registry.create(config, Fake())
     mesh = sharding.data_mesh(jax.devices()[:1])
-    steps = bilevel.build_steps(config, task, mesh, steps_per_epoch=10)
+    steps = Darts(Setting(config, task, mesh, steps_per_epoch=10))
     crop = config["input"]["crop"]
     half_a, half_b = (sharding.to_devices(batch(task, crop, seed=seed), mesh) for seed in range(2))
     state = steps.init()
     before = jax.device_get((state.params, state.alphas))
-    state, of_alphas = steps.alphas(state, half_b, half_a)
-    state, of_weights = steps.weights(state, half_a)
+    state, of_alphas = steps.alpha_step(state, half_b, half_a)
+    state, of_weights = steps.weight_step(state, half_a)
     after = jax.device_get((state.params, state.alphas))
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after)
     # The last batch of a split is padded: its second image does not count.
@@ -251,7 +253,7 @@ def test_evaluations_are_valid_and_build_at_full_size(name: str) -> None:
     config_lib.validate(config)
     c = config.to_dict()
     task = registry.create(c, complexity._facts(c, None))
-    inputs = bilevel.example_shapes(c, task).inputs
+    inputs = example_shapes(c, task).inputs
     network = networks.build_network(c, task)
     (outputs, auxiliary), variables = jax.eval_shape(
         lambda x: network.init_with_output(jax.random.key(0), x, train=True), inputs
@@ -276,7 +278,7 @@ def test_an_evaluation_takes_one_step(name: str, tmp_path: pathlib.Path) -> None
         config.input.update(crop=33, resize=33)
     c = config.to_dict()
     task, mesh = registry.create(c, Fake()), sharding.data_mesh(jax.devices()[:1])
-    inputs = bilevel.example_shapes(c, task).inputs
+    inputs = example_shapes(c, task).inputs
     steps = trainer.build_steps(c, networks.build_network(c, task), task, mesh, 10, inputs)
     images = batch(task, c["input"]["crop"], seed=0)
     state = steps.init([0])
@@ -341,7 +343,7 @@ def test_samples_build_at_full_size(name: str) -> None:
     config_lib.validate(config)
     c = config_lib.of_unit(config, "classification", CELL_OF[name.split("_")[1]]).to_dict()
     task = registry.create(c, complexity._facts(c, None))
-    inputs = bilevel.example_shapes(c, task).inputs
+    inputs = example_shapes(c, task).inputs
     network = networks.build_network(c, task)
     (outputs, _), variables = jax.eval_shape(
         lambda x: network.init_with_output(jax.random.key(0), x, train=True), inputs
@@ -367,7 +369,7 @@ def sample_step(key: str) -> tuple[float, float]:
     """A step's loss, by that of guessing, and the share of parameters that it moved."""
     c = json.loads(key)
     task, mesh = registry.create(c, Fake()), sharding.data_mesh(jax.devices()[:1])
-    inputs = bilevel.example_shapes(c, task).inputs
+    inputs = example_shapes(c, task).inputs
     steps = trainer.build_steps(c, networks.build_network(c, task), task, mesh, 10, inputs)
     state = steps.init([0])
     before = jax.device_get(state.params)

@@ -13,7 +13,8 @@ import numpy as np
 from tests import tiny
 from unnas_jax.commands import hlo
 from unnas_jax.core import sharding
-from unnas_jax.methods import bilevel
+from unnas_jax.methods.base import Setting
+from unnas_jax.methods.darts import Darts
 from unnas_jax.runs.search import search
 from unnas_jax.tasks import registry
 
@@ -24,7 +25,7 @@ def built(devices, formulation="auto", nodes=2):
     config["search"]["formulation"], config["network"]["nodes"] = formulation, nodes
     mesh = sharding.data_mesh(jax.devices()[:devices])
     task = registry.create(config, tiny.dataset())
-    return bilevel.build_steps(config, task, mesh, 4), mesh
+    return Darts(Setting(config, task, mesh, 4)), mesh
 
 
 def batch(mesh):
@@ -48,7 +49,7 @@ def test_a_run_compiles_every_program_of_its_steps_once(images, tmp_path):
         search(config, str(tmp_path / "run"))
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-    steps = {"gradients", "update_alphas", "update_weights", "evaluate"}
+    steps = {"gradients", "update_alphas", "update_weights", "scores"}
     counts = {name: compiled[f"jit({name})"] for name in steps}
     assert counts == dict.fromkeys(steps, 1)
 
@@ -56,11 +57,11 @@ def test_a_run_compiles_every_program_of_its_steps_once(images, tmp_path):
 def test_a_step_takes_the_memory_of_the_state_before():
     steps, mesh = built(1)
     before = steps.init()
-    after, _ = steps.weights(before, batch(mesh))
+    after, _ = steps.weight_step(before, batch(mesh))
     for kept in ("params", "weights_opt"):
         arrays = [x for x in jax.tree.leaves(getattr(before, kept)) if x.size > 1]
         assert all(x.is_deleted() for x in arrays), kept
-    last, _ = steps.alphas(after, batch(mesh), batch(mesh))
+    last, _ = steps.alpha_step(after, batch(mesh), batch(mesh))
     assert all(x.is_deleted() for x in jax.tree.leaves(after.alphas))
     assert not any(x.is_deleted() for x in jax.tree.leaves(last))
 

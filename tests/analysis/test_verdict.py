@@ -6,6 +6,7 @@ import pytest
 
 from unnas_jax.analysis import verdict
 from unnas_jax.spaces.darts import candidates
+from unnas_jax.spaces.darts import genotype as genotypes
 from unnas_jax.tasks import base
 
 EDGES = candidates.num_edges(4)
@@ -14,7 +15,8 @@ START = 1e-3 * np.random.default_rng(0).normal(size=(EDGES, 8))
 
 def words(last: np.ndarray, rows: int = 2) -> str:
     history = np.stack([START, last])[-rows:] if rows > 1 else last[None]
-    return "; ".join(verdict.of_alphas(history, history, 1.0))
+    mixing = dict.fromkeys(("normal", "reduce"), genotypes.softmax(history))
+    return "; ".join(verdict.of_alphas(mixing, genotypes.discretise(last, last), 1.0))
 
 
 def test_alphas_that_never_moved() -> None:
@@ -86,8 +88,12 @@ def test_alphas_of_other_operations() -> None:
     def said(moved: float) -> str:
         last = start.copy()
         last[:, 1, 1] += moved
-        history = np.stack([start, last], axis=1)
-        return "; ".join(verdict.of_alphas(history[0], history[1], 1.0, operations))
+        mixing = {
+            kind: genotypes.softmax(np.stack([start[k], last[k]]), operations[kind])
+            for k, kind in enumerate(("normal", "reduce"))
+        }
+        cells = genotypes.strongest(mixing["normal"][-1], mixing["reduce"][-1], operations)
+        return "; ".join(verdict.of_alphas(mixing, cells, 1.0, operations))
 
     assert "every operation weighs 0.5 to 1, as one of its edge's, within 0.005" in said(1e-3)
     assert said(1.0) == ""

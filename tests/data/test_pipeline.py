@@ -66,6 +66,19 @@ def assert_same(a, b):
             assert x[key].dtype == y[key].dtype
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_steps_that_are_left_out_change_no_others_and_are_not_decoded(workers):
+    indices, chosen = np.arange(COUNT), [1, 2, 7, 13]
+    expected = train(indices, 14)
+    # Every example of step 0 is broken: whoever decodes it is told.
+    broken = {int(i) for i in expected[0]["label"] // 3}
+    intact = [step for step in chosen if not broken & {*(expected[step]["label"] // 3).tolist()}]
+    assert len(intact) >= 2
+    found = train(indices, len(intact), Numbers(broken), workers=workers, steps=intact)
+    for batch, step in zip(found, intact, strict=True):
+        assert_same(batch, expected[step])
+
+
 def numbers(batches):
     """The examples of batches as their pixels tell."""
     return np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches])

@@ -19,6 +19,8 @@ PLAN = loop.Plan(total=10, per_epoch=4, batch_size=2, log_every=3, save_every=3,
 class Learner:
     """Counts; `events` gets whatever is asked of it."""
 
+    position = {"part": "one"}
+
     def __init__(self, events, *, at=None, loss=1.0, held_out=1.0, weight=1.0):
         self.events, self.count = events, 0
         self.at, self.loss, self.held_out, self.weight = at, loss, held_out, weight

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from unnas_jax.analysis import results, style
+from unnas_jax.analysis import style
+from unnas_jax.analysis.history import Alphas
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
 from unnas_jax.spaces.darts.candidates import Candidates
@@ -65,7 +66,9 @@ def _panel(
     axes.tick_params(labelsize=7, length=2, labelbottom=False, labelleft=False)
 
 
-def draw(history: results.Alphas, operations: Candidates | None = None) -> Figure:
+def draw(
+    history: Alphas, cells: genotypes.Genotype, operations: Candidates | None = None
+) -> Figure:
     """One panel an edge, the normal cell above the reduction cell.
 
     Rows are the states that edges leave, columns the nodes they enter, so that the two edges
@@ -74,22 +77,20 @@ def draw(history: results.Alphas, operations: Candidates | None = None) -> Figur
 
     Args:
       history: of the architecture parameters.
+      cells: that they stand for now.
       operations: of every edge; None: those of DARTS.
     """
-    final = genotypes.discretise(history.normal[-1], history.reduce[-1], operations)
     history = _thinned(history)
-    nodes = genotypes.nodes_of(final.normal)
+    nodes = genotypes.nodes_of(cells.normal)
     names = candidates.everywhere(nodes) if operations is None else operations
     part = _TITLE + (nodes + 1) * _PANEL[1]
     size = (_LEFT + nodes * _PANEL[0], 2 * part + _LEGEND)
     figure = Figure(figsize=size, facecolor="white")
-    weights = {
-        "Normal cell": genotypes.softmax(history.normal, names["normal"]),
-        "Reduction cell": genotypes.softmax(history.reduce, names["reduce"]),
-    }
+    mixing = history.mixing
+    weights = {"Normal cell": mixing["normal"], "Reduction cell": mixing["reduce"]}
     limits = _limits(history.epoch, list(weights.values()))
     for half, (kind, cell) in enumerate(weights.items()):
-        pairs = final.normal if half == 0 else final.reduce
+        pairs = cells.normal if half == 0 else cells.reduce
         kept = {(source, k // 2): operation for k, (operation, source) in enumerate(pairs)}
         top = 1 - half * part / size[1]
         grid = figure.add_gridspec(
@@ -118,7 +119,7 @@ def draw(history: results.Alphas, operations: Candidates | None = None) -> Figur
             if node == max(source - 1, 0):  # The leftmost panel of its row.
                 axes.tick_params(labelleft=True)
             if node == source == 0:
-                axes.set_ylabel("softmax weight", fontsize=8)
+                axes.set_ylabel("weight", fontsize=8)
     used = dict.fromkeys(
         operation for kind in candidates.KINDS for edge in names[kind] for operation in edge
     )
@@ -137,12 +138,11 @@ def draw(history: results.Alphas, operations: Candidates | None = None) -> Figur
     return figure
 
 
-def _thinned(history: results.Alphas) -> results.Alphas:
+def _thinned(history: Alphas) -> Alphas:
     """No more rows than a panel can show, the first and the last among them."""
-    count = min(len(history.step), _MOST_ROWS)
-    rows = np.linspace(0, len(history.step) - 1, count).round().astype(int)
-    columns = (history.step, history.epoch, history.normal, history.reduce)
-    return results.Alphas(*(column[rows] for column in columns))
+    last = len(history.rows) - 1
+    chosen = np.linspace(0, last, min(last + 1, _MOST_ROWS)).round().astype(int)
+    return Alphas(tuple(history.rows[k] for k in chosen))
 
 
 def _limits(epoch: np.ndarray, weights: list[np.ndarray]) -> dict[str, tuple[float, float]]:

@@ -29,8 +29,9 @@ def write(path: str | os.PathLike[str]) -> list[str]:
 def written(run: results.Run) -> list[str]:
     """As `write`, of a run that has been read."""
     pictures = {"curves.png": style.render(curves.draw(run), "png")}
-    if run.alphas is not None:
-        pictures["alphas.png"] = style.render(alphas.draw(run.alphas, run.operations), "png")
+    if run.alphas is not None and run.genotype is not None:
+        figure = alphas.draw(run.alphas, run.genotype, run.operations)
+        pictures["alphas.png"] = style.render(figure, "png")
     sizes = []
     if run.genotype is not None:
         figure = cells.draw(run.genotype, run.softmax, run.operations)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from unnas_jax.analysis import result_files, verdict
+from unnas_jax.analysis.history import Alphas
 from unnas_jax.config import run_config
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
@@ -19,22 +20,6 @@ from unnas_jax.spaces.darts.candidates import Candidates
 Record = dict[str, Any]
 
 _MOST_ALPHAS = 64 * 2**20  # Bytes: 70,000 epochs of a cell of 4 nodes.
-
-
-@dataclasses.dataclass(frozen=True)
-class Alphas:
-    """The history of the architecture parameters: T rows, the first at step 0.
-
-    Attributes:
-      step: (T,) weight steps taken.
-      epoch: (T,) the same in epochs.
-      normal, reduce: (T, edges, operations), raw, before the softmax.
-    """
-
-    step: np.ndarray
-    epoch: np.ndarray
-    normal: np.ndarray
-    reduce: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +75,9 @@ class Run:
         if self.is_training:
             return list(self.result.get("warnings", ()))
         words = []
-        if self.alphas is not None:
+        if self.alphas is not None and self.genotype is not None:
             start = self.config["search"]["arch_start_epoch"]
-            words = verdict.of_alphas(
-                self.alphas.normal, self.alphas.reduce, start, self.operations
-            )
+            words = verdict.of_alphas(self.alphas.mixing, self.genotype, start, self.operations)
         starts, validations = self.records["start"], self.records["validation"]
         if starts and validations:
             classes, images = starts[-1]["num_classes"], starts[-1].get("validation_images", 1)
@@ -126,28 +109,12 @@ def read_alphas(path: str | os.PathLike[str]) -> Alphas:
       UserError: the file is damaged or does not hold the history of a search.
     """
     name = os.fspath(path)
-    kinds = {"step": "iu", "epoch": "iuf", "normal": "f", "reduce": "f"}
     try:
-        alphas = Alphas(**reading.arrays(path, kinds, _MOST_ALPHAS))
-    except (OSError, ValueError) as error:
+        return Alphas.of_columns(reading.arrays(path, "iuf", _MOST_ALPHAS))
+    except (KeyError, OSError, ValueError) as error:
         raise UserError(
             f"{name}: damaged ({reading.reason(error)}); remove it, and the search writes it again"
         ) from error
-    rows = alphas.step.size
-    edges = [candidates.num_edges(nodes) for nodes in range(1, candidates.MAX_NODES + 1)]
-    shapes = alphas.normal.shape, alphas.reduce.shape
-    good = all(
-        len(shape) == 3 and shape[0] == rows and shape[1] in edges and shape[2] > 0
-        for shape in shapes
-    )
-    if rows == 0 or not good or shapes[0][1] != shapes[1][1]:
-        raise UserError(
-            f"{name}: alphas of the shapes {shapes[0]} and {shapes[1]} for {rows} steps; expected "
-            "(steps, edges, operations)"
-        )
-    if alphas.step.shape != (rows,) or alphas.epoch.shape != (rows,) or (alphas.step < 0).any():
-        raise UserError(f"{name}: damaged (its steps and epochs are no history); remove it")
-    return alphas
 
 
 def _operations(config: Mapping[str, Any], nodes: int) -> Candidates:
@@ -155,9 +122,9 @@ def _operations(config: Mapping[str, Any], nodes: int) -> Candidates:
     return candidates.parse(config.get("network", {}).get("operations", ()), nodes)
 
 
-def _check_operations(path: str, alphas: Alphas, operations: Candidates) -> None:
+def _check_operations(path: str, mixing: Mapping[str, np.ndarray], operations: Candidates) -> None:
     for kind in candidates.KINDS:
-        shape, expected = getattr(alphas, kind).shape[1:], candidates.mask(operations[kind]).shape
+        shape, expected = mixing[kind].shape, candidates.mask(operations[kind]).shape
         if shape != expected:
             raise UserError(
                 f"{path}: the {kind} cell's alphas have the shape {shape}, but the operations of "
@@ -229,11 +196,11 @@ def read(path: str | os.PathLike[str]) -> Run:
             result = result_files.read_result(result_path) or {}
     elif os.path.exists(alphas_path):
         alphas = read_alphas(alphas_path)
-        nodes = candidates.nodes_of(alphas.normal.shape[1])
-        operations = _operations(config, nodes)
-        _check_operations(alphas_path, alphas, operations)
-        current = genotypes.document(alphas.normal[-1], alphas.reduce[-1], {}, operations)
-        genotype, softmax = genotypes.from_dict(current["genotype"]), current["alphas_softmax"]
+        mixing = alphas.rows[-1].mixing
+        operations = _operations(config, candidates.nodes_of(len(mixing["normal"])))
+        _check_operations(alphas_path, mixing, operations)
+        genotype = genotypes.strongest(**mixing, operations=operations)
+        softmax = genotypes.document_of(genotype, mixing, {}, operations)["alphas_softmax"]
     if config["experiment"] == "search" and os.path.exists(genotype_path):
         genotype, document = genotypes.load(genotype_path)
         operations = _operations(config, genotypes.nodes_of(genotype.normal))

@@ -42,25 +42,28 @@ def of_accuracy(accuracy: float, guess: float, images: int) -> list[str]:
 
 
 def of_alphas(
-    normal: np.ndarray, reduce: np.ndarray, start: float, operations: Candidates | None = None
+    mixing: Mapping[str, np.ndarray],
+    cells: genotypes.Genotype,
+    start: float,
+    operations: Candidates | None = None,
 ) -> list[str]:
     """Lines on what alphas do not say.
 
     Args:
-      normal, reduce: their history (T, edges, operations), raw.
+      mixing: the history of the operations' weights, `normal` and `reduce`, each (T, edges,
+        operations).
+      cells: that the last ones stand for.
       start: the epoch from which they learn.
       operations: of every edge; None: those of DARTS.
     """
-    cells = {"normal": np.asarray(normal, np.float64), "reduction": np.asarray(reduce, np.float64)}
-    nodes = candidates.nodes_of(len(normal[-1]))
+    nodes = genotypes.nodes_of(cells.normal)
     names = candidates.everywhere(nodes) if operations is None else operations
     # Of every edge the weight of each operation where none is preferred.
     equal = {kind: candidates.equal_weights(names[kind]) for kind in candidates.KINDS}
     undecided = all(
-        float(np.abs(genotypes.softmax(history[-1], names[kind]) - equal[kind]).max()) < _UNDECIDED
-        for kind, history in zip(candidates.KINDS, cells.values(), strict=True)
+        float(np.abs(w[-1] - equal[kind]).max()) < _UNDECIDED for kind, w in mixing.items()
     )
-    moved = any(not np.array_equal(history[0], history[-1]) for history in cells.values())
+    moved = any(not np.array_equal(w[0], w[-1]) for w in mixing.values())
     words = []
     if undecided and not moved:
         words.append(
@@ -73,8 +76,7 @@ def of_alphas(
             f"{_UNDECIDED:g}, "
             "so that noise chose the cells; train longer, or raise config.alphas.learning_rate"
         )
-    genotype = genotypes.discretise(cells["normal"][-1], cells["reduction"][-1], operations)
-    for kind, pairs in (("normal", genotype.normal), ("reduction", genotype.reduce)):
+    for kind, pairs in (("normal", cells.normal), ("reduction", cells.reduce)):
         if all(operation == "skip_connect" for operation, _ in pairs):
             words.append(
                 f"all edges of the {kind} cell are skip connections: the search collapsed; stop "

@@ -30,9 +30,10 @@ from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import trainer
 from unnas_jax.learning.feed import STEPS_AHEAD
-from unnas_jax.methods import bilevel
+from unnas_jax.methods import registry as methods
+from unnas_jax.methods.base import Setting
 from unnas_jax.spaces import complexity, networks
-from unnas_jax.tasks.base import Task
+from unnas_jax.tasks.base import Task, example_shapes
 
 HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
 """Memory of a chip, by the name with which a topology begins."""
@@ -80,7 +81,7 @@ def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
     """What a program needs on each chip.
 
     Args:
-      program: of `Steps.lower` or `trainer.lower`.
+      program: of `SearchMethod.lower` or `trainer.lower`.
       quick: see `report`.
 
     Returns:
@@ -190,13 +191,18 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
     # What is built and traced in here is so for the slice's platform, not for this machine's.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         if config["experiment"] == "search":
-            steps = bilevel.build_steps(config, task, mesh, 1)
+            steps = methods.of_config(config)(Setting(config, task, mesh, 1))
             batch = batch_shapes(config, task, mesh)
             # The alphas and the weights have each their half.
             stays = resident(steps.shapes(), 1, batch, 2, mesh)
             programs = steps.lower(batch)
+            if not programs:
+                raise UserError(
+                    f"config.search.method={steps.name!r}: it does not tell the programs of its "
+                    "steps; write its `lower`"
+                )
         else:
-            inputs = bilevel.example_shapes(config, task).inputs
+            inputs = example_shapes(config, task).inputs
             network = networks.build_network(config, task)
             training = trainer.build_steps(config, network, task, mesh, 1, inputs)
             together = config["train"]["seeds_together"]

@@ -77,11 +77,13 @@ def search() -> ml_collections.ConfigDict:
                 "operations": (),
             },
             "search": {
+                "method": "darts",  # One of unnas_jax.methods.
                 "order": 1,  # 1: alpha gradient at the current weights; 2: through a weight step.
                 "arch_start_epoch": 1.0,  # Alphas stand still before this epoch.
                 "formulation": "auto",  # One of unnas_jax.spaces.darts.supernet.FORMULATIONS.
                 "rematerialise": "none",  # cell: keep only cells' inputs and compute them again.
             },
+            "method": {},  # The method's own options; see its `defaults`.
             "weights": {
                 "learning_rate": 0.05,
                 "final_learning_rate": 0.0,
@@ -317,7 +319,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if experiment == "sample":
         _validate_sample(config)
         return
-    _check_keys(c, SCHEMAS[str(experiment)]().to_dict())
+    # The options of a search's method are checked with it.
+    free: dict[str, Any] = {"method": {}} if experiment == "search" and "method" in c else {}
+    _check_keys({**c, **free}, SCHEMAS[str(experiment)]().to_dict())
 
     _check_numbers(c, "train.batch_size eval.batch_size train.epochs input.crop", 1, strict=False)
     _check_numbers(c, "log_every_steps checkpoint_every_steps", 1, strict=False)
@@ -352,22 +356,21 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 
 def _validate_search(c: Mapping[str, Any]) -> None:
+    from unnas_jax.methods import registry
     from unnas_jax.spaces.darts import supernet
 
     _check_numbers(c, "network.width network.nodes", 1, strict=False)
     _check_numbers(c, "weights.clip_norm alphas.learning_rate alphas.init_scale", 0, strict=True)
     _check_numbers(c, "alphas.weight_decay search.arch_start_epoch", 0, strict=False)
-    width, order = c["network"]["width"], c["search"]["order"]
+    width = c["network"]["width"]
     _check(width % 2 == 0, "network.width", width, "must be even: reductions halve it")
-    _check(order in (1, 2), "search.order", order, "use 1 or 2")
     _check_choice("search.rematerialise", c["search"]["rematerialise"], REMATERIALISE)
     _check_choice("search.formulation", c["search"]["formulation"], supernet.FORMULATIONS)
     supernet.validate(c)
     for key in ("b1", "b2"):
         _check(0 <= c["alphas"][key] < 1, f"alphas.{key}", c["alphas"][key], "must be in [0, 1)")
-    start, epochs = c["search"]["arch_start_epoch"], c["train"]["epochs"]
-    remedy = f"must be smaller than train.epochs={epochs}, or no alpha ever moves"
-    _check(start < epochs, "search.arch_start_epoch", start, remedy)
+    _check(isinstance(c["method"], Mapping), "method", c["method"], "give the keys of a section")
+    registry.validate(c)
 
 
 def _validate_training(c: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from unnas_jax.convert import config_to_release, weights
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
 from unnas_jax.learning.trainer import TrainState
-from unnas_jax.methods.bilevel import SearchState
+from unnas_jax.methods.base import SearchState
 from unnas_jax.runs import checkpoint
 
 _ALPHAS = {"normal": "net_.alphas_normal", "reduce": "net_.alphas_reduce"}

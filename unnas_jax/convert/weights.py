@@ -12,10 +12,10 @@ from flax import traverse_util
 from unnas_jax.convert.names import Path, Slot, slots
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.registry import entry_of
-from unnas_jax.methods import bilevel
 from unnas_jax.spaces import complexity, networks
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import supernet as supernet_lib
+from unnas_jax.tasks.base import example_shapes
 
 COUNTER = "num_batches_tracked"
 """The number of training batches that a batch norm of the release has seen. Nothing reads it."""
@@ -34,7 +34,7 @@ def _plain(config: Any) -> dict[str, Any]:
 def _shapes(config: Mapping[str, Any], classes: int | None) -> dict[Path, Any]:
     """The shapes of the variables of a config's network, alphas included, by path."""
     task = complexity.task_of(config, classes)
-    inputs = bilevel.example_shapes(config, task).inputs
+    inputs = example_shapes(config, task).inputs
     simple = {**config, "precision": "float32"}  # `auto` would start the backend.
     if config["experiment"] == "search":
         if not candidates.are_darts(candidates.of_network(config["network"])):

@@ -281,13 +281,14 @@ def array(path: str | os.PathLike[str], kinds: str, limit: int) -> np.ndarray:
 
 
 def arrays(
-    path: str | os.PathLike[str], kinds: Mapping[str, str], limit: int
+    path: str | os.PathLike[str], kinds: Mapping[str, str] | str, limit: int
 ) -> dict[str, np.ndarray]:
     """Arrays of an .npz file.
 
     Args:
       path: of the file.
-      kinds: their names, and letters of the NumPy kinds that each may have.
+      kinds: their names, and letters of the NumPy kinds that each may have; or only the letters,
+        for all arrays that are there.
       limit: of the file's bytes, and of those that it unpacks to.
 
     Raises:
@@ -298,12 +299,14 @@ def arrays(
         return _decoded(_members, file.read(), kinds, limit)
 
 
-def _members(data: bytes, kinds: Mapping[str, str], limit: int) -> dict[str, np.ndarray]:
+def _members(data: bytes, kinds: Mapping[str, str] | str, limit: int) -> dict[str, np.ndarray]:
     end = data.rfind(b"PK\5\6", -(2**16 + 22))
     if end < 0 or int.from_bytes(data[end + 12 : end + 16], "little") > _DIRECTORY:
         raise ValueError("it is no zip archive of a few arrays")
     found = {}
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if isinstance(kinds, str):
+            kinds = {name.removesuffix(".npy"): kinds for name in archive.namelist()}
         for name, allowed in kinds.items():
             member = archive.getinfo(f"{name}.npy")
             limit -= member.file_size

@@ -245,6 +245,19 @@ class _Rows:
 
 
 @dataclasses.dataclass(frozen=True)
+class _RowsOf:
+    """Row by row of the batches of some steps, numbered from 0 -> this process's row."""
+
+    steps: Sequence[int]
+    rows: int
+    row: _Rows
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        place, offset = divmod(number, self.rows)
+        return self.row(self.steps[place] * self.rows + offset)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Steps:
     """Step -> this process's rows of its batch."""
 
@@ -268,8 +281,7 @@ class Batches(Protocol):
 
 def _batches(
     make: Callable[[int], dict[str, Any]],
-    start_step: int,
-    stop_step: int,
+    steps: Sequence[int],
     batch_size: int,
     workers: int,
     process_index: int,
@@ -284,8 +296,8 @@ def _batches(
     # A thread or process makes whole batches: the order then does not depend on their number.
     number = workers_lib.count(workers)
     if number:
-        return workers_lib.Stream(_Steps(rows, to_example), range(start_step, stop_step), number)
-    dataset = grain.MapDataset.range(start_step * rows, stop_step * rows).map(to_example)
+        return workers_lib.Stream(_Steps(rows, to_example), steps, number)
+    dataset = grain.MapDataset.range(len(steps) * rows).map(_RowsOf(steps, rows, to_example))
     batches = dataset.batch(rows, drop_remainder=True)
     threads = min(workers_lib.cores(), _MAX_THREADS)
     iterator: Batches = iter(batches.to_iter_dataset(grain.ReadOptions(threads, threads + 1)))
@@ -304,6 +316,7 @@ def train_batches(
     seed: int,
     start_step: int,
     workers: int,
+    steps: Sequence[int] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     label_maps: bool = False,
@@ -329,6 +342,7 @@ def train_batches(
       start_step: the step of the first batch.
       workers: processes that decode, which all streams of the run share; 0: threads of this one;
         -1: by the number of cores.
+      steps: of which steps batches are made, in order; None: of all from `start_step` on.
       process_index: this process, of `process_count`.
       process_count: processes that share every global batch.
       label_maps: crops the label map along with the image. Without, the maps of a dataset that
@@ -364,8 +378,9 @@ def train_batches(
         resampling,
         mirrored,
     )
-    no_end = start_step + 2**40
-    return _batches(make, start_step, no_end, batch_size, workers, process_index, process_count)
+    if steps is None:
+        steps = range(start_step, start_step + 2**40)
+    return _batches(make, steps, batch_size, workers, process_index, process_count)
 
 
 def eval_batches(
@@ -431,5 +446,5 @@ def eval_batches(
         mirrored,
         tuple(round(255 * value) for value in padding),
     )
-    steps = -(-len(numbers) // batch_size)
-    return _batches(make, 0, steps, batch_size, workers, process_index, process_count)
+    steps = range(-(-len(numbers) // batch_size))
+    return _batches(make, steps, batch_size, workers, process_index, process_count)

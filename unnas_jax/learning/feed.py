@@ -1,7 +1,7 @@
 """Batches on the devices, as a config's sections `input`, `train` and `eval` say."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -53,9 +53,10 @@ class Feed:
         *,
         seed: int,
         start_step: int,
+        steps: Sequence[int] | None = None,
         place: bool = True,
     ) -> Iterator[Iterator[Any]]:
-        """A block with an endless iterator of training batches from `start_step` on.
+        """A block with an iterator of training batches: of these steps, or of all from a step on.
 
         They are split over the mesh or, without `place`, this process's rows on the host.
         """
@@ -67,6 +68,7 @@ class Feed:
             train_crop=self._config["input"]["train_crop"],
             seed=seed,
             start_step=start_step,
+            steps=steps,
             **self._common,
         )
         try:

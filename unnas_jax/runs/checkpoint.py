@@ -15,7 +15,7 @@ import hashlib
 import json
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -258,6 +258,12 @@ class Checkpoints:
           UserError: there are checkpoints and all are damaged, or one is of another network.
           Interruption: one cannot be read now.
         """
+        return self.restore_by(lambda position: like)
+
+    def restore_by(
+        self, like: Callable[[Mapping[str, Any]], State]
+    ) -> tuple[State, dict[str, Any]] | None:
+        """`restore` where it depends on the position what the state is like."""
         damaged: list[int] = []
         # Anew every time: the run that a reader reads beside removes old ones.
         while left := [step for step in self._listed() if step not in damaged]:
@@ -296,7 +302,9 @@ class Checkpoints:
                 f"({failures.first_line(error)}); nothing was changed, the same command tries again"
             ) from error
 
-    def _restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
+    def _restore(
+        self, step: int, like: Callable[[Mapping[str, Any]], State]
+    ) -> tuple[State, dict[str, Any]]:
         """Raises `_Damage` or `Interruption` in all processes of a run if one of them has to."""
         self._check_shapes(step, like)
         problem: Exception | None = None
@@ -325,14 +333,19 @@ class Checkpoints:
             raise problem
         return found
 
-    def _read(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
+    def _read(
+        self, step: int, like: Callable[[Mapping[str, Any]], State]
+    ) -> tuple[State, dict[str, Any]]:
+        items = ocp.args.Composite(progress=ocp.args.JsonRestore())
+        blueprint = like(self._manager.restore(step, args=items)["progress"])
+
         def blank(leaf: Any) -> np.ndarray:
             return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
 
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(jax.tree.map(blank, like)),
+                state=ocp.args.StandardRestore(jax.tree.map(blank, blueprint)),
                 progress=ocp.args.JsonRestore(),
             ),
         )
@@ -341,19 +354,20 @@ class Checkpoints:
         name = first_not_finite(state)
         if name is not None:
             raise ValueError(f"{name} is not finite")
-        return jax.tree.map(_placed, like, state), position
+        return jax.tree.map(_placed, blueprint, state), position
 
-    def _check_shapes(self, step: int, like: Any) -> None:
+    def _check_shapes(self, step: int, like: Callable[[Mapping[str, Any]], Any]) -> None:
         """Raises `UserError` if a checkpoint is whole, but its arrays are not those of `like`."""
         path = epath.Path(self.directory) / str(step)
         try:
             there = _shapes(ocp.StandardCheckpointHandler().metadata(path / "state"))
             progress = json.loads((path / "progress" / "metadata").read_text())
             layout = progress.get(_LAYOUT)
+            blueprint = like(progress)
         except Exception:  # `_read` finds out why.
             return
-        here = _shapes(like)
-        if there == here or layout == _layout(like):
+        here = _shapes(blueprint)
+        if there == here or layout == _layout(blueprint):
             return
         for name in sorted(there.keys() | here.keys()):
             a, b = there.get(name, "absent"), here.get(name, "absent")

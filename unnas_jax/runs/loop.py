@@ -71,6 +71,10 @@ class Learner(Protocol):
     def state(self) -> Any:
         """The arrays that a checkpoint holds; the same on all devices."""
 
+    @property
+    def position(self) -> Mapping[str, Any]:
+        """What else it takes to go on from there, as JSON; kept with the step."""
+
     def step(self, step: int) -> Mapping[str, Sums | None]:
         """Takes the step after `step` finished ones, without waiting for the devices.
 
@@ -207,6 +211,7 @@ class Loop:
             "epoch": self._plan.epoch(step),
             "data_position": step * self._plan.batch_size,
             "validation": ranking,
+            **self._learner.position,
             **self._identity,
         }
         self._publish()

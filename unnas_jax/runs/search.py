@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import itertools
+import json
 import logging
 import os
 import time
@@ -15,6 +16,7 @@ import numpy as np
 
 from unnas_jax import __version__
 from unnas_jax.analysis import report, results, verdict
+from unnas_jax.analysis.history import Alphas, Row
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
@@ -24,21 +26,19 @@ from unnas_jax.data.inspection import check_images
 from unnas_jax.data.pipeline import evaluation_sample
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
-from unnas_jax.learning import metrics, optim
+from unnas_jax.learning import metrics
 from unnas_jax.learning.feed import Feed
-from unnas_jax.methods.bilevel import SearchState, Steps, build_steps
+from unnas_jax.methods import registry as methods
+from unnas_jax.methods.base import SearchMethod, SearchState, Setting, Stage
 from unnas_jax.runs import checkpoint
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.loop import Loop, Plan
 from unnas_jax.runs.workdir import Workdir
-from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Sums, Task
 
 _LOG = logging.getLogger("unnas_jax")
-
-_COLUMNS = ("step", "epoch", "normal", "reduce")  # Of alphas.npz.
 
 
 def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
@@ -50,7 +50,7 @@ def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
             f"config.train.batch_size={batch_size}: half of the dataset {dataset.name!r} has only "
             f"{images} images; use a smaller batch"
         )
-    total = per_epoch * config["train"]["epochs"]
+    total = sum(stage.steps for stage in methods.of_config(config).stages(config, per_epoch))
     if config["train"]["max_steps"] > 0:
         total = min(total, config["train"]["max_steps"])
     return Plan(
@@ -63,11 +63,6 @@ def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
     )
 
 
-def _first_step(epoch: float, per_epoch: int) -> int:
-    """The first step at or after a part of the epochs, as the PyTorch release counts."""
-    return next(k for k in itertools.count(int(epoch * per_epoch)) if k / per_epoch >= epoch)
-
-
 class _Outputs:
     """The files of a search that grow with it: metrics, alphas, genotype, pictures.
 
@@ -78,7 +73,7 @@ class _Outputs:
         self, workdir: str, config: Mapping[str, Any], plan: Plan, step: int, primary: bool
     ) -> None:
         self.workdir, self.config, self.plan, self.primary = workdir, config, plan, primary
-        self.history: list[dict[str, Any]] = []
+        self.history = Alphas(())
         self.next_drawing = 0.0
         self.log = metrics.MetricsLog(workdir, step) if primary else None
         self.facts: dict[str, Any] = {}
@@ -96,39 +91,35 @@ class _Outputs:
         if self.log:
             self.log.write(kind, step, epoch=self.plan.epoch(step), **values)
 
-    def alphas(self, state: SearchState, step: int, *, finished: bool) -> None:
+    def alphas(self, method: SearchMethod, state: SearchState, step: int) -> None:
         """Writes the alphas' history and the genotype they stand for now."""
         if not self.primary:
             return
-        alphas = {kind: np.asarray(value) for kind, value in state.alphas.items()}
-        if not self.history or self.history[-1]["step"] < step:
-            self.history.append({"step": step, "epoch": self.plan.epoch(step), **alphas})
-        columns: dict[str, Any] = {
-            name: np.stack([np.asarray(row[name]) for row in self.history]) for name in _COLUMNS
-        }
+        alphas = {name: np.asarray(value) for name, value in state.alphas.items()}
+        mixing, stage = method.mixing(alphas), method.setting.stage
+        epoch = self.plan.epoch(step)
+        self.history = self.history.with_row(Row(step, epoch, stage, alphas, mixing))
         with files.replacing(os.path.join(self.workdir, "alphas.npz"), "wb") as file:
-            np.savez_compressed(file, **columns)
-        operations = candidates.of_network(self.config["network"])
+            np.savez_compressed(file, **self.history.columns())
+        cells, operations = method.cells(alphas), method.operations()
         self.warnings = verdict.of_alphas(
-            columns["normal"],
-            columns["reduce"],
-            self.config["search"]["arch_start_epoch"],
-            operations,
+            self.history.mixing, cells, self.config["search"]["arch_start_epoch"], operations
         )
         if self.validation:
             self.warnings += verdict.of_training(
                 [self.validation], self.facts["num_classes"], self.facts["validation_images"]
             )
-        document = genotype_lib.document(
-            alphas["normal"],
-            alphas["reduce"],
+        document = genotype_lib.document_of(
+            cells,
+            mixing,
             {
                 "dataset": self.config["dataset"]["name"],
                 "task": self.config["task"]["name"],
+                "method": method.name,
                 "seed": self.config["seed"],
                 "step": step,
-                "epoch": self.plan.epoch(step),
-                "finished": finished,
+                "epoch": epoch,
+                "finished": step == self.plan.total,
                 "warnings": self.warnings,
                 "versions": versions(),
             },
@@ -150,64 +141,142 @@ class _Outputs:
             self.log.close()
 
 
+class _Stages:
+    """The stages of a run, and the method in each of them.
+
+    Args:
+      config: as a dict.
+      task: what the supernets learn.
+      mesh: of the devices.
+      plan: of the run.
+    """
+
+    def __init__(self, config: Mapping[str, Any], task: Task, mesh: Any, plan: Plan) -> None:
+        self._config, self._task, self._mesh, self._plan = config, task, mesh, plan
+        self._method = methods.of_config(config)
+        self.stages: Sequence[Stage] = self._method.stages(config, plan.per_epoch)
+        ends = itertools.accumulate(stage.steps for stage in self.stages)
+        self._ends = [min(end, plan.total) for end in ends]
+        self._last: tuple[str, SearchMethod] | None = None
+
+    def at(self, position: Mapping[str, Any]) -> SearchMethod:
+        """The method at the `stage` and with what it has `carried`, as a position holds them.
+
+        Positions of versions that knew no stages are in the first one. The last method that was
+        made is kept.
+        """
+        stage, carried = position.get("stage", 0), position.get("carried")
+        if stage not in range(len(self.stages)):
+            raise ValueError(f"it is of stage {stage} of {len(self.stages)}")
+        key = json.dumps([stage, carried])
+        if self._last is None or self._last[0] != key:
+            first = self._ends[stage - 1] if stage else 0
+            setting = Setting(
+                self._config, self._task, self._mesh, self._plan.per_epoch, stage, first, carried
+            )
+            self._last = key, self._method(setting)
+        return self._last[1]
+
+    def end(self, method: SearchMethod) -> int:
+        """The steps of the run that are finished when a method's stage ends."""
+        return self._ends[method.setting.stage]
+
+    def after(self, method: SearchMethod, state: SearchState) -> SearchMethod:
+        """The method of the next stage."""
+        stage = method.setting.stage + 1
+        # Through JSON, as if the run had been stopped here.
+        carried = json.loads(json.dumps(method.finish(checkpoint.on_host(state))))
+        _LOG.info("Stage %d of %d: %s.", stage + 1, len(self.stages), self.stages[stage].name)
+        return self.at({"stage": stage, "carried": carried})
+
+
 class _Learner:
-    """A bilevel search as the loop sees it: alphas learn on half B, weights on half A."""
+    """A search as the loop sees it, whatever its method.
+
+    Args:
+      stages: of the run.
+      method, state: where it goes on.
+      task: what is learned.
+      outputs: the files.
+      batches_a: of half A, from the step on where it goes on.
+      batches_b: makes a block with those of half B for some steps.
+      held_out: makes an iterator of the batches to evaluate on.
+    """
 
     def __init__(
         self,
-        steps: Steps,
+        stages: _Stages,
+        method: SearchMethod,
         state: SearchState,
         task: Task,
         outputs: _Outputs,
-        streams: Sequence[Iterator[Any]],
+        batches_a: Iterator[Any],
+        batches_b: Callable[[Sequence[int]], contextlib.AbstractContextManager[Iterator[Any]]],
         held_out: Callable[[], Iterator[Any]],
-        arch_start: int,
     ) -> None:
-        self._steps, self.state, self._task, self._outputs = steps, state, task, outputs
-        self._streams, self._held_out, self._arch_start = streams, held_out, arch_start
+        self.method, self.state = method, state
+        self._stages, self._task, self._outputs = stages, task, outputs
+        self._batches_a, self._open_b, self._held_out = batches_a, batches_b, held_out
+        self._block_b = contextlib.ExitStack()
+        self._batches_b: Iterator[Any] | None = None
+
+    def close(self) -> None:
+        """Ends the stream of half B."""
+        self._block_b.close()
+
+    @property
+    def position(self) -> dict[str, Any]:
+        setting = self.method.setting
+        return {"stage": setting.stage, "carried": setting.carried}
 
     def step(self, step: int) -> Mapping[str, Sums | None]:
-        batch_a, batch_b = (next(stream) for stream in self._streams)
-        alpha_sums = None
-        with jax.transfer_guard("disallow"):
-            if step >= self._arch_start:
-                with telling("Compiling the alphas' step", when=0 < step == self._arch_start):
-                    self.state, alpha_sums = self._steps.alphas(self.state, batch_b, batch_a)
-            self.state, weight_sums = self._steps.weights(self.state, batch_a)
-        return {"weights": weight_sums, "alpha": alpha_sums}
+        if step == self._stages.end(self.method):
+            self.method = self._stages.after(self.method, self.state)
+            self.state, self._batches_b = self.method.init(), None
+        if self._batches_b is None:
+            steps = range(step, self._stages.end(self.method))
+            needed = [k for k in steps if self.method.needs_b(k)]
+            self._block_b.close()
+            self._batches_b = self._block_b.enter_context(self._open_b(needed))
+        batch_a, needs_b = next(self._batches_a), self.method.needs_b(step)
+        batch_b = next(self._batches_b) if needs_b else None
+        first = step > self.method.setting.first_step and needs_b
+        first = first and not self.method.needs_b(step - 1)
+        with (
+            telling("Compiling the alphas' step", when=first),
+            jax.transfer_guard("disallow"),
+        ):
+            self.state, sums = self.method.step(self.state, batch_a, batch_b)
+        return sums
 
     def evaluate(self) -> dict[str, float]:
         sums = [
-            self._steps.evaluate(self.state, batch, number)
+            self.method.evaluate(self.state, batch, number)
             for number, batch in enumerate(self._held_out())
         ]
         return self._task.summarize(jax.device_get(sums))
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
-        plan = self._outputs.plan
         self._outputs.metrics("validation", step, **metrics)
+        if recorded := self.method.record(self.state):
+            self._outputs.metrics("method", step, **recorded)
         _LOG.info(
             "Epoch %.3g, half B with running statistics: %s.",
-            plan.epoch(step),
+            self._outputs.plan.epoch(step),
             ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
         )
-        self._outputs.alphas(self.state, step, finished=step == plan.total)
+        self._outputs.alphas(self.method, self.state, step)
 
 
-def _history(path: str, step: int) -> list[dict[str, Any]]:
+def _history(path: str, step: int) -> Alphas:
     """The rows of an alphas.npz up to a step; none if it is missing or damaged, which is said."""
     if not os.path.exists(path):
-        return []
+        return Alphas(())
     try:
-        old = results.read_alphas(path)
+        return results.read_alphas(path).until(step)
     except UserError as error:
         _LOG.warning("%s. The history of the alphas begins anew.", error)
-        return []
-    return [
-        {name: getattr(old, name)[row] for name in _COLUMNS}
-        for row in range(len(old.step))
-        if old.step[row] <= step
-    ]
+        return Alphas(())
 
 
 def versions() -> dict[str, str]:
@@ -264,10 +333,11 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
         feed = Feed(c, dataset, task, mesh)
 
         # Steps, state, and where it continues.
-        steps = build_steps(c, task, mesh, plan.per_epoch)
+        stages = _Stages(c, task, mesh, plan)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir.checkpoints))
-        restored = checkpoints.restore(steps.shapes())
-        state, position = restored or (steps.init(), {"step": 0, "validation": None})
+        restored = checkpoints.restore_by(lambda position: stages.at(position).shapes())
+        state, position = restored or (stages.at({}).init(), {"step": 0, "validation": None})
+        method = stages.at(position)
         check_same(workdir.name, position.get("data"), data, ("train",))
         step, ranking = int(position["step"]), position["validation"]
         outputs = stack.enter_context(
@@ -295,22 +365,25 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
             backend=jax.default_backend(),
             total_steps=plan.total,
         )
-        if not outputs.history:  # At the start, and of a checkpoint that was brought over.
-            outputs.alphas(state, step, finished=step == plan.total)
+        if not outputs.history.rows:  # At the start, and of a checkpoint that was brought over.
+            outputs.alphas(method, state, step)
 
         # The loop.
+        def train(half: np.ndarray, number: int, steps: Sequence[int] | None = None) -> Any:
+            seed = 2 * c["seed"] + number
+            return feed.train(records, half, seed=seed, start_step=step, steps=steps)
+
         learner = _Learner(
-            steps,
+            stages,
+            method,
             state,
             task,
             outputs,
-            [
-                stack.enter_context(feed.train(records, half, seed=seed, start_step=step))
-                for half, seed in ((half_a, 2 * c["seed"]), (half_b, 2 * c["seed"] + 1))
-            ],
+            stack.enter_context(train(half_a, 0)),
+            lambda steps: train(half_b, 1, steps),
             lambda: feed.evaluation(records, held_out),
-            _first_step(c["search"]["arch_start_epoch"], plan.per_epoch),
         )
+        stack.enter_context(contextlib.closing(learner))
         del state  # A step gives its memory to the next one's.
         loop = Loop(
             plan,
@@ -319,7 +392,7 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
             metric=task.metric,
             identity={"data": data},
             images=plan.batch_size,
-            schedule=optim.weights_schedule(c, plan.per_epoch),
+            schedule=lambda step: learner.method.learning_rate(step),
             write=outputs.metrics,
             publish=workdir.publish,
             after_save=lambda: outputs.pictures(final=False),

@@ -24,7 +24,6 @@ from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import metrics, optim, trainer
 from unnas_jax.learning.feed import DeviceBatch, Feed
 from unnas_jax.learning.trainer import TrainState, TrainSteps
-from unnas_jax.methods.bilevel import example_shapes
 from unnas_jax.runs import checkpoint
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.loop import Loop, Plan
@@ -35,7 +34,7 @@ from unnas_jax.spaces import registry as spaces
 from unnas_jax.spaces.networks import build_network
 from unnas_jax.spaces.registry import Cells
 from unnas_jax.tasks import registry
-from unnas_jax.tasks.base import Sums, Task
+from unnas_jax.tasks.base import Sums, Task, example_shapes
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -217,6 +216,8 @@ def _added(sums: list[Sums]) -> Sums:
 
 class _Learner:
     """The trainings of all seeds as the loop sees them."""
+
+    position: Mapping[str, Any] = {}  # The states say all.
 
     def __init__(
         self,

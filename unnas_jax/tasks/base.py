@@ -170,3 +170,15 @@ def classification_score(
         "correct": jnp.sum(hits * weights),
         "count": jnp.sum(weights),
     }
+
+
+def example_shapes(config: Mapping[str, Any], task: Task, images: int = 1) -> Examples:
+    """The shapes and dtypes of the examples that a batch of images becomes."""
+    crop = config["input"]["crop"]
+    batch = {
+        "image": jax.ShapeDtypeStruct((images, crop, crop, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct(
+            (images, crop, crop) if task.label_maps else (images,), jnp.int32
+        ),
+    }
+    return jax.eval_shape(lambda batch: task.examples(jax.random.key(0), batch, train=True), batch)

@@ -15,11 +15,11 @@ from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers import counting
 from unnas_jax.learning import trainer
-from unnas_jax.methods import bilevel
 from unnas_jax.runs import train
 from unnas_jax.spaces import complexity, networks
 from unnas_jax.spaces.nasbench101.spec import parse
 from unnas_jax.tasks import registry
+from unnas_jax.tasks.base import example_shapes
 
 # A straight edge, channels cut by one (of 5), and all three operations.
 CELL = "01101-00011-00001-00001-00000:conv3x3,conv1x1,maxpool3x3"
@@ -41,7 +41,7 @@ def test_every_task_learns(task_name: str) -> None:
     config_lib.validate(ml_collections.ConfigDict(c))
     task = registry.create(c, complexity._Facts("fake", 3))
     mesh = sharding.data_mesh(jax.devices()[:1])
-    inputs = bilevel.example_shapes(c, task).inputs
+    inputs = example_shapes(c, task).inputs
     network = networks.build_network(c, task)
     steps = trainer.build_steps(c, network, task, mesh, 10, inputs)
     state = steps.init([0])

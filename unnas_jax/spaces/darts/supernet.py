@@ -1,6 +1,6 @@
 """The DARTS supernet: every operation on every edge, mixed by the alphas' softmax."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
@@ -67,6 +67,8 @@ class Supernet(nn.Module):
       operations: of every edge; None: those of DARTS.
       rematerialise: keep only the cells' inputs for the backward pass and compute each cell again:
         less memory, a forward pass more.
+      mix: makes of the alphas the operations' weights on the edges, `normal` and `reduce`; None:
+        `softmax`.
     """
 
     width: int
@@ -78,6 +80,7 @@ class Supernet(nn.Module):
     formulation: str = "depthwise"
     operations: Candidates | None = None
     rematerialise: bool = False
+    mix: Callable[[Alphas], dict[str, jax.Array]] | None = None
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
@@ -91,7 +94,7 @@ class Supernet(nn.Module):
 
         Operations that draw, such as `noise`, take the random stream `noise`.
         """
-        weights = softmax(alphas, self.operations)
+        weights = softmax(alphas, self.operations) if self.mix is None else self.mix(alphas)
         states = Stem(self.stem, self.width, dtype=self.dtype, name="stem")(
             inputs.astype(self.dtype), train
         )

@@ -1,0 +1,235 @@
+"""The door for search methods: what a run asks of one, and the state that it trains.
+
+A method is a class. A run makes one instance for each stage; an instance never changes and holds
+the compiled functions of its stage, so that everything that changes is in `SearchState`.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from unnas_jax.core import sharding
+from unnas_jax.learning import optim
+from unnas_jax.spaces.darts import candidates
+from unnas_jax.spaces.darts import genotype as genotype_lib
+from unnas_jax.spaces.darts.candidates import Candidates
+from unnas_jax.spaces.darts.genotype import Genotype
+from unnas_jax.tasks.base import Batch, Sums, Task
+
+Alphas = Mapping[str, Any]
+"""The architecture parameters by name: float32 arrays of any shapes."""
+
+
+class SearchState(flax.struct.PyTreeNode):
+    """Everything that a step reads and changes; all of it is replicated and checkpointed.
+
+    Attributes:
+      step: int32, the number of finished steps of the run.
+      params, batch_stats: of the supernet.
+      alphas: the architecture parameters, float32 by name. Those of DARTS are `normal` and
+        `reduce`, (edges, operations).
+      weights_opt, alphas_opt: the two optimizers' states.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    alphas: dict[str, jax.Array]
+    weights_opt: optax.OptState
+    alphas_opt: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A part of a search, with a supernet of its own.
+
+    Attributes:
+      name: for lines and files.
+      steps: how many.
+    """
+
+    name: str
+    steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What an instance of a method is made for.
+
+    Attributes:
+      config: a valid config of a search, as a dict.
+      task: what the supernet learns.
+      mesh: see `unnas_jax.core.sharding`; batches are split over it.
+      steps_per_epoch: batches in half A.
+      stage: which of `SearchMethod.stages`.
+      first_step: finished steps of the run when the stage begins.
+      carried: what `SearchMethod.finish` of the stage before gave; None in the first stage.
+    """
+
+    config: Mapping[str, Any]
+    task: Task
+    mesh: Mesh
+    steps_per_epoch: int
+    stage: int = 0
+    first_step: int = 0
+    carried: Any = None
+
+
+class SearchMethod(abc.ABC):
+    """A search method in one of its stages.
+
+    Own ones derive from this class or from `unnas_jax.methods.darts.Darts`, and are registered with
+    `unnas_jax.methods.registry.METHODS`. Steps are counted over the whole run. What a random draw
+    depends on must be the config's seed, `state.step` and constants: then a run that was stopped
+    ends in the same bits as one that was not.
+
+    Attributes:
+      name: the value of config.search.method.
+      setting: what it was made for; `config` and `task` are of it.
+      options: config.method, completed with the defaults of `defaults`.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting, self.config, self.task = setting, setting.config, setting.task
+        self.options: Mapping[str, Any] = {**self.defaults(), **setting.config["method"]}
+
+    # What is asked before there is an instance.
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The method's own options, config.method, with their defaults; types are checked."""
+        return {}
+
+    @classmethod  # noqa: B027 (Most methods run with any config.)
+    def validate(cls, config: Mapping[str, Any]) -> None:
+        """Raises `UserError` for values that the method cannot run with.
+
+        Args:
+          config: a config as a dict; what all searches have in common is valid.
+        """
+
+    @classmethod
+    def stages(cls, config: Mapping[str, Any], steps_per_epoch: int) -> Sequence[Stage]:
+        """The stages in order. config.train.max_steps may end a run before the last one's end."""
+        return [Stage("search", steps_per_epoch * config["train"]["epochs"])]
+
+    # Training.
+
+    @abc.abstractmethod
+    def initial(self) -> SearchState:
+        """The state in which the stage begins, with `step` equal to `setting.first_step`.
+
+        A pure function, which is also traced for its shapes.
+        """
+
+    @abc.abstractmethod
+    def step(
+        self, state: SearchState, batch_a: Batch, batch_b: Batch | None
+    ) -> tuple[SearchState, dict[str, Sums | None]]:
+        """Takes a step, without waiting for the devices; it may give the state's memory away.
+
+        Args:
+          state: on the devices of the mesh.
+          batch_a: of half A, for the weights; split over the mesh.
+          batch_b: of half B, for the alphas; None if `needs_b` says so.
+
+        Returns:
+          The state with one step more, and the sums over the batches by what learned from them:
+          `weights` first, then `alpha`; None for what did not learn.
+        """
+
+    @abc.abstractmethod
+    def evaluate(self, state: SearchState, batch: Batch, number: int) -> Sums:
+        """The sums over a batch of held-out examples, the `number`-th, with running statistics."""
+
+    def needs_b(self, step: int) -> bool:
+        """Whether the step after `step` finished ones uses half B; it is not decoded otherwise.
+
+        It depends on nothing but the setting. Which examples a step gets does not depend on it.
+        """
+        return True
+
+    def finish(self, state: SearchState) -> Any:
+        """What the next stage has to know, such as the operations that are left: plain JSON.
+
+        Args:
+          state: at the end of this stage, which is not the last one.
+        """
+        return None
+
+    def learning_rate(self, step: int) -> Any:
+        """The weights' learning rate in the step after `step` finished ones, for the lines."""
+        schedule = optim.weights_schedule(self.config, self.setting.steps_per_epoch)
+        return schedule(step - self.setting.first_step)
+
+    # What alphas mean.
+
+    @abc.abstractmethod
+    def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
+        """The weights of the operations on every edge: what the supernet multiplies them with.
+
+        Args:
+          alphas: the architecture parameters, as in the state.
+
+        Returns:
+          `normal` and `reduce`, each (edges, operations), of the alphas' type: edges in the order
+          of `candidates.edges`, operations in that of the network. A pure function of JAX arrays.
+        """
+
+    def mixing(self, alphas: Alphas) -> dict[str, np.ndarray]:
+        """The same for arrays on the host, in float64: for files, pictures and `cells`."""
+        with jax.enable_x64(True):
+            exact = {name: jnp.asarray(value, jnp.float64) for name, value in alphas.items()}
+            return {kind: np.asarray(weights) for kind, weights in self.mix(exact).items()}
+
+    def cells(self, alphas: Alphas) -> Genotype:
+        """The discrete cells that alphas, on the host, stand for: by default as in DARTS."""
+        return genotype_lib.strongest(**self.mixing(alphas), operations=self.operations())
+
+    def operations(self) -> Candidates:
+        """The names of the operations on every edge, by which `mix` orders their weights."""
+        return candidates.of_network(self.config["network"])
+
+    def record(self, state: SearchState) -> Mapping[str, float]:
+        """Numbers about the state, by name, for the row `method` of an epoch in metrics.jsonl."""
+        return {}
+
+    # What every run does alike.
+
+    def init(self) -> SearchState:
+        """`initial` on the devices of the mesh."""
+        state: SearchState = sharding.replicate(self.initial(), self.setting.mesh)
+        return state
+
+    def shapes(self) -> SearchState:
+        """The shapes and shardings of the stage's state."""
+        state: SearchState = self.placed(jax.eval_shape(self.initial))
+        return state
+
+    def lower(self, batch: Any) -> dict[str, list[jax.stages.Lowered]]:
+        """The programs that the parts of a step run, in order, for compilation ahead of time.
+
+        Args:
+          batch: its shapes and shardings.
+
+        Returns:
+          The programs, not compiled, by part; empty if the method does not tell.
+        """
+        return {}
+
+    def placed(self, tree: Any) -> Any:
+        """Shapes with the sharding of what is whole on every device."""
+        placed = sharding.replicated(self.setting.mesh)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed), tree
+        )

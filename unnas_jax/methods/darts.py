@@ -1,0 +1,352 @@
+"""DARTS (Liu et al., 2019), first and second order: alphas learn on half B, weights on half A.
+
+The operations on an edge are mixed by the softmax of its alphas. Every part of a step is a method
+of the class, so that a remedy overrides the one that it changes.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from unnas_jax.core import sharding
+from unnas_jax.core.errors import UserError
+from unnas_jax.learning import optim
+from unnas_jax.methods.base import Alphas, SearchMethod, SearchState, Setting
+from unnas_jax.spaces.darts import supernet as supernet_lib
+from unnas_jax.tasks.base import Batch, Examples, Sums, example_shapes, target_counts
+
+# What a random draw is for; folded into the seed's key together with the step.
+INIT, ALPHAS, WEIGHT_STEP, ALPHA_STEP, EVALUATION, NOISE = range(6)
+
+Which = Literal["weights", "alphas", "both"]
+
+Loss = Callable[[Any, Any], tuple[jax.Array, Any]]
+"""(weights, alphas) -> (loss, auxiliary), on one batch."""
+
+
+def second_order(
+    loss_a: Loss,
+    loss_b: Loss,
+    weights: Any,
+    alphas: Any,
+    optimizer: optax.GradientTransformation,
+    optimizer_state: optax.OptState,
+) -> tuple[Any, Any]:
+    """The gradient in the alphas of B's loss after one weight step on A (DARTS, equation 6).
+
+        d/d alpha  L_B(w', alpha)  with  w' = step(w, d/dw L_A(w, alpha))
+
+    It is exact: the step, with its clipping, decay and momentum, is differentiated too, where
+    DARTS approximates the mixed second derivative by finite differences and its step by plain SGD.
+
+    Args:
+      loss_a, loss_b: the losses of the two halves.
+      weights, alphas: pytrees, at which the gradient is taken.
+      optimizer, optimizer_state: of the weights; the state is not changed.
+
+    Returns:
+      The gradient, of the structure of `alphas`, and the auxiliary value of `loss_b`.
+    """
+
+    def after_step(alphas: Any) -> tuple[jax.Array, Any]:
+        gradient, _ = jax.grad(loss_a, has_aux=True)(weights, alphas)
+        updates, _ = optimizer.update(gradient, optimizer_state, weights)
+        return loss_b(optax.apply_updates(weights, updates), alphas)
+
+    return jax.grad(after_step, has_aux=True)(alphas)
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """The parts of `Darts` that are compiled, each a program; see the methods of these names."""
+
+    gradients: Any
+    unrolled: Any
+    update_alphas: Any
+    update_weights: Any
+    scores: Any
+
+
+class Darts(SearchMethod):
+    """DARTS, algorithm 1: an alpha step comes before each weight step once the alphas move.
+
+    Args:
+      setting: see `unnas_jax.methods.base`.
+
+    Attributes:
+      supernet: whose parameters are searched with.
+      weights_tx, alphas_tx: the two optimizers.
+      programs: the parts of a step, compiled.
+    """
+
+    name = "darts"
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        config = self.config
+        self.supernet = self.build()
+        self.weights_tx = optim.weights(
+            config["weights"], optim.weights_schedule(config, setting.steps_per_epoch)
+        )
+        self.alphas_tx = optim.alphas(config["alphas"])
+        jit = functools.partial(jax.jit, out_shardings=sharding.replicated(setting.mesh))
+        self.programs = Programs(
+            gradients=jit(self.gradients, static_argnames="of"),
+            unrolled=jit(self.unrolled),
+            update_alphas=jit(self.update_alphas, donate_argnums=0),
+            update_weights=jit(self.update_weights, donate_argnums=0),
+            scores=jit(self.scores),
+        )
+        # XLA needs as long to compile forward and backward a second time as the first. A CPU, where
+        # that is most of a short run, computes both gradients in one function for both passes;
+        # accelerators are spared the gradients that a pass does not use.
+        shared = sharding.platform() == "cpu"
+        self._of_alphas: Which = "both" if shared else "alphas"
+        self._of_weights: Which = "both" if shared else "weights"
+        self._purposes: dict[int, jax.Array] = {}
+
+    @classmethod
+    def validate(cls, config: Mapping[str, Any]) -> None:
+        """Checks the order and when the alphas begin to move."""
+        order, start = config["search"]["order"], config["search"]["arch_start_epoch"]
+        if order not in (1, 2):
+            raise UserError(f"config.search.order={order!r}: use 1 or 2")
+        epochs = config["train"]["epochs"]
+        if start >= epochs:
+            raise UserError(
+                f"config.search.arch_start_epoch={start!r}: must be smaller than "
+                f"train.epochs={epochs}, or no alpha ever moves"
+            )
+
+    # The supernet and its alphas.
+
+    def build(self) -> supernet_lib.Supernet:
+        """The supernet, which mixes by `mix`."""
+        return supernet_lib.build_supernet(self.config, self.task).clone(mix=self.mix)
+
+    def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
+        """The softmax over the operations of every edge (DARTS, equation 2)."""
+        return supernet_lib.softmax(alphas, self.operations())
+
+    def initial_alphas(self, key: jax.Array) -> dict[str, jax.Array]:
+        """The alphas in which the stage begins."""
+        nodes, scale = self.config["network"]["nodes"], self.config["alphas"]["init_scale"]
+        return supernet_lib.init_alphas(key, nodes, scale, self.operations())
+
+    def key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
+        """The key of the draws for a purpose in a step."""
+        seed = jax.random.key(self.config["seed"])
+        return jax.random.fold_in(jax.random.fold_in(seed, purpose), step)
+
+    def noise_key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
+        """The key of what operations draw, such as `noise`."""
+        return jax.random.fold_in(self.key(NOISE, step), purpose)
+
+    def initial(self) -> SearchState:
+        """Draws the weights and the alphas; the optimizers begin anew."""
+        first = self.setting.first_step
+        alphas = self.initial_alphas(self.key(ALPHAS, first))
+        inputs = example_shapes(self.config, self.task).inputs
+        variables = self.supernet.lazy_init(self.key(INIT, first), inputs, alphas, train=True)
+        params = variables["params"]
+        return SearchState(
+            step=jnp.full((), first, jnp.int32),
+            params=params,
+            batch_stats=variables["batch_stats"],
+            alphas=alphas,
+            weights_opt=self.weights_tx.init(params),
+            alphas_opt=self.alphas_tx.init(alphas),
+        )
+
+    # The parts of a step: pure functions, to be traced.
+
+    def loss(
+        self, params: Any, alphas: Any, batch_stats: Any, noise: jax.Array, examples: Examples
+    ) -> tuple[jax.Array, tuple[Any, Sums]]:
+        """The mean loss of examples in training; the new running statistics and the sums.
+
+        The operations that draw do so from the key `noise`.
+        Inside of `sharding.by_device` the examples are this device's, and the mean that of all.
+        """
+        outputs, updated = self.supernet.apply(
+            {"params": params, "batch_stats": batch_stats},
+            examples.inputs,
+            alphas,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"noise": noise},
+        )
+        sums = self.task.score(outputs, examples, train=True)
+        count = jnp.maximum(sharding.total(sums["count"]), 1.0)
+        return sums["loss"] / count, (updated["batch_stats"], sums)
+
+    def gradients(
+        self, state: SearchState, batch: Batch, purpose: jax.Array, of: Which
+    ) -> tuple[Any, Any, Any, Sums]:
+        """Gradients of weights and alphas (those not asked for are empty), statistics, sums.
+
+        Args:
+          state: at which they are taken.
+          batch: split over the mesh.
+          purpose: of the task's draws, `WEIGHT_STEP` or `ALPHA_STEP`: int32.
+          of: which gradients.
+        """
+        examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
+        arguments = {"weights": (0,), "alphas": (1,), "both": (0, 1)}[of]
+
+        def of_rows(variables: tuple[Any, Any, Any, jax.Array], examples: Examples) -> Any:
+            grads, (batch_stats, sums) = jax.grad(self.loss, argnums=arguments, has_aux=True)(
+                *variables, examples
+            )
+            # Here, so that what devices send each other are the gradients of the parameters: XLA
+            # alone would sum those of the dense form's kernels, 12 times as many.
+            grads, sums = sharding.total((grads, sums))
+            by_argument = dict(zip(arguments, grads, strict=True))
+            return by_argument.get(0, ()), by_argument.get(1, ()), batch_stats, sums
+
+        noise = self.noise_key(purpose, state.step)
+        variables = (state.params, state.alphas, state.batch_stats, noise)
+        return sharding.by_device(of_rows, self.setting.mesh)(variables, examples)
+
+    def unrolled(
+        self, state: SearchState, batch_b: Batch, batch_a: Batch
+    ) -> tuple[dict[str, jax.Array], Sums]:
+        """The second-order gradient of the alphas, and the sums of B."""
+
+        def on(batch: Batch, purpose: int) -> Loss:
+            examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
+            noise = self.noise_key(purpose, state.step)
+            return lambda params, alphas: self.loss(
+                params, alphas, state.batch_stats, noise, examples
+            )
+
+        grads, (_, sums) = second_order(
+            on(batch_a, WEIGHT_STEP),
+            on(batch_b, ALPHA_STEP),
+            state.params,
+            state.alphas,
+            self.weights_tx,
+            state.weights_opt,
+        )
+        return grads, sums
+
+    def update_alphas(self, state: SearchState, grads: Any) -> SearchState:
+        """The alphas' optimizer takes a step."""
+        updates, alphas_opt = self.alphas_tx.update(grads, state.alphas_opt, state.alphas)
+        return state.replace(
+            alphas=optax.apply_updates(state.alphas, updates), alphas_opt=alphas_opt
+        )
+
+    def update_weights(self, state: SearchState, grads: Any, batch_stats: Any) -> SearchState:
+        """The weights' optimizer takes a step, the running statistics too, and `step` counts up."""
+        updates, weights_opt = self.weights_tx.update(grads, state.weights_opt, state.params)
+        return state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            weights_opt=weights_opt,
+        )
+
+    def scores(self, state: SearchState, batch: Batch, number: jax.Array) -> Sums:
+        """The sums over the `number`-th batch of held-out examples."""
+        examples = self.task.examples(self.key(EVALUATION, number), batch, train=False)
+        outputs: Any = self.supernet.apply(
+            {"params": state.params, "batch_stats": state.batch_stats},
+            examples.inputs,
+            state.alphas,
+            train=False,
+            rngs={"noise": self.noise_key(EVALUATION, number)},
+        )
+        sums = self.task.score(outputs, examples, train=False)
+        return {**sums, "targets": target_counts(examples, self.task.num_classes)}
+
+    # The step, of compiled parts.
+
+    @functools.cached_property
+    def first_alpha_step(self) -> int:
+        """The first step at or after config.search.arch_start_epoch, counted in the stage."""
+        start, per_epoch = self.config["search"]["arch_start_epoch"], self.setting.steps_per_epoch
+        return next(k for k in itertools.count(int(start * per_epoch)) if k / per_epoch >= start)
+
+    def needs_b(self, step: int) -> bool:
+        """Whether the alphas move."""
+        return step - self.setting.first_step >= self.first_alpha_step
+
+    def step(
+        self, state: SearchState, batch_a: Batch, batch_b: Batch | None
+    ) -> tuple[SearchState, dict[str, Sums | None]]:
+        """Takes an alpha step, once the alphas move, and a weight step."""
+        alpha_sums = None
+        if batch_b is not None:
+            state, alpha_sums = self.alpha_step(state, batch_b, batch_a)
+        state, weight_sums = self.weight_step(state, batch_a)
+        return state, {"weights": weight_sums, "alpha": alpha_sums}
+
+    def alpha_step(
+        self, state: SearchState, batch_b: Batch, batch_a: Batch
+    ) -> tuple[SearchState, Sums]:
+        """The state with moved alphas and the sums of B.
+
+        The batch of A, on which the next weight step runs, is used by the second-order gradient
+        only.
+        """
+        if self.config["search"]["order"] == 2:
+            grads, sums = self.programs.unrolled(state, batch_b, batch_a)
+        else:
+            # The statistics that this pass would update belong to the weights' half.
+            _, grads, _, sums = self.programs.gradients(
+                state, batch_b, self._placed(ALPHA_STEP), of=self._of_alphas
+            )
+        return self.programs.update_alphas(state, grads), sums
+
+    def weight_step(self, state: SearchState, batch_a: Batch) -> tuple[SearchState, Sums]:
+        """The state with moved weights, one step further, and the sums of A."""
+        grads, _, batch_stats, sums = self.programs.gradients(
+            state, batch_a, self._placed(WEIGHT_STEP), of=self._of_weights
+        )
+        return self.programs.update_weights(state, grads, batch_stats), sums
+
+    def evaluate(self, state: SearchState, batch: Batch, number: int) -> Sums:
+        """Runs `scores`."""
+        sums: Sums = self.programs.scores(
+            state, batch, sharding.replicate(np.int32(number), self.setting.mesh)
+        )
+        return sums
+
+    def _placed(self, purpose: int) -> jax.Array:
+        if purpose not in self._purposes:
+            self._purposes[purpose] = sharding.replicate(np.int32(purpose), self.setting.mesh)
+        return self._purposes[purpose]
+
+    def lower(self, batch: Any) -> dict[str, list[jax.stages.Lowered]]:
+        """The programs of an alpha step and of a weight step."""
+
+        def lowered(function: Any, *arguments: Any, **static: Any) -> tuple[Any, Any]:
+            program = function.lower(*arguments, **static)
+            return program, self.placed(program.out_info)
+
+        programs, state = self.programs, self.shapes()
+        purpose = self.placed(jax.ShapeDtypeStruct((), jnp.int32))
+        if self.config["search"]["order"] == 2:
+            of_alpha, (alpha_grads, _) = lowered(programs.unrolled, state, batch, batch)
+        else:
+            of_alpha, (_, alpha_grads, _, _) = lowered(
+                programs.gradients, state, batch, purpose, of=self._of_alphas
+            )
+        of_weight, (grads, _, batch_stats, _) = lowered(
+            programs.gradients, state, batch, purpose, of=self._of_weights
+        )
+        return {
+            "alphas": [of_alpha, lowered(programs.update_alphas, state, alpha_grads)[0]],
+            "weights": [
+                of_weight,
+                lowered(programs.update_weights, state, grads, batch_stats)[0],
+            ],
+        }

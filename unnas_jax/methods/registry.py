@@ -1,0 +1,49 @@
+"""The search methods by name, and the check of their options."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from unnas_jax.core.errors import UserError
+from unnas_jax.core.registry import Registry, nearest
+from unnas_jax.methods.base import SearchMethod
+from unnas_jax.methods.darts import Darts
+
+METHODS: Registry[type[SearchMethod]] = Registry("search method", {Darts.name: Darts})
+
+
+def of_config(config: Mapping[str, Any]) -> type[SearchMethod]:
+    """The method that a config (as a dict) of a search names.
+
+    Raises:
+      UserError: there is no such method.
+    """
+    return METHODS.find(config["search"]["method"], "search.method")
+
+
+def choose(config: ml_collections.ConfigDict, name: str) -> None:
+    """Writes a method and all its options into a config, where a recipe or flags change them."""
+    config.search.method = name
+    config.method = of_config(config.to_dict()).defaults()
+
+
+def validate(config: Mapping[str, Any]) -> None:
+    """Checks the method of a config (as a dict) of a search, and its options.
+
+    Raises:
+      UserError: there is no such method or option, or a value is none for it.
+    """
+    method = of_config(config)
+    defaults = method.defaults()
+    for key, value in config["method"].items():
+        if key not in defaults:
+            raise UserError(
+                f"config.method.{key}: {nearest(key, defaults)}the method {method.name!r} has "
+                f"{'the options ' + ', '.join(sorted(defaults)) if defaults else 'no options'}"
+            )
+        expected = type(defaults[key])
+        number = expected is float and type(value) is int
+        if type(value) is not expected and not number:
+            raise UserError(f"config.method.{key}={value!r}: must be of type {expected.__name__}")
+    method.validate(config)
