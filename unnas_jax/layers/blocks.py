@@ -125,10 +125,12 @@ class BatchNormOfParts(nn.Module):
         """The mean and the variance of every channel, on this device.
 
         E[x^2] - E[x]^2 loses the digits in which both agree, and E[(x - E[x])^2] reads x twice. A
-        number near the mean, subtracted first, avoids both: here the mean of a row of pixels.
+        number near the mean, subtracted first, avoids both. The value of any pixel is near enough:
+        here of the one in the middle of all.
         """
         x, others = x.astype(jnp.promote_types(x.dtype, jnp.float32)), self._others(x)
-        near = jax.lax.stop_gradient(jnp.mean(x[:, :1], others))
+        middle = tuple(size // 2 if k in others else slice(None) for k, size in enumerate(x.shape))
+        near = jax.lax.stop_gradient(x[middle])
         moved = x - jnp.expand_dims(near, others)
         mean = jnp.mean(moved, others)
         return near + mean, jnp.mean(moved**2, others) - mean**2
