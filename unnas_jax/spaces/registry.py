@@ -1,8 +1,9 @@
-"""The search spaces by name, and what a space is to the training of its networks."""
+"""The search spaces by name, to which others can add theirs, and what a space is to a training."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from unnas_jax.core.registry import Registry
 from unnas_jax.spaces.darts import network as darts_network
 from unnas_jax.spaces.darts import space as darts
 from unnas_jax.spaces.darts.genotype import Genotype
@@ -20,7 +21,7 @@ head and of its auxiliary head, or None. Both kinds have the attributes `width` 
 
 
 class Space(Protocol):
-    """A search space: a module with these functions, and one line in `SPACES`."""
+    """A search space: a module, or an object, with these functions; see docs/walks/space.md."""
 
     def validate(self, config: Mapping[str, Any]) -> None:
         """Raises `UserError` for the config of a training that this space cannot run."""
@@ -41,10 +42,10 @@ class Space(Protocol):
         """Raises `UserError` if the network of a config cannot work on examples of these shapes."""
 
 
-SPACES: Mapping[str, Space] = {"darts": darts, "nasbench101": nasbench101}
+SPACES: Registry[Space] = Registry("space", {"darts": darts, "nasbench101": nasbench101})
 """The spaces, by the value of config.network.space."""
 
 
 def of_config(config: Mapping[str, Any]) -> Space:
     """The space of a training's config (as a dict)."""
-    return SPACES[config["network"]["space"]]
+    return SPACES.find(config["network"]["space"], "network.space")
