@@ -26,6 +26,7 @@ What: TypeAlias = Any
 """A recipe's name or file; an `ml_collections.ConfigDict`; a `Dataset`, such as `arrays` makes; or
 images, uint8 (N, H, W, 3)."""
 
+_AUXILIARY = 29  # Pixels from which on a CIFAR network can have an auxiliary head.
 _SMALL = 64  # Pixels of images on which networks begin at full resolution, as for CIFAR.
 
 
@@ -188,6 +189,10 @@ def _train_on(side: int, task: str) -> ml_collections.ConfigDict:
     )
     config.task.name = task
     _sizes(config, side)
+    if task != "classification" or side < _AUXILIARY:
+        config.network.auxiliary_weight = 0.0
+    if task not in ("classification", "rotation"):
+        config.input.pad = 0  # It would tell a jigsaw's outer tiles, and has no colour to learn.
     return config
 
 
