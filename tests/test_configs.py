@@ -31,6 +31,7 @@ from unnas_jax.learning import trainer
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.darts import Darts
 from unnas_jax.spaces import complexity, networks
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.supernet import build_supernet, init_alphas
 from unnas_jax.tasks import registry
@@ -67,7 +68,8 @@ def full_size(key: str) -> tuple[int, tuple[int, ...]]:
     network = build_supernet(config, task)
 
     def build(x: jax.Array) -> Any:
-        alphas = init_alphas(jax.random.key(0), config["network"]["nodes"], 1e-3)
+        nodes = config["network"]["nodes"]
+        alphas = init_alphas(jax.random.key(0), nodes, 1e-3, network.operations)
         return network.init_with_output(jax.random.key(0), x, alphas, train=True)
 
     outputs, variables = jax.eval_shape(build, inputs)
@@ -94,7 +96,11 @@ def test_valid_and_builds_at_full_size(name: str) -> None:
 def reduced(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """A recipe without what does not matter for a step's program, at the sizes named above."""
     config = ml_collections.ConfigDict(config.to_dict())
+    operations = candidates.of_network(config.to_dict()["network"])
     config.network.update(width=4, cells=3, nodes=1)
+    with config.ignore_type():  # Those of the first node's two edges.
+        first = {kind: names[:2] for kind, names in operations.items()}
+        config.network.operations = candidates.as_json(first)
     jigsaw, cifar = config.task.name == "jigsaw", config.network.stem == "cifar"
     crop = (24 if cifar else 48) if jigsaw else (16 if cifar else 33)
     config.input.update(crop=crop, resize=crop, train_crop="none")
@@ -327,6 +333,9 @@ def test_the_paper_s_samples(name: str) -> None:
 CELL_OF = {
     "darts": "dil_conv_3x3:0,none:1+max_pool_3x3:0,skip_connect:1",
     "nasbench101": "0110-0001-0001-0000:conv3x3,maxpool3x3",
+    "nasbench201": (
+        "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|"
+    ),
 }
 
 
@@ -355,6 +364,8 @@ STEP_OF = {
     "sample_nasbench101_cifar10": "rotation",
     "sample_nasbench101_in1k": "colorization",
     "sample_nasbench101_photos": "colorization",
+    "sample_nasbench201_cifar10": "rotation",
+    "sample_nasbench201_photos": "colorization",
 }
 
 

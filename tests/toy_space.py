@@ -1,6 +1,8 @@
 """A search space of one's own, in one file: what docs/walks/space.md walks through."""
 
 import dataclasses
+import itertools
+import random
 from typing import Any
 
 import flax.linen as nn
@@ -42,6 +44,19 @@ class Chain(nn.Module):
 
 class Chains:
     """Texts such as `3-1-3`."""
+
+    ANY = "3"
+
+    def identity(self, cell):
+        return "-".join(map(str, cell.sizes))
+
+    def from_dict(self, value):
+        return Kernels(tuple(value["sizes"]))
+
+    def draw(self, section, seed):
+        sizes = list(itertools.product((1, 3, 5), repeat=section["nodes"]))
+        random.Random(seed).shuffle(sizes)
+        return [Kernels(chosen) for chosen in sizes[: section["count"]]]
 
     def validate(self, config):
         self.resolve(config["network"]["genotype"])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests import conftest
+from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import photos
 from unnas_jax.layers import blocks as layers
@@ -152,6 +153,13 @@ class Small(nn.Module):
 
 def test_what_is_counted_does_not_depend_on_how_this_machine_computes_it() -> None:
     assert counting.count(Small(), image(4, 4, 6)).multiply_adds == 16 * 9 * 6
+    # Nor on what it is asked to trace for.
+    mesh = jax.sharding.AbstractMesh(
+        (4,), ("data",), abstract_device=jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")
+    )
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert counting.count(Small(), image(5, 4, 6)).multiply_adds == 20 * 9 * 6
+        assert sharding.platform() == "tpu"
 
 
 PLACES: list[tuple[Any, tuple[int, int, int]]] = [

@@ -1,5 +1,6 @@
 """The processes that decode: shared by all streams, and clear about what ends them."""
 
+import gc
 import multiprocessing
 import os
 import pathlib
@@ -12,32 +13,11 @@ import time
 import numpy as np
 import pytest
 
+from tests.data.batches import Failing, Squares
 from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.data import shards, workers
 from unnas_jax.runs import search, train
 from unnas_jax.sweep import sample
-
-
-class Squares:
-    """Step s is two examples of s squared, and the process that made them."""
-
-    def __call__(self, step):
-        example = {"value": np.full((3, 5), step**2, np.int32), "process": np.int64(os.getpid())}
-        return [example, {**example, "value": example["value"] + 1}]
-
-
-class Failing:
-    """Step k ends in the exception k."""
-
-    errors = (
-        UserError("it is so"),
-        MemoryError(),
-        OSError(28, "No space left on device"),
-        KeyError("unforeseen"),
-    )
-
-    def __call__(self, step):
-        raise self.errors[step]
 
 
 def test_batches_come_in_order_whoever_makes_them():
@@ -58,6 +38,20 @@ def test_all_streams_of_a_run_share_the_processes():
     for stream in streams:
         assert multiprocessing.active_children()
         stream.close()
+    assert not multiprocessing.active_children()
+
+
+def test_processes_end_with_streams_that_nobody_closes():
+    assert len(list(workers.Stream(Squares(), range(3), 1))) == 3
+    assert not multiprocessing.active_children()
+    assert next(workers.Stream(Squares(), range(1000), 1))["value"][0, 0, 0] == 0
+    gc.collect()
+    assert not multiprocessing.active_children()
+
+
+def test_what_cannot_be_sent_leaves_no_process():
+    with pytest.raises(AttributeError):
+        workers.Stream(lambda step: [], range(3), 1)
     assert not multiprocessing.active_children()
 
 
@@ -83,10 +77,15 @@ def test_a_small_dev_shm_does_not_matter():
 def test_a_killed_process_is_an_interruption_of_one_line():
     stream = workers.Stream(Squares(), range(1000), 1)
     os.kill(int(next(stream)["process"][0]), signal.SIGKILL)
-    with pytest.raises(Interruption, match="killed by signal 9.*memory.*config.workers") as caught:
-        list(stream)
-    assert "\n" not in str(caught.value)
-    stream.close()
+    other = workers.Stream(Squares(), range(1000), 1)
+    for dead in (stream, other):
+        with pytest.raises(Interruption, match="killed by signal 9.*memory.*workers") as caught:
+            list(dead)
+        assert "\n" not in str(caught.value)
+    assert not multiprocessing.active_children()
+    again = workers.Stream(Squares(), range(1000), 1)  # In processes of its own.
+    assert next(again)["value"][0, 0, 0] == 0
+    again.close()
     assert not multiprocessing.active_children()
 
 

@@ -1,6 +1,7 @@
 """Whole trainings: outputs, kills, signals, evaluation of checkpoints, mistakes."""
 
 import errno
+import functools
 import json
 import os
 import pathlib
@@ -172,6 +173,29 @@ def short(tmp_path_factory, images, cells) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("runs") / "short"
     train.train(config(images, cells, **{"train.max_steps": 2}), str(workdir))
     return workdir
+
+
+def test_seeds_of_one_program_end_like_seeds_in_turn(images, cells, tmp_path):
+    """Three seeds, two and then one at a time, through the whole of a training."""
+    changes = {"seeds": 3, "train.max_steps": 4, "train.precise_bn_images": 8, "workers": 0}
+    results, states = [], []
+    for together in (1, 2):
+        workdir = tmp_path / str(together)
+        c = config(images, cells, **changes, **{"train.seeds_together": together})
+        results.append(train.train(c, str(workdir)))
+        states.append(_newest_state(workdir))
+    assert results[1]["seeds"] == [0, 1, 2] and results[1]["finished"]
+    assert states[1]["seed"].tolist() == [0, 1, 2] and states[1]["step"].tolist() == [4, 4, 4]
+    for name in ("params", "batch_stats"):
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, atol=1e-4, rtol=1e-4),
+            states[1][name],
+            states[0][name],
+        )
+    kernel = states[1]["params"]["stem"]["conv_0"]["conv"]["kernel"]
+    assert np.abs(kernel[0] - kernel[1]).max() > 0.1  # Each has its own values.
+    np.testing.assert_allclose(results[1]["loss"], results[0]["loss"], rtol=1e-3)
+    assert len(set(results[1]["loss"])) == 3
 
 
 def _error(c, workdir) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
 
 KINDS = ("normal", "reduce")
@@ -97,12 +98,16 @@ class Alphas:
         mixing = {
             kind: columns[f"mixing/{kind}"] if named else _softmax(columns[kind]) for kind in KINDS
         }
-        shapes = {weights.shape for weights in mixing.values()}
-        edges = [genotypes.num_edges(nodes) for nodes in range(1, genotypes.MAX_NODES + 1)]
-        if len(shapes) > 1 or not shapes <= {(count, e, len(genotypes.OPERATIONS)) for e in edges}:
+        shapes = [weights.shape for weights in mixing.values()]
+        edges = [candidates.num_edges(nodes) for nodes in range(1, candidates.MAX_NODES + 1)]
+        # Those of the two kinds of cell may have different operations.
+        good = {shape[:2] for shape in shapes if len(shape) == 3 and shape[2] > 0}
+        if len({shape[:2] for shape in shapes}) > 1 or not good <= {(count, e) for e in edges}:
+            good = set()
+        if not good:
             raise ValueError(
                 f"alphas of the shapes {' and '.join(map(str, shapes))} for {count} steps; "
-                f"expected (steps, edges, {len(genotypes.OPERATIONS)})"
+                "expected (steps, edges, operations)"
             )
         by_stage = {stage: _of_stage(columns, stage) for stage in set(stages.tolist())}
         for stage, arrays in by_stage.items():

@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 
 from unnas_jax.config import schema as config_lib
-from unnas_jax.config import shipped
+from unnas_jax.config import shipped, unknown_keys
 from unnas_jax.core import failures
 from unnas_jax.core.errors import Interruption, UserError
 
@@ -58,7 +58,7 @@ _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 def _check_overrides(config: Any, argv: Sequence[str]) -> None:
     """Raises `UserError` for the first flag `--config.KEY` whose key a config lacks."""
     for key in (found[1] for word in argv if (found := _OVERRIDE.match(word))):
-        error = config_lib.unknown_key(key, config.to_dict())
+        error = unknown_keys.error_of(key, config.to_dict(), config_lib.SCHEMAS)
         if error is not None:
             raise error
 

@@ -86,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", choices=names())
     parser.add_argument("--source", default="", help="the folder (or archive) of published files")
     parser.add_argument("--data_dir", required=True, help="where TFDS keeps datasets")
-    parser.add_argument("--files", default="", help="imagenet22k: a list of the images to use")
+    parser.add_argument(
+        "--files", type=os.path.expanduser, default="", help="imagenet22k: a list of images to use"
+    )
     parser.add_argument("--workers", type=int, default=-1, help="processes; default: one a core")
     parser.add_argument(
         "--partial", action="store_true", help="imagenet2012: though classes or val are missing"

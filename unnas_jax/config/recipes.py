@@ -9,6 +9,8 @@ Their docstrings give what a search costs as it follows from the recipe:
   5 a state of every cell. XLA's workspace comes on top; the parameters are small beside it.
 """
 
+from typing import Any
+
 import ml_collections
 
 from unnas_jax.config import schema as config_lib
@@ -126,6 +128,18 @@ def cifar10(task: str) -> ml_collections.ConfigDict:
     return config
 
 
+def restricted(operations: Any) -> ml_collections.ConfigDict:
+    """DARTS' search on CIFAR-10 with labels, of which the edges have other operations.
+
+    Args:
+      operations: a value of `network.operations`.
+    """
+    config = cifar10("cls")
+    with config.ignore_type():  # By kind of cell it is no tuple.
+        config.network.operations = operations
+    return config
+
+
 # The published widths; they keep the paper's windows (its count is 1 to 3% above the true one).
 IMAGENET_WIDTHS = {
     "darts_v2": 48, "pdarts": 48, "pcdarts_c10": 48, "pcdarts_in1k": 48,
@@ -202,6 +216,8 @@ def _space(config: ml_collections.ConfigDict, space: str) -> None:
     config.training.network.space = space
     if space == "nasbench101":
         config.training.network.update(width="128", stacks=3, modules=3)
+    if space == "nasbench201":
+        config.training.network.update(width="16", cells=15)
 
 
 def sample_photos(space: str) -> ml_collections.ConfigDict:
@@ -243,4 +259,14 @@ def sample_photos(space: str) -> ml_collections.ConfigDict:
     _space(config, space)
     if space == "nasbench101":
         config.training.network.update(width="16", stacks=2, modules=1)
+    if space == "nasbench201":
+        config.training.network.update(width="8", cells=3, stem="cifar")
+        config.recipes.jigsaw.input.update(crop=72, resize=80)
     return config
+
+
+def nasbench201_cifar10(config: ml_collections.ConfigDict) -> None:
+    """The benchmark's recipe for training a cell (Dong and Yang, 2020, table 1)."""
+    config.training.train.update(batch_size=256, epochs=200)
+    config.training.weights.update(learning_rate=0.1, final_learning_rate=0.0, nesterov=True)
+    config.training.weights.update(momentum=0.9, weight_decay=5e-4, warmup_epochs=0)

@@ -1,6 +1,5 @@
 """The schemas of the experiments' configs: fields, defaults, and what values are possible."""
 
-import difflib
 import hashlib
 import math
 import os
@@ -10,6 +9,7 @@ from typing import Any
 
 import ml_collections
 
+from unnas_jax.config import unknown_keys
 from unnas_jax.core.errors import UserError
 
 REMATERIALISE = ("none", "cell")
@@ -67,12 +67,20 @@ def search() -> ml_collections.ConfigDict:
         {
             "experiment": "search",
             **_common(),
-            "network": {"width": 16, "cells": 8, "nodes": 4, "stem": "imagenet"},
+            "network": {
+                "width": 16,
+                "cells": 8,
+                "nodes": 4,
+                "stem": "imagenet",
+                # The operations of all edges, names of unnas_jax.spaces.darts.operations; empty:
+                # those of DARTS. Or under `normal` and `reduce` such a list, or one for each edge.
+                "operations": (),
+            },
             "search": {
                 "method": "darts",  # One of unnas_jax.methods.
                 "order": 1,  # 1: alpha gradient at the current weights; 2: through a weight step.
                 "arch_start_epoch": 1.0,  # Alphas stand still before this epoch.
-                "formulation": "auto",  # dense, depthwise, or the faster one for the backend.
+                "formulation": "auto",  # One of unnas_jax.spaces.darts.supernet.FORMULATIONS.
                 "rematerialise": "none",  # cell: keep only cells' inputs and compute them again.
             },
             "method": {},  # The method's own options; see its `defaults`.
@@ -112,10 +120,10 @@ def training() -> ml_collections.ConfigDict:
             "seeds": 3,  # Independent trainings, with the seeds seed, seed + 1, ...
             **_common(),
             "network": {
-                "space": "darts",  # Or nasbench101.
+                "space": "darts",  # Or nasbench101, nasbench201.
                 "genotype": "darts_v2",  # A published name, a genotype.json, or a text of cells.
                 "width": "fit",  # A number, or fit: the largest in the paper's window.
-                "cells": 14,  # In the space darts.
+                "cells": 14,  # In the spaces darts and nasbench201.
                 "stacks": 3,  # In the space nasbench101, each with so many modules:
                 "modules": 3,
                 "stem": "imagenet",
@@ -223,7 +231,7 @@ SCHEMAS = {"search": search, "train": training, "sample": sample}
 
 def _as_json(value: Any) -> Any:
     """Tuples come back from JSON as lists."""
-    return list(value) if isinstance(value, tuple) else value
+    return [_as_json(each) for each in value] if isinstance(value, tuple | list) else value
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -247,70 +255,6 @@ def completed(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
     return result
 
 
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The keys of all fields, as `section.key`, in the order of the schema."""
-    found = []
-    for key, value in config.items():
-        inner = _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else []
-        found += inner or [f"{prefix}{key}"]
-    return found
-
-
-def _nearest(key: str, config: Mapping[str, Any]) -> list[str]:
-    """The keys of a config that somebody who wrote another one may mean, the likeliest first."""
-    parts = key.split(".")
-    # Sections that repeat the fields of others, and are meant less often, come last.
-    leaves = sorted(_leaves(config), key=lambda leaf: leaf.startswith(("alphas.", "recipes.")))
-    # The end of a key says what is meant, the section is what is mistaken.
-    for start in range(len(parts)):
-        end = ".".join(parts[start:])
-        same = [leaf for leaf in leaves if leaf == end or leaf.endswith(f".{end}")]
-        if same:
-            return same[:3]
-    close = difflib.get_close_matches(key[:80], leaves, n=2, cutoff=0.75)
-    names = {leaf: leaf.rpartition(".")[2] for leaf in leaves}
-    near = difflib.get_close_matches(parts[-1][:80], names.values(), n=2, cutoff=0.7)
-    for leaf, name in names.items():
-        initials = "".join(word[:1] for word in name.split("_"))  # lr, wd
-        if name in near or initials == parts[-1]:
-            close.append(leaf)
-    return list(dict.fromkeys(close))[:3]
-
-
-def unknown_key(key: str, config: Mapping[str, Any]) -> UserError | None:
-    """What is wrong with a key, `section.key`, that a config lacks; None if it has it.
-
-    Args:
-      key: without `config.`.
-      config: as a dict, with all its keys.
-
-    Returns:
-      an error that names the keys that are there, and those that may be meant.
-    """
-    section: Any = config
-    parts = key.split(".")
-    for number, part in enumerate(parts):
-        where = ".".join(["config", *parts[:number]])
-        if not isinstance(section, Mapping):
-            return UserError(f"config.{key}: {where} is a value and has no keys")
-        if part not in section:
-            break
-        section = section[part]
-    else:
-        return None
-    near = _nearest(key, config)
-    hint = f"; did you mean {' or '.join(f'config.{leaf}' for leaf in near)}?" if near else ""
-    if not near:
-        for name, schema in SCHEMAS.items():
-            end = f".{parts[-1]}"
-            found = [leaf for leaf in _leaves(schema().to_dict()) if f".{leaf}".endswith(end)]
-            if found:
-                hint = f"; configs of the experiment {name!r} have config.{found[0]}"
-                break
-    keys = ", ".join(sorted(map(str, section)))
-    return UserError(f"config.{key}: no such key; {where} has {keys}{hint}")
-
-
 def _check(condition: bool, key: str, value: Any, remedy: str) -> None:
     if not condition:
         raise UserError(f"config.{key}={value!r}: {remedy}")
@@ -325,7 +269,7 @@ def _check_keys(
     whole = schema if whole is None else whole
     for key in config:
         if key not in schema:
-            error = unknown_key(f"{prefix}{key}", whole)
+            error = unknown_keys.error_of(f"{prefix}{key}", whole, SCHEMAS)
             assert error is not None
             raise error
     for key, default in schema.items():
@@ -336,6 +280,8 @@ def _check_keys(
             _check(isinstance(value, Mapping), prefix + key, value, "give the keys of a section")
             _check_keys(value, default, f"{prefix}{key}.", whole)
             continue
+        if prefix + key == "network.operations" and isinstance(value, Mapping):
+            continue  # By kind of cell.
         number = isinstance(default, float) and isinstance(value, int)
         same = type(value) is type(default) or number
         _check(same, prefix + key, value, f"must be of type {type(default).__name__}")
@@ -411,6 +357,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 def _validate_search(c: Mapping[str, Any]) -> None:
     from unnas_jax.methods import registry
+    from unnas_jax.spaces.darts import supernet
 
     _check_numbers(c, "network.width network.nodes", 1, strict=False)
     _check_numbers(c, "weights.clip_norm alphas.learning_rate alphas.init_scale", 0, strict=True)
@@ -418,7 +365,8 @@ def _validate_search(c: Mapping[str, Any]) -> None:
     width = c["network"]["width"]
     _check(width % 2 == 0, "network.width", width, "must be even: reductions halve it")
     _check_choice("search.rematerialise", c["search"]["rematerialise"], REMATERIALISE)
-    _check_choice("search.formulation", c["search"]["formulation"], ("auto", "dense", "depthwise"))
+    _check_choice("search.formulation", c["search"]["formulation"], supernet.FORMULATIONS)
+    supernet.validate(c)
     for key in ("b1", "b2"):
         _check(0 <= c["alphas"][key] < 1, f"alphas.{key}", c["alphas"][key], "must be in [0, 1)")
     _check(isinstance(c["method"], Mapping), "method", c["method"], "give the keys of a section")
@@ -450,10 +398,6 @@ def _validate_training(c: Mapping[str, Any]) -> None:
     _check(c["eval"]["crop"] == "centre" or task.whole_images, "eval.crop", "whole", remedy)
     _check_choice("network.space", c["network"]["space"], registry.SPACES)
     registry.of_config(c).validate(c)
-
-
-# A cell of each space, in the place of those that are trained, to check everything else with.
-_ANY_CELL = {"darts": "darts_v2", "nasbench101": "011-001-000:conv3x3"}
 
 
 def _validate_sample(config: ml_collections.ConfigDict) -> None:
@@ -490,7 +434,7 @@ def _validate_sample(config: ml_collections.ConfigDict) -> None:
     _check_choice("training.network.space", space, spaces.SPACES)
     for task in c["tasks"]:
         try:
-            validate(of_unit(config, task, _ANY_CELL[space]))
+            validate(of_unit(config, task, spaces.SPACES[space].ANY))
         except UserError as error:
             words = str(error)
             if not words.startswith("config.recipes."):

@@ -195,6 +195,8 @@ def bounded() -> Iterator[None]:
         # Of this process alone; the others lose it.
         known = error if isinstance(error, Interruption) else failures.explanation(error)
         if known is not None:
+            if isinstance(known, UserError):
+                refusal.tell(str(known))
             print(f"unnas_jax: {known}", file=sys.stderr)
             leave(LOST if isinstance(known, Interruption) else 2)
         if not any(sign in str(error).lower() for sign in _SIGNS):

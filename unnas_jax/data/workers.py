@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import connection, reduction
 from typing import Any
@@ -205,6 +206,7 @@ class _Pool:
         self._workers: list[_Worker] = []
         self._done: dict[tuple[int, int], Any] = {}
         self._number = 0
+        self._end: BaseException | None = None
         try:
             for _ in range(size):
                 self._workers.append(_Worker())
@@ -218,14 +220,15 @@ class _Pool:
     def open(self, make: Make) -> int:
         """Begins a stream."""
         self._number += 1
-        self.streams.add(self._number)
         pickled = pickle.dumps(make)
         for worker in self._workers:
             self._send(worker, ("open", self._number, pickled))
+        self.streams.add(self._number)
         return self._number
 
     def ask(self, stream: int, step: int) -> None:
         """Has a batch made by the process that has the least to do."""
+        self._check()
         worker = min(self._workers, key=lambda worker: worker.asked)
         self._send(worker, ("make", stream, step))
         worker.asked += 1
@@ -233,6 +236,7 @@ class _Pool:
     def take(self, stream: int, step: int) -> Batch:
         """Waits for a batch that was asked for."""
         while (stream, step) not in self._done:
+            self._check()
             self._receive()
         result = self._done.pop((stream, step))
         if isinstance(result, Exception):
@@ -247,8 +251,15 @@ class _Pool:
                 worker.pipe.send(("close", stream, None))
         self._done = {key: batch for key, batch in self._done.items() if key[0] != stream}
 
+    def _check(self) -> None:
+        """Ends every stream of a pool as the first of them ended."""
+        if self._end is not None:
+            raise self._end
+
     def kill(self) -> None:
-        """Ends the processes, whatever they do."""
+        """Ends the processes, whatever they do; the next stream starts others."""
+        if _POOLS.get(self.size) is self:
+            del _POOLS[self.size]
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:
@@ -288,12 +299,16 @@ class _Pool:
         if status == UNGUARDED:
             # Of a script, which nobody has told what to do with a UserError.
             print(f"unnas_jax: {UNGUARDED_ADVICE}", file=sys.stderr)
-            raise SystemExit(2)
-        killed = f"was killed by signal {-status}, most likely for want of memory"
-        raise Interruption(
-            f"a process that decodes images {killed if status < 0 else f'ended with {status}'}; "
-            "the same command continues; use fewer with config.workers if it happens again"
-        )
+            self._end = SystemExit(2)
+        else:
+            killed = f"was killed by signal {-status}, most likely for want of memory"
+            how = killed if status < 0 else f"ended with status {status}"
+            self._end = Interruption(
+                f"a process that decodes images {how}; the same command "
+                "continues; use fewer with config.workers if it happens again"
+            )
+        self.kill()
+        raise self._end
 
 
 _LOCK = threading.RLock()
@@ -302,8 +317,16 @@ _POOLS: dict[int, _Pool] = {}
 
 @atexit.register
 def _kill_all() -> None:
-    for pool in _POOLS.values():
+    for pool in list(_POOLS.values()):
         pool.kill()
+
+
+def _leave(pool: _Pool, number: int) -> None:
+    """Ends a stream of a pool, and with its last one the processes."""
+    with _LOCK:
+        pool.close(number)
+        if not pool.streams:
+            pool.kill()
 
 
 class Stream:
@@ -320,23 +343,25 @@ class Stream:
 
     def __init__(self, make: Make, steps: Sequence[int], workers: int) -> None:
         self._steps, self._asked = iter(steps), collections.deque[int]()
-        self._number = 0
         with _LOCK:
             if workers not in _POOLS:
                 _POOLS[workers] = _Pool(workers)
-            self._pool: _Pool | None = _POOLS[workers]
+            self._pool = _POOLS[workers]
             try:
                 self._number = self._pool.open(make)
-                # Every process works on one batch and one is ready, so that memory stays bounded.
-                for _ in range(workers):
-                    self._ask()
             except BaseException:
-                self.close()
+                _leave(self._pool, 0)  # Unless others use it.
                 raise
+            # Also when nobody does it.
+            self.close = weakref.finalize(self, _leave, self._pool, self._number)
+            self.close.atexit = False
+            # Every process works on one batch and one is ready, so that memory stays bounded.
+            for _ in range(workers):
+                self._ask()
 
     def _ask(self) -> None:
         step = next(self._steps, None)
-        if step is not None and self._pool:
+        if step is not None:
             self._asked.append(step)
             self._pool.ask(self._number, step)
 
@@ -345,18 +370,8 @@ class Stream:
 
     def __next__(self) -> Batch:
         with _LOCK:
-            if not self._asked or not self._pool:
+            if not self._asked or not self.close.alive:
+                self.close()
                 raise StopIteration
             self._ask()
             return self._pool.take(self._number, self._asked.popleft())
-
-    def close(self) -> None:
-        """Ends it, and with the last stream the processes."""
-        with _LOCK:
-            pool, self._pool = self._pool, None
-            if pool is None:
-                return
-            pool.close(self._number)
-            if not pool.streams:
-                pool.kill()
-                del _POOLS[pool.size]

@@ -18,7 +18,9 @@ from jax.sharding import Mesh
 
 from unnas_jax.core import sharding
 from unnas_jax.learning import optim
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
+from unnas_jax.spaces.darts.candidates import Candidates
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.tasks.base import Batch, Sums, Task
 
@@ -181,7 +183,7 @@ class SearchMethod(abc.ABC):
 
         Returns:
           `normal` and `reduce`, each (edges, operations), of the alphas' type: edges in the order
-          of `genotype.edges`, operations in that of the network. A pure function of JAX arrays.
+          of `candidates.edges`, operations in that of the network. A pure function of JAX arrays.
         """
 
     def mixing(self, alphas: Alphas) -> dict[str, np.ndarray]:
@@ -192,7 +194,11 @@ class SearchMethod(abc.ABC):
 
     def cells(self, alphas: Alphas) -> Genotype:
         """The discrete cells that alphas, on the host, stand for: by default as in DARTS."""
-        return genotype_lib.strongest(**self.mixing(alphas))
+        return genotype_lib.strongest(**self.mixing(alphas), operations=self.operations())
+
+    def operations(self) -> Candidates:
+        """The names of the operations on every edge, by which `mix` orders their weights."""
+        return candidates.of_network(self.config["network"])
 
     def record(self, state: SearchState) -> Mapping[str, float]:
         """Numbers about the state, by name, for the row `method` of an epoch in metrics.jsonl."""

@@ -15,6 +15,7 @@ from unnas_jax.layers.blocks import (
     plan,
     uniform_fan_in,
 )
+from unnas_jax.spaces import stages
 from unnas_jax.spaces.darts.genotype import Genotype, Pairs
 from unnas_jax.spaces.darts.operations import BUILDERS, Identity
 
@@ -49,7 +50,13 @@ class Cell(nn.Module):
         outputs = []
         for k, (operation, source) in enumerate(self.pairs):
             stride = 2 if self.reduction and source < 2 else 1
-            module = BUILDERS[operation](self.channels, stride, self.dtype, f"op_{k}")
+            module = BUILDERS[operation](
+                channels=self.channels,
+                stride=stride,
+                affine=True,
+                dtype=self.dtype,
+                name=f"op_{k}",
+            )
             output = module(states[source], train)
             if train and drop_path is not None and not isinstance(module, Identity):
                 output = self._dropped(output, drop_path)
@@ -135,6 +142,8 @@ class Network(nn.Module):
         )
         auxiliary = None
         for index, cell in enumerate(cells_of(self)):
+            if cell.reduction:
+                stages.end(self, states[1])
             output = cell(*states, train, drop_path)
             states = (states[1], output)
             wanted = train or self.is_initializing()
@@ -145,6 +154,7 @@ class Network(nn.Module):
                     dtype=self.dtype,
                     name="auxiliary",
                 )(output, train)
+        stages.end(self, states[1])
         return self.head(states[1], train), auxiliary
 
 
