@@ -11,7 +11,7 @@ import numpy as np
 
 from unnas_jax.analysis import results
 from unnas_jax.commands.command_line import read_config
-from unnas_jax.config import recipes, run_config, schema
+from unnas_jax.config import recipes, run_config, schema, unknown_keys
 from unnas_jax.core import logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import decoding, registry
@@ -126,10 +126,10 @@ def _config(
 def _override(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -> None:
     """Writes values into a config; types are checked with the rest of it."""
     with config.unlocked(), config.ignore_type():
-        for key, value in _leaves(overrides):
+        for key, value in _leaves(config.to_dict(), overrides):
             section = config
             *above, last = key.split(".")
-            error = schema.unknown_key(key, config.to_dict())
+            error = unknown_keys.error_of(key, config.to_dict(), schema.SCHEMAS)
             if error is not None and above != ["method"]:  # Methods know their options.
                 raise error
             for part in above:
@@ -137,15 +137,19 @@ def _override(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -
             section[last] = value
 
 
-def _leaves(overrides: Mapping[str, Any], *, top: bool = True) -> list[tuple[str, Any]]:
+def _leaves(
+    config: Mapping[str, Any], overrides: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, Any]]:
+    """The values of overrides by `section.key`."""
     leaves: list[tuple[str, Any]] = []
     for key, value in overrides.items():
-        if top and key in ("task", "dataset") and isinstance(value, str):
+        section = config.get(key)
+        if not prefix and key in ("task", "dataset") and isinstance(value, str):
             value = {"name": value}
-        if isinstance(value, Mapping):
-            leaves += [(f"{key}.{inner}", item) for inner, item in _leaves(value, top=False)]
+        if isinstance(section, Mapping) and isinstance(value, Mapping):
+            leaves += _leaves(section, value, f"{prefix}{key}.")
         else:
-            leaves.append((key, value))
+            leaves.append((f"{prefix}{key}", value))
     return leaves
 
 
