@@ -33,7 +33,7 @@ from unnas_jax.spaces.nasbench101.spec import parse
 def plain_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions, not what a CPU puts in their place."""
     monkeypatch.setattr(convolution, "convolve", jax.lax.conv_general_dilated)
-    plain = functools.partial(layers.depthwise_conv, matrix=False)
+    plain = functools.partial(layers.depthwise_conv, by_xla=True)
     monkeypatch.setattr(supernet_lib, "depthwise_conv", plain)
 
 

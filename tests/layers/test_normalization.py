@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unnas_jax.spaces.normalization import BatchNorm
+from unnas_jax.layers.normalization import BatchNorm
 
 
 @pytest.mark.parametrize("train", [True, False])
