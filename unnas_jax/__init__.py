@@ -25,10 +25,10 @@ _WHERE = {
     "Dataset": "unnas_jax.data.records",
     # Pieces.
     "task": "unnas_jax.tasks.registry",
-    "Supernet": "unnas_jax.spaces.pieces",
-    "Network": "unnas_jax.spaces.pieces",
+    "Supernet": "unnas_jax.runs.pieces",
+    "Network": "unnas_jax.runs.pieces",
     "init_alphas": "unnas_jax.spaces.darts.supernet",
-    "SearchStep": "unnas_jax.methods.own_loop",
+    "SearchStep": "unnas_jax.runs.own_loop",
     "Genotype": "unnas_jax.spaces.darts.genotype",
     "discretise": "unnas_jax.spaces.darts.genotype",
     "draw": "unnas_jax.analysis.cells",
@@ -53,14 +53,14 @@ if TYPE_CHECKING:
     from unnas_jax.data.records import Dataset as Dataset
     from unnas_jax.data.registry import open_dataset as open_dataset
     from unnas_jax.data.registry import register_dataset as register_dataset
-    from unnas_jax.methods.own_loop import SearchStep as SearchStep
     from unnas_jax.methods.registry import register_method as register_method
+    from unnas_jax.runs.own_loop import SearchStep as SearchStep
+    from unnas_jax.runs.pieces import Network as Network
+    from unnas_jax.runs.pieces import Supernet as Supernet
     from unnas_jax.runs.trained import load_network as load_network
     from unnas_jax.spaces.darts.genotype import Genotype as Genotype
     from unnas_jax.spaces.darts.genotype import discretise as discretise
     from unnas_jax.spaces.darts.supernet import init_alphas as init_alphas
-    from unnas_jax.spaces.pieces import Network as Network
-    from unnas_jax.spaces.pieces import Supernet as Supernet
     from unnas_jax.tasks.registry import register_task as register_task
     from unnas_jax.tasks.registry import task as task
 

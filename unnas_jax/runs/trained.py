@@ -19,8 +19,8 @@ from unnas_jax.learning import rows, trainer
 from unnas_jax.learning.feed import Feed
 from unnas_jax.runs import checkpoint
 from unnas_jax.runs import workdir as workdir_lib
+from unnas_jax.runs.pieces import Logits
 from unnas_jax.spaces.networks import build_network
-from unnas_jax.spaces.pieces import Logits
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Task, example_shapes
 

@@ -7,6 +7,7 @@ import jax
 
 from unnas_jax.config import schema
 from unnas_jax.core.errors import UserError
+from unnas_jax.runs import validation
 from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.spaces.networks import build_network
 from unnas_jax.spaces.registry import Cells
@@ -74,7 +75,7 @@ def Supernet(  # noqa: N802 (What it makes is one.)
     _fill(config.network, section)
     config.search.update(formulation=formulation, rematerialise=rematerialise)
     config.precision = precision
-    schema.validate(config)
+    validation.validate(config)
     return supernet_lib.build_supernet(config.to_dict(), task)
 
 
@@ -111,7 +112,7 @@ def Network(  # noqa: N802
     section.update(genotype=str(cells), width=str(width), cells=depth, stem=stem, space=space)
     _fill(config.network, section)
     config.precision = precision
-    schema.validate(config)
+    validation.validate(config)
     if task is None:
         task = tasks.task("classification", classes=classes)
     return Logits(build_network(config.to_dict(), task))

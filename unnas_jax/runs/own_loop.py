@@ -12,6 +12,7 @@ from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods.base import SearchState, Setting
 from unnas_jax.methods.darts import Darts
+from unnas_jax.runs import validation
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.tasks.base import Sums, Task
 
@@ -72,7 +73,7 @@ class SearchStep:
                 config.network[key] = value
         config.search.update(order=order, arch_start_epoch=0.0)
         config.seed, config.precision = seed, precision
-        schema.validate(config)
+        validation.validate(config)
         self._task, self._crop, self._mesh = task, crop, sharding.data_mesh()
         setting = Setting(config.to_dict(), task, self._mesh, steps_per_epoch=1)
         self._method = _Search(setting, (weights, alphas))
