@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import per_edge, profile_summary
+from benchmarks import profile_summary
 from benchmarks.gpu_schedule import NOT_TUNED, Program, Row, timed
 from unnas_jax.commands import compile as aot
 from unnas_jax.core import sharding
@@ -88,8 +88,7 @@ class Search:
         options: dict[str, Any] | None = None,
     ) -> None:
         """A search of a recipe; options: XLA's."""
-        form_of_network = "dense" if form == "per_edge" else form
-        self.config = {**c, "search": {**c["search"], "formulation": form_of_network}}
+        self.config = {**c, "search": {**c["search"], "formulation": form}}
         self.task = complexity.task_of(self.config)
         self.batch, self._device, self._form = c["train"]["batch_size"], device, form
         self._name, self._options = f"{name}/{self.batch}/{form}", options
@@ -115,10 +114,8 @@ class Search:
     @property
     def _steps(self) -> darts.Darts:
         def make() -> darts.Darts:
-            plain = self._form == "per_edge"
-            network = per_edge.PerEdge(self.config, self.task) if plain else None
             setting = Setting(self.config, self.task, self._mesh, _STEPS_PER_EPOCH)
-            return darts.Darts(setting, network)
+            return darts.Darts(setting)
 
         steps: darts.Darts = self._once("steps", make)
         return steps

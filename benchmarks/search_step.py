@@ -37,7 +37,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from benchmarks import chips, per_edge  # noqa: E402
+from benchmarks import chips  # noqa: E402
 from unnas_jax.commands import command_line, hlo
 from unnas_jax.commands import compile as aot  # noqa: E402
 from unnas_jax.config import schema as config
@@ -93,8 +93,6 @@ def _config(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _steps(name: str, c: dict[str, Any], task: Task, mesh: Any) -> Darts:
-    if name == "per_edge":
-        return Darts(Setting(c, task, mesh, 1000), per_edge.PerEdge(c, task))
     form = {**c, "search": {**c["search"], "formulation": name}}
     return Darts(Setting(form, task, mesh, 1000))
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unnas_jax.spaces.darts.genotype import OPERATIONS
+from unnas_jax.spaces.darts.candidates import OPERATIONS
 
 
 def _norm(channels: int, affine: bool = False) -> nn.BatchNorm2d:

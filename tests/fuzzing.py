@@ -29,7 +29,7 @@ from unnas_jax.convert import config as release
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import metrics
 from unnas_jax.runs import workdir
-from unnas_jax.spaces.darts import genotype, published
+from unnas_jax.spaces.darts import candidates, published
 from unnas_jax.spaces.nasbench101 import enumeration
 from unnas_jax.spaces.nasbench101 import space as nasbench101
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
@@ -352,7 +352,7 @@ def _header(shape: str, dtype: str = "<f4", extra: bytes = b"") -> bytes:
 
 
 def _wide_alphas() -> bytes:
-    edges = genotype.num_edges(63)
+    edges = candidates.num_edges(63)
     stream = io.BytesIO()
     values = np.zeros((2, edges, 8), np.float32)
     np.savez_compressed(

@@ -31,6 +31,7 @@ from unnas_jax.learning import trainer
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.darts import Darts
 from unnas_jax.spaces import complexity, networks
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.supernet import build_supernet, init_alphas
 from unnas_jax.tasks import registry
@@ -67,7 +68,8 @@ def full_size(key: str) -> tuple[int, tuple[int, ...]]:
     network = build_supernet(config, task)
 
     def build(x: jax.Array) -> Any:
-        alphas = init_alphas(jax.random.key(0), config["network"]["nodes"], 1e-3)
+        nodes = config["network"]["nodes"]
+        alphas = init_alphas(jax.random.key(0), nodes, 1e-3, network.operations)
         return network.init_with_output(jax.random.key(0), x, alphas, train=True)
 
     outputs, variables = jax.eval_shape(build, inputs)
@@ -94,7 +96,11 @@ def test_valid_and_builds_at_full_size(name: str) -> None:
 def reduced(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """A recipe without what does not matter for a step's program, at the sizes named above."""
     config = ml_collections.ConfigDict(config.to_dict())
+    operations = candidates.of_network(config.to_dict()["network"])
     config.network.update(width=4, cells=3, nodes=1)
+    with config.ignore_type():  # Those of the first node's two edges.
+        first = {kind: names[:2] for kind, names in operations.items()}
+        config.network.operations = candidates.as_json(first)
     jigsaw, cifar = config.task.name == "jigsaw", config.network.stem == "cifar"
     crop = (24 if cifar else 48) if jigsaw else (16 if cifar else 33)
     config.input.update(crop=crop, resize=crop, train_crop="none")

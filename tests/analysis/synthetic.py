@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from unnas_jax.config import schema as configs
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
 
 STEPS_AN_EPOCH = 20
@@ -15,7 +16,7 @@ STEPS_AN_EPOCH = 20
 def alphas(rows: int, nodes: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
     """The content of an `alphas.npz`: `rows` epochs of alphas that drift apart."""
     rng = np.random.default_rng(seed)
-    shape = (genotypes.num_edges(nodes), len(genotypes.OPERATIONS))
+    shape = (candidates.num_edges(nodes), len(candidates.OPERATIONS))
     progress = np.arange(rows)[:, None, None] / max(rows - 1, 1)
     history: dict[str, np.ndarray] = {
         "step": np.arange(rows) * STEPS_AN_EPOCH,

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from tests.analysis import synthetic
 from unnas_jax.analysis import alphas
 from unnas_jax.analysis.history import Alphas
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
 
 
@@ -19,7 +20,7 @@ def drawn(given: dict[str, np.ndarray]) -> Figure:
 def test_every_edge_has_a_panel_with_the_weights_of_every_operation(rows: int, nodes: int) -> None:
     given = synthetic.alphas(rows, nodes)
     figure = drawn(given)
-    edges = genotypes.num_edges(nodes)
+    edges = candidates.num_edges(nodes)
     assert len(figure.axes) == 2 * edges
     for cell, panels in (
         (given["normal"], figure.axes[:edges]),

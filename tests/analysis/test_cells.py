@@ -14,6 +14,7 @@ from matplotlib.transforms import Bbox
 from tests.analysis import synthetic
 from unnas_jax.analysis import cells, style
 from unnas_jax.core.errors import UserError
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
 
 # Five nodes, parallel edges between the same states, an output that leaves nodes out.
@@ -136,7 +137,7 @@ def test_thickness_follows_the_weight_of_the_chosen_operation() -> None:
     first_edge = [0, 2, 5, 9]  # The edges of node i start here in the order of the alphas.
     for k, (operation, source) in enumerate(genotype.normal):
         row = softmax["normal"][first_edge[k // 2] + source]
-        weights.append(row[genotypes.OPERATIONS.index(operation)])
+        weights.append(row[candidates.OPERATIONS.index(operation)])
         widths.append(found[f"normal-edge-{k}-{operation}-from-{source}"].get_linewidth())
     assert np.argsort(weights).tolist() == np.argsort(widths).tolist()
     assert max(widths) > min(widths)

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from unnas_jax.analysis import verdict
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
 from unnas_jax.tasks import base
 
-EDGES = genotypes.num_edges(4)
+EDGES = candidates.num_edges(4)
 START = 1e-3 * np.random.default_rng(0).normal(size=(EDGES, 8))
 
 
@@ -31,10 +32,10 @@ def test_alphas_within_noise_of_an_equal_choice() -> None:
 
 def test_cells_of_skips_and_cells_that_are_chosen() -> None:
     skips = START.copy()
-    skips[:, genotypes.OPERATIONS.index("skip_connect")] += 1.0
+    skips[:, candidates.OPERATIONS.index("skip_connect")] += 1.0
     assert words(skips).count("are skip connections") == 2  # Of both cells.
     chosen = START.copy()
-    chosen[:, genotypes.OPERATIONS.index("sep_conv_3x3")] += 1.0
+    chosen[:, candidates.OPERATIONS.index("sep_conv_3x3")] += 1.0
     assert words(chosen) == ""
     # A search whose history was lost has moved all the same.
     assert words(chosen, rows=1) == ""
@@ -75,3 +76,25 @@ def test_the_most_frequent_answer_is_counted_over_all_batches(shape: tuple[int, 
     assert majority == pytest.approx(expected.max() / expected.sum())
     assert verdict.chance({"majority": majority}, 4) == majority
     assert verdict.chance({}, 4) == 0.25
+
+
+def test_alphas_of_other_operations() -> None:
+    """An equal choice of two operations weighs 1/2 each, and a single one has no choice."""
+    two = ("skip_connect", "sep_conv_3x3")
+    operations = candidates.parse({"normal": two, "reduce": (("noise",), two)}, 1)
+    start = 1e-3 * np.random.default_rng(0).normal(size=(2, 2, 2))
+    start[:, 0, 1] = 0.0
+
+    def said(moved: float) -> str:
+        last = start.copy()
+        last[:, 1, 1] += moved
+        history = np.stack([start, last], axis=1)
+        mixing = {
+            kind: genotypes.softmax(values, operations[kind])
+            for kind, values in zip(candidates.KINDS, history, strict=True)
+        }
+        cells = genotypes.strongest(mixing["normal"][-1], mixing["reduce"][-1], operations)
+        return "; ".join(verdict.of_alphas(mixing, cells, 1.0, operations))
+
+    assert "every operation weighs 0.5 to 1, as one of its edge's, within 0.005" in said(1e-3)
+    assert said(1.0) == ""

@@ -15,7 +15,8 @@ from unnas_jax.analysis import story_plot, style
 from unnas_jax.commands import story
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
-from unnas_jax.spaces.darts.genotype import OPERATIONS, load
+from unnas_jax.spaces.darts.candidates import OPERATIONS
+from unnas_jax.spaces.darts.genotype import load
 
 
 def test_random_cells_are_those_that_a_search_can_end_in():

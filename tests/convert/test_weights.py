@@ -127,3 +127,15 @@ def test_variables_of_another_network(tensors, config):
     with pytest.raises(UserError, match="params/odd has no place"):
         odd = {**variables["params"], "odd": np.zeros(1, np.float32)}
         params_to_torch({**variables, "params": odd}, config)
+
+
+def test_operations_that_the_release_does_not_have(tensors, config):
+    other = config.copy_and_resolve_references()
+    other.network.operations = ("skip_connect", "sep_conv_3x3")
+    with pytest.raises(UserError, match="network.operations: the PyTorch release has only"):
+        params_from_torch(tensors, other)
+    training = config_lib.training()
+    cell = "noise:0,skip_connect:1"
+    training.network.update(width="4", cells=3, genotype=f"{cell}+{cell}")
+    with pytest.raises(UserError, match="the PyTorch release has no operation 'noise'"):
+        params_from_torch(tensors, training)

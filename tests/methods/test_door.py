@@ -21,7 +21,8 @@ from unnas_jax.methods import registry
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.darts import Darts
 from unnas_jax.runs.search import search
-from unnas_jax.spaces.darts.genotype import OPERATIONS, strongest
+from unnas_jax.spaces.darts.candidates import OPERATIONS
+from unnas_jax.spaces.darts.genotype import strongest
 from unnas_jax.tasks import registry as tasks
 
 STAGE = 8  # Steps: two epochs of four.

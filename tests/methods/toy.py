@@ -7,7 +7,7 @@ import numpy as np
 from unnas_jax.methods.base import Stage
 from unnas_jax.methods.darts import Darts
 from unnas_jax.methods.registry import METHODS
-from unnas_jax.spaces.darts.genotype import OPERATIONS, num_edges
+from unnas_jax.spaces.darts.candidates import OPERATIONS, num_edges
 
 
 class Shared(Darts):

@@ -9,7 +9,7 @@ import pytest
 
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
-from unnas_jax.spaces.darts import genotype, published
+from unnas_jax.spaces.darts import candidates, genotype, published
 from unnas_jax.sweep import architectures
 
 NONE, MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = range(8)
@@ -32,14 +32,14 @@ def alphas(rows: dict[int, dict[int, float]], edges: int) -> np.ndarray:
 
 
 def test_edges_are_listed_node_by_node() -> None:
-    assert genotype.edges(3) == [
+    assert candidates.edges(3) == [
         (0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (2, 2), (3, 2),
     ]  # fmt: skip
-    assert [genotype.num_edges(n) for n in (1, 2, 3, 4)] == [2, 5, 9, 14]
+    assert [candidates.num_edges(n) for n in (1, 2, 3, 4)] == [2, 5, 9, 14]
 
 
 def test_operations_in_the_order_of_the_alphas() -> None:
-    assert genotype.OPERATIONS == (
+    assert candidates.OPERATIONS == (
         "none", "max_pool_3x3", "avg_pool_3x3", "skip_connect",
         "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5",
     )  # fmt: skip

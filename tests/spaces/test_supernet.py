@@ -1,7 +1,7 @@
 """Tests that the supernet, computed by source state, is every operation on every edge, summed.
 
-The chain of definitions: `Supernet` equals `benchmarks.per_edge`, the plain formulation, and a
-mixed edge of that equals NumPy (`tests.reference`); the stem is compared in `test_layers`.
+The chain of definitions: the fused forms equal the formulation `per_edge`, and an edge of both
+equals NumPy (`tests.reference`); the stem and what stands before a cell are in `test_blocks`.
 """
 
 from typing import Any, NamedTuple
@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import per_edge
 from tests import reference
+from tests.spaces import plain as plain_lib
 from tests.spaces import quick
 from unnas_jax.core import sharding
 from unnas_jax.layers.counting import parameters
 from unnas_jax.layers.heads import ImageHead
-from unnas_jax.spaces.darts import supernet
-from unnas_jax.spaces.darts.genotype import OPERATIONS
+from unnas_jax.spaces.darts import fused, per_edge, supernet
+from unnas_jax.spaces.darts.candidates import OPERATIONS
 
 WIDTH, BATCH = 4, 8
 
@@ -66,8 +66,9 @@ class Case(NamedTuple):
 
     def by_source(self, dense: bool, train: bool, dtype: Any, **settings: bool) -> Any:
         """(params, stats, inputs, alphas) to (outputs, new stats), as the package does it."""
-        settings = {**self.settings(), **settings, "dense": dense}
-        module = supernet.Supernet(**settings, head=Features(), dtype=dtype)
+        settings = {**self.settings(), **settings}
+        form = "dense" if dense else "depthwise"
+        module = supernet.Supernet(**settings, formulation=form, head=Features(), dtype=dtype)
 
         def function(params: Any, stats: Any, inputs: Any, alphas: Any) -> tuple[Any, Any]:
             variables = {"params": params, "batch_stats": stats}
@@ -76,19 +77,17 @@ class Case(NamedTuple):
 
         return function
 
-    def by_edge(self, train: bool) -> Any:
-        """The same by the plain definition."""
+    def by_edge(self, train: bool, **settings: bool) -> Any:
+        """The same by the plain definition, in float64."""
+        settings = {**self.settings(), **settings}
+        module = supernet.Supernet(
+            **settings, formulation="per_edge", head=Features(), dtype=jnp.float64
+        )
 
         def function(params: Any, stats: Any, inputs: Any, alphas: Any) -> tuple[Any, Any]:
-            return per_edge.supernet(
-                params,
-                stats,
-                inputs,
-                alphas,
-                **self.settings(),
-                head_apply=lambda _, features: features,
-                train=train,
-            )
+            variables = plain_lib.of_fused(params, stats, self.nodes)
+            outputs, new = module.apply(variables, inputs, alphas, train, mutable=["batch_stats"])
+            return outputs, plain_lib.stats_to_fused(new["batch_stats"], self.nodes)
 
         return function
 
@@ -130,10 +129,10 @@ def plain() -> dict[str, Any]:
         small, large = SMALL.arguments(np.float64), LARGE.arguments(np.float64)
         return {
             "small arguments": small,
-            "small": with_gradients(SMALL.by_edge(train=True))(*small),
+            "small": quick.jit(with_gradients(SMALL.by_edge(train=True)))(*small),
             "large arguments": large,
-            "large": LARGE.by_edge(train=True)(*large),
-            "large eval": LARGE.by_edge(train=False)(*large),
+            "large": quick.jit(LARGE.by_edge(train=True))(*large),
+            "large eval": quick.jit(LARGE.by_edge(train=False))(*large),
         }
 
 
@@ -176,6 +175,14 @@ def test_deeper_network(plain: dict[str, Any], dense: bool, train: bool) -> None
         assert_trees_close(statistics, plain["large arguments"][1], 0)
 
 
+def of_edge(variables: Any, position: int, channels: int) -> dict[str, Any]:
+    """The variables of one of the edges that leave a state, as a `MixedOperation`."""
+    return {
+        "params": plain_lib.params_of_edge(variables["params"], position),
+        "batch_stats": plain_lib.stats_of_edge(variables["batch_stats"], position, channels),
+    }
+
+
 @every_form
 @pytest.mark.parametrize("stride", [1, 2])
 def test_mixed_edge_equals_numpy(stride: int, dense: bool) -> None:
@@ -184,14 +191,16 @@ def test_mixed_edge_equals_numpy(stride: int, dense: bool) -> None:
     x = rng.standard_normal((3, 6, 7, channels))
     weights = rng.uniform(0.05, 1.0, len(OPERATIONS))
     with jax.enable_x64(True):
-        module = supernet.SourceEdges(2, channels, stride, dense, dtype=jnp.float64)
+        module = fused.SourceEdges(2, channels, stride, dense, dtype=jnp.float64)
         both = np.stack([weights, weights])
         state = x if dense else np.transpose(x, (3, 1, 2, 0))
         shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), state, both, True))
         variables = reference.random_like(shapes, seed=1)
-        kernels = per_edge.edge_params(variables["params"], position)
-        statistics = per_edge.edge_stats(variables["batch_stats"], position, channels)
-        by_edge, _ = per_edge.mixed_edge(kernels, statistics, x, weights, stride=stride, train=True)
+        kernels = plain_lib.kernels_of_edge(variables["params"], position)
+        edge = per_edge.MixedOperation(OPERATIONS, channels, stride, dtype=jnp.float64)
+        by_edge, _ = quick.jit(lambda v: edge.apply(v, x, weights, True, mutable=["batch_stats"]))(
+            of_edge(variables, position, channels)
+        )
         by_source, _ = quick.jit(
             lambda v: module.apply(v, state, both, True, mutable=["batch_stats"])
         )(variables)
@@ -214,7 +223,7 @@ def test_alpha_gradients_in_float32_far_from_zero(dense: bool) -> None:
         x, cotangents = (np.moveaxis(values, (-1, -4), (-4, -1)) for values in (x, cotangents))
 
     def gradient(dtype: Any) -> np.ndarray:
-        module = supernet.SourceEdges(2, 4, 1, dense, dtype=dtype)
+        module = fused.SourceEdges(2, 4, 1, dense, dtype=dtype)
         arrays = [np.asarray(values, dtype) for values in (x, weights, cotangents)]
         shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *arrays[:2], True))
         variables = reference.random_like(shapes, seed=1, dtype=dtype)
@@ -240,7 +249,7 @@ def test_edges_of_many_channels_are_grouped(channels: int) -> None:
     weights = rng.uniform(0.05, 1.0, (edges, len(OPERATIONS)))
     cotangents = rng.standard_normal((edges, *x.shape))
     with jax.enable_x64(True):
-        module = supernet.SourceEdges(edges, channels, 1, True, dtype=jnp.float64)
+        module = fused.SourceEdges(edges, channels, 1, True, dtype=jnp.float64)
         shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, weights, True))
         variables = reference.random_like(shapes, seed=1)
 
@@ -249,13 +258,11 @@ def test_edges_of_many_channels_are_grouped(channels: int) -> None:
             return jnp.stack(outputs)
 
         def by_edge(x: Any, weights: Any) -> Any:
+            edge = per_edge.MixedOperation(OPERATIONS, channels, 1, dtype=jnp.float64)
             outputs = []
             for k in range(edges):
-                kernels = per_edge.edge_params(variables["params"], k)
-                statistics = per_edge.edge_stats(variables["batch_stats"], k, channels)
-                output, _ = per_edge.mixed_edge(
-                    kernels, statistics, x, weights[k], stride=1, train=True
-                )
+                own = of_edge(variables, k, channels)
+                output, _ = edge.apply(own, x, weights[k], True, mutable=["batch_stats"])
                 outputs.append(output)
             return jnp.stack(outputs)
 
@@ -355,7 +362,7 @@ def test_initial_weights_stay_in_their_bounds() -> None:
 def test_few_images_on_a_tpu_leave_the_lanes_to_channels(
     images: int, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = supernet.SourceEdges(2, 4, 1, dense=True)
+    module = fused.SourceEdges(2, 4, 1, dense=True)
     x, weights = np.zeros((images, 4, 4, 4), np.float32), np.ones((2, len(OPERATIONS)), np.float32)
 
     def constrained() -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import genotype as darts
-from unnas_jax.spaces.darts.genotype import OPERATIONS
+from unnas_jax.spaces.darts.candidates import OPERATIONS
 from unnas_jax.spaces.nasbench101 import spec as nasbench101
 from unnas_jax.sweep import architectures
 

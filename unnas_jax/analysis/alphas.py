@@ -1,5 +1,6 @@
 """Draws how the operation weights of every edge of the supernet evolve during a search."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ from matplotlib.lines import Line2D
 
 from unnas_jax.analysis import style
 from unnas_jax.analysis.history import Alphas
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
+from unnas_jax.spaces.darts.candidates import Candidates
 
 # Sizes in inches.
 _PANEL = (1.85, 1.35)
@@ -26,13 +29,18 @@ def edge_name(source: int, node: int) -> str:
 
 
 def _panel(
-    axes: Axes, epoch: np.ndarray, weights: np.ndarray, name: str, chosen: str | None
+    axes: Axes,
+    epoch: np.ndarray,
+    weights: np.ndarray,
+    operations: Sequence[str],
+    name: str,
+    chosen: str | None,
 ) -> None:
-    """One edge: `weights` has the shape (T, operations)."""
+    """One edge: `weights` has the shape (T, O), of which the first are of its operations."""
     few: dict[str, Any] = {"marker": "o", "markersize": 2.5} if len(epoch) < 12 else {}
-    axes.axhline(1 / weights.shape[1], color=style.FAINT, linewidth=0.6, zorder=1)
-    for k, operation in enumerate(genotypes.OPERATIONS):
-        colour, dash = style.OPERATION_STYLES[operation]
+    axes.axhline(1 / len(operations), color=style.FAINT, linewidth=0.6, zorder=1)
+    for k, operation in enumerate(operations):
+        colour, dash = style.of_operation(operation)
         kept = operation == chosen
         axes.plot(
             epoch,
@@ -58,19 +66,23 @@ def _panel(
     axes.tick_params(labelsize=7, length=2, labelbottom=False, labelleft=False)
 
 
-def draw(history: Alphas, cells: genotypes.Genotype) -> Figure:
+def draw(
+    history: Alphas, cells: genotypes.Genotype, operations: Candidates | None = None
+) -> Figure:
     """One panel an edge, the normal cell above the reduction cell.
 
     Rows are the states that edges leave, columns the nodes they enter, so that the two edges
     that a node keeps (shaded, with the operation in the title) stand in one column. All panels
-    share both axes; the thin line is 1/8, where every search starts.
+    share both axes; the thin line is where every search starts, 1/8 of eight operations.
 
     Args:
       history: of the architecture parameters.
       cells: that they stand for now.
+      operations: of every edge; None: those of DARTS.
     """
     history = _thinned(history)
     nodes = genotypes.nodes_of(cells.normal)
+    names = candidates.everywhere(nodes) if operations is None else operations
     part = _TITLE + (nodes + 1) * _PANEL[1]
     size = (_LEFT + nodes * _PANEL[0], 2 * part + _LEGEND)
     figure = Figure(figsize=size, facecolor="white")
@@ -94,10 +106,11 @@ def draw(history: Alphas, cells: genotypes.Genotype) -> Figure:
         figure.text(
             0.15 / size[0], top - 0.22 / size[1], kind, fontsize=12, weight="bold", va="center"
         )
-        for e, (source, node) in enumerate(genotypes.edges(nodes)):
+        for e, (source, node) in enumerate(candidates.edges(nodes)):
             axes = figure.add_subplot(grid[source, node], **limits)
             chosen = kept.get((source, node))
-            _panel(axes, history.epoch, cell[:, e], edge_name(source, node), chosen)
+            labels = names[candidates.KINDS[half]][e]
+            _panel(axes, history.epoch, cell[:, e], labels, edge_name(source, node), chosen)
             if len(history.epoch) == 1:
                 axes.set_xticks(history.epoch)
             if source == node + 1:  # The lowest panel of its column.
@@ -107,9 +120,12 @@ def draw(history: Alphas, cells: genotypes.Genotype) -> Figure:
                 axes.tick_params(labelleft=True)
             if node == source == 0:
                 axes.set_ylabel("weight", fontsize=8)
+    used = dict.fromkeys(
+        operation for kind in candidates.KINDS for edge in names[kind] for operation in edge
+    )
     handles = [
         Line2D([], [], color=colour, linestyle=dash, linewidth=2, label=operation)
-        for operation, (colour, dash) in style.OPERATION_STYLES.items()
+        for operation, (colour, dash) in ((name, style.of_operation(name)) for name in used)
     ]
     figure.legend(
         handles=handles,

@@ -12,7 +12,9 @@ from matplotlib.path import Path
 
 from unnas_jax.analysis import layout, style
 from unnas_jax.core.errors import UserError
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
+from unnas_jax.spaces.darts.candidates import Candidates
 
 # Sizes in inches.
 _STATE = (0.5, 0.44)
@@ -33,24 +35,30 @@ def _edge_width(weight: float | None) -> float:
 
 
 def chosen_weights(
-    pairs: Sequence[tuple[str, int]], softmax: Sequence[Sequence[float]] | None
+    pairs: Sequence[tuple[str, int]],
+    softmax: Sequence[Sequence[float]] | None,
+    operations: Sequence[Sequence[str]] | None = None,
 ) -> list[float | None]:
     """The softmax weight of every chosen operation; None where no alphas are known.
 
     Args:
       pairs: (operation, input state) pairs of a cell.
       softmax: weights of shape (edges, operations) as in `genotype.json`, or None.
+      operations: of every edge; None: those of DARTS.
 
     Raises:
       UserError: the weights are of another cell.
     """
     if softmax is None:
         return [None] * len(pairs)
-    index = {edge: e for e, edge in enumerate(genotypes.edges(len(pairs) // 2))}
+    nodes = len(pairs) // 2
+    index = {edge: e for e, edge in enumerate(candidates.edges(nodes))}
+    names = candidates.everywhere(nodes)["normal"] if operations is None else operations
     try:
+        numbers = [index[source, k // 2] for k, (_, source) in enumerate(pairs)]
         return [
-            float(softmax[index[source, k // 2]][genotypes.OPERATIONS.index(operation)])
-            for k, (operation, source) in enumerate(pairs)
+            float(softmax[number][names[number].index(operation)])
+            for number, (operation, _) in zip(numbers, pairs, strict=True)
         ]
     except (IndexError, TypeError, ValueError) as error:
         raise UserError(
@@ -75,8 +83,9 @@ def _prepare(
     pairs: Sequence[tuple[str, int]],
     concat: Sequence[int],
     softmax: Sequence[Sequence[float]] | None,
+    operations: Sequence[Sequence[str]] | None,
 ) -> _Cell:
-    weights = chosen_weights(pairs, softmax)
+    weights = chosen_weights(pairs, softmax, operations)
     operation_height = 0.3 if softmax is None else 0.42
 
     def size(item: layout.Item) -> tuple[float, float]:
@@ -264,7 +273,7 @@ def _edge(
     axes.add_patch(Polygon(corners, closed=True, facecolor=colour, edgecolor="none", zorder=zorder))
 
 
-def _legend(figure: Figure, cells: Sequence[_Cell]) -> None:
+def _legend(figure: Figure, cells: Sequence[_Cell], operations: Candidates | None) -> None:
     used = {style.family(operation) for cell in cells for operation, _ in cell.pairs}
     handles = [
         Line2D([], [], color=colour, linewidth=3, label=name)
@@ -272,9 +281,13 @@ def _legend(figure: Figure, cells: Sequence[_Cell]) -> None:
         if name in used
     ]
     if cells[0].weights[0] is not None:
+        # Where a search starts; with differing numbers of operations, on the edges with the most.
+        names = operations or candidates.everywhere(1)
+        most = max(len(edge) for kind in candidates.KINDS for edge in names[kind])
+        larger = (0.5, "1/2") if most > 2 else (1.0, "1")
         handles += [
             Line2D([], [], color=style.INK, linewidth=_edge_width(w), label=f"weight {text}")
-            for w, text in ((1 / 8, "1/8 (undecided)"), (0.5, "1/2"))
+            for w, text in ((1 / most, f"1/{most} (undecided)"), larger)
         ]
     figure.legend(
         handles=handles,
@@ -289,6 +302,7 @@ def _legend(figure: Figure, cells: Sequence[_Cell]) -> None:
 def draw(
     genotype: genotypes.Genotype,
     softmax: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    operations: Candidates | None = None,
 ) -> Figure:
     """Both cells, the normal one above the reduction cell.
 
@@ -297,12 +311,15 @@ def draw(
       softmax: `alphas_softmax` of a `genotype.json`: for "normal" and "reduce" the weights of
         shape (edges, operations). With it the thickness of an edge and a number show the weight
         of its operation; without it (published cells) all edges are equally thick.
+      operations: of every edge in the search; None: those of DARTS.
     """
-    normal, reduce = (softmax["normal"], softmax["reduce"]) if softmax else (None, None)
-    cells = [
-        _prepare("Normal", genotype.normal, genotype.normal_concat, normal),
-        _prepare("Reduction", genotype.reduce, genotype.reduce_concat, reduce),
-    ]
+
+    def prepared(title: str, kind: str) -> _Cell:
+        pairs, concat = getattr(genotype, kind), getattr(genotype, f"{kind}_concat")
+        weights = softmax[kind] if softmax else None
+        return _prepare(title, pairs, concat, weights, operations[kind] if operations else None)
+
+    cells = [prepared("Normal", "normal"), prepared("Reduction", "reduce")]
     width = 2 * _MARGIN + max(
         6.5, *(sum(c.widths) + _COLUMN_GAP[0] * (len(c.widths) - 1) for c in cells)
     )
@@ -314,5 +331,5 @@ def draw(
     figure = Figure(figsize=size, facecolor="white")
     for cell, top in zip(cells, tops, strict=True):
         _draw(figure, cell, top, size)
-    _legend(figure, cells)
+    _legend(figure, cells, operations)
     return figure

@@ -3,7 +3,8 @@
 Columns of the file, T rows, the first at step 0:
 
     step, epoch, stage           (T,)
-    mixing/normal, /reduce       (T, edges, operations): the weights of the operations
+    mixing/normal, /reduce       (T, edges, operations): the weights of the operations, 0 where an
+                                 edge has fewer than others
     NAME                         (rows of stage 0, ...): architecture parameters, raw
     stageK/NAME                  (rows of stage K, ...): the same of a later stage
 
@@ -17,9 +18,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
-
-KINDS = ("normal", "reduce")
+from unnas_jax.spaces.darts.candidates import KINDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +98,13 @@ class Alphas:
         mixing = {
             kind: columns[f"mixing/{kind}"] if named else _softmax(columns[kind]) for kind in KINDS
         }
-        shapes = {weights.shape for weights in mixing.values()}
-        edges = [genotypes.num_edges(nodes) for nodes in range(1, genotypes.MAX_NODES + 1)]
-        if len(shapes) > 1 or not shapes <= {(count, e, len(genotypes.OPERATIONS)) for e in edges}:
+        shapes = [weights.shape for weights in mixing.values()]
+        edges = [candidates.num_edges(nodes) for nodes in range(1, candidates.MAX_NODES + 1)]
+        good = all(len(shape) == 3 and shape[0] == count and shape[2] > 0 for shape in shapes)
+        if not good or shapes[0][1] != shapes[1][1] or shapes[0][1] not in edges:
             raise ValueError(
-                f"alphas of the shapes {' and '.join(map(str, shapes))} for {count} steps; "
-                f"expected (steps, edges, {len(genotypes.OPERATIONS)})"
+                f"weights of the shapes {' and '.join(map(str, shapes))} for {count} steps; "
+                "expected (steps, edges, operations)"
             )
         by_stage = {stage: _of_stage(columns, stage) for stage in set(stages.tolist())}
         for stage, arrays in by_stage.items():

@@ -30,10 +30,11 @@ def written(run: results.Run) -> list[str]:
     """As `write`, of a run that has been read."""
     pictures = {"curves.png": style.render(curves.draw(run), "png")}
     if run.alphas is not None and run.genotype is not None:
-        pictures["alphas.png"] = style.render(alphas.draw(run.alphas, run.genotype), "png")
+        figure = alphas.draw(run.alphas, run.genotype, run.operations)
+        pictures["alphas.png"] = style.render(figure, "png")
     sizes = []
     if run.genotype is not None:
-        figure = cells.draw(run.genotype, run.softmax)
+        figure = cells.draw(run.genotype, run.softmax, run.operations)
         pictures["cells.svg"] = style.render(figure, "svg")
         pictures["cells.png"] = style.render(figure, "png")
         if not run.is_training:
@@ -41,7 +42,8 @@ def written(run: results.Run) -> list[str]:
 
     def weights(kind: str) -> list[float | None]:
         softmax = run.softmax[kind] if run.softmax else None
-        return cells.chosen_weights(getattr(run.genotype, kind), softmax)
+        operations = run.operations[kind] if run.operations else None
+        return cells.chosen_weights(getattr(run.genotype, kind), softmax, operations)
 
     html = page.render(run, pictures, sizes, weights)
     paths = []

@@ -5,14 +5,17 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from unnas_jax.analysis import result_files, verdict
 from unnas_jax.analysis.history import Alphas
 from unnas_jax.config import run_config
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import rows as rows_lib
+from unnas_jax.spaces.darts import candidates, published
 from unnas_jax.spaces.darts import genotype as genotypes
-from unnas_jax.spaces.darts import published
+from unnas_jax.spaces.darts.candidates import Candidates
 
 Record = dict[str, Any]
 
@@ -31,6 +34,7 @@ class Run:
       document: the content of `genotype.json` (an empty dict before it exists).
       result: the content of a training's `result.json` (an empty dict before it exists).
       softmax: the weights of the cells' alphas, keys "normal" and "reduce"; None if unknown.
+      operations: of every edge in the search; None before there are alphas or cells.
       alphas: the content of `alphas.npz`.
       records: `metrics.jsonl` by kind ("start", "train", "validation"), ordered by step.
       skipped: lines of `metrics.jsonl` that could not be read.
@@ -41,6 +45,7 @@ class Run:
     genotype: genotypes.Genotype | None
     document: Mapping[str, Any]
     softmax: Mapping[str, Any] | None
+    operations: Candidates | None
     alphas: Alphas | None
     records: Mapping[str, list[Record]]
     skipped: int
@@ -72,7 +77,7 @@ class Run:
         words = []
         if self.alphas is not None and self.genotype is not None:
             start = self.config["search"]["arch_start_epoch"]
-            words = verdict.of_alphas(self.alphas.mixing, self.genotype, start)
+            words = verdict.of_alphas(self.alphas.mixing, self.genotype, start, self.operations)
         starts, validations = self.records["start"], self.records["validation"]
         if starts and validations:
             classes, images = starts[-1]["num_classes"], starts[-1].get("validation_images", 1)
@@ -110,6 +115,21 @@ def read_alphas(path: str | os.PathLike[str]) -> Alphas:
         raise UserError(
             f"{name}: damaged ({reading.reason(error)}); remove it, and the search writes it again"
         ) from error
+
+
+def _operations(config: Mapping[str, Any], nodes: int) -> Candidates:
+    """The operations of every edge; a config from before there was a choice does not name them."""
+    return candidates.parse(config.get("network", {}).get("operations", ()), nodes)
+
+
+def _check_operations(path: str, mixing: Mapping[str, np.ndarray], operations: Candidates) -> None:
+    for kind in candidates.KINDS:
+        shape, expected = mixing[kind].shape, candidates.mask(operations[kind]).shape
+        if shape != expected:
+            raise UserError(
+                f"{path}: the {kind} cell's weights have the shape {shape}, but the operations of "
+                f"config.json make {expected}; the two are not of the same search"
+            )
 
 
 def read_metrics(path: str | os.PathLike[str]) -> tuple[dict[str, list[Record]], int]:
@@ -164,7 +184,7 @@ def read(path: str | os.PathLike[str]) -> Run:
     """
     workdir = os.fspath(path)
     config = _config(workdir)
-    genotype, softmax, alphas = None, None, None
+    genotype, softmax, alphas, operations = None, None, None, None
     document: dict[str, Any] = {}
     result: dict[str, Any] = {}
     alphas_path = os.path.join(workdir, "alphas.npz")
@@ -177,12 +197,25 @@ def read(path: str | os.PathLike[str]) -> Run:
     elif os.path.exists(alphas_path):
         alphas = read_alphas(alphas_path)
         mixing = alphas.rows[-1].mixing
-        genotype = genotypes.strongest(**mixing)
-        softmax = genotypes.document_of(genotype, mixing, {})["alphas_softmax"]
+        operations = _operations(config, candidates.nodes_of(len(mixing["normal"])))
+        _check_operations(alphas_path, mixing, operations)
+        genotype = genotypes.strongest(**mixing, operations=operations)
+        current = genotypes.document_of(genotype, mixing, {}, operations)
+        softmax = current["alphas_softmax"]
     if config["experiment"] == "search" and os.path.exists(genotype_path):
         genotype, document = genotypes.load(genotype_path)
+        operations = _operations(config, genotypes.nodes_of(genotype.normal))
     softmax = document.get("alphas_softmax", softmax)
     records, skipped = read_metrics(os.path.join(workdir, "metrics.jsonl"))
     return Run(
-        workdir, config, genotype, document, softmax, alphas, records, skipped, result=result
+        workdir,
+        config,
+        genotype,
+        document,
+        softmax,
+        operations,
+        alphas,
+        records,
+        skipped,
+        result=result,
     )

@@ -17,6 +17,7 @@ FAMILIES = {
     "convolution": "#8a5a00",
     "pooling": "#009e73",
     "skip connection": "#b0558f",
+    "noise": "#4d4d4d",
     "none": "#8a8a8a",
 }
 
@@ -41,7 +42,17 @@ def family(operation: str) -> str:
         return "dilated convolution"
     if "pool" in operation:
         return "pooling"
-    return {"skip_connect": "skip connection", "none": "none"}.get(operation, "convolution")
+    if operation in ("noise", "none"):
+        return operation
+    return "skip connection" if operation == "skip_connect" else "convolution"
+
+
+def of_operation(operation: str) -> tuple[str, LineStyleType]:
+    """Colour and dashes of an operation's line; one not in `OPERATION_STYLES` has its family's."""
+    if operation in OPERATION_STYLES:
+        return OPERATION_STYLES[operation]
+    dashes: tuple[LineStyleType, ...] = ("-.", (0, (1, 1)), (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
+    return FAMILIES[family(operation)], dashes[sum(operation.encode()) % len(dashes)]
 
 
 def state_name(state: int) -> str:

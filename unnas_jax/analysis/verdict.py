@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
+from unnas_jax.spaces.darts.candidates import Candidates
 
 _UNDECIDED = 0.005
 """How far a softmax weight may be from that of an equal choice and still say nothing: alphas start
@@ -40,7 +42,10 @@ def of_accuracy(accuracy: float, guess: float, images: int) -> list[str]:
 
 
 def of_alphas(
-    mixing: Mapping[str, np.ndarray], cells: genotypes.Genotype, start: float
+    mixing: Mapping[str, np.ndarray],
+    cells: genotypes.Genotype,
+    start: float,
+    operations: Candidates | None = None,
 ) -> list[str]:
     """Lines on what alphas do not say.
 
@@ -49,9 +54,16 @@ def of_alphas(
         operations).
       cells: that the last ones stand for.
       start: the epoch from which they learn.
+      operations: of every edge; None: those of DARTS.
     """
-    equal = 1 / len(genotypes.OPERATIONS)
-    undecided = all(float(np.abs(w[-1] - equal).max()) < _UNDECIDED for w in mixing.values())
+    nodes = genotypes.nodes_of(cells.normal)
+    names = candidates.everywhere(nodes) if operations is None else operations
+    # Of every edge the weight of each operation where none is preferred.
+    equal = {kind: candidates.equal_weights(names[kind]) for kind in candidates.KINDS}
+    undecided = all(
+        float(np.abs(weights[-1] - equal[kind]).max()) < _UNDECIDED
+        for kind, weights in mixing.items()
+    )
     moved = any(not np.array_equal(w[0], w[-1]) for w in mixing.values())
     words = []
     if undecided and not moved:
@@ -61,7 +73,8 @@ def of_alphas(
         )
     elif undecided:
         words.append(
-            f"the alphas are undecided: every operation weighs {equal:g} within {_UNDECIDED:g}, "
+            f"the alphas are undecided: every operation weighs {_range(equal)} within "
+            f"{_UNDECIDED:g}, "
             "so that noise chose the cells; train longer, or raise config.alphas.learning_rate"
         )
     for kind, pairs in (("normal", cells.normal), ("reduction", cells.reduce)):
@@ -71,6 +84,12 @@ def of_alphas(
                 "earlier, or lower config.alphas.learning_rate"
             )
     return words
+
+
+def _range(weights: Mapping[str, np.ndarray]) -> str:
+    values = np.concatenate([value[value > 0] for value in weights.values()])
+    low, high = float(values.min()), float(values.max())
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}, as one of its edge's,"
 
 
 def of_training(values: Sequence[Mapping[str, float]], num_classes: int, images: int) -> list[str]:

@@ -24,8 +24,10 @@ from unnas_jax.data import open_dataset
 from unnas_jax.runs.search import search
 from unnas_jax.runs.train import train
 from unnas_jax.spaces import complexity
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
-from unnas_jax.spaces.darts.genotype import OPERATIONS, Genotype, Pairs
+from unnas_jax.spaces.darts.candidates import Candidates
+from unnas_jax.spaces.darts.genotype import Genotype, Pairs
 from unnas_jax.spaces.darts.network import Network
 from unnas_jax.spaces.darts.parameters import parameters_of
 from unnas_jax.spaces.networks import build_network
@@ -40,27 +42,36 @@ _TOLERANCE = 0.1  # How much larger or smaller than the found cell's network a r
 _MAX_DRAWS = 20_000
 
 
-def _random_cell(rng: np.random.Generator, nodes: int) -> Pairs:
-    candidates = [name for name in OPERATIONS if name != "none"]
-    return tuple(
-        (candidates[rng.integers(len(candidates))], int(source))
-        for node in range(nodes)
-        for source in np.sort(rng.choice(node + 2, 2, replace=False))
-    )
+def _random_cell(rng: np.random.Generator, nodes: int, operations: Sequence[Any]) -> Pairs:
+    pairs = []
+    for node in range(nodes):
+        first = candidates.num_edges(node)  # Before those of this node.
+        for source in np.sort(rng.choice(node + 2, 2, replace=False)):
+            names = [name for name in operations[first + source] if name != "none"]
+            pairs.append((names[rng.integers(len(names))], int(source)))
+    return tuple(pairs)
 
 
-def random_genotype(rng: np.random.Generator, nodes: int = 4) -> Genotype:
+def random_genotype(
+    rng: np.random.Generator, nodes: int = 4, operations: Candidates | None = None
+) -> Genotype:
     """A uniform draw from the cells that a search can end in.
 
-    Every node takes two distinct earlier states, each through one of the seven operations that are
-    not `none`.
+    Every node takes two distinct earlier states, each through one of the edge's operations that are
+    not `none`: of DARTS, or as given.
     """
+    names = candidates.everywhere(nodes) if operations is None else operations
+    normal, reduce = (_random_cell(rng, nodes, names[kind]) for kind in candidates.KINDS)
     concat = tuple(range(2, nodes + 2))
-    return Genotype(_random_cell(rng, nodes), concat, _random_cell(rng, nodes), concat)
+    return Genotype(normal, concat, reduce, concat)
 
 
 def random_cells(
-    config: Mapping[str, Any], genotype: Genotype, count: int, seed: int
+    config: Mapping[str, Any],
+    genotype: Genotype,
+    count: int,
+    seed: int,
+    operations: Candidates | None = None,
 ) -> list[Genotype]:
     """Different random cells whose networks have within 10% the parameters of a genotype's.
 
@@ -69,6 +80,7 @@ def random_cells(
       genotype: the one to compare with, which is not among the results.
       count: how many.
       seed: of the draws.
+      operations: of every edge in the search; None: those of DARTS.
 
     Raises:
       UserError: there are too few cells of that size.
@@ -81,12 +93,12 @@ def random_cells(
     def parameters(candidate: Genotype) -> int:
         return parameters_of(network.clone(genotype=candidate), size)
 
-    wanted = parameters(genotype)
+    wanted, nodes = parameters(genotype), genotype_lib.nodes_of(genotype.normal)
     rng, found = np.random.default_rng(seed), [genotype]
     for _ in range(_MAX_DRAWS):
         if len(found) > count:
             break
-        candidate = random_genotype(rng, genotype_lib.nodes_of(genotype.normal))
+        candidate = random_genotype(rng, nodes, operations)
         near = abs(parameters(candidate) - wanted) <= _TOLERANCE * wanted
         if near and candidate not in found:
             found.append(candidate)
@@ -102,7 +114,6 @@ def _write_genotype(path: str, genotype: Genotype, seed: int) -> None:
     document = {
         "schema": genotype_lib.SCHEMA,
         "space": "darts",
-        "operations": list(OPERATIONS),
         "genotype": genotype.as_dict(),
         "drawn_with_seed": seed,
     }
@@ -196,9 +207,12 @@ def run(
         search(search_config, os.path.join(workdir, "search"))
         if _finished(searched) is None:
             return None
-    genotype, _ = genotype_lib.load(searched)
+    genotype, document = genotype_lib.load(searched)
+    operations = candidates.parse(document["operations"], genotype_lib.nodes_of(genotype.normal))
     paths = {FOUND: searched}
-    cells = random_cells(training_config.to_dict(), genotype, random, search_config.seed)
+    cells = random_cells(
+        training_config.to_dict(), genotype, random, search_config.seed, operations
+    )
     for number, cell in enumerate(cells, 1):
         path = os.path.join(workdir, "random", f"{number}.json")
         _write_genotype(path, cell, search_config.seed)

@@ -9,6 +9,8 @@ Their docstrings give what a search costs as it follows from the recipe:
   5 a state of every cell. XLA's workspace comes on top; the parameters are small beside it.
 """
 
+from typing import Any
+
 import ml_collections
 
 from unnas_jax.config import schema as config_lib
@@ -123,6 +125,18 @@ def cifar10(task: str) -> ml_collections.ConfigDict:
     if task == "jig":
         config.input.gray = 0.3
         config.task.update(grid=2, permutations=24)
+    return config
+
+
+def restricted(operations: Any) -> ml_collections.ConfigDict:
+    """DARTS' search on CIFAR-10 with labels, of which the edges have other operations.
+
+    Args:
+      operations: a value of `network.operations`.
+    """
+    config = cifar10("cls")
+    with config.ignore_type():  # By kind of cell it is no tuple.
+        config.network.operations = operations
     return config
 
 

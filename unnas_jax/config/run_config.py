@@ -17,11 +17,14 @@ _MOST = 6  # Differences that a message lists.
 
 
 def _shape(default: Any) -> Any:
-    """What a field may hold, as `reading.check` takes it; lists have entries of one type."""
+    """What a field may hold, as `reading.check` takes it; lists have entries of one type.
+
+    An empty one is `network.operations`, whose entries are looked at where they are used.
+    """
     if isinstance(default, Mapping):
         return {f"{key}?": _shape(value) for key, value in default.items()}
     if isinstance(default, tuple):
-        return [_shape(default[0])]
+        return [_shape(default[0])] if default else ([object], {str: [object]})
     return type(default)
 
 
@@ -31,7 +34,13 @@ def _typed(value: Any, default: Any) -> Any:
         if not all(key.isidentifier() for key in value):
             raise ValueError("a key is no name")
         return {key: _typed(item, default.get(key)) for key, item in value.items()}
-    return tuple(value) if isinstance(default, tuple) else value
+    return _tuples(value) if isinstance(default, tuple) else value
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def read(workdir: str, name: str = "") -> dict[str, Any]:

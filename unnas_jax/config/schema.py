@@ -67,12 +67,20 @@ def search() -> ml_collections.ConfigDict:
         {
             "experiment": "search",
             **_common(),
-            "network": {"width": 16, "cells": 8, "nodes": 4, "stem": "imagenet"},
+            "network": {
+                "width": 16,
+                "cells": 8,
+                "nodes": 4,
+                "stem": "imagenet",
+                # The operations of all edges, names of unnas_jax.spaces.darts.operations; empty:
+                # those of DARTS. Or under `normal` and `reduce` such a list, or one for each edge.
+                "operations": (),
+            },
             "search": {
                 "method": "darts",  # One of unnas_jax.methods.
                 "order": 1,  # 1: alpha gradient at the current weights; 2: through a weight step.
                 "arch_start_epoch": 1.0,  # Alphas stand still before this epoch.
-                "formulation": "auto",  # dense, depthwise, or the faster one for the backend.
+                "formulation": "auto",  # One of unnas_jax.spaces.darts.supernet.FORMULATIONS.
                 "rematerialise": "none",  # cell: keep only cells' inputs and compute them again.
             },
             "method": {},  # The method's own options; see its `defaults`.
@@ -223,7 +231,7 @@ SCHEMAS = {"search": search, "train": training, "sample": sample}
 
 def _as_json(value: Any) -> Any:
     """Tuples come back from JSON as lists."""
-    return list(value) if isinstance(value, tuple) else value
+    return [_as_json(each) for each in value] if isinstance(value, tuple | list) else value
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -272,6 +280,8 @@ def _check_keys(
             _check(isinstance(value, Mapping), prefix + key, value, "give the keys of a section")
             _check_keys(value, default, f"{prefix}{key}.", whole)
             continue
+        if prefix + key == "network.operations" and isinstance(value, Mapping):
+            continue  # By kind of cell.
         number = isinstance(default, float) and isinstance(value, int)
         same = type(value) is type(default) or number
         _check(same, prefix + key, value, f"must be of type {type(default).__name__}")
@@ -347,6 +357,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 def _validate_search(c: Mapping[str, Any]) -> None:
     from unnas_jax.methods import registry
+    from unnas_jax.spaces.darts import supernet
 
     _check_numbers(c, "network.width network.nodes", 1, strict=False)
     _check_numbers(c, "weights.clip_norm alphas.learning_rate alphas.init_scale", 0, strict=True)
@@ -354,7 +365,8 @@ def _validate_search(c: Mapping[str, Any]) -> None:
     width = c["network"]["width"]
     _check(width % 2 == 0, "network.width", width, "must be even: reductions halve it")
     _check_choice("search.rematerialise", c["search"]["rematerialise"], REMATERIALISE)
-    _check_choice("search.formulation", c["search"]["formulation"], ("auto", "dense", "depthwise"))
+    _check_choice("search.formulation", c["search"]["formulation"], supernet.FORMULATIONS)
+    supernet.validate(c)
     for key in ("b1", "b2"):
         _check(0 <= c["alphas"][key] < 1, f"alphas.{key}", c["alphas"][key], "must be in [0, 1)")
     _check(isinstance(c["method"], Mapping), "method", c["method"], "give the keys of a section")

@@ -13,8 +13,8 @@ import numpy as np
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import plan
 from unnas_jax.spaces.darts import published
-from unnas_jax.spaces.darts.genotype import OPERATIONS, edges
-from unnas_jax.spaces.darts.supernet import CONVOLUTIONS
+from unnas_jax.spaces.darts.candidates import OPERATIONS, edges
+from unnas_jax.spaces.darts.fused import CONVOLUTIONS
 from unnas_jax.spaces.nasbench101 import space as nasbench101
 from unnas_jax.spaces.nasbench101.network import KERNELS
 from unnas_jax.tasks import registry
@@ -117,8 +117,30 @@ def _preprocessing(name: str, path: Path, flat: Flat) -> Iterator[Slot]:
             yield from _conv_norm(f"{name}.{side}", "op.1", "op.2", (*path, side), flat)
 
 
+# The release's operations: DARTS' and those of cells published by others.
+_RELEASED = (
+    *OPERATIONS,
+    "sep_conv_7x7",
+    "conv_1x1",
+    "conv_3x3",
+    "conv_3x1_1x3",
+    "conv_7x1_1x7",
+    "max_pool_2x2",
+    "max_pool_5x5",
+    "max_pool_7x7",
+    "avg_pool_2x2",
+    "avg_pool_5x5",
+    "dil_sep_conv_3x3",
+)
+
+
 def _operation(operation: str, stride: int, name: str, path: Path, flat: Flat) -> Iterator[Slot]:
     """An operation of a discrete cell."""
+    if operation not in _RELEASED:
+        raise UserError(
+            f"genotype: the PyTorch release has no operation {operation!r}; a network with it "
+            "cannot be brought over"
+        )
     if operation == "skip_connect":
         if stride == 2:
             yield from _reduction(name, path, flat)

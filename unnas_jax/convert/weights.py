@@ -13,6 +13,7 @@ from unnas_jax.convert.names import Path, Slot, slots
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.registry import entry_of
 from unnas_jax.spaces import complexity, networks
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.tasks.base import example_shapes
 
@@ -36,6 +37,11 @@ def _shapes(config: Mapping[str, Any], classes: int | None) -> dict[Path, Any]:
     inputs = example_shapes(config, task).inputs
     simple = {**config, "precision": "float32"}  # `auto` would start the backend.
     if config["experiment"] == "search":
+        if not candidates.are_darts(candidates.of_network(config["network"])):
+            raise UserError(
+                "config.network.operations: the PyTorch release has only the eight operations of "
+                "DARTS on every edge; a supernet of others cannot be brought over"
+            )
         simple["search"] = {**config["search"], "formulation": "depthwise"}
         supernet = supernet_lib.build_supernet(simple, task)
 

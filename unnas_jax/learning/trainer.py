@@ -20,7 +20,7 @@ from unnas_jax.learning.feed import STEPS_AHEAD
 from unnas_jax.tasks.base import Batch, Sums, Task, target_counts
 
 # What a random draw is for; folded into the seed's key together with the step.
-_INIT, _STEP, _EVALUATION, _STATISTICS = range(4)
+_INIT, _STEP, _EVALUATION, _STATISTICS, _NOISE = range(5)
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -205,7 +205,7 @@ def build_steps(
             examples.inputs,
             train=True,
             drop_path=probability,
-            rngs={"drop_path": drop_key},
+            rngs={"drop_path": drop_key, "noise": jax.random.fold_in(drop_key, _NOISE)},
             mutable=["batch_stats"],
         )
         sums = task.score(outputs, examples, train=True)
@@ -235,13 +235,15 @@ def build_steps(
         )
 
     def statistics(state: TrainState, batch: Batch, number: jax.Array) -> Any:
-        examples = task.examples(key_for(state.seed, _STATISTICS, number), batch, train=True)
+        key = key_for(state.seed, _STATISTICS, number)
+        examples = task.examples(key, batch, train=True)
         # From zero, one update leaves (1 - momentum) times the batch's own statistics.
         zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
         _, updated = network.apply(
             {**evaluated(state), "batch_stats": zeros},
             examples.inputs,
             train=True,
+            rngs={"noise": jax.random.fold_in(key, _NOISE)},
             mutable=["batch_stats"],
         )
         return jax.tree.map(lambda value: value / (1.0 - BN_MOMENTUM), updated["batch_stats"])
@@ -253,6 +255,7 @@ def build_steps(
             evaluated(state),
             examples.inputs,
             train=False,
+            rngs={"noise": jax.random.fold_in(key, _NOISE)},
         )
         sums = task.score(outputs, examples, train=False)
         return {**sums, "targets": target_counts(examples, task.num_classes)}

@@ -23,7 +23,7 @@ from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.tasks.base import Batch, Examples, Sums, example_shapes, target_counts
 
 # What a random draw is for; folded into the seed's key together with the step.
-INIT, ALPHAS, WEIGHT_STEP, ALPHA_STEP, EVALUATION = range(5)
+INIT, ALPHAS, WEIGHT_STEP, ALPHA_STEP, EVALUATION, NOISE = range(6)
 
 Which = Literal["weights", "alphas", "both"]
 
@@ -79,21 +79,19 @@ class Darts(SearchMethod):
 
     Args:
       setting: see `unnas_jax.methods.base`.
-      network: computes the supernet in another way; None: as `Supernet` does.
 
     Attributes:
-      supernet: whose parameters are searched with; `network` computes it.
+      supernet: whose weights and alphas learn.
       weights_tx, alphas_tx: the two optimizers.
       programs: the parts of a step, compiled.
     """
 
     name = "darts"
 
-    def __init__(self, setting: Setting, network: Any = None) -> None:
+    def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         config = self.config
         self.supernet = self.build()
-        self.network = self.supernet if network is None else network
         self.weights_tx = optim.weights(
             config["weights"], optim.weights_schedule(config, setting.steps_per_epoch)
         )
@@ -135,17 +133,21 @@ class Darts(SearchMethod):
 
     def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
         """The softmax over the operations of every edge (DARTS, equation 2)."""
-        return supernet_lib.softmax(alphas)
+        return supernet_lib.softmax(alphas, self.operations)
 
     def initial_alphas(self, key: jax.Array) -> dict[str, jax.Array]:
         """The alphas in which the stage begins."""
         nodes, scale = self.config["network"]["nodes"], self.config["alphas"]["init_scale"]
-        return supernet_lib.init_alphas(key, nodes, scale)
+        return supernet_lib.init_alphas(key, nodes, scale, self.operations)
 
     def key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
         """The key of the draws for a purpose in a step."""
         seed = jax.random.key(self.config["seed"])
         return jax.random.fold_in(jax.random.fold_in(seed, purpose), step)
+
+    def noise(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
+        """The key of what operations draw, for the same."""
+        return jax.random.fold_in(self.key(NOISE, step), purpose)
 
     def initial(self) -> SearchState:
         """Draws the weights and the alphas; the optimizers begin anew."""
@@ -166,18 +168,19 @@ class Darts(SearchMethod):
     # The parts of a step: pure functions, to be traced.
 
     def loss(
-        self, params: Any, alphas: Any, batch_stats: Any, examples: Examples
+        self, params: Any, alphas: Any, batch_stats: Any, noise: jax.Array, examples: Examples
     ) -> tuple[jax.Array, tuple[Any, Sums]]:
         """The mean loss of examples in training; the new running statistics and the sums.
 
         Inside of `sharding.by_device` the examples are this device's, and the mean that of all.
         """
-        outputs, updated = self.network.apply(
+        outputs, updated = self.supernet.apply(
             {"params": params, "batch_stats": batch_stats},
             examples.inputs,
             alphas,
             train=True,
             mutable=["batch_stats"],
+            rngs={"noise": noise},
         )
         sums = self.task.score(outputs, examples, train=True)
         count = jnp.maximum(sharding.total(sums["count"]), 1.0)
@@ -197,7 +200,7 @@ class Darts(SearchMethod):
         examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
         arguments = {"weights": (0,), "alphas": (1,), "both": (0, 1)}[of]
 
-        def of_rows(variables: tuple[Any, Any, Any], examples: Examples) -> Any:
+        def of_rows(variables: tuple[Any, Any, Any, jax.Array], examples: Examples) -> Any:
             grads, (batch_stats, sums) = jax.grad(self.loss, argnums=arguments, has_aux=True)(
                 *variables, examples
             )
@@ -207,7 +210,8 @@ class Darts(SearchMethod):
             by_argument = dict(zip(arguments, grads, strict=True))
             return by_argument.get(0, ()), by_argument.get(1, ()), batch_stats, sums
 
-        variables = (state.params, state.alphas, state.batch_stats)
+        noise = self.noise(purpose, state.step)
+        variables = (state.params, state.alphas, state.batch_stats, noise)
         return sharding.by_device(of_rows, self.setting.mesh)(variables, examples)
 
     def unrolled(
@@ -217,7 +221,8 @@ class Darts(SearchMethod):
 
         def on(batch: Batch, purpose: int) -> Loss:
             examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
-            return lambda params, alphas: self.loss(params, alphas, state.batch_stats, examples)
+            noise, stats = self.noise(purpose, state.step), state.batch_stats
+            return lambda params, alphas: self.loss(params, alphas, stats, noise, examples)
 
         grads, (_, sums) = second_order(
             on(batch_a, WEIGHT_STEP),
@@ -249,11 +254,12 @@ class Darts(SearchMethod):
     def scores(self, state: SearchState, batch: Batch, number: jax.Array) -> Sums:
         """The sums over the `number`-th batch of held-out examples."""
         examples = self.task.examples(self.key(EVALUATION, number), batch, train=False)
-        outputs: Any = self.network.apply(
+        outputs: Any = self.supernet.apply(
             {"params": state.params, "batch_stats": state.batch_stats},
             examples.inputs,
             state.alphas,
             train=False,
+            rngs={"noise": self.noise(EVALUATION, number)},
         )
         sums = self.task.score(outputs, examples, train=False)
         return {**sums, "targets": target_counts(examples, self.task.num_classes)}

@@ -103,7 +103,10 @@ class _Outputs:
             np.savez_compressed(file, **self.history.columns())
         cells = method.cells(alphas)
         self.warnings = verdict.of_alphas(
-            self.history.mixing, cells, self.config["search"]["arch_start_epoch"]
+            self.history.mixing,
+            cells,
+            self.config["search"]["arch_start_epoch"],
+            method.operations,
         )
         if self.validation:
             self.warnings += verdict.of_training(
@@ -123,6 +126,7 @@ class _Outputs:
                 "warnings": self.warnings,
                 "versions": versions(),
             },
+            method.operations,
         )
         files.write_json(os.path.join(self.workdir, "genotype.json"), document)
 

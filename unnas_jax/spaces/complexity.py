@@ -11,6 +11,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.data.registry import entry_of
 from unnas_jax.layers.counting import Counts, answer, count
 from unnas_jax.spaces import networks
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.spaces.darts.supernet import Supernet
 from unnas_jax.spaces.registry import Network
@@ -75,7 +76,9 @@ def of_network(config: Mapping[str, Any], task: Task, network: Supernet | Networ
     inputs = answer(network, (*counted_size(config, task), task.input_channels))
     if isinstance(network, Supernet):
         alphas = jax.eval_shape(
-            lambda: supernet_lib.init_alphas(jax.random.key(0), network.nodes, 1.0)
+            lambda: supernet_lib.init_alphas(
+                jax.random.key(0), network.nodes, 1.0, network.operations
+            )
         )
         return count(network, inputs, alphas, train=False)
     return count(network, inputs, train=False)
@@ -101,8 +104,9 @@ def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str
     plain = {**config, "precision": "float32"}
     network: Supernet | Network
     if config["experiment"] == "search":
-        # By its definition: every operation on every edge.
-        forms = {"formulation": "depthwise", "rematerialise": "none"}
+        # Every operation on every edge, as both of these forms compute it.
+        known = candidates.are_darts(candidates.of_network(config["network"]))
+        forms = {"formulation": "depthwise" if known else "per_edge", "rematerialise": "none"}
         plain["search"] = {**config["search"], **forms}
         network = supernet_lib.build_supernet(plain, task)
     else:

@@ -14,7 +14,8 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.layers.heads import ImageHead
 from unnas_jax.spaces import registry
 from unnas_jax.spaces.darts import genotype as darts
-from unnas_jax.spaces.darts.genotype import OPERATIONS, Genotype, Pairs
+from unnas_jax.spaces.darts.candidates import OPERATIONS
+from unnas_jax.spaces.darts.genotype import Genotype, Pairs
 from unnas_jax.spaces.darts.network import Network
 from unnas_jax.spaces.darts.parameters import parameters_of
 from unnas_jax.spaces.nasbench101 import enumeration

@@ -6,8 +6,8 @@ import pathlib
 import pytest
 
 from unnas_jax.core.errors import UserError
+from unnas_jax.spaces.darts import candidates, published
 from unnas_jax.spaces.darts import genotype as genotype_lib
-from unnas_jax.spaces.darts import published
 
 
 def test_twenty_distinct_cells() -> None:
@@ -40,7 +40,7 @@ def test_the_paper_s_cells_use_the_search_space_only() -> None:
             continue
         for pairs in (genotype.normal, genotype.reduce):
             assert len(pairs) == 8
-            assert {operation for operation, _ in pairs} <= set(genotype_lib.OPERATIONS[1:])
+            assert {operation for operation, _ in pairs} <= set(candidates.OPERATIONS[1:])
         assert genotype.normal_concat == genotype.reduce_concat == (2, 3, 4, 5)
 
 

@@ -8,41 +8,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
-
-OPERATIONS = (
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
+from unnas_jax.core.registry import nearest
+from unnas_jax.spaces.darts import candidates
+from unnas_jax.spaces.darts.candidates import (
+    KINDS,
+    MAX_NODES,
+    Candidates,
+    as_json,
+    everywhere,
+    mask,
 )
-"""The candidates on every edge, in the order of the alphas' last axis (Liu et al., DARTS)."""
-
-# Operations that only cells published by others use.
-EXTRA_OPERATIONS = (
-    "sep_conv_7x7",
-    "conv_1x1",
-    "conv_3x3",
-    "conv_3x1_1x3",
-    "conv_7x1_1x7",
-    "max_pool_2x2",
-    "max_pool_5x5",
-    "max_pool_7x7",
-    "avg_pool_2x2",
-    "avg_pool_5x5",
-    "dil_sep_conv_3x3",
-)
+from unnas_jax.spaces.darts.operations import BUILDERS
 
 SCHEMA = "unnas_jax.genotype/1"
-
-MAX_NODES = 12
-"""Of a cell: DARTS has 4, the largest published cell 5; what they cost grows with the square."""
 
 _FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 
@@ -63,19 +45,6 @@ _SHAPE = {
 }
 
 Pairs = tuple[tuple[str, int], ...]
-
-
-def num_edges(nodes: int) -> int:
-    """Edges of a cell with `nodes` nodes: 14 for the 4 of DARTS."""
-    return nodes * (nodes + 3) // 2
-
-
-def edges(nodes: int) -> list[tuple[int, int]]:
-    """All (source state, node) pairs of a cell, in the order of the alphas' first axis.
-
-    States 0 and 1 are the cell's inputs, state 2 + i is node i; edges are listed node by node.
-    """
-    return [(source, node) for node in range(nodes) for source in range(node + 2)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +71,11 @@ class Genotype:
                     f"give two for every node, of which there may be {MAX_NODES}"
                 )
             for k, (operation, source) in enumerate(pairs):
-                if operation not in OPERATIONS and operation not in EXTRA_OPERATIONS:
+                if operation not in BUILDERS:
                     raise UserError(
                         f"genotype: the {kind} cell's pair {k} names the operation "
-                        f"{reading.shown(operation)}; "
-                        f"use one of {', '.join(OPERATIONS + EXTRA_OPERATIONS)}"
+                        f"{reading.shown(operation)}; {nearest(operation, BUILDERS)}use one of "
+                        f"{', '.join(BUILDERS)}, or register it"
                     )
                 if not 0 <= source < k // 2 + 2:
                     raise UserError(
@@ -241,57 +210,92 @@ def parse(text: str) -> Genotype:
     return Genotype(*normal, *reduce)
 
 
-def softmax(alphas: np.ndarray) -> np.ndarray:
-    """The operation weights of alphas, over the last axis, in float64."""
+def softmax(alphas: np.ndarray, operations: Sequence[Sequence[str]] | None = None) -> np.ndarray:
+    """The weights that alphas give the operations of every edge, in float64.
+
+    Args:
+      alphas: (..., edges, O), see `candidates.mask`.
+      operations: of every edge; None: all edges have O.
+
+    Returns:
+      An array of the same shape, 0 where an edge has no operation.
+    """
     alphas = np.asarray(alphas, np.float64)
-    weights = np.exp(alphas - alphas.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
+    if operations is not None:
+        alphas = np.where(mask(operations), alphas, -np.inf)
+    weights: np.ndarray = special.softmax(alphas, axis=-1)
+    return weights
 
 
-def _discretise_cell(weights: np.ndarray, nodes: int) -> Pairs:
-    candidates = [k for k, name in enumerate(OPERATIONS) if name != "none"]
+def _strongest_of_cell(
+    weights: np.ndarray, operations: Sequence[Sequence[str]], nodes: int
+) -> Pairs:
     pairs: list[tuple[str, int]] = []
-    first = 0
+    rows = iter(zip(weights.tolist(), operations, strict=True))
     for node in range(nodes):
-        incoming = weights[first : first + node + 2][:, candidates]
-        strongest = incoming.max(axis=1)
-        # A stable sort, so that equal weights keep the earlier input.
-        best = np.argsort(-strongest, kind="stable")[:2]
-        pairs += [(OPERATIONS[candidates[int(incoming[s].argmax())]], int(s)) for s in best]
-        first += node + 2
+        best = []
+        for source in range(node + 2):
+            row, names = next(rows)
+            chosen = [(w, name) for w, name in zip(row, names, strict=False) if name != "none"]
+            # The first of the strongest, as of the edges below.
+            best.append((*max(chosen, key=lambda found: found[0]), source))
+        best.sort(key=lambda found: -found[0])
+        pairs += [(name, source) for _, name, source in best[:2]]
     return tuple(pairs)
 
 
-def strongest(normal: np.ndarray, reduce: np.ndarray) -> Genotype:
+def strongest(
+    normal: np.ndarray, reduce: np.ndarray, operations: Candidates | None = None
+) -> Genotype:
     """The discrete cells of operation weights (DARTS, section 2.4).
 
     Every node keeps the two incoming edges whose strongest operation other than `none` has the
     largest weight, and on each that operation; the best edge comes first.
 
     Args:
-      normal, reduce: weights of shape (edges, operations), edges in the order of `edges`.
+      normal, reduce: weights of shape (edges, operations), edges in the order of
+        `candidates.edges`.
+      operations: of every edge; None: those of DARTS.
     """
-    nodes = next(n for n in range(1, MAX_NODES + 1) if num_edges(n) == len(normal))
+    nodes = candidates.nodes_of(len(normal))
+    names = everywhere(nodes) if operations is None else operations
     concat = tuple(range(2, nodes + 2))
     return Genotype(
-        normal=_discretise_cell(np.asarray(normal), nodes),
+        normal=_strongest_of_cell(np.asarray(normal), names["normal"], nodes),
         normal_concat=concat,
-        reduce=_discretise_cell(np.asarray(reduce), nodes),
+        reduce=_strongest_of_cell(np.asarray(reduce), names["reduce"], nodes),
         reduce_concat=concat,
     )
 
 
-def discretise(normal: np.ndarray, reduce: np.ndarray) -> Genotype:
-    """The discrete cells that a search with DARTS ends in: the `strongest` of the softmax weights.
+def _weights(
+    normal: np.ndarray, reduce: np.ndarray, operations: Candidates | None
+) -> dict[str, np.ndarray]:
+    names: Mapping[str, Any] = operations or dict.fromkeys(KINDS)
+    return {
+        kind: softmax(alphas, names[kind])
+        for kind, alphas in zip(KINDS, (normal, reduce), strict=True)
+    }
+
+
+def discretise(
+    normal: np.ndarray, reduce: np.ndarray, operations: Candidates | None = None
+) -> Genotype:
+    """The discrete cells that a search ends in: the `strongest` of the softmax of its alphas.
 
     Args:
-      normal, reduce: alphas of shape (edges, operations), edges in the order of `edges`.
+      normal, reduce: alphas of shape (edges, operations), edges in the order of
+        `candidates.edges`.
+      operations: of every edge; None: those of DARTS.
     """
-    return strongest(softmax(normal), softmax(reduce))
+    return strongest(**_weights(normal, reduce, operations), operations=operations)
 
 
 def document_of(
-    cells: Genotype, weights: Mapping[str, np.ndarray], provenance: Mapping[str, Any]
+    cells: Genotype,
+    weights: Mapping[str, np.ndarray],
+    provenance: Mapping[str, Any],
+    operations: Candidates | None = None,
 ) -> dict[str, Any]:
     """The content of a `genotype.json`: discrete cells and where they came from.
 
@@ -299,27 +303,37 @@ def document_of(
       cells: what a search ended in.
       weights: of the operations, `normal` and `reduce`, each (edges, operations).
       provenance: what else to tell.
+      operations: of every edge; None: those of DARTS. They become the labels of the weights: names
+        for all edges or, by kind of cell, for every edge.
     """
+    names = everywhere(nodes_of(cells.normal)) if operations is None else operations
     return {
         "schema": SCHEMA,
         "space": "darts",
-        "operations": list(OPERATIONS),
+        "operations": as_json(names),
         "genotype": cells.as_dict(),
         # The name that the file has had from the start; with DARTS it is the softmax of the alphas.
         "alphas_softmax": {
-            kind: np.asarray(weights[kind], np.float64).round(6).tolist()
-            for kind in ("normal", "reduce")
+            kind: [
+                row[: len(labels)].round(6).tolist()
+                for row, labels in zip(np.asarray(weights[kind]), names[kind], strict=True)
+            ]
+            for kind in KINDS
         },
         **provenance,
     }
 
 
 def document(
-    normal: np.ndarray, reduce: np.ndarray, provenance: Mapping[str, Any]
+    normal: np.ndarray,
+    reduce: np.ndarray,
+    provenance: Mapping[str, Any],
+    operations: Candidates | None = None,
 ) -> dict[str, Any]:
-    """The content of a `genotype.json` for alphas of DARTS, as `discretise` takes them."""
-    weights = {"normal": softmax(normal), "reduce": softmax(reduce)}
-    return document_of(discretise(normal, reduce), weights, provenance)
+    """The content of the `genotype.json` of alphas; see `discretise` and `document_of`."""
+    weights = _weights(normal, reduce, operations)
+    cells = strongest(**weights, operations=operations)
+    return document_of(cells, weights, provenance, operations)
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Genotype, dict[str, Any]]:
@@ -350,8 +364,13 @@ def load(path: str | os.PathLike[str]) -> tuple[Genotype, dict[str, Any]]:
     reading.document(path, _SHAPE, what="genotype", content=content, remedy=remedy)
     weights = value.get("alphas_softmax")
     for kind, pairs in (("normal", genotype.normal), ("reduce", genotype.reduce)):
-        rows = [len(OPERATIONS)] * num_edges(len(pairs) // 2)
-        if weights and [len(row) for row in weights[kind]] != rows:
+        if not weights:
+            break
+        try:
+            labels = candidates.parse(value.get("operations", ()), nodes_of(pairs), "operations")
+        except UserError as error:
+            raise UserError(f"genotype: {name} is damaged: {error}; {remedy}") from error
+        if [len(row) for row in weights[kind]] != [len(names) for names in labels[kind]]:
             words = f"alphas_softmax.{kind} is of another cell"
             raise UserError(f"genotype: {name} is damaged: {words}; {remedy}")
     return genotype, value

@@ -49,7 +49,13 @@ class Cell(nn.Module):
         outputs = []
         for k, (operation, source) in enumerate(self.pairs):
             stride = 2 if self.reduction and source < 2 else 1
-            module = BUILDERS[operation](self.channels, stride, self.dtype, f"op_{k}")
+            module = BUILDERS[operation](
+                channels=self.channels,
+                stride=stride,
+                affine=True,
+                dtype=self.dtype,
+                name=f"op_{k}",
+            )
             output = module(states[source], train)
             if train and drop_path is not None and not isinstance(module, Identity):
                 output = self._dropped(output, drop_path)

@@ -1,25 +1,41 @@
-"""The operations of discrete DARTS cells, those of cells published by others included."""
+"""The operations of cells: one builder each, for discrete networks and the supernet alike."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unnas_jax.core import sharding
+from unnas_jax.core.registry import Registry
 from unnas_jax.layers.blocks import Conv, FactorizedReduction, ReluConvBN, batch_norm
 from unnas_jax.layers.pooling import avg_pool, max_pool
 
 
-class Separable(nn.Module):
-    """`repeats` times: ReLU, depthwise kxk (the stride on the first only), pointwise, BN."""
+class Operation(nn.Module):
+    """What an operation is built with.
+
+    Attributes:
+      channels: of its input and its output.
+      stride: of both axes, 1 or 2.
+      affine: whether its batch norms, if it has any, have a scale and a bias.
+      dtype: of its output.
+    """
 
     channels: int
-    kernel: int
     stride: int
-    dilation: int
-    repeats: int
+    affine: bool = True
     dtype: Any = jnp.float32
+
+
+class Separable(Operation, kw_only=True):
+    """`repeats` times: ReLU, depthwise kxk (the stride on the first only), pointwise, BN."""
+
+    kernel: int
+    dilation: int = 1
+    repeats: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -35,17 +51,14 @@ class Separable(nn.Module):
                 name=f"depthwise_{half}",
             )(nn.relu(x))
             x = Conv(self.channels, dtype=self.dtype, name=f"pointwise_{half}")(x)
-            x = batch_norm(train=train, affine=True, dtype=self.dtype, name=f"bn_{half}")(x)
+            x = batch_norm(train=train, affine=self.affine, dtype=self.dtype, name=f"bn_{half}")(x)
         return x
 
 
-class Spatial(nn.Module):
+class Spatial(Operation, kw_only=True):
     """ReLU, 1xk with the stride along the width, kx1 with the stride along the height, BN."""
 
-    channels: int
     kernel: int
-    stride: int
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -53,15 +66,14 @@ class Spatial(nn.Module):
         k, s = self.kernel, self.stride
         x = Conv(self.channels, (1, k), (1, s), dtype=self.dtype, name="row")(nn.relu(x))
         x = Conv(self.channels, (k, 1), (s, 1), dtype=self.dtype, name="column")(x)
-        return batch_norm(train=train, affine=True, dtype=self.dtype, name="bn")(x)
+        return batch_norm(train=train, affine=self.affine, dtype=self.dtype, name="bn")(x)
 
 
-class Pool(nn.Module):
+class Pool(Operation, kw_only=True):
     """Max or mean of kxk pixels, padded by k // 2 (2x2: not padded); padding never counts."""
 
     kind: str
     kernel: int
-    stride: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -80,10 +92,8 @@ class Identity(nn.Module):
         return x
 
 
-class Zero(nn.Module):
+class Zero(Operation):
     """Zeros of the output's shape."""
-
-    stride: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -91,48 +101,55 @@ class Zero(nn.Module):
         return jnp.zeros_like(x[:, :: self.stride, :: self.stride])
 
 
-Builder = Callable[[int, int, Any, str], nn.Module]
-"""(channels, stride, dtype, module name) to a module called as module(x, train)."""
+class Noise(Operation):
+    """Draws from N(0, 1) of the output's shape, whatever the input (Zela et al., 2020, space S4).
+
+    It draws in evaluation, too. Every image has its own draws from the random stream `noise`, so
+    that they do not depend on how many devices share a batch.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to noise (N, ceil(H / stride), ceil(W / stride), C)."""
+        shape = x[:, :: self.stride, :: self.stride].shape
+        axis = sharding.parted_axis()
+        before = 0 if axis is None else jax.lax.axis_index(axis) * len(x)
+        key = self.make_rng("noise")
+
+        def draw(image: jax.Array) -> jax.Array:
+            return jax.random.normal(jax.random.fold_in(key, image), shape[1:], jnp.float32)
+
+        return jax.vmap(draw)(before + jnp.arange(len(x))).astype(self.dtype)
 
 
-def _separable(kernel: int, dilation: int, repeats: int) -> Builder:
-    return lambda channels, stride, dtype, name: Separable(
-        channels, kernel, stride, dilation, repeats, dtype, name=name
-    )
-
-
-def _pool(kind: str, kernel: int) -> Builder:
-    return lambda channels, stride, dtype, name: Pool(kind, kernel, stride, name=name)
-
-
-def _conv(kernel: int) -> Builder:
-    return lambda channels, stride, dtype, name: ReluConvBN(
-        channels, (kernel, kernel), stride, dtype=dtype, name=name
-    )
-
-
-def _spatial(kernel: int) -> Builder:
-    return lambda channels, stride, dtype, name: Spatial(channels, kernel, stride, dtype, name=name)
-
-
-def _skip(channels: int, stride: int, dtype: Any, name: str) -> nn.Module:
+def _skip(
+    channels: int, stride: int, affine: bool, dtype: Any, name: str | None = None
+) -> nn.Module:
     if stride == 1:
         return Identity(name=name)
-    return FactorizedReduction(channels, dtype=dtype, name=name)
+    return FactorizedReduction(channels, affine=affine, dtype=dtype, name=name)
 
 
-BUILDERS: dict[str, Builder] = {
-    "none": lambda channels, stride, dtype, name: Zero(stride, name=name),
-    "skip_connect": _skip,
-    **{f"max_pool_{k}x{k}": _pool("max", k) for k in (2, 3, 5, 7)},
-    **{f"avg_pool_{k}x{k}": _pool("avg", k) for k in (2, 3, 5)},
-    **{f"sep_conv_{k}x{k}": _separable(k, 1, 2) for k in (3, 5, 7)},
-    **{f"dil_conv_{k}x{k}": _separable(k, 2, 1) for k in (3, 5)},
-    "dil_sep_conv_3x3": _separable(3, 2, 2),
-    "conv_1x1": _conv(1),
-    "conv_3x3": _conv(3),
-    "conv_3x1_1x3": _spatial(3),
-    "conv_7x1_1x7": _spatial(7),
-}
-"""Every operation that a genotype can name. A new operation is one line here, and its name in
-`genotype.EXTRA_OPERATIONS`."""
+Builder = Callable[..., nn.Module]
+"""Called with the fields of `Operation` and `name`, all by keyword; gives a module that is called
+as module(x, train). A `partial` of a module with these fields is one."""
+
+BUILDERS: Registry[Builder] = Registry(
+    "operation",
+    {
+        "none": Zero,
+        "skip_connect": _skip,
+        "noise": Noise,
+        **{f"max_pool_{k}x{k}": partial(Pool, kind="max", kernel=k) for k in (2, 3, 5, 7)},
+        **{f"avg_pool_{k}x{k}": partial(Pool, kind="avg", kernel=k) for k in (2, 3, 5)},
+        **{f"sep_conv_{k}x{k}": partial(Separable, kernel=k, repeats=2) for k in (3, 5, 7)},
+        **{f"dil_conv_{k}x{k}": partial(Separable, kernel=k, dilation=2) for k in (3, 5)},
+        "dil_sep_conv_3x3": partial(Separable, kernel=3, dilation=2, repeats=2),
+        "conv_1x1": partial(ReluConvBN, kernel=(1, 1)),
+        "conv_3x3": partial(ReluConvBN, kernel=(3, 3)),
+        "conv_3x1_1x3": partial(Spatial, kernel=3),
+        "conv_7x1_1x7": partial(Spatial, kernel=7),
+    },
+)
+"""Every operation that a genotype or `network.operations` can name. A new one is one line here, or
+`BUILDERS.register(name, builder)` from outside."""

@@ -1,413 +1,60 @@
-"""The DARTS supernet: every operation on every edge, mixed by the alphas' softmax.
+"""The DARTS supernet: every operation on every edge, mixed by the alphas' softmax."""
 
-A cell is computed *by source state*, not by edge. All edges that leave one state share its ReLU
-and its poolings, and their convolutions are batched over the target nodes. The result is the
-plain definition, every operation on every edge summed, up to rounding.
-"""
-
-import collections
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from unnas_jax.core import precision, sharding
-from unnas_jax.layers.blocks import (
-    BatchNormOfParts,
-    FactorizedReduction,
-    ReluConvBN,
-    Stem,
-    chwn,
-    depthwise_conv,
-    gradient_at_once,
-    in_lanes,
-    plan,
-    shifted,
-    uniform_fan_in,
-)
-from unnas_jax.layers.counting import WEIGHTED_SUM
-from unnas_jax.layers.pooling import avg_pool, max_pool
-from unnas_jax.spaces.darts.genotype import OPERATIONS, edges, num_edges
+from unnas_jax.core.errors import UserError
+from unnas_jax.layers.blocks import Stem, plan
+from unnas_jax.spaces.darts import candidates as candidates_lib
+from unnas_jax.spaces.darts.candidates import KINDS, Candidates
+from unnas_jax.spaces.darts.fused import FusedCell
+from unnas_jax.spaces.darts.per_edge import PlainCell
 from unnas_jax.tasks.base import Task
 
 Alphas = Mapping[str, jax.Array]
-"""`normal` and `reduce`, each float32 (edges, operations)."""
+"""`normal` and `reduce`, each float32 (edges, operations), see `candidates.mask`."""
 
-CONVOLUTIONS = (
-    ("sep_conv_3x3", 3, 1),
-    ("sep_conv_5x5", 5, 1),
-    ("dil_conv_3x3", 3, 2),
-    ("dil_conv_5x5", 5, 2),
-)
-"""The convolutions of an edge as (operation, kernel, dilation), in the order of `OPERATIONS`."""
-SEPARABLE = tuple(name for name, _, dilation in CONVOLUTIONS if dilation == 1)
-DILATED = tuple(name for name, _, dilation in CONVOLUTIONS if dilation == 2)
+FORMULATIONS = ("auto", "dense", "depthwise", "per_edge")
+"""How a supernet is computed: `per_edge` by its definition; `dense` (for matrix units) and
+`depthwise` (for CPUs) as the fused forms, which know DARTS' eight operations only; `auto` chooses.
+"""
 
 
-def init_alphas(key: jax.Array, nodes: int, scale: float) -> dict[str, jax.Array]:
-    """Alphas drawn from scale * normal, float32 (edges, operations) for both kinds of cell."""
-    shape = (num_edges(nodes), len(OPERATIONS))
-    normal, reduce = jax.random.split(key)
-    return {
-        "normal": scale * jax.random.normal(normal, shape, jnp.float32),
-        "reduce": scale * jax.random.normal(reduce, shape, jnp.float32),
-    }
+def init_alphas(
+    key: jax.Array, nodes: int, scale: float, operations: Candidates | None = None
+) -> dict[str, jax.Array]:
+    """Alphas drawn from scale * normal, float32 (edges, operations) for both kinds of cell.
+
+    They are 0 where an edge has no operation.
+    """
+    operations = candidates_lib.everywhere(nodes) if operations is None else operations
+    alphas = {}
+    for kind, own in zip(KINDS, jax.random.split(key), strict=True):
+        used = candidates_lib.mask(operations[kind])
+        values = scale * jax.random.normal(own, used.shape, jnp.float32)
+        alphas[kind] = values if used.all() else jnp.where(used, values, 0.0)
+    return alphas
 
 
-def softmax(alphas: Alphas) -> dict[str, jax.Array]:
-    """The weights of DARTS (equation 2): on every edge the softmax over its operations."""
-    return {kind: jax.nn.softmax(value, axis=-1) for kind, value in alphas.items()}
+def softmax(alphas: Alphas, operations: Candidates | None = None) -> dict[str, jax.Array]:
+    """The weights of DARTS (equation 2): on every edge the softmax over its operations.
 
-
-def _column(weights: jax.Array, operation: str) -> jax.Array:
-    """An operation's weights on all edges: one column of (E, operations)."""
-    return weights[:, OPERATIONS.index(operation)]
-
-
-def _pools(x: jax.Array, stride: int) -> list[jax.Array]:
-    return [max_pool(x, 3, stride, 1), avg_pool(x, 3, stride, 1)]
-
-
-class SourceEdges(nn.Module):
-    """All edges that leave one state of a cell, to `targets` nodes.
-
-    There are two forms of the same function of the same parameters. Between a depthwise and its
-    pointwise convolution nothing happens, so `dense` runs both as one convolution whose kernel is
-    the product of theirs, keeps nothing between them, and suits matrix units; the other keeps them
-    apart, needs far fewer multiply-adds, and suits CPUs. Each has its layout: dense convolutions
-    take images with the channels last. Of the depthwise form channels come first and images last,
-    (C, H, W, N): a convolution over channels or over pixels is then a matrix product of what lies
-    in memory as it is, and what is joined or parted by operation or edge is contiguous.
-
-    Attributes:
-      targets: the number E of edges.
-      channels: the channels C of every state of the cell.
-      stride: 2 on the edges from a reduction cell's inputs, otherwise 1.
-      dense: which form.
+    Args:
+      alphas: by kind of cell.
+      operations: of every edge; None: of all edges as many as the alphas have.
     """
 
-    targets: int
-    channels: int
-    stride: int
-    dense: bool
-    dtype: Any = jnp.float32
+    def of_kind(kind: str, values: jax.Array) -> jax.Array:
+        used = None if operations is None else candidates_lib.mask(operations[kind])
+        return jax.nn.softmax(values, axis=-1, where=None if used is None or used.all() else used)
 
-    @nn.compact
-    def __call__(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
-        """The mixed operations' outputs, one for each target node.
-
-        Args:
-          x: the state, (N, H, W, C) or, in the depthwise form, (C, H, W, N).
-          weights: (E, operations), the softmax of the edges' alphas.
-          train: whether batch norm uses the batch's statistics.
-
-        Returns:
-          E arrays of x's layout, of sides H / stride and W / stride.
-        """
-        return (self._dense if self.dense else self._depthwise)(x, weights, train)
-
-    def _dense(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
-        edges, channels = self.targets, self.channels
-        # Convolutions of several edges are one of up to 128 channels, with zeros between the
-        # edges: matrix units are as wide, and fewer channels leave them and the lanes of memory
-        # empty. From 64 channels on an edge is better off by itself.
-        together = min(edges, 128 // channels) if channels < 64 else 1
-        groups = [slice(k, min(k + together, edges)) for k in range(0, edges, together)]
-        # Fewer images leave lanes of a TPU empty. Channels fill them better, of which XLA has to be
-        # told, and those of two operations, 3x3 and 5x5, if they have room.
-        few = sharding.platform() == "tpu" and len(x) < 128
-        paired = few and 2 * edges * channels <= 128
-
-        def state(x: jax.Array) -> jax.Array:
-            # The channels of one state alone may be fewer than the images.
-            return in_lanes(x, axis=0) if few and len(x) > channels else x
-
-        def of_group(x: jax.Array, group: slice) -> jax.Array:
-            return x[..., group.start * channels : group.stop * channels]
-
-        def norm(
-            parts: list[jax.Array], name: str, factors: list[Any] | None = None
-        ) -> list[jax.Array]:
-            # Each convolution's output by itself: joined, they would be copied.
-            return BatchNormOfParts(dtype=self.dtype, name=name)(parts, train, factors)
-
-        def convolve(x: jax.Array, kernel: jax.Array, dilation: int, stride: int) -> jax.Array:
-            pad = dilation * (len(kernel) // 2)
-            x = jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                (stride, stride),
-                ((pad, pad), (pad, pad)),
-                rhs_dilation=(dilation, dilation),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
-            if few:
-                return in_lanes(x, axis=3)
-            return gradient_at_once(x) if len(kernel) == 5 else x
-
-        def products(half: str) -> list[list[jax.Array]]:
-            # (k, k, C, C) of each operation and edge: the product of its two kernels. A pair of
-            # operations is one with twice the edges, 3x3 taps being the middle of 5x5.
-            kernels = [
-                [
-                    (depthwise[:, :, k, :, None] * pointwise[None, None, k]).astype(self.dtype)
-                    for k in range(edges)
-                ]
-                for depthwise, pointwise in self._kernels(half)
-            ]
-            if not paired:
-                return kernels
-            middle = ((1, 1), (1, 1), (0, 0), (0, 0))
-            return [
-                [jnp.pad(kernel, middle) for kernel in three] + five
-                for three, five in zip(kernels[::2], kernels[1::2], strict=True)
-            ]
-
-        def from_all(kernels: list[jax.Array]) -> jax.Array:
-            # The edges' outputs side by side, of one input.
-            return jnp.concatenate(kernels, axis=-1)
-
-        def from_each(kernels: list[jax.Array]) -> jax.Array:
-            # Every edge's output of its own input: zeros between different edges.
-            rows = []
-            for k, kernel in enumerate(kernels):
-                zeros = (k * channels, (len(kernels) - 1 - k) * channels)
-                rows.append(jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), zeros)))
-            return jnp.concatenate(rows, axis=2)
-
-        sep_3x3, sep_5x5 = (self._by_channel(weights, name) for name in SEPARABLE)
-        dil_3x3, dil_5x5 = (self._by_channel(weights, name) for name in DILATED)
-        if paired:
-            dilations, units = [1, 2], [slice(0, 2 * edges)]
-            separable = [jnp.concatenate([sep_3x3, sep_5x5])]
-            dilated = [jnp.concatenate([dil_3x3, dil_5x5])]
-        else:
-            dilations, units = [1, 1, 2, 2], groups
-            separable, dilated = [sep_3x3, sep_5x5], [dil_3x3, dil_5x5]
-        x = state(x)
-        positive = nn.relu(x)
-        first = norm(
-            [
-                convolve(positive, from_all(kernels), dilation, self.stride)
-                for kernels, dilation in zip(products("first"), dilations, strict=True)
-            ],
-            "bn_first",
-            [1.0] * len(separable) + dilated,
-        )
-        second = norm(
-            [
-                convolve(nn.relu(of_group(x, unit)), from_each(kernels[unit]), 1, 1)
-                for x, kernels in zip(first, products("second"), strict=False)
-                for unit in units
-            ],
-            "bn_second",
-            [of_group(factor, unit) for factor in separable for unit in units],
-        )
-        by_edge = first[len(separable) :]
-        if paired:
-            # The sum over a pair, as a product: its gradient is one too, where that of a split
-            # would copy.
-            halves = jnp.tile(jnp.eye(edges * channels, dtype=self.dtype), (2, 1))
-            second, by_edge = (
-                [jnp.einsum("nhwc,cd->nhwd", pair, halves)] for (pair,) in (second, by_edge)
-            )
-        # One pooling serves all edges: without scale and bias their BNs are equal too.
-        shared = dict(
-            zip(
-                ("max_pool_3x3", "avg_pool_3x3"),
-                norm(_pools(x, self.stride), "bn_pool"),
-                strict=True,
-            )
-        )
-        if self.stride == 1:
-            shared["skip_connect"] = x
-        else:
-            skipped = [self._reduce(positive)]
-            by_edge += norm(skipped, "bn_skip", [self._by_channel(weights, "skip_connect")])
-        joined = jnp.concatenate(list(shared.values()), axis=-1)
-        outputs: list[jax.Array] = []
-        for number, group in enumerate(groups):
-            # What is shared goes to every edge with its weight, as a matrix product.
-            spread = [
-                jnp.kron(_column(weights, name)[None, group], jnp.eye(channels)) for name in shared
-            ]
-            output = jnp.einsum("nhwc,cd->nhwd", joined, jnp.concatenate(spread).astype(self.dtype))
-            output += sum(second[number :: len(groups)])
-            output += sum(of_group(x, group) for x in by_edge)
-            outputs += map(state, jnp.split(output, group.stop - group.start, axis=-1))
-        return outputs
-
-    def _depthwise(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
-        edges, channels = self.targets, self.channels
-
-        def norm(x: jax.Array, name: str, factor: jax.Array | float = 1.0) -> jax.Array:
-            # Joined, because every batch norm more is more to compile.
-            return BatchNormOfParts(axis=0, dtype=self.dtype, name=name)([x], train, [factor])[0]
-
-        def convolve(inputs: list[jax.Array], half: str, stride: int) -> jax.Array:
-            # (operations * E * C, H / stride, W / stride, N), operation by operation.
-            kernels, mixers = zip(*self._kernels(half), strict=True)
-            x = jnp.concatenate(
-                [
-                    depthwise_conv(
-                        x,
-                        kernel.reshape(*kernel.shape[:2], -1).astype(self.dtype),
-                        stride=stride,
-                        dilation=dilation if half == "first" else 1,
-                        layout="CHWN",
-                    )
-                    for x, kernel, (_, _, dilation) in zip(
-                        inputs, kernels, CONVOLUTIONS, strict=False
-                    )
-                ]
-            )
-            mixer = jnp.concatenate(mixers).astype(self.dtype)
-            # One axis for all pixels of all images: contracting several, XLA would transpose.
-            mixed = jnp.einsum("gcd,gcp->gdp", mixer, x.reshape(len(mixer), channels, -1))
-            return mixed.reshape(x.shape)
-
-        positive = nn.relu(x)
-        copies = [jnp.tile(positive, (edges, 1, 1, 1))] * len(CONVOLUTIONS)
-        factors = jnp.ones(2 * edges * channels), self._by_channel(weights, *DILATED)
-        first = convolve(copies, "first", self.stride)
-        first = norm(first, "bn_first", jnp.concatenate(factors))
-        separable, dilated = jnp.split(first, 2)
-        second = convolve(jnp.split(nn.relu(separable), 2), "second", 1)
-        second = norm(second, "bn_second", self._by_channel(weights, *SEPARABLE))
-        summed = [*jnp.split(second, 2), *jnp.split(dilated, 2)]
-        shared = [norm(jnp.concatenate(_pools(x, self.stride)), "bn_pool")]
-        names = ["max_pool_3x3", "avg_pool_3x3"]
-        if self.stride == 1:
-            shared.append(x)  # The same on every edge, like the poolings.
-            names.append("skip_connect")
-        else:
-            factor = self._by_channel(weights, "skip_connect")
-            summed.append(norm(self._reduce(positive), "bn_skip", factor))
-        # What is shared goes to every edge with its weight, as a matrix product.
-        spread = jnp.stack([_column(weights, name) for name in names])
-        joined = jnp.concatenate(shared).reshape(len(names), -1)
-        with jax.named_scope(WEIGHTED_SUM):
-            output = jnp.einsum("se,sp->ep", spread.astype(self.dtype), joined)
-        return jnp.split(output.reshape(summed[0].shape) + sum(summed), edges)
-
-    def _by_channel(self, weights: jax.Array, *names: str) -> jax.Array:
-        """What operations' outputs on all edges are multiplied with, (operations * E * C,)."""
-        columns = jnp.concatenate([_column(weights, name) for name in names])
-        return jnp.repeat(columns, self.channels)
-
-    def _reduce(self, x: jax.Array) -> jax.Array:
-        """The factorized reductions of all edges before BN, E * C channels in x's layout."""
-        half = self.channels // 2
-        shape = (self.channels, self.targets, half)
-        init = uniform_fan_in(self.channels)
-        kernels = [self.param(f"skip_connect_conv_{k}", init, shape) for k in (1, 2)]
-        if self.dense:
-            # The pixels that either convolution takes are two corners of a 2x2 window.
-            empty = jnp.zeros_like(kernels[0])
-            corners = (kernels[0], empty), (empty, empty), (empty, empty), (empty, kernels[1])
-            window = jnp.stack([jnp.concatenate(corner, axis=-1) for corner in corners])
-            return jax.lax.conv_general_dilated(
-                x,
-                window.reshape(2, 2, self.channels, -1).astype(self.dtype),
-                (2, 2),
-                [(0, side % 2) for side in x.shape[1:3]],
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
-        outputs = [
-            jnp.einsum("chwn,ced->edhwn", image[:, ::2, ::2], kernel.astype(self.dtype))
-            for image, kernel in zip((x, shifted(x)), kernels, strict=True)
-        ]
-        x = jnp.concatenate(outputs, axis=1)
-        return x.reshape(-1, *x.shape[2:])
-
-    def _kernels(self, half: str) -> list[tuple[jax.Array, jax.Array]]:
-        """The depthwise (k, k, E, C) and pointwise (E, C, C) kernels of operations on all edges.
-
-        Args:
-          half: `first` for all four operations, `second` for the second half of the separable
-            ones, which has no stride and no dilation.
-        """
-        edges, channels = self.targets, self.channels
-        return [
-            (
-                self.param(
-                    f"{operation}_{half}_depthwise",
-                    uniform_fan_in(size * size),
-                    (size, size, edges, channels),
-                ),
-                self.param(
-                    f"{operation}_{half}_pointwise",
-                    uniform_fan_in(channels),
-                    (edges, channels, channels),
-                ),
-            )
-            for operation, size, _ in CONVOLUTIONS
-            if half == "first" or operation.startswith("sep")
-        ]
-
-
-class MixedCell(nn.Module):
-    """A cell of the supernet: nodes that sum the mixed operations of all earlier states.
-
-    Attributes:
-      channels: the channels C of every state; the output has nodes * C.
-      reduction: whether the edges from the two inputs have stride 2.
-      reduce_input0: whether input 0 has twice the side of input 1.
-    """
-
-    channels: int
-    nodes: int
-    reduction: bool
-    reduce_input0: bool
-    dense: bool
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, input0: jax.Array, input1: jax.Array, weights: jax.Array, train: bool
-    ) -> jax.Array:
-        """Weights (edges, operations): the softmax of this kind of cell's alphas."""
-        before = FactorizedReduction if self.reduce_input0 else ReluConvBN
-        settings: dict[str, Any] = {"affine": False, "dtype": self.dtype}
-        states = [
-            before(self.channels, name="preprocess0", **settings)(input0, train),
-            ReluConvBN(self.channels, name="preprocess1", **settings)(input1, train),
-        ]
-        if not self.dense:
-            states = [chwn(state) for state in states]
-        rows = edges(self.nodes)
-        sums: list[Any] = [0] * self.nodes
-        for source, module in enumerate(sources_of(self)):
-            leaving = np.array([k for k, (state, _) in enumerate(rows) if state == source])
-            targets = [rows[k][1] for k in leaving]
-            outputs = module(states[source], weights[leaving], train)
-            for node, output in zip(targets, outputs, strict=True):
-                sums[node] = sums[node] + output
-            if source > 0:
-                # All edges into node source - 1 have been added.
-                states.append(sums[source - 1])
-        if self.dense:
-            return jnp.concatenate(states[2:], axis=-1)
-        return chwn(jnp.concatenate(states[2:]))
-
-
-def sources_of(cell: MixedCell) -> list[SourceEdges]:
-    """The edges of a cell by the state that they leave: its inputs, then all nodes but the last."""
-    leaving = collections.Counter(source for source, _ in edges(cell.nodes))
-    return [
-        SourceEdges(
-            targets=leaving[source],
-            channels=cell.channels,
-            stride=2 if cell.reduction and source < 2 else 1,
-            dense=cell.dense,
-            dtype=cell.dtype,
-            name=f"source_{source}",
-        )
-        for source in range(cell.nodes + 1)
-    ]
+    return {kind: of_kind(kind, values) for kind, values in alphas.items()}
 
 
 class Supernet(nn.Module):
@@ -416,10 +63,12 @@ class Supernet(nn.Module):
     Attributes:
       head: a module from the cells' features to the task's outputs.
       single_reduction: reduce only at a third of the cells, as for segmentation; else also at two.
-      dense: the form of the convolutions, see `SourceEdges`.
+      formulation: one of `FORMULATIONS` but `auto`. The fused forms share their parameters.
+      operations: of every edge; None: those of DARTS.
       rematerialise: keep only the cells' inputs for the backward pass and compute each cell again:
         less memory, a forward pass more.
-      mix: makes of the alphas the operations' weights on the edges, `normal` and `reduce`.
+      mix: makes of the alphas the operations' weights on the edges, `normal` and `reduce`, each
+        (edges, O) as `candidates.mask` says; None: `softmax`.
     """
 
     width: int
@@ -428,15 +77,24 @@ class Supernet(nn.Module):
     stem: str
     head: nn.Module
     single_reduction: bool = False
-    dense: bool = False
+    formulation: str = "depthwise"
+    operations: Candidates | None = None
     rematerialise: bool = False
-    mix: Callable[[Alphas], dict[str, jax.Array]] = softmax
+    mix: Callable[[Alphas], dict[str, jax.Array]] | None = None
     dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        if self.operations is not None:  # Of a mapping that can be hashed, as modules are.
+            self.operations = flax.core.freeze(dict(self.operations))
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, inputs: jax.Array, alphas: Alphas, train: bool) -> jax.Array:
-        """The head's outputs for inputs (N, H, W, channels) and `Alphas`."""
-        weights = self.mix(alphas)
+        """The head's outputs for inputs (N, H, W, channels) and `Alphas`.
+
+        Operations that draw, such as `noise`, take the random stream `noise`.
+        """
+        weights = softmax(alphas, self.operations) if self.mix is None else self.mix(alphas)
         states = Stem(self.stem, self.width, dtype=self.dtype, name="stem")(
             inputs.astype(self.dtype), train
         )
@@ -446,28 +104,64 @@ class Supernet(nn.Module):
         return self.head(states[1], train)
 
 
-def cells_of(supernet: Supernet) -> list[MixedCell]:
+def cells_of(supernet: Supernet) -> list[FusedCell | PlainCell]:
     """The cells of a supernet from the first to the last."""
-    # The arguments of a cell after itself: two inputs, weights, train.
-    cell = nn.remat(MixedCell, static_argnums=(4,)) if supernet.rematerialise else MixedCell
-    return [
-        cell(
-            channels=place.channels,
-            nodes=supernet.nodes,
-            reduction=place.reduction,
-            reduce_input0=place.reduce_input0,
-            dense=supernet.dense,
-            dtype=supernet.dtype,
-            name=place.name,
+    operations = supernet.operations or candidates_lib.everywhere(supernet.nodes)
+    plain = supernet.formulation == "per_edge"
+    _check_formulation(supernet.formulation, operations, "formulation")
+    cell: Any = PlainCell if plain else FusedCell
+    if supernet.rematerialise:
+        # The arguments of a cell after itself: two inputs, weights, train.
+        cell = nn.remat(cell, static_argnums=(4,))
+    cells = []
+    for place in plan(supernet.width, supernet.cells, supernet.stem, supernet.single_reduction):
+        kind = "reduce" if place.reduction else "normal"
+        own = (
+            {"operations": operations[kind]}
+            if plain
+            else {"dense": supernet.formulation == "dense"}
         )
-        for place in plan(supernet.width, supernet.cells, supernet.stem, supernet.single_reduction)
-    ]
+        cells.append(
+            cell(
+                channels=place.channels,
+                nodes=supernet.nodes,
+                reduction=place.reduction,
+                reduce_input0=place.reduce_input0,
+                dtype=supernet.dtype,
+                name=place.name,
+                **own,
+            )
+        )
+    return cells
+
+
+def _check_formulation(formulation: str, operations: Candidates, key: str) -> None:
+    if formulation in ("dense", "depthwise") and not candidates_lib.are_darts(operations):
+        raise UserError(
+            f"{key}={formulation!r}: knows only the eight operations of DARTS in their order, not "
+            "those of network.operations; use 'auto' or 'per_edge'"
+        )
+
+
+def validate(config: Mapping[str, Any]) -> None:
+    """Refuses operations that there are not, and a formulation that does not know them.
+
+    Raises:
+      UserError: names the key and the remedy.
+    """
+    operations = candidates_lib.of_network(config["network"])
+    candidates_lib.check(operations)
+    _check_formulation(config["search"]["formulation"], operations, "config.search.formulation")
 
 
 def build_supernet(config: Mapping[str, Any], task: Task) -> Supernet:
     """The supernet of a config (as a dict) with the head of a task."""
-    network, form = config["network"], config["search"]["formulation"]
+    network, formulation = config["network"], config["search"]["formulation"]
     dtype = precision.compute_dtype(config["precision"])
+    operations = candidates_lib.of_network(network)
+    if formulation == "auto":
+        fused = "depthwise" if sharding.platform() == "cpu" else "dense"
+        formulation = fused if candidates_lib.are_darts(operations) else "per_edge"
     return Supernet(
         width=network["width"],
         cells=network["cells"],
@@ -475,7 +169,8 @@ def build_supernet(config: Mapping[str, Any], task: Task) -> Supernet:
         stem=network["stem"],
         head=task.head(dtype),
         single_reduction=task.single_reduction,
-        dense=sharding.platform() != "cpu" if form == "auto" else form == "dense",
+        formulation=formulation,
+        operations=operations,
         rematerialise=config["search"]["rematerialise"] == "cell",
         dtype=dtype,
     )

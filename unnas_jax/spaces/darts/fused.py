@@ -1,0 +1,429 @@
+"""The fused forms of a supernet's cell: DARTS' eight operations, computed by source state.
+
+All edges that leave one state share its ReLU and its poolings, and their convolutions are batched
+over the target nodes. The result is that of the plain definition, `per_edge`, up to rounding.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unnas_jax.core import sharding
+from unnas_jax.layers.blocks import (
+    BatchNormOfParts,
+    chwn,
+    depthwise_conv,
+    gradient_at_once,
+    in_lanes,
+    shifted,
+    uniform_fan_in,
+)
+from unnas_jax.layers.counting import WEIGHTED_SUM
+from unnas_jax.layers.pooling import avg_pool, max_pool
+from unnas_jax.spaces.darts.candidates import OPERATIONS, edges
+from unnas_jax.spaces.darts.per_edge import preprocessed
+
+CONVOLUTIONS = (
+    ("sep_conv_3x3", 3, 1),
+    ("sep_conv_5x5", 5, 1),
+    ("dil_conv_3x3", 3, 2),
+    ("dil_conv_5x5", 5, 2),
+)
+"""The convolutions of an edge as (operation, kernel, dilation), in the order of `OPERATIONS`."""
+SEPARABLE = tuple(name for name, _, dilation in CONVOLUTIONS if dilation == 1)
+DILATED = tuple(name for name, _, dilation in CONVOLUTIONS if dilation == 2)
+
+
+def _column(weights: jax.Array, operation: str) -> jax.Array:
+    """An operation's weights on all edges: one column of (E, operations)."""
+    return weights[:, OPERATIONS.index(operation)]
+
+
+def _pools(x: jax.Array, stride: int) -> list[jax.Array]:
+    return [max_pool(x, 3, stride, 1), avg_pool(x, 3, stride, 1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Joining:
+    """Which dense convolutions of the edges that leave a state are one.
+
+    Those of several edges are one of up to 128 channels, with zeros between the edges: matrix units
+    are as wide, and fewer channels leave them and the lanes of memory empty. From 64 channels on an
+    edge is better off by itself.
+
+    Attributes:
+      edges: that leave the state.
+      channels: of an edge.
+      few: few images leave lanes of a TPU empty. Channels fill them better, of which XLA has to be
+        told.
+    """
+
+    edges: int
+    channels: int
+    few: bool
+
+    @property
+    def groups(self) -> list[slice]:
+        """The edges whose convolutions are one."""
+        size = min(self.edges, 128 // self.channels) if self.channels < 64 else 1
+        return [slice(k, min(k + size, self.edges)) for k in range(0, self.edges, size)]
+
+    @property
+    def paired(self) -> bool:
+        """Whether those of two operations, 3x3 and 5x5, are one: if few images leave them room."""
+        return self.few and 2 * self.edges * self.channels <= 128
+
+    @property
+    def units(self) -> list[slice]:
+        """The edges of one convolution; a pair of operations counts as twice the edges."""
+        return [slice(0, 2 * self.edges)] if self.paired else self.groups
+
+    def state(self, x: jax.Array) -> jax.Array:
+        """A state; the channels of one alone may be fewer than the images."""
+        return in_lanes(x, axis=0) if self.few and len(x) > self.channels else x
+
+    def of_edges(self, x: jax.Array, some: slice) -> jax.Array:
+        """The channels of some edges."""
+        return x[..., some.start * self.channels : some.stop * self.channels]
+
+    def convolve(self, x: jax.Array, kernel: jax.Array, dilation: int, stride: int) -> jax.Array:
+        """The convolution of (N, H, W, C) with (k, k, C, C'), padded to keep H and W."""
+        pad = dilation * (len(kernel) // 2)
+        x = jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            ((pad, pad), (pad, pad)),
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        if self.few:
+            return in_lanes(x, axis=3)
+        return gradient_at_once(x) if len(kernel) == 5 else x
+
+    def kernels_of_pairs(self, kernels: list[list[jax.Array]]) -> list[list[jax.Array]]:
+        """The kernels of every operation by edge, those of a pair in one list: 3x3, then 5x5."""
+        if not self.paired:
+            return kernels
+        middle = ((1, 1), (1, 1), (0, 0), (0, 0))  # 3x3 taps are the middle of 5x5.
+        return [
+            [jnp.pad(kernel, middle) for kernel in three] + five
+            for three, five in zip(kernels[::2], kernels[1::2], strict=True)
+        ]
+
+    def factors_of_pairs(self, factors: list[jax.Array]) -> list[jax.Array]:
+        """What two operations' outputs are multiplied with, by channel; of a pair one array."""
+        return [jnp.concatenate(factors)] if self.paired else factors
+
+    def sum_of_pair(self, pair: jax.Array) -> jax.Array:
+        """The sum over a pair, as a product: so is its gradient, where that of a split copies."""
+        halves = jnp.tile(jnp.eye(self.edges * self.channels, dtype=pair.dtype), (2, 1))
+        return jnp.einsum("nhwc,cd->nhwd", pair, halves)
+
+
+def _from_all(kernels: Sequence[jax.Array]) -> jax.Array:
+    """The kernel of the edges' outputs side by side, of one input."""
+    return jnp.concatenate(kernels, axis=-1)
+
+
+def _from_each(kernels: Sequence[jax.Array]) -> jax.Array:
+    """The kernel of every edge's output of its own input: zeros between different edges."""
+    rows = []
+    for k, kernel in enumerate(kernels):
+        channels = kernel.shape[-1]
+        zeros = (k * channels, (len(kernels) - 1 - k) * channels)
+        rows.append(jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), zeros)))
+    return jnp.concatenate(rows, axis=2)
+
+
+class SourceEdges(nn.Module):
+    """All edges that leave one state of a cell, to `targets` nodes.
+
+    There are two forms of the same function of the same parameters. Between a depthwise and its
+    pointwise convolution nothing happens, so `dense` runs both as one convolution whose kernel is
+    the product of theirs, keeps nothing between them, and suits matrix units; the other keeps them
+    apart, needs far fewer multiply-adds, and suits CPUs. Each has its layout: dense convolutions
+    take images with the channels last. Of the depthwise form channels come first and images last,
+    (C, H, W, N): a convolution over channels or over pixels is then a matrix product of what lies
+    in memory as it is, and what is joined or parted by operation or edge is contiguous.
+
+    Attributes:
+      targets: the number E of edges.
+      channels: the channels C of every state of the cell.
+      stride: 2 on the edges from a reduction cell's inputs, otherwise 1.
+      dense: which form.
+    """
+
+    targets: int
+    channels: int
+    stride: int
+    dense: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
+        """The mixed operations' outputs, one for each target node.
+
+        Args:
+          x: the state, (N, H, W, C) or, in the depthwise form, (C, H, W, N).
+          weights: (E, operations), the softmax of the edges' alphas.
+          train: whether batch norm uses the batch's statistics.
+
+        Returns:
+          E arrays of x's layout, of sides H / stride and W / stride.
+        """
+        return (self._dense if self.dense else self._depthwise)(x, weights, train)
+
+    def _dense(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
+        few = sharding.platform() == "tpu" and len(x) < 128
+        joining = _Joining(self.targets, self.channels, few)
+        separable, dilated = (
+            joining.factors_of_pairs([self._by_channel(weights, name) for name in names])
+            for names in (SEPARABLE, DILATED)
+        )
+        x = joining.state(x)
+        positive = nn.relu(x)
+        first = self._first_halves(joining, positive, [1.0] * len(separable) + dilated, train)
+        between, by_edge = first[: len(separable)], first[len(separable) :]
+        second = self._second_halves(joining, between, separable, train)
+        if joining.paired:
+            second, by_edge = ([joining.sum_of_pair(pair)] for (pair,) in (second, by_edge))
+        # One pooling serves all edges: without scale and bias their BNs are equal too.
+        pools = self._norm(_pools(x, self.stride), "bn_pool", train)
+        shared = dict(zip(("max_pool_3x3", "avg_pool_3x3"), pools, strict=True))
+        if self.stride == 1:
+            shared["skip_connect"] = x
+        else:
+            factor = self._by_channel(weights, "skip_connect")
+            by_edge += self._norm([self._reduce(positive)], "bn_skip", train, [factor])
+        joined = jnp.concatenate(list(shared.values()), axis=-1)
+        outputs: list[jax.Array] = []
+        for number, group in enumerate(joining.groups):
+            # What is shared goes to every edge with its weight, as a matrix product.
+            spread = [
+                jnp.kron(_column(weights, name)[None, group], jnp.eye(self.channels))
+                for name in shared
+            ]
+            output = jnp.einsum("nhwc,cd->nhwd", joined, jnp.concatenate(spread).astype(self.dtype))
+            output += sum(second[number :: len(joining.groups)])
+            output += sum(joining.of_edges(x, group) for x in by_edge)
+            outputs += map(joining.state, jnp.split(output, group.stop - group.start, axis=-1))
+        return outputs
+
+    def _first_halves(
+        self, joining: _Joining, positive: jax.Array, factors: list[Any], train: bool
+    ) -> list[jax.Array]:
+        """All operations' first convolutions, normalised, times their factors."""
+        kernels = self._products(joining, "first")
+        dilations = [1, 2] if joining.paired else [1, 1, 2, 2]
+        convolved = [
+            joining.convolve(positive, _from_all(by_edge), dilation, self.stride)
+            for by_edge, dilation in zip(kernels, dilations, strict=True)
+        ]
+        return self._norm(convolved, "bn_first", train, factors)
+
+    def _second_halves(
+        self, joining: _Joining, first: list[jax.Array], factors: list[jax.Array], train: bool
+    ) -> list[jax.Array]:
+        """The separable operations' second convolutions, by operation and `joining.units`."""
+        convolved = [
+            joining.convolve(nn.relu(joining.of_edges(x, unit)), _from_each(by_edge[unit]), 1, 1)
+            for x, by_edge in zip(first, self._products(joining, "second"), strict=True)
+            for unit in joining.units
+        ]
+        by_unit = [joining.of_edges(factor, unit) for factor in factors for unit in joining.units]
+        return self._norm(convolved, "bn_second", train, by_unit)
+
+    def _products(self, joining: _Joining, half: str) -> list[list[jax.Array]]:
+        """(k, k, C, C) of each operation and edge: the product of its two kernels."""
+        kernels = [
+            [
+                (depthwise[:, :, k, :, None] * pointwise[None, None, k]).astype(self.dtype)
+                for k in range(self.targets)
+            ]
+            for depthwise, pointwise in self._kernels(half)
+        ]
+        return joining.kernels_of_pairs(kernels)
+
+    def _norm(
+        self, parts: list[jax.Array], name: str, train: bool, factors: list[Any] | None = None
+    ) -> list[jax.Array]:
+        # Each convolution's output by itself: joined, they would be copied.
+        return BatchNormOfParts(dtype=self.dtype, name=name)(parts, train, factors)
+
+    def _depthwise(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
+        edges, channels = self.targets, self.channels
+
+        def norm(x: jax.Array, name: str, factor: jax.Array | float = 1.0) -> jax.Array:
+            # Joined, because every batch norm more is more to compile.
+            return BatchNormOfParts(axis=0, dtype=self.dtype, name=name)([x], train, [factor])[0]
+
+        def convolve(inputs: list[jax.Array], half: str, stride: int) -> jax.Array:
+            # (operations * E * C, H / stride, W / stride, N), operation by operation.
+            kernels, mixers = zip(*self._kernels(half), strict=True)
+            x = jnp.concatenate(
+                [
+                    depthwise_conv(
+                        x,
+                        kernel.reshape(*kernel.shape[:2], -1).astype(self.dtype),
+                        stride=stride,
+                        dilation=dilation if half == "first" else 1,
+                        layout="CHWN",
+                    )
+                    for x, kernel, (_, _, dilation) in zip(
+                        inputs, kernels, CONVOLUTIONS, strict=False
+                    )
+                ]
+            )
+            mixer = jnp.concatenate(mixers).astype(self.dtype)
+            # One axis for all pixels of all images: contracting several, XLA would transpose.
+            mixed = jnp.einsum("gcd,gcp->gdp", mixer, x.reshape(len(mixer), channels, -1))
+            return mixed.reshape(x.shape)
+
+        positive = nn.relu(x)
+        copies = [jnp.tile(positive, (edges, 1, 1, 1))] * len(CONVOLUTIONS)
+        factors = jnp.ones(2 * edges * channels), self._by_channel(weights, *DILATED)
+        first = convolve(copies, "first", self.stride)
+        first = norm(first, "bn_first", jnp.concatenate(factors))
+        separable, dilated = jnp.split(first, 2)
+        second = convolve(jnp.split(nn.relu(separable), 2), "second", 1)
+        second = norm(second, "bn_second", self._by_channel(weights, *SEPARABLE))
+        summed = [*jnp.split(second, 2), *jnp.split(dilated, 2)]
+        shared = [norm(jnp.concatenate(_pools(x, self.stride)), "bn_pool")]
+        names = ["max_pool_3x3", "avg_pool_3x3"]
+        if self.stride == 1:
+            shared.append(x)  # The same on every edge, like the poolings.
+            names.append("skip_connect")
+        else:
+            factor = self._by_channel(weights, "skip_connect")
+            summed.append(norm(self._reduce(positive), "bn_skip", factor))
+        # What is shared goes to every edge with its weight, as a matrix product.
+        spread = jnp.stack([_column(weights, name) for name in names])
+        joined = jnp.concatenate(shared).reshape(len(names), -1)
+        with jax.named_scope(WEIGHTED_SUM):
+            output = jnp.einsum("se,sp->ep", spread.astype(self.dtype), joined)
+        return jnp.split(output.reshape(summed[0].shape) + sum(summed), edges)
+
+    def _by_channel(self, weights: jax.Array, *names: str) -> jax.Array:
+        """What operations' outputs on all edges are multiplied with, (operations * E * C,)."""
+        columns = jnp.concatenate([_column(weights, name) for name in names])
+        return jnp.repeat(columns, self.channels)
+
+    def _reduce(self, x: jax.Array) -> jax.Array:
+        """The factorized reductions of all edges before BN, E * C channels in x's layout."""
+        half = self.channels // 2
+        shape = (self.channels, self.targets, half)
+        init = uniform_fan_in(self.channels)
+        kernels = [self.param(f"skip_connect_conv_{k}", init, shape) for k in (1, 2)]
+        if self.dense:
+            # The pixels that either convolution takes are two corners of a 2x2 window.
+            empty = jnp.zeros_like(kernels[0])
+            corners = (kernels[0], empty), (empty, empty), (empty, empty), (empty, kernels[1])
+            window = jnp.stack([jnp.concatenate(corner, axis=-1) for corner in corners])
+            return jax.lax.conv_general_dilated(
+                x,
+                window.reshape(2, 2, self.channels, -1).astype(self.dtype),
+                (2, 2),
+                [(0, side % 2) for side in x.shape[1:3]],
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+        outputs = [
+            jnp.einsum("chwn,ced->edhwn", image[:, ::2, ::2], kernel.astype(self.dtype))
+            for image, kernel in zip((x, shifted(x)), kernels, strict=True)
+        ]
+        x = jnp.concatenate(outputs, axis=1)
+        return x.reshape(-1, *x.shape[2:])
+
+    def _kernels(self, half: str) -> list[tuple[jax.Array, jax.Array]]:
+        """The depthwise (k, k, E, C) and pointwise (E, C, C) kernels of operations on all edges.
+
+        Args:
+          half: `first` for all four operations, `second` for the second half of the separable
+            ones, which has no stride and no dilation.
+        """
+        edges, channels = self.targets, self.channels
+        return [
+            (
+                self.param(
+                    f"{operation}_{half}_depthwise",
+                    uniform_fan_in(size * size),
+                    (size, size, edges, channels),
+                ),
+                self.param(
+                    f"{operation}_{half}_pointwise",
+                    uniform_fan_in(channels),
+                    (edges, channels, channels),
+                ),
+            )
+            for operation, size, _ in CONVOLUTIONS
+            if half == "first" or operation.startswith("sep")
+        ]
+
+
+class FusedCell(nn.Module):
+    """A cell of the supernet: nodes that sum the mixed operations of all earlier states.
+
+    Attributes:
+      channels: the channels C of every state; the output has nodes * C.
+      reduction: whether the edges from the two inputs have stride 2.
+      reduce_input0: whether input 0 has twice the side of input 1.
+    """
+
+    channels: int
+    nodes: int
+    reduction: bool
+    reduce_input0: bool
+    dense: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, input0: jax.Array, input1: jax.Array, weights: jax.Array, train: bool
+    ) -> jax.Array:
+        """Weights (edges, operations): the softmax of this kind of cell's alphas."""
+        states = preprocessed(
+            input0,
+            input1,
+            train,
+            channels=self.channels,
+            reduce_input0=self.reduce_input0,
+            dtype=self.dtype,
+        )
+        if not self.dense:
+            states = [chwn(state) for state in states]
+        rows = edges(self.nodes)
+        sums: list[Any] = [0] * self.nodes
+        for source, module in enumerate(sources_of(self)):
+            leaving = np.array([k for k, (state, _) in enumerate(rows) if state == source])
+            targets = [rows[k][1] for k in leaving]
+            outputs = module(states[source], weights[leaving], train)
+            for node, output in zip(targets, outputs, strict=True):
+                sums[node] = sums[node] + output
+            if source > 0:
+                # All edges into node source - 1 have been added.
+                states.append(sums[source - 1])
+        if self.dense:
+            return jnp.concatenate(states[2:], axis=-1)
+        return chwn(jnp.concatenate(states[2:]))
+
+
+def sources_of(cell: FusedCell) -> list[SourceEdges]:
+    """The edges of a cell by the state that they leave: its inputs, then all nodes but the last."""
+    leaving = collections.Counter(source for source, _ in edges(cell.nodes))
+    return [
+        SourceEdges(
+            targets=leaving[source],
+            channels=cell.channels,
+            stride=2 if cell.reduction and source < 2 else 1,
+            dense=cell.dense,
+            dtype=cell.dtype,
+            name=f"source_{source}",
+        )
+        for source in range(cell.nodes + 1)
+    ]
