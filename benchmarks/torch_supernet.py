@@ -15,16 +15,18 @@ from torch.nn import functional
 from unnas_jax.spaces.darts.candidates import OPERATIONS
 
 
-def _norm(channels: int, affine: bool = False) -> nn.BatchNorm2d:
+def norm(channels: int, affine: bool = False) -> nn.BatchNorm2d:
+    """Batch norm with the method's constants."""
     return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.1, affine=affine)
 
 
 class ReluConvBN(nn.Module):
-    """ReLU, 1x1 convolution, batch norm without scale and bias."""
+    """ReLU, 1x1 convolution, batch norm."""
 
-    def __init__(self, ins: int, outs: int) -> None:
+    def __init__(self, ins: int, outs: int, affine: bool = False) -> None:
         super().__init__()
-        self.op = nn.Sequential(nn.ReLU(), nn.Conv2d(ins, outs, 1, bias=False), _norm(outs))
+        conv = nn.Conv2d(ins, outs, 1, bias=False)
+        self.op = nn.Sequential(nn.ReLU(), conv, norm(outs, affine))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to the same sides."""
@@ -34,11 +36,11 @@ class ReluConvBN(nn.Module):
 class FactorizedReduction(nn.Module):
     """ReLU, two 1x1 convolutions of stride 2, one of them of the image moved by a pixel, BN."""
 
-    def __init__(self, ins: int, outs: int) -> None:
+    def __init__(self, ins: int, outs: int, affine: bool = False) -> None:
         super().__init__()
         self.conv_1 = nn.Conv2d(ins, outs // 2, 1, stride=2, bias=False)
         self.conv_2 = nn.Conv2d(ins, outs // 2, 1, stride=2, bias=False)
-        self.bn = _norm(outs)
+        self.bn = norm(outs, affine)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to half the sides."""
@@ -50,7 +52,15 @@ class FactorizedReduction(nn.Module):
 class Separable(nn.Module):
     """ReLU, depthwise, pointwise, BN; once (dilated by 2) or twice."""
 
-    def __init__(self, channels: int, kernel: int, stride: int, dilation: int, times: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        kernel: int,
+        stride: int,
+        dilation: int,
+        times: int,
+        affine: bool = False,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for half in range(times):
@@ -67,7 +77,7 @@ class Separable(nn.Module):
                     bias=False,
                 ),
                 nn.Conv2d(channels, channels, 1, bias=False),
-                _norm(channels),
+                norm(channels, affine),
             ]
         self.op = nn.Sequential(*layers)
 
@@ -92,10 +102,10 @@ def _operation(name: str, channels: int, stride: int) -> nn.Module:
     if name == "none":
         return Zero(stride)
     if name == "max_pool_3x3":
-        return nn.Sequential(nn.MaxPool2d(3, stride, 1), _norm(channels))
+        return nn.Sequential(nn.MaxPool2d(3, stride, 1), norm(channels))
     if name == "avg_pool_3x3":
         pool = nn.AvgPool2d(3, stride, 1, count_include_pad=False)
-        return nn.Sequential(pool, _norm(channels))
+        return nn.Sequential(pool, norm(channels))
     if name == "skip_connect":
         return nn.Identity() if stride == 1 else FactorizedReduction(channels, channels)
     kernel, dilated = int(name[-1]), name.startswith("dil")
@@ -170,12 +180,12 @@ class Supernet(nn.Module):
 
         self.stem0 = nn.Sequential(
             conv(channels, width // 2),
-            _norm(width // 2, True),
+            norm(width // 2, True),
             nn.ReLU(),
             conv(width // 2, width),
-            _norm(width, True),
+            norm(width, True),
         )
-        self.stem1 = nn.Sequential(nn.ReLU(), conv(width, width), _norm(width, True))
+        self.stem1 = nn.Sequential(nn.ReLU(), conv(width, width), norm(width, True))
         self.cells = nn.ModuleList()
         ins, halved, size = (width, width), True, width
         self.reductions = (cells // 3, 2 * cells // 3)

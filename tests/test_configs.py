@@ -333,6 +333,9 @@ def test_the_paper_s_samples(name: str) -> None:
 CELL_OF = {
     "darts": "dil_conv_3x3:0,none:1+max_pool_3x3:0,skip_connect:1",
     "nasbench101": "0110-0001-0001-0000:conv3x3,maxpool3x3",
+    "nasbench201": (
+        "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|"
+    ),
 }
 
 
@@ -361,6 +364,8 @@ STEP_OF = {
     "sample_nasbench101_cifar10": "rotation",
     "sample_nasbench101_in1k": "colorization",
     "sample_nasbench101_photos": "colorization",
+    "sample_nasbench201_cifar10": "rotation",
+    "sample_nasbench201_photos": "colorization",
 }
 
 

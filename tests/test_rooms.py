@@ -17,6 +17,7 @@ ROOMS = (
     "data",
     "tasks",
     "spaces",
+    "scores",
     "learning",
     "methods",
     "analysis",

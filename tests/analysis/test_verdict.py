@@ -88,10 +88,9 @@ def test_alphas_of_other_operations() -> None:
     def said(moved: float) -> str:
         last = start.copy()
         last[:, 1, 1] += moved
-        history = np.stack([start, last], axis=1)
         mixing = {
-            kind: genotypes.softmax(values, operations[kind])
-            for kind, values in zip(candidates.KINDS, history, strict=True)
+            kind: genotypes.softmax(np.stack([start[k], last[k]]), operations[kind])
+            for k, kind in enumerate(("normal", "reduce"))
         }
         cells = genotypes.strongest(mixing["normal"][-1], mixing["reduce"][-1], operations)
         return "; ".join(verdict.of_alphas(mixing, cells, 1.0, operations))

@@ -85,6 +85,7 @@ def test_it_logs_evaluates_and_saves_when_the_plan_says(made):
         "epoch": 2.5,
         "data_position": 20,
         "validation": pytest.approx(1.0),
+        "part": "one",
         "data": "these",
     }
     assert made.checkpoints.steps() == [9, 10]

@@ -9,6 +9,7 @@ import pytest
 
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import genotype as darts
+from unnas_jax.spaces.darts import sampling
 from unnas_jax.spaces.darts.candidates import OPERATIONS
 from unnas_jax.spaces.nasbench101 import spec as nasbench101
 from unnas_jax.sweep import architectures
@@ -18,7 +19,7 @@ TEXT = "none:0,skip_connect:0+max_pool_3x3:1,sep_conv_3x3:1"
 
 def test_the_published_window() -> None:
     """The paper's 500 have 0.685 to 0.906M parameters, in the median 0.734M; 18% of draws do."""
-    sizes = np.array([architectures.parameters(architectures.draw_darts(0, k)) for k in range(400)])
+    sizes = np.array([sampling.parameters(sampling.draw_darts(0, k)) for k in range(400)])
     inside = sizes[(sizes >= 685_000) & (sizes <= 906_000)]
     assert len(inside) / len(sizes) == pytest.approx(0.18, abs=0.06)
     assert np.median(inside) == pytest.approx(0.734e6, rel=0.015)
@@ -30,7 +31,7 @@ def test_draws_are_uniform_with_replacement() -> None:
     pairs = [
         (node, *pair)
         for number in range(500)
-        for node, pair in enumerate(architectures.draw_darts(1, number).normal)
+        for node, pair in enumerate(sampling.draw_darts(1, number).normal)
     ]
     operations = collections.Counter(operation for _, operation, _ in pairs)
     assert set(operations) == set(OPERATIONS)  # `none` included.
@@ -39,8 +40,7 @@ def test_draws_are_uniform_with_replacement() -> None:
     assert set(last) == set(range(5))
     assert all(abs(count - 200) < 5 * np.sqrt(200) for count in last.values())
     same = [
-        architectures.draw_darts(1, number).normal[6][1]
-        == architectures.draw_darts(1, number).normal[7][1]
+        sampling.draw_darts(1, number).normal[6][1] == sampling.draw_darts(1, number).normal[7][1]
         for number in range(500)
     ]
     assert np.mean(same) == pytest.approx(1 / 5, abs=0.08)  # Both pairs may share an input.
@@ -48,20 +48,20 @@ def test_draws_are_uniform_with_replacement() -> None:
 
 def test_a_seed_gives_its_sample_and_a_larger_one_begins_with_it() -> None:
     wide = (0, 10_000_000)
-    ten = architectures.sample_darts(10, 3, nodes=2, window=wide)
-    assert ten == architectures.sample_darts(10, 3, nodes=2, window=wide)
-    assert architectures.sample_darts(4, 3, nodes=2, window=wide) == ten[:4]
+    ten = sampling.sample_darts(10, 3, nodes=2, window=wide)
+    assert ten == sampling.sample_darts(10, 3, nodes=2, window=wide)
+    assert sampling.sample_darts(4, 3, nodes=2, window=wide) == ten[:4]
     assert len(set(ten)) == 10
-    assert architectures.sample_darts(4, 4, nodes=2, window=wide) != ten[:4]
+    assert sampling.sample_darts(4, 4, nodes=2, window=wide) != ten[:4]
     window = (700_000, 10_000_000)
-    sizes = map(architectures.parameters, architectures.sample_darts(2, 0, window=window))
+    sizes = map(sampling.parameters, sampling.sample_darts(2, 0, window=window))
     assert min(sizes) >= 700_000
 
 
 def test_an_empty_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(architectures, "_MAX_DRAWS_EACH", 20)
+    monkeypatch.setattr(sampling, "_MAX_DRAWS_EACH", 20)
     with pytest.raises(UserError, match=r"sample.parameters=\(1, 2\): of 20 random cells"):
-        architectures.sample_darts(1, 0, nodes=1, window=(1, 2))
+        sampling.sample_darts(1, 0, nodes=1, window=(1, 2))
 
 
 def test_lists_in_all_their_forms(tmp_path: pathlib.Path) -> None:

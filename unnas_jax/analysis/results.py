@@ -127,7 +127,7 @@ def _check_operations(path: str, mixing: Mapping[str, np.ndarray], operations: C
         shape, expected = mixing[kind].shape, candidates.mask(operations[kind]).shape
         if shape != expected:
             raise UserError(
-                f"{path}: the {kind} cell's weights have the shape {shape}, but the operations of "
+                f"{path}: the {kind} cell's alphas have the shape {shape}, but the operations of "
                 f"config.json make {expected}; the two are not of the same search"
             )
 
@@ -200,8 +200,7 @@ def read(path: str | os.PathLike[str]) -> Run:
         operations = _operations(config, candidates.nodes_of(len(mixing["normal"])))
         _check_operations(alphas_path, mixing, operations)
         genotype = genotypes.strongest(**mixing, operations=operations)
-        current = genotypes.document_of(genotype, mixing, {}, operations)
-        softmax = current["alphas_softmax"]
+        softmax = genotypes.document_of(genotype, mixing, {}, operations)["alphas_softmax"]
     if config["experiment"] == "search" and os.path.exists(genotype_path):
         genotype, document = genotypes.load(genotype_path)
         operations = _operations(config, genotypes.nodes_of(genotype.normal))

@@ -61,8 +61,7 @@ def of_alphas(
     # Of every edge the weight of each operation where none is preferred.
     equal = {kind: candidates.equal_weights(names[kind]) for kind in candidates.KINDS}
     undecided = all(
-        float(np.abs(weights[-1] - equal[kind]).max()) < _UNDECIDED
-        for kind, weights in mixing.items()
+        float(np.abs(w[-1] - equal[kind]).max()) < _UNDECIDED for kind, w in mixing.items()
     )
     moved = any(not np.array_equal(w[0], w[-1]) for w in mixing.values())
     words = []

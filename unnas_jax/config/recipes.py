@@ -216,6 +216,8 @@ def _space(config: ml_collections.ConfigDict, space: str) -> None:
     config.training.network.space = space
     if space == "nasbench101":
         config.training.network.update(width="128", stacks=3, modules=3)
+    if space == "nasbench201":
+        config.training.network.update(width="16", cells=15)
 
 
 def sample_photos(space: str) -> ml_collections.ConfigDict:
@@ -257,4 +259,14 @@ def sample_photos(space: str) -> ml_collections.ConfigDict:
     _space(config, space)
     if space == "nasbench101":
         config.training.network.update(width="16", stacks=2, modules=1)
+    if space == "nasbench201":
+        config.training.network.update(width="8", cells=3, stem="cifar")
+        config.recipes.jigsaw.input.update(crop=72, resize=80)
     return config
+
+
+def nasbench201_cifar10(config: ml_collections.ConfigDict) -> None:
+    """The benchmark's recipe for training a cell (Dong and Yang, 2020, table 1)."""
+    config.training.train.update(batch_size=256, epochs=200)
+    config.training.weights.update(learning_rate=0.1, final_learning_rate=0.0, nesterov=True)
+    config.training.weights.update(momentum=0.9, weight_decay=5e-4, warmup_epochs=0)

@@ -120,10 +120,10 @@ def training() -> ml_collections.ConfigDict:
             "seeds": 3,  # Independent trainings, with the seeds seed, seed + 1, ...
             **_common(),
             "network": {
-                "space": "darts",  # Or nasbench101.
+                "space": "darts",  # Or nasbench101, nasbench201.
                 "genotype": "darts_v2",  # A published name, a genotype.json, or a text of cells.
                 "width": "fit",  # A number, or fit: the largest in the paper's window.
-                "cells": 14,  # In the space darts.
+                "cells": 14,  # In the spaces darts and nasbench201.
                 "stacks": 3,  # In the space nasbench101, each with so many modules:
                 "modules": 3,
                 "stem": "imagenet",
@@ -400,10 +400,6 @@ def _validate_training(c: Mapping[str, Any]) -> None:
     registry.of_config(c).validate(c)
 
 
-# A cell of each space, in the place of those that are trained, to check everything else with.
-_ANY_CELL = {"darts": "darts_v2", "nasbench101": "011-001-000:conv3x3"}
-
-
 def _validate_sample(config: ml_collections.ConfigDict) -> None:
     from unnas_jax.spaces import registry as spaces
     from unnas_jax.tasks import registry as tasks
@@ -438,7 +434,7 @@ def _validate_sample(config: ml_collections.ConfigDict) -> None:
     _check_choice("training.network.space", space, spaces.SPACES)
     for task in c["tasks"]:
         try:
-            validate(of_unit(config, task, _ANY_CELL[space]))
+            validate(of_unit(config, task, spaces.SPACES[space].ANY))
         except UserError as error:
             words = str(error)
             if not words.startswith("config.recipes."):

@@ -1,8 +1,10 @@
 """The layers that every search space is built from."""
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +14,8 @@ import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from unnas_jax.core import sharding
+from unnas_jax.layers import convolution
+from unnas_jax.layers.normalization import BatchNorm
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9
@@ -41,24 +45,27 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
-def batch_norm(
-    *, train: bool, affine: bool, dtype: Any, name: str | None = None, axis: Any = -1
-) -> nn.BatchNorm:
+def batch_norm(*, train: bool, affine: bool, dtype: Any, name: str) -> nn.Module:
     """Batch norm with the project's constants; statistics in float32 over the whole batch.
 
     The batch is the global one, so the statistics do not depend on the devices.
     """
+    constants: dict[str, Any] = {
+        "use_running_average": not train,
+        "momentum": BN_MOMENTUM,
+        "epsilon": BN_EPSILON,
+        "dtype": dtype,
+        "name": name,
+    }
+    axis = sharding.parted_axis()
+    if sharding.platform() == "cpu" and axis is None:
+        return BatchNorm(affine=affine, **constants)
     return nn.BatchNorm(
-        axis_name=sharding.parted_axis(),
-        use_running_average=not train,
-        momentum=BN_MOMENTUM,
-        epsilon=BN_EPSILON,
+        axis_name=axis,
         use_scale=affine,
         use_bias=affine,
-        axis=axis,
-        dtype=dtype,
         param_dtype=jnp.float32,
-        name=name,
+        **constants,
     )
 
 
@@ -180,49 +187,38 @@ def _placement(kernel: int, size: tuple[int, int], stride: int, dilation: int) -
     return joined.reshape(taps**2, out_h * out_w, in_h * in_w).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("stride", "dilation", "layout", "matrix"))
+@functools.partial(jax.jit, static_argnames=("stride", "dilation", "matrix"))
 def depthwise_conv(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    stride: int,
-    dilation: int,
-    layout: str = "NHWC",
-    matrix: bool | None = None,
+    x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int, matrix: bool | None = None
 ) -> jax.Array:
     """One filter per channel, padded by dilation * (k // 2) on every side.
 
     XLA's grouped convolution on CPUs takes a time that grows with the channels, however small the
     image is. There, small images go through a matrix product per channel instead: the (mostly
     zero) matrix that the filter stands for times the pixels. Measured at 8x8 pixels and smaller
-    it is 4 to 25 times faster, forward and backward.
+    it is 4 to 25 times faster, forward and backward. Larger ones go tap by tap.
 
     Args:
-      x: (N, H, W, C), or (C, H, W, N) with the layout CHWN, which needs no transposition before
-        matrix products.
+      x: (C, H, W, N), which needs no transposition before matrix products.
       kernel: (k, k, C), k odd.
       stride: of both axes.
       dilation: of both axes.
-      layout: of x and of the result.
       matrix: whether to use the matrix product; None: on CPUs for small images.
 
     Returns:
-      (N, ceil(H / stride), ceil(W / stride), C), or in the layout CHWN.
+      (C, ceil(H / stride), ceil(W / stride), N).
     """
-    size, (height, width) = kernel.shape[0], x.shape[1:3]
+    size, (channels, height, width, count) = kernel.shape[0], x.shape
     out_h, out_w = -(-height // stride), -(-width // stride)
-    if matrix is None:
-        pairs = out_h * out_w * height * width
-        matrix = sharding.platform() == "cpu" and pairs <= _MATRIX_PAIRS
+    if matrix is None and sharding.platform() == "cpu":
+        matrix = out_h * out_w * height * width <= _MATRIX_PAIRS
+        if not matrix:
+            return convolution.depthwise(x, kernel, stride, dilation)
     if matrix:
-        if layout == "NHWC":
-            x = chwn(x)
-        channels, count = x.shape[0], x.shape[-1]
         placement = _placement(size, (height, width), stride, dilation).astype(x.dtype)
         matrices = jnp.einsum("kc,kqp->cqp", kernel.reshape(-1, channels), placement)
         out = jnp.einsum("cqp,cpn->cqn", matrices, x.reshape(channels, -1, count))
-        out = out.reshape(channels, out_h, out_w, count)
-        return chwn(out) if layout == "NHWC" else out
+        return out.reshape(channels, out_h, out_w, count)
     pad = dilation * (size // 2)
     return jax.lax.conv_general_dilated(
         x,
@@ -230,7 +226,7 @@ def depthwise_conv(
         (stride, stride),
         ((pad, pad), (pad, pad)),
         rhs_dilation=(dilation, dilation),
-        dimension_numbers=(layout, "HWIO", layout),
+        dimension_numbers=("CHWN", "HWIO", "CHWN"),
         feature_group_count=kernel.shape[-1],
     )
 
@@ -272,18 +268,44 @@ def _gradient_at_once_bwd(_: None, gradient: jax.Array) -> tuple[jax.Array]:
 gradient_at_once.defvjp(lambda x: (x, None), _gradient_at_once_bwd)
 
 
-def _depthwise(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: tuple[int, int],
-    padding: Any,
-    *,
-    rhs_dilation: tuple[int, int],
-    **same: Any,
+_IN_BRANCH: contextvars.ContextVar[bool] = contextvars.ContextVar("in_branch", default=False)
+
+
+@contextlib.contextmanager
+def in_branch() -> Iterator[None]:
+    """What is traced within is for a branch of a conditional; see `product_conv`."""
+    token = _IN_BRANCH.set(True)
+    try:
+        yield
+    finally:
+        _IN_BRANCH.reset(token)
+
+
+def product_conv(
+    x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **same: Any
 ) -> jax.Array:
-    """`depthwise_conv` in the place of the `jax.lax.conv_general_dilated` of a `nn.Conv`."""
-    del padding, same
-    return depthwise_conv(x, kernel[:, :, 0], stride=strides[0], dilation=rhs_dilation[0])
+    """A convolution as matrix products, one for each of the kernel's pixels, if its stride is 1.
+
+    XLA has no fast convolution for CPUs in the branches of conditionals (nor in loops): there it
+    takes 3 to 13 times as long as this does, forward and backward, for 8 to 32 channels.
+    """
+    if tuple(strides) != (1, 1) or tuple(same["rhs_dilation"]) != (1, 1):
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **same)
+    (images, height, width, ins), outs = x.shape, kernel.shape[-1]
+    wide = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    products = [
+        wide[:, row : row + height, column : column + width].reshape(-1, ins) @ kernel[row, column]
+        for row in range(kernel.shape[0])
+        for column in range(kernel.shape[1])
+    ]
+    return sum(products[1:], start=products[0]).reshape(images, height, width, outs)
+
+
+def _how(groups: int) -> Any:
+    """What computes a convolution here in the place of XLA's; None: nothing."""
+    if sharding.platform() != "cpu":
+        return None
+    return product_conv if _IN_BRANCH.get() and groups == 1 else convolution.convolve
 
 
 class Conv(nn.Module):
@@ -305,8 +327,6 @@ class Conv(nn.Module):
         height, width = self.kernel
         fan_in = height * width * x.shape[-1] // self.groups
         pad = [(self.dilation * (k // 2),) * 2 for k in self.kernel]
-        square = height == width and self.stride[0] == self.stride[1]
-        depthwise = square and 1 < self.groups == self.channels == x.shape[-1]
         return nn.Conv(
             self.channels,
             self.kernel,
@@ -317,7 +337,7 @@ class Conv(nn.Module):
             use_bias=False,
             dtype=self.dtype,
             kernel_init=uniform_fan_in(fan_in),
-            conv_general_dilated=_depthwise if depthwise else None,
+            conv_general_dilated=_how(self.groups),
             name="conv",
         )(x)
 

@@ -261,7 +261,16 @@ def build_steps(
         return {**sums, "targets": target_counts(examples, task.num_classes)}
 
     def over_seeds(function: Callable[..., Any], axes: Any, **options: Any) -> Any:
-        return jax.jit(jax.vmap(function, in_axes=axes), out_shardings=everywhere, **options)
+        def run(state: TrainState, *others: Any) -> Any:
+            if len(state.seed) > 1:
+                return jax.vmap(function, in_axes=axes)(state, *others)
+            # Without an axis of seeds, which would only be in XLA's way.
+            given = zip((state, *others), axes, strict=True)
+            alone = [x if axis is None else jax.tree.map(lambda y: y[0], x) for x, axis in given]
+            return jax.tree.map(lambda y: y[None], function(*alone))
+
+        run.__name__ = function.__name__
+        return jax.jit(run, out_shardings=everywhere, **options)
 
     def numbered(function: Callable[..., Any], batch_axis: int | None) -> Callable[..., Any]:
         """The jitted function, called with the number of a batch as an int."""

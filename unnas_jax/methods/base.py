@@ -20,6 +20,7 @@ from unnas_jax.core import sharding
 from unnas_jax.learning import optim
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
+from unnas_jax.spaces.darts.candidates import Candidates
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.tasks.base import Batch, Sums, Task
 
@@ -94,7 +95,6 @@ class SearchMethod(abc.ABC):
       name: the value of config.search.method.
       setting: what it was made for; `config` and `task` are of it.
       options: config.method, completed with the defaults of `defaults`.
-      operations: of every edge of the network, in all stages.
     """
 
     name: ClassVar[str]
@@ -102,7 +102,6 @@ class SearchMethod(abc.ABC):
     def __init__(self, setting: Setting) -> None:
         self.setting, self.config, self.task = setting, setting.config, setting.task
         self.options: Mapping[str, Any] = {**self.defaults(), **setting.config["method"]}
-        self.operations = candidates.of_network(self.config["network"])
 
     # What is asked before there is an instance.
 
@@ -183,9 +182,8 @@ class SearchMethod(abc.ABC):
           alphas: the architecture parameters, as in the state.
 
         Returns:
-          `normal` and `reduce`, each (edges, O), of the alphas' type: edges in the order of
-          `candidates.edges`, operations in that of `operations`; 0 where an edge has fewer, see
-          `candidates.mask`. A pure function of JAX arrays.
+          `normal` and `reduce`, each (edges, operations), of the alphas' type: edges in the order
+          of `candidates.edges`, operations in that of the network. A pure function of JAX arrays.
         """
 
     def mixing(self, alphas: Alphas) -> dict[str, np.ndarray]:
@@ -196,7 +194,11 @@ class SearchMethod(abc.ABC):
 
     def cells(self, alphas: Alphas) -> Genotype:
         """The discrete cells that alphas, on the host, stand for: by default as in DARTS."""
-        return genotype_lib.strongest(**self.mixing(alphas), operations=self.operations)
+        return genotype_lib.strongest(**self.mixing(alphas), operations=self.operations())
+
+    def operations(self) -> Candidates:
+        """The names of the operations on every edge, by which `mix` orders their weights."""
+        return candidates.of_network(self.config["network"])
 
     def record(self, state: SearchState) -> Mapping[str, float]:
         """Numbers about the state, by name, for the row `method` of an epoch in metrics.jsonl."""

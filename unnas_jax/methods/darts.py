@@ -81,7 +81,7 @@ class Darts(SearchMethod):
       setting: see `unnas_jax.methods.base`.
 
     Attributes:
-      supernet: whose weights and alphas learn.
+      supernet: whose parameters are searched with.
       weights_tx, alphas_tx: the two optimizers.
       programs: the parts of a step, compiled.
     """
@@ -133,20 +133,20 @@ class Darts(SearchMethod):
 
     def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
         """The softmax over the operations of every edge (DARTS, equation 2)."""
-        return supernet_lib.softmax(alphas, self.operations)
+        return supernet_lib.softmax(alphas, self.operations())
 
     def initial_alphas(self, key: jax.Array) -> dict[str, jax.Array]:
         """The alphas in which the stage begins."""
         nodes, scale = self.config["network"]["nodes"], self.config["alphas"]["init_scale"]
-        return supernet_lib.init_alphas(key, nodes, scale, self.operations)
+        return supernet_lib.init_alphas(key, nodes, scale, self.operations())
 
     def key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
         """The key of the draws for a purpose in a step."""
         seed = jax.random.key(self.config["seed"])
         return jax.random.fold_in(jax.random.fold_in(seed, purpose), step)
 
-    def noise(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
-        """The key of what operations draw, for the same."""
+    def noise_key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
+        """The key of what operations draw, such as `noise`."""
         return jax.random.fold_in(self.key(NOISE, step), purpose)
 
     def initial(self) -> SearchState:
@@ -172,6 +172,7 @@ class Darts(SearchMethod):
     ) -> tuple[jax.Array, tuple[Any, Sums]]:
         """The mean loss of examples in training; the new running statistics and the sums.
 
+        The operations that draw do so from the key `noise`.
         Inside of `sharding.by_device` the examples are this device's, and the mean that of all.
         """
         outputs, updated = self.supernet.apply(
@@ -210,7 +211,7 @@ class Darts(SearchMethod):
             by_argument = dict(zip(arguments, grads, strict=True))
             return by_argument.get(0, ()), by_argument.get(1, ()), batch_stats, sums
 
-        noise = self.noise(purpose, state.step)
+        noise = self.noise_key(purpose, state.step)
         variables = (state.params, state.alphas, state.batch_stats, noise)
         return sharding.by_device(of_rows, self.setting.mesh)(variables, examples)
 
@@ -221,8 +222,10 @@ class Darts(SearchMethod):
 
         def on(batch: Batch, purpose: int) -> Loss:
             examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
-            noise, stats = self.noise(purpose, state.step), state.batch_stats
-            return lambda params, alphas: self.loss(params, alphas, stats, noise, examples)
+            noise = self.noise_key(purpose, state.step)
+            return lambda params, alphas: self.loss(
+                params, alphas, state.batch_stats, noise, examples
+            )
 
         grads, (_, sums) = second_order(
             on(batch_a, WEIGHT_STEP),
@@ -259,7 +262,7 @@ class Darts(SearchMethod):
             examples.inputs,
             state.alphas,
             train=False,
-            rngs={"noise": self.noise(EVALUATION, number)},
+            rngs={"noise": self.noise_key(EVALUATION, number)},
         )
         sums = self.task.score(outputs, examples, train=False)
         return {**sums, "targets": target_counts(examples, self.task.num_classes)}

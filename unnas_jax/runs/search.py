@@ -101,12 +101,9 @@ class _Outputs:
         self.history = self.history.with_row(Row(step, epoch, stage, alphas, mixing))
         with files.replacing(os.path.join(self.workdir, "alphas.npz"), "wb") as file:
             np.savez_compressed(file, **self.history.columns())
-        cells = method.cells(alphas)
+        cells, operations = method.cells(alphas), method.operations()
         self.warnings = verdict.of_alphas(
-            self.history.mixing,
-            cells,
-            self.config["search"]["arch_start_epoch"],
-            method.operations,
+            self.history.mixing, cells, self.config["search"]["arch_start_epoch"], operations
         )
         if self.validation:
             self.warnings += verdict.of_training(
@@ -126,7 +123,7 @@ class _Outputs:
                 "warnings": self.warnings,
                 "versions": versions(),
             },
-            method.operations,
+            operations,
         )
         files.write_json(os.path.join(self.workdir, "genotype.json"), document)
 

@@ -1,6 +1,6 @@
 """The search spaces by name, and what a space is to the training of its networks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from unnas_jax.spaces.darts import network as darts_network
@@ -9,18 +9,33 @@ from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.nasbench101 import network as nasbench101_network
 from unnas_jax.spaces.nasbench101 import space as nasbench101
 from unnas_jax.spaces.nasbench101.spec import Spec
+from unnas_jax.spaces.nasbench201 import network as nasbench201_network
+from unnas_jax.spaces.nasbench201 import space as nasbench201
+from unnas_jax.spaces.nasbench201.spec import Spec as Spec201
 from unnas_jax.tasks.base import Examples, Task
 
-Cells = Genotype | Spec
-"""What tells the networks of a space apart; both have `as_dict`."""
+Cells = Genotype | Spec | Spec201
+"""What tells the networks of a space apart; all have `as_dict`, and the text that `str` gives."""
 
-Network = darts_network.Network | nasbench101_network.Network
+Network = darts_network.Network | nasbench101_network.Network | nasbench201_network.Network
 """A discrete network, called as network(inputs, train, drop_path); it returns the outputs of its
-head and of its auxiliary head, or None. Both kinds have the attributes `width` and `cells`."""
+head and of its auxiliary head, or None. All kinds have the attributes `width` and `cells`."""
 
 
 class Space(Protocol):
     """A search space: a module with these functions, and one line in `SPACES`."""
+
+    ANY: str
+    """A cell's text, in the place of cells that are yet to be chosen."""
+
+    def draw(self, section: Mapping[str, Any], seed: int) -> Sequence[Cells]:
+        """The random cells that a sweep's section `sample` asks for, all different."""
+
+    def identity(self, cell: Any) -> str:
+        """The same text for cells that are one architecture, and only for them."""
+
+    def from_dict(self, value: Mapping[str, Any]) -> Cells:
+        """The cell that `as_dict` wrote; raises `UserError` for anything else."""
 
     def validate(self, config: Mapping[str, Any]) -> None:
         """Raises `UserError` for the config of a training that this space cannot run."""
@@ -41,7 +56,11 @@ class Space(Protocol):
         """Raises `UserError` if the network of a config cannot work on examples of these shapes."""
 
 
-SPACES: Mapping[str, Space] = {"darts": darts, "nasbench101": nasbench101}
+SPACES: Mapping[str, Space] = {
+    "darts": darts,
+    "nasbench101": nasbench101,
+    "nasbench201": nasbench201,
+}
 """The spaces, by the value of config.network.space."""
 
 

@@ -274,7 +274,6 @@ class SourceEdges(nn.Module):
                         kernel.reshape(*kernel.shape[:2], -1).astype(self.dtype),
                         stride=stride,
                         dilation=dilation if half == "first" else 1,
-                        layout="CHWN",
                     )
                     for x, kernel, (_, _, dilation) in zip(
                         inputs, kernels, CONVOLUTIONS, strict=False

@@ -15,6 +15,7 @@ from unnas_jax.layers.blocks import (
     plan,
     uniform_fan_in,
 )
+from unnas_jax.spaces import stages
 from unnas_jax.spaces.darts.genotype import Genotype, Pairs
 from unnas_jax.spaces.darts.operations import BUILDERS, Identity
 
@@ -141,6 +142,8 @@ class Network(nn.Module):
         )
         auxiliary = None
         for index, cell in enumerate(cells_of(self)):
+            if cell.reduction:
+                stages.end(self, states[1])
             output = cell(*states, train, drop_path)
             states = (states[1], output)
             wanted = train or self.is_initializing()
@@ -151,6 +154,7 @@ class Network(nn.Module):
                     dtype=self.dtype,
                     name="auxiliary",
                 )(output, train)
+        stages.end(self, states[1])
         return self.head(states[1], train), auxiliary
 
 

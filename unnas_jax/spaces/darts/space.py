@@ -8,14 +8,26 @@ from unnas_jax.core import files, precision
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import reductions
 from unnas_jax.spaces.darts import genotype as genotype_lib
-from unnas_jax.spaces.darts import published, widths
+from unnas_jax.spaces.darts import published, sampling, widths
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.darts.network import Network
 from unnas_jax.tasks.base import Examples, Task
 
 _LOG = logging.getLogger("unnas_jax")
 
+ANY = "darts_v2"
+"""A cell, in the place of one to be chosen."""
+
 resolve = published.resolve
+from_dict = genotype_lib.from_dict
+identity = str
+
+
+def draw(section: Mapping[str, Any], seed: int) -> list[Genotype]:
+    """The cells that a sweep's section `sample` asks for."""
+    return sampling.sample_darts(
+        section["count"], seed, nodes=section["nodes"], window=section["parameters"]
+    )
 
 
 def load(path: str) -> tuple[Genotype, dict[str, Any]]:

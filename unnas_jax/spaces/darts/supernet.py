@@ -67,8 +67,8 @@ class Supernet(nn.Module):
       operations: of every edge; None: those of DARTS.
       rematerialise: keep only the cells' inputs for the backward pass and compute each cell again:
         less memory, a forward pass more.
-      mix: makes of the alphas the operations' weights on the edges, `normal` and `reduce`, each
-        (edges, O) as `candidates.mask` says; None: `softmax`.
+      mix: makes of the alphas the operations' weights on the edges, `normal` and `reduce`; None:
+        `softmax`.
     """
 
     width: int

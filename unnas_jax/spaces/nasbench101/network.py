@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from unnas_jax.layers.blocks import Conv, batch_norm
 from unnas_jax.layers.pooling import max_pool
+from unnas_jax.spaces import stages
 from unnas_jax.spaces.nasbench101.spec import Matrix, Spec
 
 
@@ -148,6 +149,7 @@ class Network(nn.Module):
                 x = max_pool(x, 2, 2, 0)
             for module in stack:
                 x = module(x, train)
+            stages.end(self, x)
         return self.head(x, train), None
 
 

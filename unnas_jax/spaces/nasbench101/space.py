@@ -6,10 +6,22 @@ from typing import Any
 
 from unnas_jax.core import files, precision, reading
 from unnas_jax.core.errors import UserError
+from unnas_jax.spaces.nasbench101 import enumeration
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
 from unnas_jax.spaces.nasbench101.network import Network
 from unnas_jax.spaces.nasbench101.spec import Spec
 from unnas_jax.tasks.base import Examples, Task
+
+ANY = "011-001-000:conv3x3"
+"""A cell, in the place of one to be chosen."""
+
+from_dict = spec_lib.from_dict
+identity = spec_lib.identity
+
+
+def draw(section: Mapping[str, Any], seed: int) -> list[Spec]:
+    """The cells that a sweep's section `sample` asks for."""
+    return enumeration.sample(section["count"], seed)
 
 
 def file_of(name: str) -> str | None:

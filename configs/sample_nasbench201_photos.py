@@ -1,0 +1,19 @@
+"""24 random cells of NAS-Bench-201 on the embedded photographs, for two CPU cores: a demonstration.
+
+    export XLA_FLAGS=--xla_backend_optimization_level=0
+    launch/local.sh --config=configs/sample_nasbench201_photos.py
+    unnas-jax status runs/sample_nasbench201_photos
+    unnas-jax figures runs/sample_nasbench201_photos --out=runs/figures
+
+Networks are small (three stages of one cell, a stem of 8 channels) and train as those of
+`sample_nasbench101_photos` do: 96 units, one seed, no evidence.
+"""
+
+import ml_collections
+
+from unnas_jax.config import recipes
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The recipe."""
+    return recipes.sample_photos("nasbench201")

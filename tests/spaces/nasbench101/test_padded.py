@@ -1,0 +1,32 @@
+"""Padded networks: equal to the cells' own, and few."""
+
+import pytest
+
+from tests.spaces.one_program import assert_same
+from unnas_jax.scores import programs
+from unnas_jax.scores.programs import Classifier, Size
+from unnas_jax.spaces.nasbench101 import padded
+from unnas_jax.spaces.nasbench101.spec import parse
+
+CELLS = (
+    "01-00:",  # No vertex at all.
+    "011-001-000:conv3x3",
+    # Two vertices before the output, three channels of six and five of ten; a truncated edge.
+    "0100100-0010010-0001000-0000001-0000010-0000001-0000000:"
+    "conv3x3,maxpool3x3,conv3x3,conv3x3,conv3x3",
+    # One that feeds the output beside one that does not, and the input straight to the output.
+    "0100001-0011000-0001001-0000100-0000010-0000001-0000000:"
+    "maxpool3x3,conv1x1,maxpool3x3,conv1x1,conv3x3",
+)
+
+
+@pytest.mark.parametrize("text", CELLS)
+def test_a_padded_network_computes_what_the_cell_s_does(text: str) -> None:
+    """Five channels do not divide by two: the first vertex has one more."""
+    assert_same(programs.program(parse(text), Classifier(4), Size(5, 1, 8)), 8)
+
+
+def test_cells_share_programs() -> None:
+    made = [programs.program(parse(text), Classifier(4), Size(5, 1, 8)).network for text in CELLS]
+    assert [padded.feeding(parse(text)) for text in CELLS] == [1, 1, 2, 2]
+    assert made[0] == made[1] != made[2] == made[3]

@@ -1,0 +1,63 @@
+"""That a program for many cells computes what the network of a cell computes."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from unnas_jax.scores import weights
+from unnas_jax.scores.programs import Program
+from unnas_jax.spaces import stages
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _learned(network: nn.Module, variables: Any, x: jax.Array) -> tuple[Any, Any, Any]:
+    """The outputs, the gradient of a function of them and of the stages, and the new state."""
+
+    def loss(params: Any) -> tuple[jax.Array, Any]:
+        own = {**variables, "params": params}
+        (outputs, _), state = network.apply(
+            own, x, True, mutable=["batch_stats", stages.COLLECTION]
+        )
+        ends = sum(jnp.mean(jnp.sin(3 * end)) for end in stages.of(state))
+        return jnp.sum(outputs**2) + ends, (outputs, state["batch_stats"])
+
+    gradient, (outputs, statistics) = jax.grad(loss, has_aux=True)(variables["params"])
+    return outputs, gradient, statistics
+
+
+def assert_same(program: Program, side: int = 8) -> None:
+    """Compares a program with its cell's own network, all their variables drawn."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(3, side, side, 3)), jnp.float32)
+    drawn = weights.draw(weights.shapes(program.own, (side, side, 3)), rng)
+    for path, value in drawn.items():
+        if path[-1] != "kernel":
+            drawn[path] = rng.uniform(0.5, 1.5, value.shape).astype(np.float32)
+    template = weights.shapes(program.network, (side, side, 3))
+    placed = weights.placed(drawn, template, program.place)
+    own = _learned(program.own, weights.tree(drawn), x)
+    many = _learned(program.network, {**weights.tree(placed), **program.cell}, x)
+    np.testing.assert_allclose(many[0], own[0], rtol=2e-4, atol=1e-5)
+    for collection, one, other in (("params", own[1], many[1]), ("batch_stats", own[2], many[2])):
+        found = traverse_util.flatten_dict(other)
+        seen = set()
+        for path, value in traverse_util.flatten_dict(one).items():
+            place = program.place(path)
+            got = np.asarray(found[place])
+            inside = tuple(slice(size) for size in value.shape)
+            scale = max(1.0, float(np.max(np.abs(value))))
+            np.testing.assert_allclose(got[inside], value, atol=3e-4 * scale, err_msg=str(path))
+            seen.add(place)
+            if collection == "params":
+                # What a cell has no room for learns nothing.
+                outside = np.ones(got.shape, bool)
+                outside[inside] = False
+                assert not np.any(got[outside]), path
+        if collection == "params":
+            for place, value in found.items():
+                assert place in seen or not np.any(np.asarray(value)), place

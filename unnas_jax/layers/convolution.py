@@ -1,0 +1,274 @@
+"""Convolutions of images on a CPU, with gradients that XLA has no quick way for.
+
+XLA computes the gradient in a kernel as a convolution whose window is the whole image, and a
+depthwise convolution channel by channel. Here the first is a matrix product of patches, made of so
+few images at a time that they stay in the cache, and the second shifted images times a tap each,
+summed within one pass.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# What is made of so many images at a time, in bytes: about half of a core's own cache.
+_CACHED_BYTES = 2**20
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+Pair = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Window:
+    """How a kernel moves over an image; every pair is of rows and columns.
+
+    Attributes:
+      strides, dilation: of both axes.
+      pads: for both axes the pixels added before and after; negative ones are cut off.
+    """
+
+    strides: Pair
+    pads: tuple[Pair, Pair]
+    dilation: Pair
+
+    def reach(self, kernel: Sequence[int]) -> Pair:
+        """From the first to the last tap of a kernel, in pixels."""
+        return self.dilation[0] * (kernel[0] - 1), self.dilation[1] * (kernel[1] - 1)
+
+    def spread(
+        self, gradient: jax.Array, x: jax.Array, kernel: Sequence[int]
+    ) -> list[tuple[int, int, int]]:
+        """How to pad a gradient, along both axes, for the pixels of x that caused it.
+
+        It is then at the pixel of x, plus the kernel's reach, minus the tap.
+        """
+        edges = []
+        for axis, reach in enumerate(self.reach(kernel)):
+            stride, before = self.strides[axis], reach - self.pads[axis][0]
+            length = (gradient.shape[1 + axis] - 1) * stride + 1
+            edges.append((before, x.shape[1 + axis] + reach - length - before, stride - 1))
+        return edges
+
+    def padded(self, x: jax.Array) -> jax.Array:
+        """The images as the kernel moves over them."""
+        rows, columns = ((*pad, 0) for pad in self.pads)
+        return _pad(x, rows, columns)
+
+    def taps(self, kernel: Sequence[int]) -> Iterator[Pair]:
+        """What each tap of a kernel adds to the position in a padded image, row by row."""
+        rows, columns = (range(0, k * d, d) for k, d in zip(kernel[:2], self.dilation, strict=True))
+        return itertools.product(rows, columns)
+
+    def seen(self, x: jax.Array, kernel: Sequence[int]) -> Pair:
+        """The pixels of the padded image, of rows and columns, that one tap meets."""
+        reach = self.reach(kernel)
+
+        def along(axis: int) -> int:
+            stride: int = self.strides[axis]
+            return (x.shape[1 + axis] - reach[axis] - 1) // stride * stride + 1
+
+        return along(0), along(1)
+
+
+def _pad(x: jax.Array, rows: tuple[int, int, int], columns: tuple[int, int, int]) -> jax.Array:
+    """Zeros before, after and between the rows and columns, the middle axes."""
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
+
+
+def _met(x: jax.Array, tap: Pair, seen: Pair, strides: Pair) -> jax.Array:
+    """The pixels of a padded image that a tap is multiplied with."""
+    (row, column), (height, width) = tap, seen
+    return x[:, row : row + height : strides[0], column : column + width : strides[1]]
+
+
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Any,
+    *,
+    rhs_dilation: Sequence[int],
+    feature_group_count: int = 1,
+    **same: Any,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated` in the place that a `nn.Conv` has for it.
+
+    Args:
+      x: (N, H, W, C).
+      kernel: (h, w, C / groups, D).
+      strides: of rows and columns.
+      padding: as there: a name, or for both axes the pixels before and after.
+      rhs_dilation: of the kernel.
+      feature_group_count: groups of channels.
+      **same: further arguments that a `nn.Conv` gives, at their defaults.
+
+    Returns:
+      (N, H', W', D).
+    """
+    del same
+    size = kernel.shape[:2]
+    dilated = [d * (k - 1) + 1 for k, d in zip(size, rhs_dilation, strict=True)]
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], dilated, strides, padding)
+    rows, columns = ((int(low), int(high)) for low, high in padding)
+    window = _Window((strides[0], strides[1]), (rows, columns), (rhs_dilation[0], rhs_dilation[1]))
+    if feature_group_count == 1:
+        if size == (1, 1) and not any(rows + columns):
+            x = x[:, :: strides[0], :: strides[1]]
+            # One axis of all pixels: contracting several, XLA would transpose in the gradient.
+            out = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
+            return out.reshape(*x.shape[:3], -1)
+        return _dense(x, kernel, window)
+    if feature_group_count == x.shape[-1] == kernel.shape[-1]:
+        return _depthwise(x, kernel[:, :, 0], window, 3)
+    return _by_xla(x, kernel, window, feature_group_count)
+
+
+def _by_xla(x: jax.Array, kernel: jax.Array, window: _Window, groups: int = 1) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window.strides,
+        window.pads,
+        rhs_dilation=window.dilation,
+        dimension_numbers=_LAYOUT,
+        feature_group_count=groups,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _dense(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    """Every channel of the result from all channels of x."""
+    return _by_xla(x, kernel, window)
+
+
+def _dense_fwd(
+    x: jax.Array, kernel: jax.Array, window: _Window
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _dense(x, kernel, window), (x, kernel)
+
+
+def _dense_bwd(
+    window: _Window, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    _, of_x = jax.vjp(lambda x: _by_xla(x, kernel, window), x)
+    return of_x(gradient)[0], _of_kernel(x, gradient, kernel, window)
+
+
+_dense.defvjp(_dense_fwd, _dense_bwd)
+
+
+def _together(count: int, bytes_each: int) -> int:
+    """How many of `count` images are taken at a time: a divisor of it."""
+    most = max(1, _CACHED_BYTES // bytes_each)
+    return max(k for k in range(1, min(count, most) + 1) if count % k == 0)
+
+
+def _of_kernel(x: jax.Array, gradient: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    """The gradient in a kernel (h, w, C, D).
+
+    A product of what every pixel of x joins of x, the taps of a row, and of the gradient, the rows.
+    """
+    (height, width, channels, outs), count = kernel.shape, len(x)
+    patch, item = height * outs + width * channels, x.dtype.itemsize
+    some = _together(count, x.shape[1] * gradient.shape[2] * patch * item)
+    steps = count // some
+    # Every so many-th image, not so many in a row: of a batch that is split over devices each one
+    # then has a part of every step.
+    x, gradient = (y.reshape(some, steps, *y.shape[1:]) for y in (x, gradient))
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    reach, _ = window.reach(kernel.shape)
+    firsts = [first for first, _ in window.taps((height, 1))]
+
+    def of_some(step: Any, total: jax.Array) -> jax.Array:
+        image, back = (
+            jax.lax.dynamic_index_in_dim(y, step, 1, keepdims=False) for y in (x, gradient)
+        )
+        rows = image.shape[1]
+        back = _pad(back, window.spread(back, image, kernel.shape)[0], (0, 0, 0))
+        by_row = [back[:, reach - first : reach - first + rows] for first in firsts]
+        image = _pad(image, (0, 0, 0), (*window.pads[1], 0))
+        seen = rows, window.seen(image, (1, width))[1]
+        by_column = [
+            _met(image, tap, seen, (1, window.strides[1])) for tap in window.taps((1, width))
+        ]
+        joined = (jnp.concatenate(y, axis=-1) for y in (by_row, by_column))
+        back, image = (y.reshape(-1, y.shape[-1]) for y in joined)
+        return total + jnp.einsum("pd,pc->dc", back, image, preferred_element_type=exact)
+
+    total = jnp.zeros((height * outs, width * channels), exact)
+    total = of_some(0, total) if steps == 1 else jax.lax.fori_loop(0, steps, of_some, total)
+    total = total.reshape(height, outs, width, channels)
+    return total.transpose(0, 2, 3, 1).astype(kernel.dtype)
+
+
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+    """One filter per channel, padded by dilation * (k // 2) on every side.
+
+    Args:
+      x: (C, H, W, N).
+      kernel: (k, k, C), k odd.
+      stride: of both axes.
+      dilation: of both axes.
+
+    Returns:
+      (C, ceil(H / stride), ceil(W / stride), N).
+    """
+    pad = dilation * (len(kernel) // 2)
+    window = _Window((stride, stride), ((pad, pad), (pad, pad)), (dilation, dilation))
+    return _depthwise(x, kernel, window, 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise(x: jax.Array, kernel: jax.Array, window: _Window, channels: int) -> jax.Array:
+    """Each channel by its own filter, of a kernel (h, w, C); `channels` is their axis, 0 or 3."""
+    others = [axis for axis in range(4) if axis != channels]
+    # As an array of its own: what makes x is not computed for every tap.
+    x = jax.lax.optimization_barrier(window.padded(x))
+    seen = window.seen(x, kernel.shape)
+    filters = kernel.reshape(-1, kernel.shape[-1])
+    products = (
+        _met(x, tap, seen, window.strides) * jnp.expand_dims(weight, others)
+        for tap, weight in zip(window.taps(kernel.shape), filters, strict=True)
+    )
+    return functools.reduce(jnp.add, products)
+
+
+def _depthwise_fwd(
+    x: jax.Array, kernel: jax.Array, window: _Window, channels: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _depthwise(x, kernel, window, channels), (x, kernel)
+
+
+def _depthwise_bwd(
+    window: _Window, channels: int, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    # In x: the same with the kernel turned.
+    back = _pad(gradient, *window.spread(gradient, x, kernel.shape))
+    still = _Window((1, 1), ((0, 0), (0, 0)), window.dilation)
+    of_x = _depthwise(back, kernel[::-1, ::-1], still, channels)
+
+    # In the kernel, tap by tap, by a loop: one program, and memory, for all of them.
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    others = tuple(axis for axis in range(4) if axis != channels)
+    image = window.padded(x)
+    height, width = window.seen(image, kernel.shape)
+
+    def of_tap(start: jax.Array) -> jax.Array:
+        shape = (len(x), height, width, x.shape[-1])
+        met = jax.lax.dynamic_slice(image, (0, *start, 0), shape)
+        met = met[:, :: window.strides[0], :: window.strides[1]]
+        return jnp.sum(met * gradient, others, dtype=exact)
+
+    of_kernel = jax.lax.map(of_tap, jnp.asarray(list(window.taps(kernel.shape))))
+    return of_x, of_kernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+_depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)

@@ -1,0 +1,125 @@
+"""Networks to score: as few compiled programs as their space allows, and fresh variables."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unnas_jax.scores import weights
+from unnas_jax.scores.weights import Flat, Path
+from unnas_jax.spaces.darts import network as darts
+from unnas_jax.spaces.darts.genotype import Genotype
+from unnas_jax.spaces.nasbench101 import network as nasbench101
+from unnas_jax.spaces.nasbench101 import padded
+from unnas_jax.spaces.nasbench101.spec import Spec as Cell101
+from unnas_jax.spaces.nasbench201 import network as nasbench201
+from unnas_jax.spaces.nasbench201 import supernet
+from unnas_jax.spaces.nasbench201.spec import Spec as Cell201
+
+
+class Classifier(nn.Module):
+    """Logits of the pooled features: `tasks.heads.ImageHead` in a precision of one's own."""
+
+    classes: int = 10
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to (N, classes)."""
+        del train
+        return nn.Dense(self.classes, dtype=self.dtype, name="linear")(
+            jnp.mean(features, axis=(1, 2))
+        )
+
+
+class Features(nn.Module):
+    """The features themselves, in the place of a head."""
+
+    def __call__(self, features: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to the same."""
+        del train
+        return features
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How large the networks are that stand for cells.
+
+    Attributes:
+      width: channels of the stem; for DARTS a third of it.
+      depth: cells of a stage: modules of a stack in NAS-Bench-101, 3 in the benchmark; cells of a
+        stage in NAS-Bench-201, 5 there; a third of all cells for DARTS.
+      side: of the images, in pixels.
+    """
+
+    width: int = 16
+    depth: int = 3
+    side: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What one compiled program serves: networks that differ in variables only.
+
+    Attributes:
+      network: called as network(inputs, train); jitted functions take it as a static argument.
+      own: the network of one cell, whose variables are drawn.
+      cell: variables that say which cell it is, by collection; empty if `network` is `own`.
+      place: from a path in `own`, without its collection, to that in `network`.
+    """
+
+    network: nn.Module
+    own: nn.Module
+    cell: dict[str, Any]
+    place: Callable[[Path], Path]
+
+
+def program(cell: Any, head: nn.Module, size: Size, dtype: Any = jnp.float32) -> Program:
+    """The program of a cell: of `Genotype`, or of either benchmark's `Spec`."""
+    width, depth = size.width, size.depth
+    if isinstance(cell, Cell201):
+        return Program(
+            supernet.Supernet(head, width, depth, dtype=dtype),
+            nasbench201.Network(cell, head, width, depth, dtype=dtype),
+            {supernet.COLLECTION: supernet.path(cell)},
+            functools.partial(supernet.place, cell),
+        )
+    if isinstance(cell, Cell101):
+        cell = cell.pruned()
+        return Program(
+            padded.Network(padded.feeding(cell), head, width, modules=depth, dtype=dtype),
+            nasbench101.Network(cell, head, width, modules=depth, dtype=dtype),
+            {padded.COLLECTION: padded.cell(cell, width)},
+            functools.partial(padded.place, cell),
+        )
+    if not isinstance(cell, Genotype):
+        raise TypeError(f"no program for cells of the type {type(cell).__name__}")
+    network = darts.Network(cell, width, 3 * depth, stem="cifar", head=head, dtype=dtype)
+    return Program(network, network, {}, lambda path: path)
+
+
+_templates: dict[Any, dict[Path, jax.ShapeDtypeStruct]] = {}
+
+
+def variables(
+    program: Program,
+    side: int,
+    rng: np.random.Generator,
+    kernels: weights.Kernels = weights.uniform_fan_in,
+) -> dict[str, Any]:
+    """Fresh variables of a program's network for RGB images of a side.
+
+    They are those that the cell's own network would have: the number of programs changes nothing.
+    """
+    drawn: Flat = weights.draw(weights.shapes(program.own, (side, side, 3)), rng, kernels)
+    if program.cell:
+        key = program.network, side
+        if key not in _templates:
+            _templates[key] = weights.shapes(program.network, (side, side, 3))
+        drawn = weights.placed(drawn, _templates[key], program.place)
+    return {**weights.tree(drawn), **program.cell}

@@ -1,0 +1,124 @@
+"""One of several layers, which one being data: what programs for many cells are made of."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from unnas_jax.layers import blocks as layers
+
+Branch = Callable[[Any], Any]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def choose(branches: Sequence[Branch], index: jax.Array, operands: Any) -> Any:
+    """What the branch with a number makes of the operands; only that one is computed.
+
+    As `jax.lax.switch`, but for the gradient: a branch keeps its operands alone and computes the
+    rest again, where `switch` would write room for what every branch keeps.
+    """
+    return jax.lax.switch(index, branches, operands)
+
+
+def _forward(branches: Sequence[Branch], index: jax.Array, operands: Any) -> tuple[Any, Any]:
+    return choose(branches, index, operands), (index, operands)
+
+
+def _backward(branches: Sequence[Branch], kept: Any, gradient: Any) -> tuple[None, Any]:
+    index, operands = kept
+
+    def of(branch: Branch) -> Callable[[Any, Any], Any]:
+        return lambda operands, gradient: jax.vjp(branch, operands)[1](gradient)[0]
+
+    return None, jax.lax.switch(index, [of(branch) for branch in branches], operands, gradient)
+
+
+choose.defvjp(_forward, _backward)
+
+
+class Zeros(nn.Module):
+    """Zeros.
+
+    Attributes:
+      channels: of the result; None: as many as the input's.
+    """
+
+    channels: int | None = None
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to (N, H, W, channels)."""
+        del train
+        return jnp.zeros((*x.shape[:-1], self.channels or x.shape[-1]), x.dtype)
+
+
+class Pool(nn.Module):
+    """A pooling of `unnas_jax.layers.pooling` with a window of 3 pixels and stride 1."""
+
+    pool: Callable[[jax.Array, int, int, int], jax.Array]
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to the same."""
+        del train
+        return self.pool(x, 3, 1, 1)
+
+
+class Same(nn.Module):
+    """The input."""
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """The input."""
+        del train
+        return x
+
+
+class Choice(nn.Module):
+    """One of several layers.
+
+    Attributes:
+      layers: names and modules, called as layer(x, train); all give the same shape. The variables
+        of a layer are under its name.
+    """
+
+    layers: tuple[tuple[str, nn.Module], ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, index: jax.Array, train: bool) -> jax.Array:
+        """What the layer with this number, int32 or bool, makes of x."""
+        bare = [layer.clone(parent=None, name=None) for _, layer in self.layers]
+        params, statistics = {}, {}
+        for (name, _), layer in zip(self.layers, bare, strict=True):
+            if self.is_initializing():
+                fresh = dict(layer.lazy_init(self.make_rng("params"), x, train=False))
+            else:
+                # What is there already takes the place of these.
+                there = self.has_variable("params", name)
+                fresh = {"params": {}, "batch_stats": {}} if there else {}
+            if fresh:
+                params[name] = self.param(name, lambda _, fresh=fresh: fresh["params"])
+                statistics[name] = self.variable(
+                    "batch_stats", name, lambda fresh=fresh: fresh["batch_stats"]
+                )
+        kept = {name: variable.value for name, variable in statistics.items()}
+
+        def branch(name: str, layer: nn.Module) -> Branch:
+            def apply(operands: Any) -> Any:
+                x, params, kept = operands
+                own = {"params": params[name], "batch_stats": kept[name]} if name in params else {}
+                with layers.in_branch():
+                    if not train:
+                        return layer.apply(own, x, train), kept
+                    y, state = layer.apply(own, x, train, mutable=["batch_stats"])
+                return y, {**kept, name: state["batch_stats"]} if own else kept
+
+            return apply
+
+        names = [name for name, _ in self.layers]
+        branches = tuple(branch(name, layer) for name, layer in zip(names, bare, strict=True))
+        y, kept = choose(branches, jnp.asarray(index, jnp.int32), (x, params, kept))
+        if train and not self.is_initializing():
+            for name, variable in statistics.items():
+                variable.value = kept[name]
+        return y

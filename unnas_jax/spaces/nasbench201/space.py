@@ -1,0 +1,103 @@
+"""NAS-Bench-201 as a `registry.Space`: its trainings' settings, its cells, its networks."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from unnas_jax.core import files, precision
+from unnas_jax.core.errors import UserError
+from unnas_jax.spaces.nasbench201 import spec as spec_lib
+from unnas_jax.spaces.nasbench201.network import STAGES, Network
+from unnas_jax.spaces.nasbench201.spec import Spec
+from unnas_jax.tasks.base import Examples, Task
+
+ANY = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
+"""A cell, in the place of one to be chosen."""
+
+identity = spec_lib.identity
+from_dict = spec_lib.from_dict
+
+
+def draw(section: Mapping[str, Any], seed: int) -> list[Spec]:
+    """The cells that a sweep's section `sample` asks for."""
+    return spec_lib.sample(section["count"], seed)
+
+
+def file_of(name: str) -> str | None:
+    """None for a cell's text (see `spec.parse`); a directory stands for its genotype.json."""
+    if name.lstrip().startswith("|"):
+        return None
+    path = files.or_in(name, "genotype.json")
+    return path if path.endswith(".json") or os.path.isfile(path) else None
+
+
+def load(path: str) -> tuple[Spec, dict[str, Any]]:
+    """The cell and the whole content of a file, which is as `Spec.as_dict` or has more keys."""
+    try:
+        document = files.read_json(path)
+    except OSError as error:
+        raise UserError(f"cell: cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"cell: {path} is not JSON ({error})") from error
+    try:
+        return from_dict(document), document
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def resolve(name: str) -> Spec:
+    """The cell of a text such as `|nor_conv_3x3~0|+|...|+|...|`, or of a file."""
+    path = file_of(name)
+    return spec_lib.parse(name) if path is None else load(path)[0]
+
+
+def validate(config: Mapping[str, Any]) -> None:
+    """Raises `UserError` for settings of other spaces, or if there is no such cell."""
+    section = config["network"]
+    if section["width"] == "fit":
+        raise UserError(
+            "config.network.width='fit': networks of NAS-Bench-201 have no window of sizes; give "
+            "the channels of the stem, 16 in the benchmark"
+        )
+    for key, what in (("auxiliary_weight", "auxiliary head"), ("drop_path", "drop path")):
+        if section[key]:
+            raise UserError(
+                f"config.network.{key}={section[key]}: networks of NAS-Bench-201 have no {what}; "
+                "use 0"
+            )
+    if section["stem"] != "cifar":
+        raise UserError(
+            f"config.network.stem={section['stem']!r}: networks of NAS-Bench-201 have one stem; "
+            "use 'cifar'"
+        )
+    cells = section["cells"]
+    if cells % STAGES:
+        raise UserError(
+            f"config.network.cells={cells}: networks of NAS-Bench-201 have {STAGES} stages of "
+            f"equally many cells; use a multiple of {STAGES}, 15 in the benchmark"
+        )
+    resolve(section["genotype"])
+
+
+def build(config: Mapping[str, Any], task: Task) -> Network:
+    """The network of a valid config with the head of a task."""
+    section = config["network"]
+    dtype = precision.compute_dtype(config["precision"])
+    return Network(
+        spec=resolve(section["genotype"]),
+        head=task.head(dtype),
+        width=int(section["width"]),
+        cells_each=section["cells"] // STAGES,
+        dtype=dtype,
+    )
+
+
+def check_inputs(config: Mapping[str, Any], examples: Examples) -> None:
+    """Raises `UserError` unless both reductions find even sides."""
+    del config
+    for side in examples.inputs.shape[1:3]:
+        if side % 2 ** (STAGES - 1):
+            raise UserError(
+                f"config.input.crop: networks of NAS-Bench-201 halve the sides of their inputs "
+                f"twice; {side} pixels are no multiple of {2 ** (STAGES - 1)}"
+            )
