@@ -209,7 +209,9 @@ def test_what_comes_next_fits_the_dataset(
     text = (tmp_path / "report.html").read_text()
     first = re.search(r"--config=configs/(\w+)\.py", text)
     assert first and first[1] == config
-    assert ("--config.dataset.path=&#x27;/my images&#x27;" in text) == (dataset == "folder")
+    [command] = re.findall(r"<pre>(python main\.py [^<]*)</pre>", text)
+    words = shlex.split(html.unescape(command))
+    assert ("--config.dataset.path=/my images" in words) == (dataset == "folder")
 
 
 def test_a_training_has_a_report_and_a_sweep_a_hint(
@@ -237,10 +239,11 @@ def test_a_workdir_whose_name_is_no_text(
     assert command.main([path, "--open", "no"]) == 0
     assert "caf\ufffd" in capsys.readouterr().out
     page = pathlib.Path(path, "report.html").read_text()
-    [quoted] = re.findall(r"eval_photos\.py:(.*)/genotype\.json", html.unescape(page))
+    [words] = re.findall(r"<pre>python main\.py ([^<]*)</pre>", page)
     # What a shell makes of it is the name itself.
-    shown = subprocess.run(["bash", "-c", f"printf %s {quoted}"], capture_output=True, check=True)
-    assert shown.stdout == os.fsencode(path)
+    shell = ["bash", "-c", f"printf '%s\\n' {html.unescape(words)}"]
+    shown = subprocess.run(shell, capture_output=True, check=True).stdout
+    assert b"--config=configs/eval_photos.py:" + os.fsencode(path) + b"/genotype.json\n" in shown
 
 
 def test_damaged_rows_are_skipped_and_said(tmp_path: pathlib.Path) -> None:
