@@ -29,7 +29,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
-from unnas_jax.methods.bilevel import example_shapes  # noqa: E402
 
 from unnas_jax import convert  # noqa: E402
 from unnas_jax.commands import command_line  # noqa: E402
@@ -40,6 +39,7 @@ from unnas_jax.learning import trainer  # noqa: E402
 from unnas_jax.spaces import networks  # noqa: E402
 from unnas_jax.spaces import registry as spaces  # noqa: E402
 from unnas_jax.tasks import base  # noqa: E402
+from unnas_jax.tasks.base import example_shapes  # noqa: E402
 from unnas_jax.tasks.classification import Classification  # noqa: E402
 
 CLASSES, CROP = 10, 32

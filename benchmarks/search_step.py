@@ -45,6 +45,7 @@ from unnas_jax.core import compilation, sharding
 from unnas_jax.data import Dataset  # noqa: E402
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.darts import Darts
+from unnas_jax.runs import validation
 from unnas_jax.tasks import registry  # noqa: E402
 from unnas_jax.tasks.base import Task  # noqa: E402
 
@@ -78,7 +79,7 @@ def _options() -> argparse.Namespace:
 
 def _config(options: argparse.Namespace) -> dict[str, Any]:
     loaded = command_line.read_config(options.config)
-    config.validate(loaded)
+    validation.validate(loaded)
     c: dict[str, Any] = loaded.to_dict()
     for section, key, value in (
         ("train", "batch_size", options.batch),

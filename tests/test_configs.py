@@ -30,6 +30,7 @@ from unnas_jax.layers import counting
 from unnas_jax.learning import trainer
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.darts import Darts
+from unnas_jax.runs import validation
 from unnas_jax.spaces import complexity, networks
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
@@ -79,7 +80,7 @@ def full_size(key: str) -> tuple[int, tuple[int, ...]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_valid_and_builds_at_full_size(name: str) -> None:
     config = recipe(name)
-    config_lib.validate(config)
+    validation.validate(config)
     c = config.to_dict()
     counts = complexity.of_config(c)
     model = ("network", "task", "search", "precision")
@@ -250,7 +251,7 @@ def test_cifar_is_padded_for_classification_and_rotation_only(task: str) -> None
 @pytest.mark.parametrize("name", EVALUATIONS)
 def test_evaluations_are_valid_and_build_at_full_size(name: str) -> None:
     config = recipe(name)
-    config_lib.validate(config)
+    validation.validate(config)
     c = config.to_dict()
     task = registry.create(c, complexity._facts(c, None))
     inputs = example_shapes(c, task).inputs
@@ -305,7 +306,7 @@ SAMPLE_TABLE = {
 @pytest.mark.parametrize("name", SAMPLE_TABLE)
 def test_the_paper_s_samples(name: str) -> None:
     config = recipe(name)
-    config_lib.validate(config)
+    validation.validate(config)
     cifar, space = name.endswith("cifar10"), name.split("_")[1]
     assert (config.sample.count, tuple(config.sample.parameters)) == (500, (685_000, 906_000))
     for task in ("classification", "rotation", "colorization", "jigsaw"):
@@ -343,7 +344,7 @@ CELL_OF = {
 def test_samples_build_at_full_size(name: str) -> None:
     """With small cells: the networks of all cells are counted without being built."""
     config = recipe(name)
-    config_lib.validate(config)
+    validation.validate(config)
     c = config_lib.of_unit(config, "classification", CELL_OF[name.split("_")[1]]).to_dict()
     task = registry.create(c, complexity._facts(c, None))
     inputs = example_shapes(c, task).inputs

@@ -17,7 +17,6 @@ ROOMS = (
     "data",
     "tasks",
     "spaces",
-    "scores",
     "learning",
     "methods",
     "analysis",

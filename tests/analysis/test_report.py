@@ -18,7 +18,7 @@ from tests.analysis import synthetic
 from unnas_jax.analysis import report
 from unnas_jax.commands import command_line
 from unnas_jax.commands import report as command
-from unnas_jax.config import schema as config_lib
+from unnas_jax.runs import validation
 from unnas_jax.spaces.darts import genotype as genotypes
 
 FILES = {"cells.svg", "cells.png", "alphas.png", "curves.png", "report.html"}
@@ -81,7 +81,7 @@ def test_the_next_step_trains_on_what_was_searched_on(
     config = importlib.import_module(f"configs.{recipe}").get_config(genotype)
     config.lock()
     command_line.override(config, [f"--{key}={value}" for key, value in values.items()])
-    config_lib.validate(config)
+    validation.validate(config)
     if recipe != "eval_in1k":
         assert config.dataset.name.removeprefix("tfds:") == dataset["name"].removeprefix("tfds:")
     assert config.dataset.data_dir == dataset.get("data_dir", "")

@@ -14,7 +14,7 @@ from unnas_jax.commands import command_line
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import registry
-from unnas_jax.runs import workdir
+from unnas_jax.runs import validation, workdir
 from unnas_jax.tasks import permutations
 
 
@@ -60,12 +60,12 @@ def test_overrides_of_other_commands_are_checked_alike():
     with config.unlocked():
         config.train.learning_rate = 1.0
     with pytest.raises(UserError, match=r"config\.train\.learning_rate: .*weights\.learning_rate"):
-        config_lib.validate(config)
+        validation.validate(config)
     config = config_lib.sample()
     config.training.train.unlock()
     config.training.train.learning_rate = 1.0
     with pytest.raises(UserError, match=r"mean config\.training\.weights\.learning_rate"):
-        config_lib.validate(config)
+        validation.validate(config)
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

@@ -10,12 +10,12 @@ from unnas_jax.commands import command_line
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
-from unnas_jax.runs import workdir
+from unnas_jax.runs import validation, workdir
 
 
 @pytest.mark.parametrize("experiment", ["search", "train"])
 def test_defaults_are_valid(experiment):
-    config_lib.validate(config_lib.SCHEMAS[experiment]())
+    validation.validate(config_lib.SCHEMAS[experiment]())
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_impossible_values_are_refused_by_name(key, value):
     config = config_lib.search()
     config.update_from_flattened_dict({key: value})
     with pytest.raises(UserError) as error:
-        config_lib.validate(config)
+        validation.validate(config)
     assert f"config.{key}={value!r}" in str(error.value)
 
 
@@ -58,7 +58,7 @@ def test_permutations_that_do_not_exist(grid, count):
     config = config_lib.search()
     config.task.update(name="jigsaw", grid=grid, permutations=count)
     with pytest.raises(UserError, match=f"permutations={count}"):
-        config_lib.validate(config)
+        validation.validate(config)
 
 
 def test_unknown_and_missing_keys_are_named():
@@ -66,12 +66,12 @@ def test_unknown_and_missing_keys_are_named():
     with config.unlocked():
         config.network.depth = 8
     with pytest.raises(UserError, match="config.network.depth: no such key.*cells"):
-        config_lib.validate(config)
+        validation.validate(config)
     config = config_lib.search()
     with config.unlocked():
         del config.network.cells
     with pytest.raises(UserError, match="config.network.cells: missing"):
-        config_lib.validate(config)
+        validation.validate(config)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_trainings_too(key, value):
     config = config_lib.training()
     config.update_from_flattened_dict({key: value})
     with pytest.raises(UserError) as error:
-        config_lib.validate(config)
+        validation.validate(config)
     assert f"config.{key}={value!r}" in str(error.value)
 
 
@@ -98,10 +98,10 @@ def test_whole_images_are_for_tasks_that_can_tell_or_ignore_their_padding(task):
     config = config_lib.training()
     config.eval.crop = "whole"
     config.task.name = "segmentation"
-    config_lib.validate(config)
+    validation.validate(config)
     config.task.name = task
     with pytest.raises(UserError, match="config.eval.crop='whole': .* use 'centre'"):
-        config_lib.validate(config)
+        validation.validate(config)
 
 
 def test_difference_names_what_differs():

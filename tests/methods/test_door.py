@@ -13,13 +13,13 @@ import pytest
 from tests import conftest, tiny
 from tests.methods import toy
 from unnas_jax.analysis import results
-from unnas_jax.config import schema as config_lib
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import pipeline
 from unnas_jax.methods import registry
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.darts import Darts
+from unnas_jax.runs import validation
 from unnas_jax.runs.search import search
 from unnas_jax.spaces.darts.candidates import OPERATIONS
 from unnas_jax.spaces.darts.genotype import strongest
@@ -187,4 +187,4 @@ def test_mistakes_in_its_config_are_told(change, message):
     with config.unlocked(), config.ignore_type():
         config.update(change)
     with pytest.raises(UserError, match=message):
-        config_lib.validate(config)
+        validation.validate(config)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from unnas_jax.scores import weights
-from unnas_jax.scores.programs import Program
 from unnas_jax.spaces import stages
+from unnas_jax.sweep.scores import weights
+from unnas_jax.sweep.scores.programs import Program
 
 
 @functools.partial(jax.jit, static_argnums=0)

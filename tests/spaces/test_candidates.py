@@ -13,6 +13,7 @@ import pytest
 from tests import tiny
 from unnas_jax.config import schema
 from unnas_jax.core.errors import UserError
+from unnas_jax.runs import validation
 from unnas_jax.spaces.darts import candidates, genotype, supernet
 from unnas_jax.tasks import registry
 
@@ -61,15 +62,15 @@ def test_values() -> None:
 )  # fmt: skip
 def test_mistakes(operations: Any, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        schema.validate(config(operations))
+        validation.validate(config(operations))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("formulation", ["dense", "depthwise"])
 def test_a_fused_form_knows_the_operations_of_darts_only(formulation: str) -> None:
-    schema.validate(config((), formulation))
+    validation.validate(config((), formulation))
     with pytest.raises(UserError, match=f"formulation='{formulation}': knows only the eight"):
-        schema.validate(config(TWO, formulation))
+        validation.validate(config(TWO, formulation))
 
 
 def test_auto_is_fused_where_the_form_knows_the_operations() -> None:
@@ -133,7 +134,7 @@ LETTERS = {
 def test_the_published_spaces() -> None:
     def of(name: str) -> Any:
         c = importlib.import_module(f"configs.{name}_cifar10").get_config()
-        schema.validate(c)
+        validation.validate(c)
         plain = importlib.import_module("configs.darts_cifar10").get_config()
         lines = schema.difference(plain.to_dict(), c.to_dict())
         assert lines and all(re.match("network.operations", line) for line in lines)

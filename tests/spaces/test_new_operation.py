@@ -3,6 +3,7 @@
 The page docs/walks/operation.md tells the same.
 """
 
+import inspect
 import json
 import pathlib
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
-from tests import tiny, tiny_training
+from tests import conftest, tiny, tiny_training
 from unnas_jax.analysis import report
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import ReluConvBN
@@ -96,3 +97,9 @@ def test_without_registration_its_cells_are_refused(searched: pathlib.Path) -> N
         patch.setattr(BUILDERS, "_items", {k: v for k, v in BUILDERS.items() if k != "conv_5x5"})
         with pytest.raises(UserError, match="'conv_5x5'; .* or register it"):
             genotype.load(searched / "genotype.json")
+
+
+def test_the_page_shows_this_operation() -> None:
+    page = (conftest.ROOT / "docs" / "walks" / "operation.md").read_text()
+    assert inspect.getsource(conv_5x5) in page
+    assert 'BUILDERS.register("conv_5x5", conv_5x5)' in page

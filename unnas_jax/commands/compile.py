@@ -25,13 +25,13 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from unnas_jax.commands import command_line, hlo
-from unnas_jax.config import schema as config_lib
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import trainer
 from unnas_jax.learning.feed import STEPS_AHEAD
 from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import Setting
+from unnas_jax.runs import validation
 from unnas_jax.spaces import complexity, networks
 from unnas_jax.tasks.base import Task, example_shapes
 
@@ -269,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # This machine computes with its CPU; libtpu alone would make JAX look for TPUs.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_platforms", "cpu")
-            config_lib.validate(config)
+            validation.validate(config)
         result = report(config.to_dict(), values.topology, quick=values.quick)
         print(json.dumps(result) if values.json else table(config.experiment, result))
     return outcome.status

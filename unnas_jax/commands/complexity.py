@@ -13,8 +13,8 @@ from typing import Any
 from absl import flags
 
 from unnas_jax.commands import command_line
-from unnas_jax.config import schema as config_lib
 from unnas_jax.layers.counting import AUXILIARY
+from unnas_jax.runs import validation
 from unnas_jax.spaces.complexity import of_config
 
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = values.config
         if config.dataset.name == "folder" and not config.dataset.path:
             config.dataset.path = "."  # Which nothing here opens.
-        config_lib.validate(config)
+        validation.validate(config)
         counts = of_config(config.to_dict(), values.classes)
         print(json.dumps(counts) if values.json else _table(counts, values.layers))
     return outcome.status

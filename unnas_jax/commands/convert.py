@@ -17,7 +17,6 @@ import ml_collections
 
 from unnas_jax.commands import command_line
 from unnas_jax.config import run_config
-from unnas_jax.config import schema as config_lib
 from unnas_jax.convert import config as release
 from unnas_jax.convert import pyth, states
 from unnas_jax.core import files
@@ -25,7 +24,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.data.registry import entry_of
 from unnas_jax.learning.trainer import TrainState
-from unnas_jax.runs import checkpoint
+from unnas_jax.runs import checkpoint, validation
 from unnas_jax.runs import workdir as workdir_lib
 
 """Training images of datasets that need not be at hand to know their number."""
@@ -85,7 +84,7 @@ def _import(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
         for note in notes:
             _note(f"{name}: {note}")
     command_line.override(config, options.overrides)
-    config_lib.validate(config)
+    validation.validate(config)
     values = config.to_dict()
     if values.get("seeds", 1) != 1:
         raise UserError(

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from unnas_jax.config import schema, shipped
     from unnas_jax.core import distributed, logs, stopping
+    from unnas_jax.runs import validation
     from unnas_jax.runs.search import search
     from unnas_jax.runs.train import train
     from unnas_jax.sweep.sample import sample
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     path = config_flags.get_config_filename(values["config"])
     with command_line.user_errors() as outcome, distributed.bounded():
-        schema.validate(config)
+        validation.validate(config)
         # Whoever starts a sweep again goes by the status alone, see launch/finished.sh.
         is_sweep = config.experiment == "sample"
         stopping.nothing_to_save(os.EX_TEMPFAIL if is_sweep else os.EX_OK)

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 from unnas_jax.analysis import style
 from unnas_jax.commands import command_line
-from unnas_jax.config import schema as config_lib
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset, halves, open_dataset, pipeline
+from unnas_jax.runs import validation
 from unnas_jax.tasks import base, registry
 
 _COLUMNS = 10
@@ -96,7 +96,7 @@ def show(config: ml_collections.ConfigDict, path: str, images: int) -> None:
     """
     if images < 1:
         raise UserError(f"--images={images}: must be at least 1")
-    config_lib.validate(config)
+    validation.validate(config)
     values = config.to_dict()
     dataset = open_dataset(values["dataset"])
     images = min(images, len(dataset.splits["train"]) // 2)

@@ -19,6 +19,7 @@ from unnas_jax.config import schema as config_lib
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.registry import entry_of
+from unnas_jax.runs import validation
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts import published
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
@@ -197,7 +198,7 @@ def convert(tree: Mapping[str, Any], name: str) -> tuple[ml_collections.ConfigDi
         _nasbench101(release, config)
     else:
         _darts(release, config, search)
-    config_lib.validate(config)
+    validation.validate(config)
     left = sorted(release.left)
     return config, [f"without an equivalent here: {', '.join(left)}"] if left else []
 

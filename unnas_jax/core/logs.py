@@ -11,6 +11,8 @@ from absl import logging as absl_logging
 
 _LOG = logging.getLogger("unnas_jax")
 
+_FORMAT = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+
 _SILENCE_S = 60.0  # After so long something is said.
 
 
@@ -22,11 +24,34 @@ def start() -> None:
     if _LOG.handlers:
         return
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_FORMAT)
     _LOG.addHandler(handler)
     _LOG.setLevel(logging.INFO)
     _LOG.propagate = False
     absl_logging.set_verbosity(absl_logging.WARNING)
+
+
+@contextlib.contextmanager
+def shown(progress: bool = True) -> Iterator[None]:
+    """A block that shows this package's progress, unless the program has its own handlers of it.
+
+    Logging is then as it was before.
+    """
+    if not progress or _LOG.handlers:
+        yield
+        return
+    level, propagate = _LOG.level, _LOG.propagate
+    handler = logging.StreamHandler()
+    handler.setFormatter(_FORMAT)
+    _LOG.addHandler(handler)
+    _LOG.setLevel(logging.INFO)
+    _LOG.propagate = False
+    try:
+        yield
+    finally:
+        _LOG.removeHandler(handler)
+        _LOG.setLevel(level)
+        _LOG.propagate = propagate
 
 
 def only_warnings() -> None:

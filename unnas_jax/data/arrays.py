@@ -19,11 +19,11 @@ class ArrayRecords:
     Every process that decodes has a copy of the arrays.
 
     Attributes:
-      images: uint8 (N, H, W, 3), RGB.
+      images: uint8 (N, H, W, 3), RGB; or a list of (H, W, 3).
       labels: int (N,), zeros where there are none.
     """
 
-    images: np.ndarray
+    images: np.ndarray | Sequence[np.ndarray]
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -39,8 +39,10 @@ class ArrayRecords:
         return f"image {i} of the array"
 
     def names_digest(self) -> str:
-        """A digest of the pixels, by which a run knows its images again."""
-        return hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
+        """A digest of pixels and labels, by which a run knows its images again."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
 
 
 def _records(what: str, images: np.ndarray, labels: Any) -> ArrayRecords:

@@ -89,6 +89,31 @@ DATASETS = Registry(
 """The datasets, by the value of config.dataset.name; others are tfds:NAME[/CONFIG][:VERSION]."""
 
 
+def register_dataset(
+    name: str, dataset: Entry | Dataset | Callable[[Mapping[str, Any]], Dataset]
+) -> Entry:
+    """Adds a dataset, for this process, as the value `name` of config.dataset.name.
+
+    Args:
+      name: of letters, digits and _.
+      dataset: its record; or a dataset, such as `arrays` makes; or a function that opens one, from
+        a config's section `dataset`.
+
+    Raises:
+      UserError: the name is taken.
+    """
+    if isinstance(dataset, Dataset):
+        opened = dataset
+        dataset = Entry(
+            lambda section: opened,
+            classes=opened.num_classes,
+            train_images=len(opened.splits["train"]),
+            mean=opened.mean,
+            std=opened.std,
+        )
+    return DATASETS.register(name, dataset if isinstance(dataset, Entry) else Entry(dataset))
+
+
 def function_of(value: str | Callable[..., Any]) -> Callable[..., Any]:
     """The function that an entry means by 'module:function', or by itself."""
     if not isinstance(value, str):

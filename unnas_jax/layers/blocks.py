@@ -167,59 +167,27 @@ def _of_all_devices(
     ]
 
 
-# Up to this many (output pixel, input pixel) pairs a depthwise convolution is a matrix product on
-# a CPU: 16 x 16 pixels at stride 1.
-_MATRIX_PAIRS = 2**16
-
-
-def _placement(kernel: int, size: tuple[int, int], stride: int, dilation: int) -> np.ndarray:
-    """Which tap of a kernel joins which pixels: 0 or 1, (kernel^2, output, input pixels)."""
-
-    def axis(length: int) -> np.ndarray:
-        out = -(-length // stride)
-        taps, outputs = np.arange(kernel)[:, None], np.arange(out)[None]
-        inputs = outputs * stride + (taps - kernel // 2) * dilation
-        return inputs[..., None] == np.arange(length)
-
-    rows, columns = axis(size[0]), axis(size[1])
-    joined = rows[:, None, :, None, :, None] & columns[None, :, None, :, None, :]
-    taps, _, out_h, out_w, in_h, in_w = joined.shape
-    return joined.reshape(taps**2, out_h * out_w, in_h * in_w).astype(np.float32)
-
-
-@functools.partial(jax.jit, static_argnames=("stride", "dilation", "matrix"))
+@functools.partial(jax.jit, static_argnames=("stride", "dilation", "by_xla"))
 def depthwise_conv(
-    x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int, matrix: bool | None = None
+    x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int, by_xla: bool | None = None
 ) -> jax.Array:
     """One filter per channel, padded by dilation * (k // 2) on every side.
 
-    XLA's grouped convolution on CPUs takes a time that grows with the channels, however small the
-    image is. There, small images go through a matrix product per channel instead: the (mostly
-    zero) matrix that the filter stands for times the pixels. Measured at 8x8 pixels and smaller
-    it is 4 to 25 times faster, forward and backward. Larger ones go tap by tap.
-
     Args:
-      x: (C, H, W, N), which needs no transposition before matrix products.
+      x: (C, H, W, N).
       kernel: (k, k, C), k odd.
       stride: of both axes.
       dilation: of both axes.
-      matrix: whether to use the matrix product; None: on CPUs for small images.
+      by_xla: whether to use XLA's grouped convolution; None: not on CPUs.
 
     Returns:
       (C, ceil(H / stride), ceil(W / stride), N).
     """
-    size, (channels, height, width, count) = kernel.shape[0], x.shape
-    out_h, out_w = -(-height // stride), -(-width // stride)
-    if matrix is None and sharding.platform() == "cpu":
-        matrix = out_h * out_w * height * width <= _MATRIX_PAIRS
-        if not matrix:
-            return convolution.depthwise(x, kernel, stride, dilation)
-    if matrix:
-        placement = _placement(size, (height, width), stride, dilation).astype(x.dtype)
-        matrices = jnp.einsum("kc,kqp->cqp", kernel.reshape(-1, channels), placement)
-        out = jnp.einsum("cqp,cpn->cqn", matrices, x.reshape(channels, -1, count))
-        return out.reshape(channels, out_h, out_w, count)
-    pad = dilation * (size // 2)
+    pad = dilation * (kernel.shape[0] // 2)
+    if by_xla is None:
+        by_xla = sharding.platform() != "cpu"
+    if not by_xla:
+        return convolution.depthwise(x, kernel, stride, pad, dilation)
     return jax.lax.conv_general_dilated(
         x,
         kernel[:, :, None],

@@ -90,12 +90,8 @@ class Darts(SearchMethod):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        config = self.config
         self.supernet = self.build()
-        self.weights_tx = optim.weights(
-            config["weights"], optim.weights_schedule(config, setting.steps_per_epoch)
-        )
-        self.alphas_tx = optim.alphas(config["alphas"])
+        self.weights_tx, self.alphas_tx = self.optimizers()
         jit = functools.partial(jax.jit, out_shardings=sharding.replicated(setting.mesh))
         self.programs = Programs(
             gradients=jit(self.gradients, static_argnames="of"),
@@ -139,6 +135,11 @@ class Darts(SearchMethod):
         """The alphas in which the stage begins."""
         nodes, scale = self.config["network"]["nodes"], self.config["alphas"]["init_scale"]
         return supernet_lib.init_alphas(key, nodes, scale, self.operations())
+
+    def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+        """The optimizers of the weights and of the alphas."""
+        schedule = optim.weights_schedule(self.config, self.setting.steps_per_epoch)
+        return optim.weights(self.config["weights"], schedule), optim.alphas(self.config["alphas"])
 
     def key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
         """The key of the draws for a purpose in a step."""

@@ -17,7 +17,6 @@ import numpy as np
 from unnas_jax import __version__
 from unnas_jax.analysis import report, results, verdict
 from unnas_jax.analysis.history import Alphas, Row
-from unnas_jax.config import schema as config_lib
 from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.logs import telling
@@ -30,7 +29,7 @@ from unnas_jax.learning import metrics
 from unnas_jax.learning.feed import Feed
 from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import SearchMethod, SearchState, Setting, Stage
-from unnas_jax.runs import checkpoint
+from unnas_jax.runs import checkpoint, validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.loop import Loop, Plan
 from unnas_jax.runs.workdir import Workdir
@@ -303,7 +302,7 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
       Interruption: what the run needs failed; the same call continues it.
     """
     refuse_unguarded_main()
-    config_lib.validate(config)
+    validation.validate(config)
     with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
         return _search(config.to_dict(), place)
 

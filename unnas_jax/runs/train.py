@@ -24,7 +24,7 @@ from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import metrics, optim, trainer
 from unnas_jax.learning.feed import DeviceBatch, Feed
 from unnas_jax.learning.trainer import TrainState, TrainSteps
-from unnas_jax.runs import checkpoint
+from unnas_jax.runs import checkpoint, validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.loop import Loop, Plan
 from unnas_jax.runs.result import Result, facts_of
@@ -283,7 +283,7 @@ def train(
       Interruption: what the run needs failed; the same call continues it.
     """
     refuse_unguarded_main()
-    config_lib.validate(config)
+    validation.validate(config)
     with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
         return _train(config.to_dict(), place, save_seconds)
 

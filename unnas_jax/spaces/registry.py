@@ -1,8 +1,9 @@
-"""The search spaces by name, and what a space is to the training of its networks."""
+"""The search spaces by name, to which others can add theirs, and what a space is to a training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from unnas_jax.core.registry import Registry
 from unnas_jax.spaces.darts import network as darts_network
 from unnas_jax.spaces.darts import space as darts
 from unnas_jax.spaces.darts.genotype import Genotype
@@ -23,7 +24,7 @@ head and of its auxiliary head, or None. All kinds have the attributes `width` a
 
 
 class Space(Protocol):
-    """A search space: a module with these functions, and one line in `SPACES`."""
+    """A search space: a module, or an object, with these functions; see docs/walks/space.md."""
 
     ANY: str
     """A cell's text, in the place of cells that are yet to be chosen."""
@@ -56,14 +57,12 @@ class Space(Protocol):
         """Raises `UserError` if the network of a config cannot work on examples of these shapes."""
 
 
-SPACES: Mapping[str, Space] = {
-    "darts": darts,
-    "nasbench101": nasbench101,
-    "nasbench201": nasbench201,
-}
+SPACES: Registry[Space] = Registry(
+    "space", {"darts": darts, "nasbench101": nasbench101, "nasbench201": nasbench201}
+)
 """The spaces, by the value of config.network.space."""
 
 
 def of_config(config: Mapping[str, Any]) -> Space:
     """The space of a training's config (as a dict)."""
-    return SPACES[config["network"]["space"]]
+    return SPACES.find(config["network"]["space"], "network.space")

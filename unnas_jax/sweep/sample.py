@@ -27,6 +27,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import rows
+from unnas_jax.runs import validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.train import train
 from unnas_jax.sweep import architectures, local_engine
@@ -205,7 +206,7 @@ def status_of(workdir: str) -> Status:
         raise UserError(f"{workdir}: not the workdir of a sweep, but of {kind}")
     config = ml_collections.ConfigDict(found)
     try:
-        config_lib.validate(config)
+        validation.validate(config)
     except UserError as error:
         raise UserError(f"{os.path.join(workdir, run_config.FILE)}: {error}") from error
     path = os.path.join(workdir, architectures.FILE)
@@ -231,7 +232,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
       SystemExit: a signal stopped it; with the status 75, after which launchers start it again.
     """
     refuse_unguarded_main()
-    config_lib.validate(config)
+    validation.validate(config)
     place = workdir_lib.local(workdir)
     # First, so that a list that cannot be read leaves the workdir to another one.
     chosen = _architectures(config, workdir)

@@ -52,7 +52,8 @@ class Panel:
 class Task(Protocol):
     """A pretext task or a supervised one. Instances are immutable and hold no arrays.
 
-    A new task is one module with a class of this shape and one line in `registry.TASKS`.
+    A new task is a class of this shape, registered with `registry.register_task` (see
+    docs/walks/task.md).
 
     Attributes:
       num_classes: classes of one answer; chance accuracy is its inverse.

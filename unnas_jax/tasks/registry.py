@@ -1,8 +1,12 @@
-"""The tasks by name."""
+"""The tasks by name, to which others can add theirs."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from unnas_jax.config import schema
+from unnas_jax.core.errors import UserError
+from unnas_jax.core.registry import Registry, nearest
+from unnas_jax.data.records import IMAGENET_MEAN, IMAGENET_STD, Dataset
 from unnas_jax.tasks.base import Task
 from unnas_jax.tasks.classification import Classification
 from unnas_jax.tasks.colorization import Colorization
@@ -10,11 +14,63 @@ from unnas_jax.tasks.jigsaw import Jigsaw
 from unnas_jax.tasks.rotation import Rotation
 from unnas_jax.tasks.segmentation import Segmentation
 
-TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Rotation, Colorization, Jigsaw, Classification, Segmentation)
-}
+TASKS: Registry[type[Task]] = Registry(
+    "task",
+    {task.name: task for task in (Rotation, Colorization, Jigsaw, Classification, Segmentation)},
+)
+"""The tasks, by the value of config.task.name."""
 
 
 def create(config: Mapping[str, Any], dataset: Any) -> Task:
     """The task that a config (as a dict) names, on a `unnas_jax.data.Dataset`."""
-    return TASKS[config["task"]["name"]].create(config, dataset)
+    return TASKS.find(config["task"]["name"], "task.name").create(config, dataset)
+
+
+def register_task(task: type[Task]) -> type[Task]:
+    """Adds a task under its `name`, for this process; usable as a decorator.
+
+    Raises:
+      UserError: the name is taken.
+    """
+    return TASKS.register(task.name, task)
+
+
+def task(
+    name: str,
+    dataset: Dataset | None = None,
+    *,
+    classes: int = 0,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+    **options: Any,
+) -> Task:
+    """A task by itself, without a run's config.
+
+    Args:
+      name: rotation, colorization, jigsaw, classification, segmentation, or a registered one.
+      dataset: whose classes and statistics are taken instead of the next three.
+      classes: of the labels, for classification and segmentation.
+      mean, std: of the RGB channels in [0, 1], by which images are normalised.
+      options: fields of the config's sections `task` (grid, permutations, aspp_channels, ...) and
+        `input` (crop, lighting, gray, pad, ...), and `precision`; by default as in a search's
+        config.
+
+    Raises:
+      UserError: there is no such task or option, or the task cannot do what they say.
+    """
+    config = schema.search().to_dict()
+    sections = {key: section for section in ("task", "input") for key in config[section]}
+    for key, value in options.items():
+        if key == "precision":
+            config[key] = value
+        elif key in sections and key != "name":
+            config[sections[key]][key] = value
+        else:
+            raise UserError(f"task {name!r}: {nearest(key, sections)}there is no option {key!r}")
+    config["task"]["name"] = name
+    kind = TASKS.find(name, "task.name")
+    kind.validate(config)
+    if dataset is None:
+        names = tuple(map(str, range(classes)))
+        dataset = Dataset("without images", {}, classes, names, mean, std)
+    return kind.create(config, dataset)

@@ -3,10 +3,10 @@
 import pytest
 
 from tests.spaces.one_program import assert_same
-from unnas_jax.scores import programs
-from unnas_jax.scores.programs import Classifier, Size
 from unnas_jax.spaces.nasbench101 import padded
 from unnas_jax.spaces.nasbench101.spec import parse
+from unnas_jax.sweep.scores import programs
+from unnas_jax.sweep.scores.programs import Classifier, Size
 
 CELLS = (
     "01-00:",  # No vertex at all.

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from tests import tiny_training
-from unnas_jax.config import schema as config_lib
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers import counting
 from unnas_jax.learning import trainer
-from unnas_jax.runs import train
+from unnas_jax.runs import train, validation
 from unnas_jax.spaces import complexity, networks
 from unnas_jax.spaces.nasbench101.spec import parse
 from unnas_jax.tasks import registry
@@ -38,7 +37,7 @@ def config(task: str = "classification", **network: Any) -> ml_collections.Confi
 @pytest.mark.parametrize("task_name", ["classification", "rotation", "colorization", "jigsaw"])
 def test_every_task_learns(task_name: str) -> None:
     c = config(task_name).to_dict()
-    config_lib.validate(ml_collections.ConfigDict(c))
+    validation.validate(ml_collections.ConfigDict(c))
     task = registry.create(c, complexity._Facts("fake", 3))
     mesh = sharding.data_mesh(jax.devices()[:1])
     inputs = example_shapes(c, task).inputs
@@ -107,7 +106,7 @@ def test_a_run_keeps_the_cell_of_its_file(tmp_path: pathlib.Path) -> None:
 )
 def test_mistakes_are_named(changes: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(UserError) as error:
-        config_lib.validate(config(**changes))
+        validation.validate(config(**changes))
     assert all(word in str(error.value) for word in words), error.value
     assert "\n" not in str(error.value)
 
@@ -125,7 +124,7 @@ def test_files_that_hold_no_cell(content: str, words: list[str], tmp_path: pathl
     path = tmp_path / "cell.json"
     path.write_text(content)
     with pytest.raises(UserError) as error:
-        config_lib.validate(config(genotype=str(path)))
+        validation.validate(config(genotype=str(path)))
     assert all(word in str(error.value) for word in [str(path), *words]), error.value
 
 

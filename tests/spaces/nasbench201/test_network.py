@@ -10,11 +10,11 @@ import pytest
 from tests.spaces.one_program import assert_same
 from unnas_jax.layers import counting
 from unnas_jax.layers.heads import ImageHead
-from unnas_jax.scores import programs
-from unnas_jax.scores.programs import Classifier, Size
 from unnas_jax.spaces.nasbench201 import space, spec
 from unnas_jax.spaces.nasbench201.network import Cell, Network
 from unnas_jax.spaces.nasbench201.spec import Spec
+from unnas_jax.sweep.scores import programs
+from unnas_jax.sweep.scores.programs import Classifier, Size
 
 
 # Dong and Yang (2020), the ends of the range of sizes: 0.073 to 1.532 M parameters and 7.78 to

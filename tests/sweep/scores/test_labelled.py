@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unnas_jax.scores import labelled, zero_cost
+from unnas_jax.sweep.scores import labelled, zero_cost
 
 RNG = np.random.default_rng(1)
 

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unnas_jax.scores.zero_cost import Apply, Variables, kernels
+from unnas_jax.sweep.scores.zero_cost import Apply, Variables, kernels
 
 Loss = Callable[[jax.Array], jax.Array]
 

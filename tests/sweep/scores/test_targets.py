@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from unnas_jax.scores import targets
-from unnas_jax.scores.targets import Dots, Resized, Waves
+from unnas_jax.sweep.scores import targets
+from unnas_jax.sweep.scores.targets import Dots, Resized, Waves
 
 
 def rng() -> np.random.Generator:

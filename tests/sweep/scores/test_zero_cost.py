@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from unnas_jax.layers.blocks import batch_norm
-from unnas_jax.scores import programs, relus, weights, zero_cost
 from unnas_jax.spaces.nasbench201 import spec
+from unnas_jax.sweep.scores import programs, relus, weights, zero_cost
 
 RNG = np.random.default_rng(0)
 

@@ -17,9 +17,9 @@ import numpy as np
 import optax
 
 from unnas_jax.layers.blocks import batch_norm, uniform_fan_in
-from unnas_jax.scores import targets as targets_lib
-from unnas_jax.scores.targets import Basis, Dots, Resized, Waves
 from unnas_jax.spaces import stages
+from unnas_jax.sweep.scores import targets as targets_lib
+from unnas_jax.sweep.scores.targets import Basis, Dots, Resized, Waves
 
 
 @dataclasses.dataclass(frozen=True)

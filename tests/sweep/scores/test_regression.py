@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unnas_jax.scores import programs, regression, weights
-from unnas_jax.scores.regression import RECIPES
-from unnas_jax.scores.targets import Resized
 from unnas_jax.spaces import stages
 from unnas_jax.spaces.nasbench201 import spec
+from unnas_jax.sweep.scores import programs, regression, weights
+from unnas_jax.sweep.scores.regression import RECIPES
+from unnas_jax.sweep.scores.targets import Resized
 
 
 class Copies(nn.Module):

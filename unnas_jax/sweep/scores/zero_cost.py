@@ -1,7 +1,7 @@
 """Scores of a network as it begins, without labels; each a pure function, higher is better.
 
 `Apply` stands for a network: what it makes of variables and images, and the batch norms' new
-statistics. Give `applied(network)`; `unnas_jax.scores.programs` has networks for many cells.
+statistics. Give `applied(network)`; `unnas_jax.sweep.scores.programs` has networks for many cells.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unnas_jax.scores import relus
+from unnas_jax.sweep.scores import relus
 
 Variables = Mapping[str, Any]
 Apply = Callable[[Variables, jax.Array, bool], tuple[jax.Array, Any]]

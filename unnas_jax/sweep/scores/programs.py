@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unnas_jax.scores import weights
-from unnas_jax.scores.weights import Flat, Path
 from unnas_jax.spaces.darts import network as darts
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.nasbench101 import network as nasbench101
@@ -20,6 +18,8 @@ from unnas_jax.spaces.nasbench101.spec import Spec as Cell101
 from unnas_jax.spaces.nasbench201 import network as nasbench201
 from unnas_jax.spaces.nasbench201 import supernet
 from unnas_jax.spaces.nasbench201.spec import Spec as Cell201
+from unnas_jax.sweep.scores import weights
+from unnas_jax.sweep.scores.weights import Flat, Path
 
 
 class Classifier(nn.Module):

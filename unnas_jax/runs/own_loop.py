@@ -1,0 +1,144 @@
+"""A search step for loops of one's own: own batches and optimizers in, metrics out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from unnas_jax.config import schema
+from unnas_jax.core import sharding
+from unnas_jax.core.errors import UserError
+from unnas_jax.methods.base import SearchState, Setting
+from unnas_jax.methods.darts import Darts
+from unnas_jax.runs import validation
+from unnas_jax.spaces.darts.genotype import Genotype
+from unnas_jax.tasks.base import Sums, Task
+
+Images = np.ndarray | tuple[np.ndarray, np.ndarray] | Mapping[str, np.ndarray]
+"""uint8 (B, S, S, 3), alone, with labels (B,), or as `image` and `label`."""
+
+
+class _Search(Darts):
+    """DARTS with optimizers that are objects."""
+
+    def __init__(self, setting: Setting, optimizers: tuple[Any, Any]) -> None:
+        self._optimizers = optimizers
+        super().__init__(setting)
+
+    def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+        return self._optimizers
+
+
+class SearchStep:
+    """Steps of DARTS, on all devices, by `unnas_jax.methods.darts.Darts`.
+
+    Args:
+      task: what the supernet learns, see `unnas_jax.tasks.registry.task`.
+      weights, alphas: the optimizers; optax clips, decays and schedules.
+      crop: the side of the images, in pixels.
+      order: 1, or 2 for the gradient of the alphas through a step of the weights.
+      seed: of all draws.
+      precision: float32, bfloat16, or auto: bfloat16 where there is an accelerator.
+      network: `width`, `cells`, `nodes`, `stem` and other fields of a search's config.network.
+
+    Attributes:
+      supernet: the Flax module whose parameters are in `state.params`.
+
+    Raises:
+      UserError: a value is impossible.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        weights: optax.GradientTransformation,
+        alphas: optax.GradientTransformation,
+        *,
+        crop: int = 32,
+        order: int = 1,
+        seed: int = 0,
+        precision: str = "auto",
+        **network: Any,
+    ) -> None:
+        config = schema.search()
+        config.input.update(crop=crop, resize=crop)
+        config.network.stem = "cifar"
+        for key, value in network.items():
+            if key not in config.network:
+                known = ", ".join(sorted(config.network))
+                raise UserError(f"{key}: no such argument; there are {known}")
+            with config.network.ignore_type():
+                config.network[key] = value
+        config.search.update(order=order, arch_start_epoch=0.0)
+        config.seed, config.precision = seed, precision
+        validation.validate(config)
+        self._task, self._crop, self._mesh = task, crop, sharding.data_mesh()
+        setting = Setting(config.to_dict(), task, self._mesh, steps_per_epoch=1)
+        self._method = _Search(setting, (weights, alphas))
+        self.supernet = self._method.supernet
+
+    def init(self) -> SearchState:
+        """Draws weights and alphas."""
+        return self._method.init()
+
+    def __call__(
+        self, state: SearchState, images_a: Images, images_b: Images | None = None
+    ) -> tuple[SearchState, dict[str, dict[str, float]]]:
+        """A step of the alphas on B, if there is one, and then one of the weights on A.
+
+        Args:
+          state: it is used up: its memory is the new state's.
+          images_a, images_b: batches of the two halves, of sizes that the devices divide.
+
+        Returns:
+          The new state, and the metrics of both batches by what learned from them, `weights` and
+          `alphas`: loss, accuracy and what else the task has.
+        """
+        batch_b = None if images_b is None else self._batch(images_b)
+        state, sums = self._method.step(state, self._batch(images_a), batch_b)
+        metrics = {"weights": self._metrics(sums["weights"])}
+        if sums["alpha"] is not None:
+            metrics["alphas"] = self._metrics(sums["alpha"])
+        return state, metrics
+
+    def evaluate(self, state: SearchState, images: Images, number: int = 0) -> dict[str, float]:
+        """The metrics of a batch, with running statistics and without augmentation.
+
+        Args:
+          state: it stays as it is.
+          images: the batch.
+          number: of the batch, from which a task's draws come.
+        """
+        return self._metrics(self._method.evaluate(state, self._batch(images), number))
+
+    def genotype(self, state: SearchState) -> Genotype:
+        """The discrete cells that the alphas stand for now."""
+        return self._method.cells(jax.device_get(state.alphas))
+
+    def _metrics(self, sums: Sums | None) -> dict[str, float]:
+        return self._task.summarize([jax.device_get(sums)])
+
+    def _batch(self, images: Images) -> dict[str, jax.Array]:
+        labels: Any = None
+        if isinstance(images, Mapping):
+            pixels, labels = np.asarray(images["image"]), images.get("label")
+        elif isinstance(images, tuple):
+            pixels, labels = np.asarray(images[0]), images[1]
+        else:
+            pixels = np.asarray(images)
+        side = self._crop
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (side, side, 3):
+            raise UserError(
+                f"a batch must be uint8 of the shape (B, {side}, {side}, 3), RGB, not "
+                f"{pixels.dtype} {pixels.shape}; the argument crop says the side"
+            )
+        if len(pixels) % self._mesh.size:
+            raise UserError(
+                f"a batch of {len(pixels)} images: not divisible by the {self._mesh.size} devices"
+            )
+        if labels is None:
+            labels = np.zeros(pixels.shape[:-1] if self._task.label_maps else len(pixels))
+        batch = {"image": pixels, "label": np.asarray(labels, np.int32)}
+        return sharding.to_devices(batch, self._mesh)
