@@ -9,8 +9,6 @@ import pathlib
 import re
 import shlex
 import subprocess
-import sys
-import types
 import xml.etree.ElementTree
 
 import pytest
@@ -38,9 +36,7 @@ def widths(monkeypatch: pytest.MonkeyPatch) -> None:
              "multiply_adds": 567_400_000}
         ]  # fmt: skip
 
-    fake = types.ModuleType("unnas_jax.spaces.darts.widths")
-    fake.evaluation_sizes = evaluation_sizes  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "unnas_jax.spaces.darts.widths", fake)
+    monkeypatch.setattr(report, "evaluation_sizes", evaluation_sizes)
 
 
 def text_of(page: str) -> str:
@@ -188,7 +184,7 @@ def test_what_is_wrong_is_said_before_an_evaluation_is_advised(
     lines = synthetic.records(3)
     lines[-1]["accuracy"] = 0.251
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert report.main([str(tmp_path), "--open", "no"]) == 0
+    assert command.main([str(tmp_path), "--open", "no"]) == 0
     error = capsys.readouterr().err
     text = text_of((tmp_path / "report.html").read_text())
     for words in ("no alpha has moved", "25.1%, is that of guessing (25%)"):
@@ -213,7 +209,9 @@ def test_what_comes_next_fits_the_dataset(
     text = (tmp_path / "report.html").read_text()
     first = re.search(r"--config=configs/(\w+)\.py", text)
     assert first and first[1] == config
-    assert ("--config.dataset.path=&#x27;/my images&#x27;" in text) == (dataset == "folder")
+    [command] = re.findall(r"<pre>(python main\.py [^<]*)</pre>", text)
+    words = shlex.split(html.unescape(command))
+    assert ("--config.dataset.path=/my images" in words) == (dataset == "folder")
 
 
 def test_a_training_has_a_report_and_a_sweep_a_hint(
@@ -229,7 +227,7 @@ def test_a_training_has_a_report_and_a_sweep_a_hint(
     for words in ("Training: classification on photos", "60.00 ± 10.00%", "50.00, 60.00, 70.00",
                   "chance 10.0%", "darts_v2", "sep_conv_3x3", "finished"):  # fmt: skip
         assert words in text, words
-    assert report.main([str(tmp_path / "sweep"), "--open", "no"]) == 2
+    assert command.main([str(tmp_path / "sweep"), "--open", "no"]) == 2
     assert "the workdir of a sweep" in capsys.readouterr().err
 
 
@@ -238,13 +236,14 @@ def test_a_workdir_whose_name_is_no_text(
 ) -> None:
     path = os.path.join(tmp_path, os.fsdecode(b"caf\xe9 it's"))
     synthetic.write(pathlib.Path(path))
-    assert report.main([path, "--open", "no"]) == 0
+    assert command.main([path, "--open", "no"]) == 0
     assert "caf\ufffd" in capsys.readouterr().out
     page = pathlib.Path(path, "report.html").read_text()
-    [quoted] = re.findall(r"eval_photos\.py:(.*)/genotype\.json", html.unescape(page))
+    [words] = re.findall(r"<pre>python main\.py ([^<]*)</pre>", page)
     # What a shell makes of it is the name itself.
-    shown = subprocess.run(["bash", "-c", f"printf %s {quoted}"], capture_output=True, check=True)
-    assert shown.stdout == os.fsencode(path)
+    shell = ["bash", "-c", f"printf '%s\\n' {html.unescape(words)}"]
+    shown = subprocess.run(shell, capture_output=True, check=True).stdout
+    assert b"--config=configs/eval_photos.py:" + os.fsencode(path) + b"/genotype.json\n" in shown
 
 
 def test_damaged_rows_are_skipped_and_said(tmp_path: pathlib.Path) -> None:

@@ -89,3 +89,16 @@ def test_damage_is_named_in_one_line(tmp_path: pathlib.Path, damage, name: str) 
     with pytest.raises(UserError, match=name) as caught:
         results.read(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_of_one_kind_of_cell_without_operations_are_no_history(
+    tmp_path: pathlib.Path,
+) -> None:
+    synthetic.write(tmp_path)
+    path = tmp_path / "alphas.npz"
+    with np.load(path) as file:
+        history = dict(file)
+    mixing = {"mixing/normal": history["normal"], "mixing/reduce": history["reduce"][..., 0]}
+    np.savez(path, **history, stage=np.zeros_like(history["step"]), **mixing)
+    with pytest.raises(UserError, match="alphas.npz: damaged .weights of the shapes"):
+        results.read_alphas(path)

@@ -165,7 +165,10 @@ class _Smooth:
     after a step is no estimate of its slope.
     """
 
-    def apply(self, variables, x, alphas, *, train, mutable=None):
+    def __init__(self, supernet):
+        self.lazy_init = supernet.lazy_init
+
+    def apply(self, variables, x, alphas, *, train, mutable=None, rngs=None):
         params = variables["params"]
         kernel, head = params["stem"]["conv_0"]["conv"]["kernel"], params["head"]["linear"]
         blocks = x[:, :15, :15].reshape(-1, 3, 5, 3, 5, 3).mean(axis=(2, 4))
@@ -173,6 +176,11 @@ class _Smooth:
         mixed = hidden * 4.0 * jax.nn.softmax(5.0 * alphas["normal"].ravel()[:12])[None]
         logits = mixed @ head["kernel"][:12] * 10.0 + head["bias"][None]
         return (logits, {"batch_stats": variables["batch_stats"]}) if mutable else logits
+
+
+class _SmoothDarts(Darts):
+    def build(self):
+        return _Smooth(super().build())
 
 
 def test_second_order_is_the_slope_of_the_loss_after_a_weight_step():
@@ -186,7 +194,7 @@ def test_second_order_is_the_slope_of_the_loss_after_a_weight_step():
 
     def build(order):
         config.search.order = order
-        return Darts(Setting(config.to_dict(), task, mesh, STEPS_PER_EPOCH), _Smooth())
+        return _SmoothDarts(Setting(config.to_dict(), task, mesh, STEPS_PER_EPOCH))
 
     plain, steps = build(1), build(2)
     (batch_a, batch_b), *_ = _batches(mesh, 1)

@@ -3,7 +3,8 @@
 Columns of the file, T rows, the first at step 0:
 
     step, epoch, stage           (T,)
-    mixing/normal, /reduce       (T, edges, operations): the weights of the operations
+    mixing/normal, /reduce       (T, edges, operations): the weights of the operations, 0 where an
+                                 edge has fewer than others
     NAME                         (rows of stage 0, ...): architecture parameters, raw
     stageK/NAME                  (rows of stage K, ...): the same of a later stage
 
@@ -19,8 +20,7 @@ import numpy as np
 
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
-
-KINDS = ("normal", "reduce")
+from unnas_jax.spaces.darts.candidates import KINDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,13 +100,10 @@ class Alphas:
         }
         shapes = [weights.shape for weights in mixing.values()]
         edges = [candidates.num_edges(nodes) for nodes in range(1, candidates.MAX_NODES + 1)]
-        # Those of the two kinds of cell may have different operations.
-        good = {shape[:2] for shape in shapes if len(shape) == 3 and shape[2] > 0}
-        if len({shape[:2] for shape in shapes}) > 1 or not good <= {(count, e) for e in edges}:
-            good = set()
-        if not good:
+        good = all(len(shape) == 3 and shape[0] == count and shape[2] > 0 for shape in shapes)
+        if not good or shapes[0][1] != shapes[1][1] or shapes[0][1] not in edges:
             raise ValueError(
-                f"alphas of the shapes {' and '.join(map(str, shapes))} for {count} steps; "
+                f"weights of the shapes {' and '.join(map(str, shapes))} for {count} steps; "
                 "expected (steps, edges, operations)"
             )
         by_stage = {stage: _of_stage(columns, stage) for stage in set(stages.tolist())}

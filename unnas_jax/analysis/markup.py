@@ -101,12 +101,12 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def quoted(path: str) -> str:
-    """A path as a word for a shell, whatever its bytes are."""
-    if readable(path) == path:
-        return shlex.quote(path)
+def quoted(text: str) -> str:
+    """A word for a shell, whatever the bytes of a path in it are."""
+    if readable(text) == text:
+        return shlex.quote(text)
     shown = (
-        chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in os.fsencode(path)
+        chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in os.fsencode(text)
     )
     return f"$'{''.join(shown)}'"
 

@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -221,7 +220,7 @@ def next_step(config: Mapping[str, Any], workdir: str) -> tuple[str, str]:
         flags.append(f"--config.dataset.data_dir={dataset['data_dir']}")
     flags.append(f"--workdir={workdir}/{recipe}")
     title = f"Evaluate the discovered network on {words}"
-    return title, shlex.join(["python", "main.py", *flags])
+    return title, " ".join(map(markup.quoted, ["python", "main.py", *flags]))
 
 
 def render(

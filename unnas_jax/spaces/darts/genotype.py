@@ -312,6 +312,7 @@ def document_of(
         "space": "darts",
         "operations": as_json(names),
         "genotype": cells.as_dict(),
+        # The name that the file has had from the start; with DARTS it is the softmax of the alphas.
         "alphas_softmax": {
             kind: [
                 row[: len(labels)].round(6).tolist()
