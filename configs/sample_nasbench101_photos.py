@@ -1,13 +1,12 @@
 """24 random cells of NAS-Bench-101 on the embedded photographs, for two CPU cores: a demonstration.
 
-    export XLA_FLAGS=--xla_backend_optimization_level=0
     launch/local.sh --config=configs/sample_nasbench101_photos.py
     unnas-jax status runs/sample_nasbench101_photos
     unnas-jax figures runs/sample_nasbench101_photos --out=runs/figures
 
 Networks are small (2 modules, a stem of 16 channels) and train for 100 to 640 steps with one
 seed. Cost: 96 units; those of classification and colorization take 10 to 15 seconds of a core
-each, almost half of it compilation with the flag; those of rotation and jigsaw
+each, most of it compilation; those of rotation and jigsaw
 took 39 in the median, beside other work on the machine.
 
 Measured: accuracy, chance, and Spearman's rho with classification (95% interval):
