@@ -54,7 +54,7 @@ def imports(path: pathlib.Path) -> Iterator[tuple[str, bool]]:
 
 def test_the_package_has_these_rooms_and_no_others() -> None:
     entries = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
-    assert entries - {"__init__.py"} == set(ROOMS)
+    assert entries - {"__init__.py", "py.typed"} == set(ROOMS)
     assert len(entries) <= 15
 
 
