@@ -85,7 +85,7 @@ def test_valid_and_builds_at_full_size(name: str) -> None:
     counts = complexity.of_config(c)
     model = ("network", "task", "search", "precision")
     own = {section: c[section] for section in model}
-    dataset = {"name": "x" if c["task"]["name"] == "rotation" else c["dataset"]["name"]}
+    dataset = {"name": "tfds:x" if c["task"]["name"] == "rotation" else c["dataset"]["name"]}
     inputs = {**c["input"], "resize": 0, "train_crop": "", "lighting": 0.0, "gray": 0.0, "pad": 0}
     own["search"] = {**c["search"], "arch_start_epoch": 0.0}
     parameters, outputs = full_size(as_key({**own, "dataset": dataset, "input": inputs}))
