@@ -9,7 +9,7 @@ summed within one pass.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -136,7 +136,7 @@ def convolve(
         if size == (1, 1) and not any(rows + columns):
             x = x[:, :: strides[0], :: strides[1]]
             # One axis of all pixels: contracting several, XLA would transpose in the gradient.
-            out = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
+            out = _pointwise(x.reshape(-1, x.shape[-1]), kernel[0, 0])
             return out.reshape(*x.shape[:3], -1)
         return _dense(x, kernel, window)
     if feature_group_count == x.shape[-1] == kernel.shape[-1]:
@@ -184,10 +184,37 @@ def _dense_bwd(
 _dense.defvjp(_dense_fwd, _dense_bwd)
 
 
-def _together(count: int, bytes_each: int) -> int:
-    """How many of `count` images are taken at a time: a divisor of it."""
-    most = max(1, _CACHED_BYTES // bytes_each)
-    return max(k for k in range(1, min(count, most) + 1) if count % k == 0)
+def _over_images(
+    of_some: Callable[[jax.Array, jax.Array], jax.Array],
+    x: jax.Array,
+    gradient: jax.Array,
+    bytes_each: int,
+) -> jax.Array:
+    """The sum of a function of some images and their gradients over as many as the cache holds."""
+    count = len(x)
+    most = max(1, min(count, _CACHED_BYTES // bytes_each))
+    some = max(k for k in range(1, most + 1) if count % k == 0)
+    steps = count // some
+    if steps == 1:
+        return of_some(x, gradient)
+    # Every so many-th image, not so many in a row: of a batch that is split over devices each one
+    # then has a part of every step.
+    x, gradient = (y.reshape(some, steps, *y.shape[1:]) for y in (x, gradient))
+
+    def add(step: Any, total: jax.Array) -> jax.Array:
+        parts = (jax.lax.dynamic_index_in_dim(y, step, 1, keepdims=False) for y in (x, gradient))
+        return total + of_some(*parts)
+
+    shape = jax.eval_shape(of_some, x[:, 0], gradient[:, 0])
+    return jax.lax.fori_loop(0, steps, add, jnp.zeros(shape.shape, shape.dtype))
+
+
+def _products(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The sum over pixels of products of (P, A) and (P, B): (A, B), in float32 or float64."""
+    exact = jnp.promote_types(a.dtype, jnp.float32)
+    if a.shape[1] > b.shape[1]:  # XLA is up to three times as quick with few rows, many columns.
+        return jnp.einsum("pb,pa->ba", b, a, preferred_element_type=exact).T
+    return jnp.einsum("pa,pb->ab", a, b, preferred_element_type=exact)
 
 
 def _of_kernel(x: jax.Array, gradient: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
@@ -195,37 +222,42 @@ def _of_kernel(x: jax.Array, gradient: jax.Array, kernel: jax.Array, window: _Wi
 
     A product of what every pixel of x joins of x, the taps of a row, and of the gradient, the rows.
     """
-    (height, width, channels, outs), count = kernel.shape, len(x)
-    patch, item = height * outs + width * channels, x.dtype.itemsize
-    some = _together(count, x.shape[1] * gradient.shape[2] * patch * item)
-    steps = count // some
-    # Every so many-th image, not so many in a row: of a batch that is split over devices each one
-    # then has a part of every step.
-    x, gradient = (y.reshape(some, steps, *y.shape[1:]) for y in (x, gradient))
-    exact = jnp.promote_types(x.dtype, jnp.float32)
+    height, width, channels, outs = kernel.shape
     reach, _ = window.reach(kernel.shape)
     firsts = [first for first, _ in window.taps((height, 1))]
 
-    def of_some(step: Any, total: jax.Array) -> jax.Array:
-        image, back = (
-            jax.lax.dynamic_index_in_dim(y, step, 1, keepdims=False) for y in (x, gradient)
-        )
-        rows = image.shape[1]
-        back = _pad(back, window.spread(back, image, kernel.shape)[0], (0, 0, 0))
+    def of_some(x: jax.Array, gradient: jax.Array) -> jax.Array:
+        rows = x.shape[1]
+        back = _pad(gradient, window.spread(gradient, x, kernel.shape)[0], (0, 0, 0))
         by_row = [back[:, reach - first : reach - first + rows] for first in firsts]
-        seen = rows, window.seen(image.shape, (1, width))[1]
-        image = _pad(image, (0, 0, 0), (*window.pads[1], 0))
+        seen = rows, window.seen(x.shape, (1, width))[1]
+        image = _pad(x, (0, 0, 0), (*window.pads[1], 0))
         by_column = [
             _met(image, tap, seen, (1, window.strides[1])) for tap in window.taps((1, width))
         ]
         joined = (jnp.concatenate(y, axis=-1) for y in (by_row, by_column))
-        back, image = (y.reshape(-1, y.shape[-1]) for y in joined)
-        return total + jnp.einsum("pd,pc->dc", back, image, preferred_element_type=exact)
+        return _products(*(y.reshape(-1, y.shape[-1]) for y in joined))
 
-    total = jnp.zeros((height * outs, width * channels), exact)
-    total = of_some(0, total) if steps == 1 else jax.lax.fori_loop(0, steps, of_some, total)
+    each = x.shape[1] * gradient.shape[2] * (height * outs + width * channels)
+    total = _over_images(of_some, x, gradient, each * x.dtype.itemsize)
     total = total.reshape(height, outs, width, channels)
     return total.transpose(0, 2, 3, 1).astype(kernel.dtype)
+
+
+@jax.custom_vjp
+def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Pixels (P, C) times (C, D)."""
+    return x @ kernel
+
+
+def _pointwise_bwd(
+    kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    return gradient @ kernel.T, _products(x, gradient).astype(kernel.dtype)
+
+
+_pointwise.defvjp(lambda x, kernel: (_pointwise(x, kernel), (x, kernel)), _pointwise_bwd)
 
 
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int, pad: int, dilation: int) -> jax.Array:
@@ -307,16 +339,26 @@ def _by_tap_bwd(
     # In the kernel, tap by tap, by a loop: one program, and memory, for all of them.
     exact = jnp.promote_types(x.dtype, jnp.float32)
     others = tuple(axis for axis in range(4) if axis != channels)
-    image = window.padded(x)
+    starts = jnp.asarray(list(window.taps(kernel.shape)))
     height, width = window.seen(x.shape, kernel.shape)
 
-    def of_tap(start: jax.Array) -> jax.Array:
-        shape = (len(x), height, width, x.shape[-1])
-        met = jax.lax.dynamic_slice(image, (0, *start, 0), shape)
-        met = met[:, :: window.strides[0], :: window.strides[1]]
-        return jnp.sum(met * gradient, others, dtype=exact)
+    def of_some(x: jax.Array, gradient: jax.Array) -> jax.Array:
+        image = window.padded(x)
 
-    of_kernel = jax.lax.map(of_tap, jnp.asarray(list(window.taps(kernel.shape))))
+        def of_tap(start: jax.Array) -> jax.Array:
+            shape = (len(x), height, width, x.shape[-1])
+            met = jax.lax.dynamic_slice(image, (0, *start, 0), shape)
+            met = met[:, :: window.strides[0], :: window.strides[1]]
+            return jnp.sum(met * gradient, others, dtype=exact)
+
+        return jax.lax.map(of_tap, starts)
+
+    if channels == 0:
+        of_kernel = of_some(x, gradient)
+    else:
+        # What a tap meets and its product with the gradient are in the cache, too.
+        each = 2 * (x.size + gradient.size) // len(x) * x.dtype.itemsize
+        of_kernel = _over_images(of_some, x, gradient, each)
     return of_x, of_kernel.reshape(kernel.shape).astype(kernel.dtype)
 
 
