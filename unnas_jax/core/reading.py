@@ -87,7 +87,7 @@ def text(path: str | os.PathLike[str], limit: int = SMALL) -> str:
         return content
     with opened(path, limit) as file:
         # Some editors put a mark in front of UTF-8.
-        return file.read(limit + 1).decode("utf-8-sig")
+        return file.read().decode("utf-8-sig")
 
 
 def _no_constant(name: str) -> Any:
