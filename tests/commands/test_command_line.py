@@ -9,8 +9,7 @@ import pytest
 from absl import flags
 
 from tests.conftest import ROOT
-from unnas_jax.analysis import report
-from unnas_jax.commands import command_line
+from unnas_jax.commands import command_line, report
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import registry

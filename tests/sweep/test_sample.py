@@ -61,7 +61,7 @@ def finished(images, cells, tmp_path_factory) -> pathlib.Path:
     environment = dict(os.environ, XLA_FLAGS=QUICK)
     script = workdir.parent / "recipe.py"
     script.write_text(
-        f"from tests import test_sample\n"
+        f"from tests.sweep import test_sample\n"
         f"get_config = lambda: test_sample.config({str(images)!r}, {str(cells)!r})\n"
     )
     command = [sys.executable, "main.py", f"--config={script}", f"--workdir={workdir}"]

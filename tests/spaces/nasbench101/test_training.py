@@ -95,7 +95,7 @@ def test_a_run_keeps_the_cell_of_its_file(tmp_path: pathlib.Path) -> None:
         ({"genotype": "darts_v2"}, ["'darts_v2'", "0110-0001-0001-0000:conv3x3,maxpool3x3"]),
         ({"genotype": "nowhere.json"}, ["cannot read nowhere.json"]),
         ({"genotype": "0110-0001-0001-0000:conv3x3,conv9x9"}, ["vertex 2", "conv9x9"]),
-        ({"space": "nasbench201"}, ["config.network.space='nasbench201'", "nasbench101"]),
+        ({"space": "nasbench301"}, ["config.network.space='nasbench301'", "nasbench101"]),
         ({"width": "fit"}, ["config.network.width='fit'", "128"]),
         ({"width": "7"}, ["config.network.width='7'"]),
         ({"stacks": 0}, ["config.network.stacks=0"]),
