@@ -1,13 +1,14 @@
 """A tiny dataset of images and label maps: a bright sky over dark ground, and where either is."""
 
-import functools
+from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
 
 from unnas_jax.data import Dataset
 from unnas_jax.data.crops import LabelMap
-from unnas_jax.data.registry import IMAGENET_MEAN, IMAGENET_STD
+from unnas_jax.data.records import IMAGENET_MEAN, IMAGENET_STD
 
 HEIGHT, WIDTH = 20, 24
 IGNORE = 255
@@ -38,9 +39,9 @@ class _Scenes:
         return {"image": encoded, "label": LabelMap(classes)}
 
 
-@functools.cache
-def open_dataset(name: str, path: str, data_dir: str) -> Dataset:
-    """16 scenes to train on, 5 to evaluate on; like a module of `registry.DATASETS`."""
-    del path, data_dir
+def open_dataset(section: Mapping[str, Any]) -> Dataset:
+    """16 scenes to train on, 5 to evaluate on; as an entry of `registry.DATASETS` opens them."""
     splits = {"train": _Scenes(0, 16), "validation": _Scenes(100, 5)}
-    return Dataset(name, splits, 2, ("sky", "ground"), IMAGENET_MEAN, IMAGENET_STD, label_maps=True)
+    return Dataset(
+        section["name"], splits, 2, ("sky", "ground"), IMAGENET_MEAN, IMAGENET_STD, label_maps=True
+    )

@@ -1,15 +1,18 @@
 """A segmentation training from end to end: whole images, their mIoU, and the size that counts."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
 from tests import label_maps, tiny_training
-from unnas_jax.commands import complexity
+from unnas_jax.core.registry import Registry
 from unnas_jax.data import registry as datasets
-from unnas_jax.data.registry import IMAGENET_MEAN, IMAGENET_STD
+from unnas_jax.data.records import IMAGENET_MEAN, IMAGENET_STD
 from unnas_jax.runs import train
+from unnas_jax.spaces import complexity
 from unnas_jax.spaces.networks import build_network
 
 WHOLE = (21, 28)
@@ -64,7 +67,12 @@ def _answers(c, task, state):
 
 
 def test_segmentation_is_learned_and_evaluated_on_whole_images(tmp_path, monkeypatch):
-    monkeypatch.setitem(datasets.DATASETS, "cityscapes", "tests.label_maps")
+    entry = dataclasses.replace(
+        datasets.DATASETS["cityscapes"], opens="tests.label_maps:open_dataset", classes=2
+    )
+    others = {name: each for name, each in datasets.DATASETS.items() if name != "cityscapes"}
+    registry = Registry("dataset", {**others, "cityscapes": entry})
+    monkeypatch.setattr(datasets, "DATASETS", registry)
     c = _config()
     result = train.train(c, str(tmp_path / "run"))
     assert result["finished"] and result["metric"] == "miou"

@@ -25,7 +25,7 @@ from unnas_jax.sweep.scores.programs import Classifier, Size
 )
 def test_published_sizes(operation: str, parameters: int, multiply_adds: int) -> None:
     network = Network(Spec((operation,) * 6), ImageHead(10))
-    counts = counting.count(network, (32, 32, 3))
+    counts = counting.count(network, counting.answer(network, (32, 32, 3)), train=False)
     assert (counts.parameters, counts.multiply_adds) == (parameters, multiply_adds)
     variables = jax.eval_shape(
         lambda x: network.init(jax.random.key(0), x, train=False), jnp.zeros((1, 32, 32, 3))
@@ -48,7 +48,8 @@ def test_every_layer_is_counted() -> None:
         by_name.setdefault(path[0].key, 0)
         by_name[path[0].key] += leaf.size
     counted: dict[str, int] = {}
-    for layer in counting.count(network, (8, 8, 3)).layers:
+    found = counting.count(network, counting.answer(network, (8, 8, 3)), train=False)
+    for layer in found.layers:
         counted.setdefault(layer.name.split("/")[0], 0)
         counted[layer.name.split("/")[0]] += layer.parameters
     assert counted == by_name
