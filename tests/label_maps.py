@@ -35,7 +35,8 @@ class _Scenes:
 
     def __getitem__(self, i: int) -> dict:
         image, labels = scene(self.first + i)
-        encoded, classes = (cv2.imencode(".png", x)[1].tobytes() for x in (image, labels))
+        bgr = image[..., ::-1]
+        encoded, classes = (cv2.imencode(".png", x)[1].tobytes() for x in (bgr, labels))
         return {"image": encoded, "label": LabelMap(classes)}
 
 

@@ -58,8 +58,10 @@ def _answers(c, task, state):
     answers, labels = [], []
     for seed in range(100, 105):
         image, label = label_maps.scene(seed)
-        x = np.zeros((*WHOLE, 3), np.float32)  # The mean colour, normalised.
-        x[: label_maps.HEIGHT, : label_maps.WIDTH] = (image / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
+        whole = np.empty((*WHOLE, 3))
+        whole[:] = np.round(255 * np.asarray(IMAGENET_MEAN))  # The mean colour, in whole levels.
+        whole[: label_maps.HEIGHT, : label_maps.WIDTH] = image
+        x = np.float32((whole / 255.0 - IMAGENET_MEAN) / IMAGENET_STD)
         logits = along(along(np.asarray(apply(x[None]))[0], 0, WHOLE[0]), 1, WHOLE[1])
         answers.append(logits.argmax(axis=-1)[: label_maps.HEIGHT, : label_maps.WIDTH])
         labels.append(label)
@@ -84,8 +86,8 @@ def test_segmentation_is_learned_and_evaluated_on_whole_images(tmp_path, monkeyp
     values = c.to_dict()
     task = complexity.task_of(values, classes=2)
     expected = _mean_iou(*_answers(values, task, state))
-    # The mean colour is a whole number in an image, which a pixel or two may tell.
-    assert result["mean"] == pytest.approx(expected, abs=2e-3)
+    # Two ways to interpolate in float32 may see a pixel or two on the border apart.
+    assert result["mean"] == pytest.approx(expected, abs=1e-3)
 
     # What is counted is an evaluation, of whole images.
     counts = complexity.of_config(values, classes=2)
