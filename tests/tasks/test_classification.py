@@ -52,7 +52,6 @@ def test_of_equal_logits_the_first_is_the_answer() -> None:
 
 
 def test_registry_names_its_tasks() -> None:
-    assert {name: task.name for name, task in registry.TASKS.items()} == {
-        name: name
-        for name in ("rotation", "colorization", "jigsaw", "classification", "segmentation")
-    }
+    own = ("rotation", "colorization", "jigsaw", "classification", "segmentation")
+    assert set(own) <= set(registry.TASKS)  # Other tests may have registered theirs.
+    assert all(task.name == name for name, task in registry.TASKS.items())
