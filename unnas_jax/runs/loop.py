@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import jax
 import numpy as np
@@ -47,6 +47,36 @@ class Plan:
     save_every: int
     evaluate_every: int
     save_seconds: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        config: Mapping[str, Any],
+        per_epoch: int,
+        steps: int,
+        *,
+        every_epochs: int,
+        save_seconds: float = 0.0,
+    ) -> Self:
+        """The plan of a config's run.
+
+        Args:
+          config: a valid one, as a dict.
+          per_epoch: steps of an epoch.
+          steps: of the whole run; config.train.max_steps may end it before.
+          every_epochs: how often it evaluates.
+          save_seconds: see the class.
+        """
+        most = config["train"]["max_steps"]
+        return cls(
+            total=min(steps, most) if most > 0 else steps,
+            per_epoch=per_epoch,
+            batch_size=config["train"]["batch_size"],
+            log_every=config["log_every_steps"],
+            save_every=config["checkpoint_every_steps"],
+            evaluate_every=per_epoch * every_epochs,
+            save_seconds=save_seconds,
+        )
 
     def epoch(self, step: int) -> float:
         """The epochs done after so many steps."""

@@ -49,17 +49,8 @@ def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
             f"config.train.batch_size={batch_size}: half of the dataset {dataset.name!r} has only "
             f"{images} images; use a smaller batch"
         )
-    total = sum(stage.steps for stage in methods.of_config(config).stages(config, per_epoch))
-    if config["train"]["max_steps"] > 0:
-        total = min(total, config["train"]["max_steps"])
-    return Plan(
-        total=total,
-        per_epoch=per_epoch,
-        batch_size=batch_size,
-        log_every=config["log_every_steps"],
-        save_every=config["checkpoint_every_steps"],
-        evaluate_every=per_epoch,
-    )
+    stages = methods.of_config(config).stages(config, per_epoch)
+    return Plan.of(config, per_epoch, sum(stage.steps for stage in stages), every_epochs=1)
 
 
 class _Outputs:

@@ -82,18 +82,8 @@ def _plan(config: Mapping[str, Any], dataset: Dataset, images: int, save_seconds
             f"config.train.batch_size={batch_size}: the dataset {dataset.name!r} has only {images} "
             "images to train on; use a smaller batch"
         )
-    total = per_epoch * config["train"]["epochs"]
-    if config["train"]["max_steps"] > 0:
-        total = min(total, config["train"]["max_steps"])
-    return Plan(
-        total=total,
-        per_epoch=per_epoch,
-        batch_size=batch_size,
-        log_every=config["log_every_steps"],
-        save_every=config["checkpoint_every_steps"],
-        evaluate_every=per_epoch * config["eval"]["every_epochs"],
-        save_seconds=save_seconds,
-    )
+    steps, every = per_epoch * config["train"]["epochs"], config["eval"]["every_epochs"]
+    return Plan.of(config, per_epoch, steps, every_epochs=every, save_seconds=save_seconds)
 
 
 def _cells_of(workdir: Workdir, section: Mapping[str, Any]) -> tuple[Cells, dict[str, Any]]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from unnas_jax.core import files, precision
+from unnas_jax.core import files, precision, reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.nasbench201 import spec as spec_lib
 from unnas_jax.spaces.nasbench201.network import STAGES, Network
@@ -33,12 +33,7 @@ def file_of(name: str) -> str | None:
 
 def load(path: str) -> tuple[Spec, dict[str, Any]]:
     """The cell and the whole content of a file, which is as `Spec.as_dict` or has more keys."""
-    try:
-        document = files.read_json(path)
-    except OSError as error:
-        raise UserError(f"cell: cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"cell: {path} is not JSON ({error})") from error
+    document = reading.document(path, object, what="cell")
     try:
         return from_dict(document), document
     except UserError as error:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from unnas_jax.core.errors import UserError
+
 Visit = Callable[[jax.Array], jax.Array]
 
 
@@ -23,7 +25,7 @@ def visited(function: Callable[..., Any], visit: Visit) -> Callable[..., jax.Arr
         the function computes in vain count, too.
 
     Raises:
-      ValueError: there is no rectifier.
+      UserError: there is no rectifier, or one within an operation that cannot be looked into.
     """
 
     def run(*arguments: Any) -> jax.Array:
@@ -31,7 +33,7 @@ def visited(function: Callable[..., Any], visit: Visit) -> Callable[..., jax.Arr
         leaves = jax.tree.leaves(arguments)
         _, total = _evaluate(closed.jaxpr, closed.consts, leaves, visit)
         if total is None:
-            raise ValueError("the network has no rectifier")
+            raise UserError("score: the network has no rectifier; use a score that needs none")
         return total
 
     return run
@@ -102,7 +104,10 @@ def _inside(eqn: Any, inputs: list[Any], visit: Visit) -> tuple[list[Any], jax.A
         return _scan(params, inputs, visit)
     bodies = _bodies(eqn)
     if name == "while" or len(bodies) != 1:
-        raise NotImplementedError(f"rectifiers within the operation {name!r}")
+        raise UserError(
+            f"score: the network has the operation {name!r}, within which rectifiers cannot be told "
+            "apart; use a score that needs none of their codes"
+        )
     # Calls: jit, remat, custom derivatives. Their programs take what they take.
     closed = [value for value in params.values() if isinstance(value, core.ClosedJaxpr)]
     return _evaluate(bodies[0], closed[0].consts if closed else (), inputs, visit)
