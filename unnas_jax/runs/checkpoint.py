@@ -11,6 +11,7 @@ Each checkpoint has two items: `state`, the arrays, and `progress`, JSON with th
 of the data, which the step determines, and a digest of both.
 """
 
+import asyncio.log
 import hashlib
 import json
 import sys
@@ -107,7 +108,8 @@ def _quiet_threads() -> None:
     """Keeps what fails in the threads of a save or a restore from printing tracebacks.
 
     Whoever waits for them gets the error, too. Besides, Orbax ends its event loop at the first
-    array that fails, and TensorStore's answers about the others find it closed.
+    array that fails: TensorStore's answers about the others find it closed, and asyncio tells about
+    every task that had failed, too.
     """
     of_thread, of_callback = threading.excepthook, sys.unraisablehook
     if getattr(of_thread, "quiet", False):
@@ -126,8 +128,14 @@ def _quiet_threads() -> None:
     def log_filter(record: Any) -> bool:
         return not (record.exc_info and "orbax" in record.pathname)
 
+    def task_filter(record: Any) -> bool:
+        failed = record.exc_info[1] if record.exc_info else None
+        known = failed and (failures.is_damage(failed) or failures.is_passing(failed))
+        return not (known and "never retrieved" in record.getMessage())
+
     threading.excepthook, sys.unraisablehook = thread_hook, callback_hook
     logging.get_absl_logger().addFilter(log_filter)
+    asyncio.log.logger.addFilter(task_filter)
 
 
 class _Damage(Exception):
