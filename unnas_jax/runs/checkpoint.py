@@ -8,7 +8,7 @@ A user needs nothing of this package to read one, nor the devices that it was wr
     state["alphas"]["normal"], state["params"]  # NumPy arrays.
 
 Each checkpoint has two items: `state`, the arrays, and `progress`, JSON with the step, the position
-of the data, which the step determines, and a digest of both.
+of the data, which the step determines, the metric that it is ranked by, and a digest of all.
 """
 
 import asyncio.log
@@ -16,7 +16,7 @@ import hashlib
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -33,9 +33,7 @@ from unnas_jax.runs.workdir import DAMAGED
 
 State = TypeVar("State")
 
-METRIC = "validation"
-
-_DIGEST, _LAYOUT = "digest", "layout"
+_DIGEST, _LAYOUT, _RANKING = "digest", "layout", "ranking"
 
 
 def _named(tree: Any) -> list[tuple[str, Any]]:
@@ -93,7 +91,7 @@ def signed(state: Any, position: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verified(state: Any, progress: Mapping[str, Any]) -> dict[str, Any]:
-    """The position without its digests; one that never had any passes.
+    """The position as it was saved; one that never had a digest passes.
 
     Raises:
       ValueError: it or the state, on the host, is not what was saved.
@@ -101,7 +99,7 @@ def verified(state: Any, progress: Mapping[str, Any]) -> dict[str, Any]:
     position = {key: value for key, value in progress.items() if key not in (_DIGEST, _LAYOUT)}
     if _DIGEST in progress and signed(state, position) != dict(progress):
         raise ValueError("its values are not those that were saved: the digest differs")
-    return position
+    return {key: value for key, value in position.items() if key != _RANKING}
 
 
 def _quiet_threads() -> None:
@@ -142,6 +140,23 @@ class _Damage(Exception):
     """A checkpoint does not hold what was saved."""
 
 
+class _Policy(policies.PreservationPolicy):
+    """Keeps all but the steps that a function of all steps returns."""
+
+    def __init__(self, obsolete: Callable[[list[int]], list[int]]) -> None:
+        self._obsolete = obsolete
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[policies.PolicyCheckpointInfo],
+        *,
+        context: policies.PreservationContext,
+    ) -> Sequence[bool]:
+        steps = [info.step for info in checkpoints]
+        obsolete = self._obsolete(steps)
+        return [step not in obsolete for step in steps]
+
+
 class Checkpoints:
     """The last two checkpoints of a run and the one with the best validation metric.
 
@@ -155,6 +170,7 @@ class Checkpoints:
     def __init__(self, directory: str, *, read_only: bool = False) -> None:
         _quiet_threads()
         self.directory, self._read_only = directory, read_only
+        self._rankings: dict[int, float | None] = {}
         self._manager = self._open()
         self._saves = False
 
@@ -182,20 +198,32 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [
-                        policies.LatestN(2),
-                        policies.BestN(
-                            n=1,
-                            get_metric_fn=lambda metrics: metrics[METRIC],
-                            keep_checkpoints_without_metrics=False,
-                        ),
-                    ]
-                ),
+                preservation_policy=_Policy(self._obsolete),
                 save_decision_policy=None,
                 enable_async_checkpointing=True,
             ),
         )
+
+    def _ranking(self, step: int) -> float | None:
+        """The metric that a checkpoint is ranked by; None if it is not, or cannot be read.
+
+        Orbax's own policy for the best ones forgets the metrics when a run starts again.
+        """
+        if step not in self._rankings:
+            path = epath.Path(self.directory) / str(step) / "progress" / "metadata"
+            try:
+                ranking = json.loads(path.read_text())[_RANKING]
+            except Exception:  # Of many types; a restore says what is wrong.
+                ranking = None
+            self._rankings[step] = ranking if isinstance(ranking, float) else None
+        return self._rankings[step]
+
+    def _obsolete(self, steps: list[int]) -> list[int]:
+        """The steps of which no checkpoint is kept."""
+        rankings = {step: self._ranking(step) for step in steps}
+        ranked = [(ranking, step) for step, ranking in rankings.items() if ranking is not None]
+        kept = {*sorted(steps)[-2:], *(step for _, step in sorted(ranked)[-1:])}
+        return [step for step in steps if step not in kept]
 
     def save(
         self,
@@ -218,13 +246,15 @@ class Checkpoints:
         if not self._saves:
             self._saves = True
             self._remove_unfinished()
+        self._rankings[step] = ranking
+        if ranking is not None:
+            position = {**position, _RANKING: float(ranking)}
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 progress=ocp.args.JsonSave(signed(state, position)),
             ),
-            metrics=None if ranking is None else {METRIC: ranking},
             force=True,
         )
 
@@ -237,6 +267,15 @@ class Checkpoints:
         if distributed.is_primary():
             for unfinished in ocp.utils.tmp_checkpoints(self.directory):
                 unfinished.get().rmtree()
+
+    def tidy(self) -> None:
+        """Removes what a killed run left, and would have removed, for a run that saves no more.
+
+        All processes of a run call it.
+        """
+        self._remove_unfinished()
+        for step in self._obsolete(self.steps()):
+            self._manager.delete(step)
 
     def steps(self) -> list[int]:
         """The steps with a complete checkpoint, in order."""
