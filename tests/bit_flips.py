@@ -28,7 +28,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging as absl_logging
 
 from tests import tiny
@@ -171,7 +170,10 @@ class Flips:
         assert position == self.saved.positions.get(step), (where, position)
         assert same(state, self.saved.states[step]), f"{where}: other values"
         if step == OLDER:
-            assert f"checkpoint of step {NEWER} is damaged" in log.getvalue(), (where, log.getvalue())
+            assert f"checkpoint of step {NEWER} is damaged" in log.getvalue(), (
+                where,
+                log.getvalue(),
+            )
             return "the one before"
         return "as it was saved"
 

@@ -13,13 +13,11 @@ run imports, and go on as main.py does; those that are killed during the start a
 
 import argparse
 import collections
-import hashlib
-import json
+import importlib
 import multiprocessing
 import os
 import pathlib
 import random
-import re
 import runpy
 import shutil
 import signal
@@ -31,10 +29,12 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from tests.conftest import QUICK, ROOT
+from tests import outcomes
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 KINDS = {"search": "tiny", "training": "tiny_training", "sweep": "tiny_sweep"}
-TOTAL = 48  # Steps of a search or a training; see tests/configs.
+EPOCHS, TOTAL = 24, 96  # Of a search or a training.
 CELLS = [
     f"{first}:0,{second}:1+max_pool_3x3:0,skip_connect:1"
     for first, second in (
@@ -45,25 +45,22 @@ CELLS = [
 ]
 UNITS = 2 * len(CELLS)
 
-# What a clock or a machine says, which differs from run to run.
-CLOCK = {"images_per_second", "seconds_left", "seconds", "compile", "finished_at", "host", "drawn"}
-# What grows with every start, or has random names.
-GROWING = re.compile(r"(tensorboard|logs|checkpoints/\d+)/.*")
+# By a run; not here, because the environment says how jax is to start.
+IMPORTED = ("unnas_jax.sweep.sample", "unnas_jax.runs.search")
 
-MOMENTS = {"start": 2, "steps": 5, "saving": 5, "end": 2}
+MOMENTS = {"start": 2, "steps": 5, "saving": 5, "end": 3}
 """When a run is killed, and how often in proportion."""
 
 
-def _settings(kind: str, scratch: pathlib.Path) -> None:
+def _settings(scratch: pathlib.Path) -> None:
     """The environment of the runs; before jax is imported."""
     os.environ.update(
         JAX_PLATFORMS="cpu",
-        XLA_FLAGS=QUICK,
+        XLA_FLAGS="--xla_backend_optimization_level=0",
         JAX_COMPILATION_CACHE_DIR=str(scratch / "cache"),
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
         JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
         PYTHONPATH=str(ROOT),
-        UNNAS_TEST_KIND=kind,
     )
 
 
@@ -77,64 +74,6 @@ def _images(folder: pathlib.Path) -> pathlib.Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), image if number % 2 else image[::-1])
     return folder / "images"
-
-
-def rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics.jsonl."""
-    try:
-        lines = (workdir / "metrics.jsonl").read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
-
-
-def _without_clock(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_clock(v) for key, v in value.items() if key not in CLOCK}
-    return [_without_clock(item) for item in value] if isinstance(value, list) else value
-
-
-def _digests(tree: Any) -> dict[str, str]:
-    import jax
-    import numpy as np
-
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path): f"{leaf.dtype}{leaf.shape} "
-        + hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()
-        for path, leaf in leaves
-    }
-
-
-def outcome(workdir: pathlib.Path) -> dict[str, Any]:
-    """What a run left, without what may differ between two runs of one config."""
-    import numpy as np
-    import orbax.checkpoint as ocp
-
-    files = [str(path.relative_to(workdir)) for path in workdir.rglob("*") if not path.is_dir()]
-    found: dict[str, Any] = {
-        "files": sorted({GROWING.sub(r"\1", name) for name in files}),
-        "rows": [_without_clock(row) for row in rows(workdir) if row["kind"] != "start"],
-    }
-    empty = [str(p.relative_to(workdir)) for p in workdir.rglob("*") if p.is_dir() and not any(p.iterdir())]
-    found["empty folders"] = sorted(empty)
-    for name in files:
-        if name.endswith(".json") and not name.startswith(("claims", "logs")):
-            found[name] = _without_clock(json.loads((workdir / name).read_text()))
-    if (workdir / "alphas.npz").exists():
-        with np.load(workdir / "alphas.npz") as alphas:
-            found["alphas.npz"] = _digests(dict(alphas))
-    if (workdir / "checkpoints").exists():
-        with ocp.CheckpointManager(workdir / "checkpoints") as manager:
-            for step in manager.all_steps():
-                items = ocp.args.Composite(
-                    state=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore()
-                )
-                restored = manager.restore(step, args=items)
-                found[f"checkpoint {step}"] = {
-                    **_digests(restored["state"]), "progress": restored["progress"]
-                }  # fmt: skip
-    return found
 
 
 def _forked(action: Callable[[], Any]) -> Any:
@@ -237,9 +176,9 @@ class Killer:
         # What an undisturbed run takes from its start to its first step, and from the last to its
         # end; and what it leaves. The first one only fills the cache of compiled programs.
         self.starting = self.stepping = self.ending = 0.0
-        for name in ("cold", "undisturbed"):
+        for name in ("undisturbed",) if (scratch / "cache").exists() else ("cold", "undisturbed"):
             self._undisturbed(scratch / name)
-        self.expected = _forked(lambda: outcome(scratch / "undisturbed"))
+        self.expected = _forked(lambda: outcomes.outcome(scratch / "undisturbed"))
 
     def arguments(self, workdir: pathlib.Path) -> list[str]:
         """Of main.py; the operations are those that compile soonest."""
@@ -256,6 +195,7 @@ class Killer:
             f"--config.{name}.path={self.images}",
             f"--workdir={workdir}",
             *of_kind[self.kind],
+            *([] if self.kind == "sweep" else [f"--config.train.epochs={EPOCHS}"]),
         ]
 
     def _undisturbed(self, workdir: pathlib.Path) -> None:
@@ -278,14 +218,17 @@ class Killer:
         return len(list(workdir.glob("units/*/*.json")))
 
     def _starts(self, workdir: pathlib.Path) -> int:
-        return sum(row["kind"] == "start" for row in rows(workdir))
+        return sum(row["kind"] == "start" for row in outcomes.rows(workdir))
 
     def _moved(self, workdir: pathlib.Path, starts: int) -> bool:
         """Whether steps were done after so many starts."""
         if self.kind == "sweep":
             metrics = [path.parent for path in workdir.glob("scratch/*/*/metrics.jsonl")]
-            return any(rows(folder) and rows(folder)[-1]["kind"] != "start" for folder in metrics)
-        found = rows(workdir)
+            return any(
+                outcomes.rows(folder) and outcomes.rows(folder)[-1]["kind"] != "start"
+                for folder in metrics
+            )
+        found = outcomes.rows(workdir)
         return self._starts(workdir) > starts and found[-1]["kind"] != "start"
 
     def _saves(self, workdir: pathlib.Path) -> bool:
@@ -297,8 +240,13 @@ class Killer:
     def _at_end(self, workdir: pathlib.Path) -> bool:
         if self.kind == "sweep":
             return self._units(workdir) == UNITS
-        found = rows(workdir)
+        found = outcomes.rows(workdir)
         return bool(found) and found[-1]["kind"] == "validation" and found[-1]["step"] == TOTAL
+
+    def _near_end(self, workdir: pathlib.Path) -> bool:
+        if self.kind == "sweep":
+            return self._units(workdir) >= UNITS - 1
+        return max([row["step"] for row in outcomes.rows(workdir)], default=0) > TOTAL * 2 / 3
 
     def _saved(self, workdir: pathlib.Path) -> bool:
         """Whether there is something to lose."""
@@ -317,7 +265,7 @@ class Killer:
         """Waits for a moment and kills; False if the run ended before."""
         conditions = {
             "start": (lambda: True, self.starting),
-            "steps": (lambda: self._moved(workdir, starts), self.stepping / 3),
+            "steps": (lambda: self._moved(workdir, starts), self.stepping / 6),
             "saving": (lambda: self._saves(workdir), self.rng.choice((0.002, 0.02, 0.2))),
             "end": (lambda: self._at_end(workdir), self.ending),
         }
@@ -351,6 +299,8 @@ class Killer:
             while ended is None:
                 enough = self.counts["all"] >= kills
                 [moment] = self.rng.choices(list(MOMENTS), list(MOMENTS.values()))
+                if moment == "end" and not self._near_end(workdir):
+                    moment = "steps"
                 starts = self._starts(workdir)
                 start = Start(self.arguments(workdir), log, forked=moment != "start")
                 while not enough and self._kill_once(start, workdir, starts, moment):
@@ -368,11 +318,11 @@ class Killer:
         text = log.read_text(errors="replace")
         if status or "Traceback" in text:
             self.wrong.append(f"{workdir.name}: status {status}: {text[-3000:]}")
-        found = _forked(lambda: outcome(workdir))
+        found = _forked(lambda: outcomes.outcome(workdir))
         for key in sorted(self.expected.keys() | found.keys()):
             a, b = self.expected.get(key), found.get(key)
             if a != b:
-                self.wrong.append(f"{workdir.name}: {key}: {_difference(a, b)}")
+                self.wrong.append(f"{workdir.name}: {key}: {outcomes.difference(a, b)}")
         if len(self.wrong) == before:
             shutil.rmtree(workdir)
         print("\n".join([*self.wrong[before:], self.summary()]), flush=True)
@@ -397,16 +347,6 @@ def _quietly(condition: Callable[[], bool]) -> bool:
         return False
 
 
-def _difference(a: Any, b: Any) -> str:
-    if isinstance(a, list) and isinstance(b, list):
-        missing, more = [x for x in a if x not in b], [x for x in b if x not in a]
-        return f"missing {missing[:5]}, too much {more[:5]}, {len(a)} and {len(b)} of them"
-    if isinstance(a, dict) and isinstance(b, dict):
-        names = [k for k in a.keys() | b.keys() if a.get(k) != b.get(k)]
-        return "; ".join(f"{k}: {a.get(k)} and {b.get(k)}"[:300] for k in names[:5])
-    return f"{str(a)[:300]} and {str(b)[:300]}"
-
-
 def main() -> int:
     """Prints a row of a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -417,13 +357,9 @@ def main() -> int:
     options = parser.parse_args()
     scratch = pathlib.Path(options.keep or tempfile.mkdtemp(prefix="kills")).absolute()
     scratch.mkdir(parents=True, exist_ok=True)
-    _settings(options.kind, scratch)
-    # What a run imports.
-    from unnas_jax.analysis import report  # noqa: F401
-    from unnas_jax.commands import run  # noqa: F401
-    from unnas_jax.runs import search, train  # noqa: F401
-    from unnas_jax.sweep import sample  # noqa: F401
-
+    _settings(scratch)
+    for name in IMPORTED:
+        importlib.import_module(name)
     killer = Killer(options.kind, scratch, options.seed)
     killer.run(options.kills)
     if not killer.wrong and not options.keep:
