@@ -11,12 +11,9 @@ Each checkpoint has two items: `state`, the arrays, and `progress`, JSON with th
 of the data, which the step determines, the metric that it is ranked by, and a digest of all.
 """
 
-import asyncio.log
 import hashlib
 import json
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -25,15 +22,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
-from orbax.checkpoint import checkpoint_managers as policies
 
 from unnas_jax.core import distributed, failures
 from unnas_jax.core.errors import Interruption, UserError
+from unnas_jax.runs import quiet
+from unnas_jax.runs.retention import RANKING, LastTwoAndBest
 from unnas_jax.runs.workdir import DAMAGED
 
 State = TypeVar("State")
 
-_DIGEST, _LAYOUT, _RANKING = "digest", "layout", "ranking"
+_DIGEST, _LAYOUT = "digest", "layout"
 
 
 def _named(tree: Any) -> list[tuple[str, Any]]:
@@ -99,62 +97,11 @@ def verified(state: Any, progress: Mapping[str, Any]) -> dict[str, Any]:
     position = {key: value for key, value in progress.items() if key not in (_DIGEST, _LAYOUT)}
     if _DIGEST in progress and signed(state, position) != dict(progress):
         raise ValueError("its values are not those that were saved: the digest differs")
-    return {key: value for key, value in position.items() if key != _RANKING}
-
-
-def _quiet_threads() -> None:
-    """Keeps what fails in the threads of a save or a restore from printing tracebacks.
-
-    Whoever waits for them gets the error, too. Besides, Orbax ends its event loop at the first
-    array that fails: TensorStore's answers about the others find it closed, and asyncio tells about
-    every task that had failed, too.
-    """
-    of_thread, of_callback = threading.excepthook, sys.unraisablehook
-    if getattr(of_thread, "quiet", False):
-        return
-
-    def thread_hook(failed: threading.ExceptHookArgs) -> None:
-        if failed.exc_value is None or not failures.is_passing(failed.exc_value):
-            of_thread(failed)
-
-    def callback_hook(failed: "sys.UnraisableHookArgs") -> None:
-        if str(failed.exc_value) != "Event loop is closed":
-            of_callback(failed)
-
-    thread_hook.quiet = True  # type: ignore[attr-defined]
-
-    def log_filter(record: Any) -> bool:
-        return not (record.exc_info and "orbax" in record.pathname)
-
-    def task_filter(record: Any) -> bool:
-        failed = record.exc_info[1] if record.exc_info else None
-        known = failed and (failures.is_damage(failed) or failures.is_passing(failed))
-        return not (known and "never retrieved" in record.getMessage())
-
-    threading.excepthook, sys.unraisablehook = thread_hook, callback_hook
-    logging.get_absl_logger().addFilter(log_filter)
-    asyncio.log.logger.addFilter(task_filter)
+    return {key: value for key, value in position.items() if key != RANKING}
 
 
 class _Damage(Exception):
     """A checkpoint does not hold what was saved."""
-
-
-class _Policy(policies.PreservationPolicy):
-    """Keeps all but the steps that a function of all steps returns."""
-
-    def __init__(self, obsolete: Callable[[list[int]], list[int]]) -> None:
-        self._obsolete = obsolete
-
-    def should_preserve(
-        self,
-        checkpoints: Sequence[policies.PolicyCheckpointInfo],
-        *,
-        context: policies.PreservationContext,
-    ) -> Sequence[bool]:
-        steps = [info.step for info in checkpoints]
-        obsolete = self._obsolete(steps)
-        return [step not in obsolete for step in steps]
 
 
 class Checkpoints:
@@ -168,9 +115,9 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str, *, read_only: bool = False) -> None:
-        _quiet_threads()
+        quiet.quieten()
         self.directory, self._read_only = directory, read_only
-        self._rankings: dict[int, float | None] = {}
+        self._policy = LastTwoAndBest(directory)
         self._manager = self._open()
         self._saves = False
 
@@ -198,32 +145,11 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=_Policy(self._obsolete),
+                preservation_policy=self._policy,
                 save_decision_policy=None,
                 enable_async_checkpointing=True,
             ),
         )
-
-    def _ranking(self, step: int) -> float | None:
-        """The metric that a checkpoint is ranked by; None if it is not, or cannot be read.
-
-        Orbax's own policy for the best ones forgets the metrics when a run starts again.
-        """
-        if step not in self._rankings:
-            path = epath.Path(self.directory) / str(step) / "progress" / "metadata"
-            try:
-                ranking = json.loads(path.read_text())[_RANKING]
-            except Exception:  # Of many types; a restore says what is wrong.
-                ranking = None
-            self._rankings[step] = ranking if isinstance(ranking, float) else None
-        return self._rankings[step]
-
-    def _obsolete(self, steps: list[int]) -> list[int]:
-        """The steps of which no checkpoint is kept."""
-        rankings = {step: self._ranking(step) for step in steps}
-        ranked = [(ranking, step) for step, ranking in rankings.items() if ranking is not None]
-        kept = {*sorted(steps)[-2:], *(step for _, step in sorted(ranked)[-1:])}
-        return [step for step in steps if step not in kept]
 
     def save(
         self,
@@ -246,9 +172,9 @@ class Checkpoints:
         if not self._saves:
             self._saves = True
             self._remove_unfinished()
-        self._rankings[step] = ranking
+        self._policy.rank(step, ranking)
         if ranking is not None:
-            position = {**position, _RANKING: float(ranking)}
+            position = {**position, RANKING: float(ranking)}
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -274,7 +200,7 @@ class Checkpoints:
         All processes of a run call it.
         """
         self._remove_unfinished()
-        for step in self._obsolete(self.steps()):
+        for step in self._policy.obsolete(self.steps()):
             self._manager.delete(step)
 
     def steps(self) -> list[int]:
