@@ -267,6 +267,7 @@ def test_every_ending_that_a_decoder_reads_and_others_with_numbers(tmp_path, ima
         (tmp_path / name).write_bytes(b"of a system")
     assert len(open_folder(tmp_path).splits["train"]) == 10
     (warning,) = warned(messages)
+    assert "convert .heic to .jpg or .png" in warning
     assert "2 .heic" in warning and "1 .mp4" in warning and "1 without an ending" in warning
     assert "db" not in warning
 

@@ -70,9 +70,7 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
     key = f"config.dataset.path={path!r}"
     root = _root(path)
     found = scan.scan(root)
-    skipped = ", ".join(
-        f"{count:,} {end or 'without an ending'}" for end, count in found.skipped.most_common()
-    )
+    skipped = found.skipped_in_words()
     if not found.images:
         if not found.skipped and not found.unreadable:
             raise UserError(f"{key}: the folder is empty; give one with images")

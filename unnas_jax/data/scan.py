@@ -10,6 +10,12 @@ from unnas_jax.data import decoding
 # Left behind by systems, archivers and file servers, in lower case; so are names with a dot first.
 _SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}
 
+# Of photographs and drawings that no decoder here reads.
+_FOREIGN = (
+    *(".heic", ".heif", ".hif", ".jxl", ".psd", ".svg", ".exr", ".hdr", ".dcm"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
@@ -24,6 +30,18 @@ class Scan:
     images: list[str]
     unreadable: dict[str, str]
     skipped: collections.Counter[str]
+
+    def skipped_in_words(self) -> str:
+        """What is passed over, with its remedy if there is one; '' for nothing."""
+        if not self.skipped:
+            return ""
+        words = ", ".join(
+            f"{count:,} {end or 'without an ending'}" for end, count in self.skipped.most_common()
+        )
+        foreign = [end for end in self.skipped if end in _FOREIGN]
+        if foreign:
+            words += f"; convert {', '.join(foreign)} to .jpg or .png to use them"
+        return words
 
 
 def is_system_file(name: str) -> bool:
