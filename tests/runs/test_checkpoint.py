@@ -115,6 +115,20 @@ def test_too_few_descriptors_are_no_damage(workdir):
     assert _tree(workdir) == before
 
 
+def test_too_few_addresses_are_no_damage(workdir):
+    """For real; without the check the threads of a restore wait for each other for ever."""
+    before, (soft, hard) = _tree(workdir), resource.getrlimit(resource.RLIMIT_AS)
+    with Checkpoints(str(workdir / "checkpoints")) as checkpoints:
+        used = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (used * resource.getpagesize() + (8 << 20), hard))
+        try:
+            with pytest.raises(Interruption, match=r"(7|8) MiB of the address space \(ulimit -v\)"):
+                checkpoints.restore(_state(0))
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert _tree(workdir) == before
+
+
 def _array_file(workdir: pathlib.Path, step: int) -> pathlib.Path:
     """The file with most of the values."""
     files = (workdir / "checkpoints" / str(step) / "state").rglob("*")

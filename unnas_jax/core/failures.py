@@ -5,6 +5,8 @@ type, and the errors that caused an error as much as itself.
 """
 
 import errno
+import resource
+import sys
 from collections.abc import Iterator
 
 from unnas_jax.core.errors import Interruption, UserError
@@ -39,6 +41,18 @@ _PASSING_WORDS = (
 # and TensorStore, which has ValueError for most of its errors.
 _OF_DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError)
 _OF_ABSENCE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+def addresses_left() -> int:
+    """Bytes that this process may still map (ulimit -v); a huge number if nothing limits them."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return limit - int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:  # No Linux.
+        return sys.maxsize
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

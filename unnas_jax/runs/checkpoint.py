@@ -100,6 +100,10 @@ def verified(state: Any, progress: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in position.items() if key != RANKING}
 
 
+# With less than its threads need a restore does not fail, but hangs or aborts.
+_ADDRESSES = 64 << 20
+
+
 class _Damage(Exception):
     """A checkpoint does not hold what was saved."""
 
@@ -237,6 +241,13 @@ class Checkpoints:
         self, like: Callable[[Mapping[str, Any]], State]
     ) -> tuple[State, dict[str, Any]] | None:
         """`restore` where it depends on the position what the state is like."""
+        left = failures.addresses_left()
+        if left < _ADDRESSES:
+            raise Interruption(
+                f"{self.directory}: too little memory to read a checkpoint: {left >> 20} MiB of the "
+                "address space (ulimit -v) are left; nothing was changed, raise the limit and run "
+                "the same command again"
+            )
         damaged: list[int] = []
         # Anew every time: the run that a reader reads beside removes old ones.
         while left := [step for step in self._listed() if step not in damaged]:
