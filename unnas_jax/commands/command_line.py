@@ -61,6 +61,12 @@ def _check_overrides(config: Any, argv: Sequence[str]) -> None:
         error = unknown_keys.error_of(key, config.to_dict(), config_lib.SCHEMAS)
         if error is not None:
             raise error
+        value: Any = config.to_dict()
+        for part in key.split("."):
+            value = value[part]
+        if isinstance(value, dict) and value:
+            fields = ", ".join(f"config.{key}.{name}" for name in value)
+            raise UserError(f"--config.{key}: is a section; give one of its fields {fields}")
 
 
 class _ConfigParser(config_flags.ConfigFileFlagParser):
@@ -98,6 +104,12 @@ class _ConfigParser(config_flags.ConfigFileFlagParser):
     def _parse_python(self, path: str) -> Any:
         if not os.path.exists(path.partition(":")[0]):
             raise UserError(f"--config={path}: there is no such file; {shipped.hint(path)}")
+        file = path.partition(":")[0]
+        if os.path.isdir(file) or file.endswith(".json"):
+            raise UserError(
+                f"--config={path}: is no recipe; a run goes on with the command that began it, "
+                "whose --config is a .py file or a name such as rot_photos"
+            )
         try:
             config = super().parse(path)
             config.lock()  # A file that could not be loaded says so only when it is used.

@@ -25,11 +25,15 @@ class Scan:
       images: regular files with the ending of an image, relative to the folder and sorted.
       unreadable: others with such an ending (pipes, devices, broken links) -> why they are none.
       skipped: how many files have another ending, by it in lower case; '' for none.
+      empty: directories in which nothing is.
+      again: links to directories that were found before, whose images count once.
     """
 
     images: list[str]
     unreadable: dict[str, str]
     skipped: collections.Counter[str]
+    empty: list[str]
+    again: list[str]
 
     def skipped_in_words(self) -> str:
         """What is passed over, with its remedy if there is one; '' for nothing."""
@@ -73,7 +77,7 @@ def scan(root: str) -> Scan:
     images: list[str] = []
     unreadable: dict[str, str] = {}
     skipped: collections.Counter[str] = collections.Counter()
-    entered = set()
+    empty, again, entered = list[str](), list[str](), set()
     directories, links = [root], list[str]()
     while directories or links:
         # Links come last, so that what is reachable without them keeps its plain path.
@@ -81,6 +85,7 @@ def scan(root: str) -> Scan:
         try:
             status = os.stat(directory)
             if (status.st_dev, status.st_ino) in entered:
+                again.append(_relative(root, directory))
                 continue
             entered.add((status.st_dev, status.st_ino))
             with os.scandir(directory) as entries:
@@ -90,6 +95,8 @@ def scan(root: str) -> Scan:
                 f"config.dataset.path: cannot list {directory!r} ({error.strerror}); change its "
                 "permissions or move it away"
             ) from error
+        if not any(not is_system_file(entry.name) for entry in listed) and directory != root:
+            empty.append(_relative(root, directory))
         for entry in listed:
             if is_system_file(entry.name):
                 continue
@@ -98,11 +105,15 @@ def scan(root: str) -> Scan:
                 (links if entry.is_symlink() else directories).append(entry.path)
                 continue
             end = os.path.splitext(entry.name)[1].lower()
-            path = entry.path[len(root.rstrip(os.sep)) + 1 :]
+            path = _relative(root, entry.path)
             if end not in decoding.EXTENSIONS:
                 skipped[end] += kind == "file"
             elif kind == "file":
                 images.append(path)
             else:
                 unreadable[path] = kind
-    return Scan(sorted(images), unreadable, +skipped)
+    return Scan(sorted(images), unreadable, +skipped, sorted(empty), sorted(again))
+
+
+def _relative(root: str, path: str) -> str:
+    return path[len(root.rstrip(os.sep)) + 1 :]

@@ -306,6 +306,7 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
     primary = distributed.is_primary()
     with contextlib.ExitStack() as stack:
         with distributed.together("workdir"):
+            workdir_lib.check_apart(workdir, c["dataset"])
             if primary:
                 stack.enter_context(workdir_lib.alone(workdir))
             workdir_lib.claim(workdir, c, write=primary)
