@@ -19,7 +19,7 @@ EXPERIMENTS = {"search": schema.search, "train": schema.training, "sample": sche
 
 
 def comments() -> dict[str, str]:
-    """What the schema's source says of a field, by the field's name: its own line or those above."""
+    """What the schema's source says of a field, by its name: on its line or those above."""
     found: dict[str, str] = {}
     above: list[str] = []
     for line in inspect.getsource(schema).splitlines():
@@ -50,15 +50,22 @@ def fields(config: ml_collections.ConfigDict, prefix: str = "config") -> list[tu
 
 
 def config_page() -> str:
+    """A table of the fields for every experiment."""
     said = comments()
     lines = [
         "# Every field of a config",
         "",
-        "A recipe in `configs/` starts from these defaults and changes what differs; every field can",
-        "be set on the command line: `--config.train.batch_size=64`.",
+        "A recipe in `configs/` starts from these defaults and changes what differs; every field",
+        "can be set on the command line: `--config.train.batch_size=64`.",
     ]
     for name, make in EXPERIMENTS.items():
-        lines += ["", f"## config.experiment = {name}", "", "| field | default | what |", "|---|---|---|"]
+        lines += [
+            "",
+            f"## config.experiment = {name}",
+            "",
+            "| field | default | what |",
+            "|---|---|---|",
+        ]
         for path, value in fields(make()):
             words = said.get(path.rpartition(".")[2], "").replace("|", "\\|")
             lines.append(f"| `{path}` | `{value!r}` | {words} |")
@@ -66,6 +73,7 @@ def config_page() -> str:
 
 
 def commands_page() -> str:
+    """The help of every command."""
     lines = ["# Commands", "", "`python main.py COMMAND` does the same in a checkout.", ""]
     lines += ["```", commands.usage(), "```"]
     for name, purpose in commands.COMMANDS.items():
@@ -79,6 +87,7 @@ def commands_page() -> str:
 
 
 def api_page() -> str:
+    """The names of the library, with their docstrings."""
     lines = ["# The library", "", "`import unnas_jax as un` gives these names.", ""]
     for name, where in unnas_jax._WHERE.items():
         module, _, path = where.partition(":")
