@@ -5,8 +5,8 @@
 A tiny search saves two checkpoints, of the steps 4 and 8. Then a bit of the newer one is flipped,
 in every file, at every byte or at so many random ones, and it is restored: by a reader, as
 evaluations and exports do, and, if the file holds no arrays, one time in three by a writer, which
-then saves a further checkpoint. Allowed is what was saved at step 8; what was saved at step 4, with a line that
-says so; or an error of one line. Anything else ends the program.
+then saves a further checkpoint. Allowed is what was saved at step 8; what was saved at step 4, with
+a line that says so; or an error of one line. Anything else ends the program.
 """
 
 import argparse

@@ -241,10 +241,10 @@ class Checkpoints:
         self, like: Callable[[Mapping[str, Any]], State]
     ) -> tuple[State, dict[str, Any]] | None:
         """`restore` where it depends on the position what the state is like."""
-        left = failures.addresses_left()
-        if left < _ADDRESSES:
+        addresses = failures.addresses_left()
+        if addresses < _ADDRESSES:
             raise Interruption(
-                f"{self.directory}: too little memory to read a checkpoint, {left >> 20} MiB of "
+                f"{self.directory}: too little memory to read a checkpoint, {addresses >> 20} MiB of "
                 "the address space (ulimit -v) are left; nothing was changed, raise the limit and "
                 "run the same command again"
             )
