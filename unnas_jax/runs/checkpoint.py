@@ -244,9 +244,9 @@ class Checkpoints:
         addresses = failures.addresses_left()
         if addresses < _ADDRESSES:
             raise Interruption(
-                f"{self.directory}: too little memory to read a checkpoint, {addresses >> 20} MiB of "
-                "the address space (ulimit -v) are left; nothing was changed, raise the limit and "
-                "run the same command again"
+                f"{self.directory}: too little memory to read a checkpoint, {addresses >> 20} MiB "
+                "of the address space (ulimit -v) are left; nothing was changed, raise the limit "
+                "and run the same command again"
             )
         damaged: list[int] = []
         # Anew every time: the run that a reader reads beside removes old ones.
