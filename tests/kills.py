@@ -289,25 +289,35 @@ class Killer:
         self.counts["all"] += 1
         return True
 
-    def run(self, kills: int) -> None:
-        """Kills a run until it ends, then compares; the next one, until there were enough."""
-        while self.counts["all"] < kills:
+    def run(self, kills: int, moments: list[str], minutes: float) -> None:
+        """Kills a run until it ends, then compares; the next one, until there were enough.
+
+        Args:
+          kills: how many.
+          moments: of `MOMENTS`.
+          minutes: after which nothing more is killed; the last run ends and is compared.
+        """
+        weights = [MOMENTS[name] for name in moments]
+
+        def done() -> bool:
+            late = time.monotonic() - self.began > 60 * minutes
+            return late or self.counts["all"] >= kills
+
+        while not done():
             self.runs += 1
             workdir = self.scratch / f"run{self.runs}"
             log = workdir.with_suffix(".log")
             ended = None
             while ended is None:
-                enough = self.counts["all"] >= kills
-                [moment] = self.rng.choices(list(MOMENTS), list(MOMENTS.values()))
-                if moment == "end" and not self._near_end(workdir):
+                [moment] = self.rng.choices(moments, weights)
+                if moment == "end" and len(moments) > 1 and not self._near_end(workdir):
                     moment = "steps"
                 starts = self._starts(workdir)
                 start = Start(self.arguments(workdir), log, forked=moment != "start")
-                while not enough and self._kill_once(start, workdir, starts, moment):
+                while not done() and self._kill_once(start, workdir, starts, moment):
                     if start.ended() is not None:
                         break  # Else a worker was killed, and the run goes on.
                     moment = self.rng.choice(("steps", "saving"))
-                    enough = self.counts["all"] >= kills
                 while start.ended() is None:
                     time.sleep(0.01)
                 ended = None if start.ended() == -signal.SIGKILL else start.ended()
@@ -354,6 +364,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", help="a directory for what differs; default: a temporary one")
+    parser.add_argument("--minutes", type=float, default=1e9, help="kill nothing after so many")
+    parser.add_argument("--moments", nargs="*", choices=MOMENTS, default=list(MOMENTS))
     options = parser.parse_args()
     scratch = pathlib.Path(options.keep or tempfile.mkdtemp(prefix="kills")).absolute()
     scratch.mkdir(parents=True, exist_ok=True)
@@ -361,7 +373,7 @@ def main() -> int:
     for name in IMPORTED:
         importlib.import_module(name)
     killer = Killer(options.kind, scratch, options.seed)
-    killer.run(options.kills)
+    killer.run(options.kills, options.moments, options.minutes)
     if not killer.wrong and not options.keep:
         shutil.rmtree(scratch)
     return int(bool(killer.wrong))

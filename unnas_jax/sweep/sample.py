@@ -283,6 +283,8 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
         ended = local_engine.run(
             store, units, train_unit, places, attempts=options.attempts, report=report
         )
+    for unit in units:
+        store.tidy(unit)
     state = status(store, units)
     report()
     if not ended:
