@@ -12,7 +12,7 @@ import pytest
 from tests import tiny, tiny_training
 from unnas_jax.core import sharding
 from unnas_jax.data.records import IMAGENET_MEAN, IMAGENET_STD
-from unnas_jax.learning import optim, trainer
+from unnas_jax.learning import trainer
 from unnas_jax.spaces.darts.network import Network
 from unnas_jax.tasks import base, registry
 
@@ -104,7 +104,7 @@ def test_drop_path_rises_linearly_from_epoch_to_epoch():
 def test_warm_up_rises_linearly_to_the_cosine():
     config = tiny_training.config(epochs=250)
     config.weights.update(learning_rate=0.5, warmup_epochs=5, warmup_factor=0.1)
-    schedule = optim.training_schedule(config.to_dict(), 3)
+    schedule = trainer.schedule(config.to_dict(), 3)
     epochs = np.arange(3 * 250) // 3
     cosine = 0.25 * (1.0 + np.cos(np.pi * epochs / 250))
     warm = np.minimum(0.1 + 0.9 * epochs / 5, 1.0)

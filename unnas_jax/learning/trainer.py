@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from unnas_jax.config.sections import Weights
 from unnas_jax.core import sharding
 from unnas_jax.layers.blocks import BN_MOMENTUM
 from unnas_jax.learning import optim
@@ -139,6 +140,11 @@ def _averaged(values: Any, average: Any, decay: float, step: jax.Array) -> Any:
     return optax.incremental_update(values, average, share)
 
 
+def schedule(config: Mapping[str, Any], steps_per_epoch: int) -> optax.Schedule:
+    """The learning rate of a config's weights by step."""
+    return optim.schedule(Weights.of(config["weights"]), config["train"]["epochs"], steps_per_epoch)
+
+
 def build_steps(
     config: Mapping[str, Any],
     network: nn.Module,
@@ -146,6 +152,7 @@ def build_steps(
     mesh: Mesh,
     steps_per_epoch: int,
     inputs: Any,
+    optimizer: optim.Optimizer | None = None,
 ) -> TrainSteps:
     """The jitted steps of the evaluation phase (paper, section 3.2 and appendix).
 
@@ -159,8 +166,11 @@ def build_steps(
       mesh: see `unnas_jax.core.sharding`.
       steps_per_epoch: the learning rate and drop path change once an epoch.
       inputs: the shape and dtype of the network's inputs.
+      optimizer: of the weights; None: that of the config.
     """
-    optimizer = optim.training(config, steps_per_epoch)
+    if optimizer is None:
+        weights = Weights.of(config["weights"])
+        optimizer = optim.optimizer(weights, schedule(config, steps_per_epoch))
     drop_path, epochs = config["network"]["drop_path"], config["train"]["epochs"]
     auxiliary_weight, decay = config["network"]["auxiliary_weight"], config["train"]["ema"]
     everywhere = sharding.replicated(mesh)

@@ -131,7 +131,7 @@ class Loop:
       identity: kept with every position, so that a run which continues can tell whether it
         still is the same.
       images: of a step, for the rate.
-      schedule: step -> learning rate, for the lines.
+      schedule: step -> learning rate, for the lines; None if it is not known.
       write: receives rows of metrics: write(kind, step, **values).
       publish: called before a checkpoint is saved, see `Workdir.publish`.
       after_save: called behind every checkpoint of an evaluation, for what is not urgent.
@@ -146,7 +146,7 @@ class Loop:
         metric: str,
         identity: Mapping[str, Any],
         images: int,
-        schedule: Callable[[int], Any],
+        schedule: Callable[[int], Any] | None,
         write: Callable[..., None],
         publish: Callable[[], None],
         after_save: Callable[[], None] = lambda: None,

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -253,7 +254,11 @@ class _Learner:
 
 
 def train(
-    config: ml_collections.ConfigDict, workdir: str, *, save_seconds: float = 0.0
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    *,
+    optimizers: Mapping[str, optim.Optimizer] = types.MappingProxyType({}),
+    save_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """Trains a genotype's network to the end, or continues, and writes `result.json`.
 
@@ -262,6 +267,7 @@ def train(
     Args:
       config: see `unnas_jax.config.schema.training`.
       workdir: a directory or an address gs://BUCKET/NAME; files as listed in the README.
+      optimizers: an object in the place of what the section `weights` names.
       save_seconds: for so long after a checkpoint, or after the start, none is written, nor at the
         end, but when a signal stops it; for short trainings of which only the result is kept.
 
@@ -273,12 +279,16 @@ def train(
       Interruption: what the run needs failed; the same call continues it.
     """
     refuse_unguarded_main()
-    validation.validate(config)
+    optim.check_objects(optimizers, ("weights",))
+    config = optim.with_objects(config, optimizers)
+    validation.validate(config, optimizers)
     with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
-        return _train(config.to_dict(), place, save_seconds)
+        return _train(config.to_dict(), place, save_seconds, optimizers.get("weights"))
 
 
-def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str, Any]:
+def _train(
+    c: dict[str, Any], workdir: Workdir, save_seconds: float, optimizer: optim.Optimizer | None
+) -> dict[str, Any]:
     # Everything that can be wrong, before anything long begins.
     mesh = sharding.data_mesh()
     for section in ("train", "eval"):
@@ -318,7 +328,9 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
             "seeds": seeds,
         }
         result = Result(workdir, facts, task, plan, primary)
-        steps = trainer.build_steps(c, network, task, mesh, plan.per_epoch, examples.inputs)
+        steps = trainer.build_steps(
+            c, network, task, mesh, plan.per_epoch, examples.inputs, optimizer
+        )
 
         # State, and where it continues.
         checkpoints = stack.enter_context(
@@ -391,7 +403,7 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
             metric=task.metric,
             identity={"data": data},
             images=plan.batch_size * len(seeds),
-            schedule=optim.training_schedule(c, plan.per_epoch),
+            schedule=None if optimizer else trainer.schedule(c, plan.per_epoch),
             write=write,
             publish=workdir.publish,
         )

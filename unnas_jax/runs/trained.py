@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from etils import epath
 
 from unnas_jax.config import run_config
@@ -125,17 +126,20 @@ def load_network(
         network = build_network(config, task)
         mesh = sharding.data_mesh()
         inputs = example_shapes(config, task).inputs
-        steps = trainer.build_steps(config, network, task, mesh, 1, inputs)
+        # Its optimizer's state is not needed, nor is the optimizer known if it was an object.
+        nothing = optax.identity()
+        steps = trainer.build_steps(config, network, task, mesh, 1, inputs, nothing)
+        shapes = steps.shapes(len(seeds))
+        wanted = {name: getattr(shapes, name) for name in ("params", "batch_stats", "average")}
         restored = None
         if epath.Path(place.checkpoints).is_dir():
             with checkpoint.Checkpoints(place.checkpoints, read_only=True) as checkpoints:
-                restored = checkpoints.restore(steps.shapes(len(seeds)))
+                restored = checkpoints.restore_part(wanted)
         if restored is None:
             raise UserError(f"workdir {name} has no checkpoint; train first")
         number = 0 if seed is None else seeds.index(seed)
-        variables = jax.tree.map(
-            lambda leaf: leaf[number], jax.device_get(trainer.evaluated(restored[0]))
-        )
+        evaluated = trainer.evaluated(shapes.replace(**restored))
+        variables = jax.tree.map(lambda leaf: leaf[number], jax.device_get(evaluated))
     return Logits(network), variables, Preprocessing(config, facts, task)
 
 
