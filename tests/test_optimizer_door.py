@@ -27,7 +27,6 @@ SIZES = {
     "search": {"arch_start_epoch": 0.0},
     "eval": {"batch_size": 16, "max_images": 16},
 }
-RATE, DECAY = 3e-3, 0.8
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -187,70 +186,48 @@ def rows(workdir: pathlib.Path, kind: str) -> list[dict]:
     return [line for line in lines if line["kind"] == kind]
 
 
-def sign(rate):
-    return optax.chain(
-        optax.add_decayed_weights(0.0), toy_optimizer.sign_momentum(rate, decay=DECAY)
-    )
+SIGN = {"optimizer": "sign_momentum", "optimizer_options": {"decay": 0.8}}
+RATE = {"learning_rate": 3e-3, "final_learning_rate": 3e-3, "weight_decay": 0.0}
 
 
-def test_a_search_by_name_stops_goes_on_and_equals_that_by_objects(pixels, tmp_path):
-    named = {
-        "weights": {
-            "optimizer": "sign_momentum",
-            "optimizer_options": {"decay": DECAY},
-            "learning_rate": RATE,
-            "final_learning_rate": RATE,
-            "weight_decay": 0.0,
-            "clip_norm": 1e9,
-        },
-        "alphas": {"optimizer": "adamw", "optimizer_options": {"eps": 1e-7}},
-    }
-    steps = {**SIZES, "train": {**SIZES["train"], "max_steps": 1}}
-    first = un.search(pixels, tmp_path / "named", **steps, **named)
-    assert not first.finished or first.records["train"][-1]["step"] == 1
-    found = un.search(pixels, tmp_path / "named", **SIZES, **named)
-    assert found.finished
-    assert rows(tmp_path / "named", "train")[-1]["learning_rate"] == pytest.approx(RATE)
-    config = json.loads((tmp_path / "named" / "config.json").read_text())
-    assert config["weights"]["optimizer_options"] == {"decay": DECAY}
-    alphas = schema.search().alphas
-    optimizers = {
-        "weights_optimizer": sign(RATE),
-        "alphas_optimizer": optax.adamw(
-            alphas.learning_rate, b1=0.5, b2=0.999, eps=1e-7, weight_decay=alphas.weight_decay
-        ),
-    }
-    un.search(pixels, tmp_path / "objects", **steps, **optimizers)
-    un.search(pixels, tmp_path / "objects", **SIZES, **optimizers)
-    ours, theirs = alphas_of(tmp_path / "objects"), alphas_of(tmp_path / "named")
-    assert ours.keys() == theirs.keys()
-    for name, value in theirs.items():
-        np.testing.assert_allclose(ours[name], value, rtol=1e-6, atol=1e-8)
-    assert not np.array_equal(theirs["normal"][0], theirs["normal"][-1])
-    assert "learning_rate" not in rows(tmp_path / "objects", "train")[-1]
-    with pytest.raises(un.UserError, match="belongs to another config .*optimizer: object -> sgd"):
-        un.search(pixels, tmp_path / "objects", **SIZES)
+def test_a_search_with_weights_by_name_and_alphas_by_an_object_goes_on(pixels, tmp_path):
+    weights = {**SIGN, **RATE, "clip_norm": 1e9}
+    adamw = optax.adamw(1e-2, weight_decay=0.1)
+
+    def search(name, **changes):
+        sections = {**SIZES, "weights": weights, **changes}
+        return un.search(pixels, tmp_path / name, **sections, alphas_optimizer=adamw)
+
+    search("parted", train={**SIZES["train"], "max_steps": 1})
+    assert search("parted").finished and search("whole").finished
+    parted, whole = alphas_of(tmp_path / "parted"), alphas_of(tmp_path / "whole")
+    np.testing.assert_array_equal(parted["normal"][-1], whole["normal"][-1])
+    assert not np.array_equal(whole["normal"][0], whole["normal"][-1])
+    assert rows(tmp_path / "whole", "train")[-1]["learning_rate"] == pytest.approx(3e-3)
+    config = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert config["weights"]["optimizer_options"] == {"decay": 0.8}
+    with pytest.raises(un.UserError, match="another config .*alphas.optimizer: object -> adam"):
+        un.search(pixels, tmp_path / "whole", **SIZES, weights=weights)
     with pytest.raises(un.UserError, match="weights_optimizer: give an optimizer of optax"):
         un.search(pixels, tmp_path / "third", **SIZES, weights_optimizer="lion")
 
 
-def test_a_training_by_name_equals_that_by_an_object_and_is_loaded(pixels, tmp_path):
-    config = tiny_training.config(batch_size=8, epochs=1)
+def test_a_training_takes_the_steps_of_the_object_that_it_gets(pixels, tmp_path):
+    config = tiny_training.config(batch_size=8, epochs=2, max_steps=1)
     un.register_dataset("two_skies", un.arrays(pixels, np.arange(32) % 2))
-    config.dataset.name, config.seeds, config.workers = "two_skies", 2, 0
+    config.dataset.name, config.seeds, config.workers = "two_skies", 1, 0
     config.network.genotype = str(tiny_training.CELLS)
-    weights = dict(
-        optimizer="sign_momentum",
-        optimizer_options={"decay": DECAY},
-        learning_rate=RATE,
-        final_learning_rate=RATE,
-    )
-    named = un.train(config, tmp_path / "named", weights=weights)
-    given = un.train(config, tmp_path / "object", weights_optimizer=sign(RATE))
-    assert named["values"] == given["values"]
-    networks = [un.load_network(tmp_path / name, seed=1) for name in ("named", "object")]
-    jax.tree.map(np.testing.assert_array_equal, networks[0][1], networks[1][1])
-    module, variables, preprocessing = networks[1]
-    assert module.apply(variables, preprocessing(pixels[:2])).shape == (2, 2)
-    with pytest.raises(un.UserError, match="alphas_optimizer|unexpected|no such key"):
-        un.train(config, tmp_path / "third", alphas_optimizer=sign(RATE))
+    own = toy_optimizer.sign_momentum(3e-3)
+    un.train(config, tmp_path / "w", weights_optimizer=own)
+    _, before, _ = un.load_network(tmp_path / "w")
+    config.train.max_steps = 2
+    assert un.train(config, tmp_path / "w", weights_optimizer=own)["finished"]
+    assert "learning_rate" not in rows(tmp_path / "w", "train")[-1]
+    module, after, preprocessing = un.load_network(tmp_path / "w")
+    moves = jax.tree.map(lambda a, b: np.abs(b - a).ravel(), before["params"], after["params"])
+    moved = np.concatenate(jax.tree.leaves(moves))
+    np.testing.assert_allclose(moved[moved > 0], 3e-3, rtol=1e-3)
+    assert np.mean(moved > 0) > 0.5
+    assert module.apply(after, preprocessing(pixels[:2])).shape == (2, 2)
+    with pytest.raises(un.UserError, match="config.weights.optimizer: object -> sgd|another"):
+        un.train(config, tmp_path / "w")
