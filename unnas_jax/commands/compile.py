@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 from jax.experimental import topologies
 from jax.sharding import Mesh
@@ -33,6 +32,7 @@ from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import Setting
 from unnas_jax.runs import validation
 from unnas_jax.spaces import complexity, networks
+from unnas_jax.tasks import base
 from unnas_jax.tasks.base import Task, example_shapes
 
 HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
@@ -116,13 +116,8 @@ def batch_shapes(
     config: Mapping[str, Any], task: Task, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a config's global batch of images and labels, split over a mesh."""
-    crop, images = config["input"]["crop"], config["train"]["batch_size"]
-    label = ((images, crop, crop), np.uint8) if task.label_maps else ((images,), np.int32)
-    placed = sharding.split(mesh)
-    return {
-        "image": jax.ShapeDtypeStruct((images, crop, crop, 3), np.uint8, sharding=placed),
-        "label": jax.ShapeDtypeStruct(*label, sharding=placed),
-    }
+    images = (config["train"]["batch_size"],)
+    return base.batch_shapes(config["input"]["crop"], task, images, sharding.split(mesh))
 
 
 @dataclasses.dataclass(frozen=True)

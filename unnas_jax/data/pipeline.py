@@ -158,11 +158,7 @@ class _TrainRow:
         rng = np.random.default_rng((self.seed, _CROP, position))
         height, width = image.shape[:2]
         box = crops.TRAIN_CROPS[self.train_crop](height, width, self.size, self.resize, rng)
-        # 31 bits, so that the device may take the number as int32.
-        return {
-            **_cut(image, label, box, self.size, self.resampling, self.mirrored),
-            "index": np.int32(position % 2**31),
-        }
+        return _cut(image, label, box, self.size, self.resampling, self.mirrored)
 
 
 def _cut(
@@ -210,7 +206,7 @@ class _EvalRow:
             image = np.zeros((*self.size, 3), np.uint8)
             label = np.full(self.size, crops.IGNORE, np.uint8) if self.label_maps else np.int32(0)
             example = {"image": image, "label": label}
-        return {**example, "index": np.int32(position), "mask": np.float32(real)}
+        return {**example, "mask": np.float32(real)}
 
     def _example(self, i: int) -> dict[str, Any]:
         image, label = _read(self.records, i, self.apply_exif, self.label_maps)

@@ -361,18 +361,6 @@ def _record(path: str) -> str:
     return os.path.join(os.path.dirname(path), "index", os.path.basename(path) + ".written.json")
 
 
-@contextlib.contextmanager
-def _replacing(path: str) -> Iterator[str]:
-    """A name to write a file under that gets its own name when complete."""
-    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
 def _items(shard: _Shard) -> Iterator[tuple[str, Any]]:
     for path, start, stop in shard.parts:
         yield from files.read_json(path)["items"][start:stop]
@@ -390,7 +378,7 @@ def _write_shard(
     rejected: list[Problem] = []
     remarks: list[Problem] = []
     size = 0
-    with warnings.catch_warnings(), _replacing(shard.path) as temporary:
+    with warnings.catch_warnings(), files.renamed(shard.path) as temporary:
         warnings.simplefilter("ignore")  # Pillow's on odd metadata: pixels are what counts.
         writer = array_record_module.ArrayRecordWriter(temporary, _OPTIONS)
         try:

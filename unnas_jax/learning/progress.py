@@ -10,6 +10,7 @@ import jax
 from unnas_jax.core import logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import metrics
+from unnas_jax.tasks import base
 from unnas_jax.tasks.base import Sums
 
 _LOG = logging.getLogger("unnas_jax")
@@ -75,7 +76,7 @@ class Progress:
         row: dict[str, float] = {}
         line = f"step {step}/{self._total}  epoch {step / self._per_epoch:.2f}"
         for name, sums in fetched.items():
-            means = metrics.means(sums)
+            means = base.means(base.total(sums))
             prefix = "" if name == "weights" else f"{name}_"
             row |= {f"{prefix}{key}": value for key, value in means.items()}
             line += f"  {name}: loss {means['loss']:.4f}, {100 * means['accuracy']:.2f}%"

@@ -18,6 +18,7 @@ from unnas_jax.core import sharding
 from unnas_jax.layers.blocks import BN_MOMENTUM
 from unnas_jax.learning import optim
 from unnas_jax.learning.feed import STEPS_AHEAD
+from unnas_jax.tasks import base
 from unnas_jax.tasks.base import Batch, Sums, Task, target_counts
 
 # What a random draw is for; folded into the seed's key together with the step.
@@ -323,16 +324,8 @@ def batch_shapes(
     config: Mapping[str, Any], task: Task, seeds: int, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of the global batches of images and labels of so many seeds, (S, B, ...)."""
-    crop = config["input"]["crop"]
     images = (seeds, config["train"]["batch_size"])
-    shapes = {
-        "image": ((*images, crop, crop, 3), np.uint8),
-        "label": ((*images, crop, crop), np.uint8) if task.label_maps else (images, np.int32),
-    }
-    return {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=split_seeds(mesh))
-        for name, (shape, dtype) in shapes.items()
-    }
+    return base.batch_shapes(config["input"]["crop"], task, images, split_seeds(mesh))
 
 
 def lower(

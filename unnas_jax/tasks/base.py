@@ -173,13 +173,25 @@ def classification_score(
     }
 
 
+def batch_shapes(
+    crop: int, task: Task, images: tuple[int, ...], placed: Any = None
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch of images and labels.
+
+    Args:
+      crop: the side of the images, in pixels.
+      task: which tells whether labels are maps.
+      images: the leading axes: how many, or seeds and how many for each.
+      placed: a sharding.
+    """
+    label = ((*images, crop, crop), np.uint8) if task.label_maps else (images, np.int32)
+    return {
+        "image": jax.ShapeDtypeStruct((*images, crop, crop, 3), np.uint8, sharding=placed),
+        "label": jax.ShapeDtypeStruct(*label, sharding=placed),
+    }
+
+
 def example_shapes(config: Mapping[str, Any], task: Task, images: int = 1) -> Examples:
     """The shapes and dtypes of the examples that a batch of images becomes."""
-    crop = config["input"]["crop"]
-    batch = {
-        "image": jax.ShapeDtypeStruct((images, crop, crop, 3), jnp.uint8),
-        "label": jax.ShapeDtypeStruct(
-            (images, crop, crop) if task.label_maps else (images,), jnp.int32
-        ),
-    }
+    batch = batch_shapes(config["input"]["crop"], task, (images,))
     return jax.eval_shape(lambda batch: task.examples(jax.random.key(0), batch, train=True), batch)

@@ -118,11 +118,3 @@ def permutations(grid: int, count: int) -> np.ndarray:
     if grid == 2:
         return np.array(list(itertools.permutations(range(4))), np.uint8)[:count]
     return _nine()[:count]
-
-
-def hamming(perms: np.ndarray) -> tuple[int, float]:
-    """The minimum and the mean Hamming distance over all pairs of rows of (K, T)."""
-    distances = np.concatenate(
-        [(perms[k + 1 :] != perms[k]).sum(axis=1) for k in range(len(perms) - 1)]
-    )
-    return int(distances.min()), float(distances.mean())
