@@ -161,7 +161,7 @@ def test_text_of_the_user_is_escaped_and_paths_are_quoted(tmp_path: pathlib.Path
     page = (path / "report.html").read_text()
     assert "<script" not in page and "<b>" not in page
     # Quoted for a shell, and then escaped.
-    assert "/genotype.json&#x27; " in page
+    assert "/genotype.json&#39; " in page
 
 
 def test_redrawing_changes_nothing(tmp_path: pathlib.Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from unnas_jax.config.sections import Weights
+from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding
 from unnas_jax.layers.blocks import BN_MOMENTUM
 from unnas_jax.learning import optim
@@ -141,13 +141,13 @@ def _averaged(values: Any, average: Any, decay: float, step: jax.Array) -> Any:
     return optax.incremental_update(values, average, share)
 
 
-def schedule(config: Mapping[str, Any], steps_per_epoch: int) -> optax.Schedule:
-    """The learning rate of a config's weights by step."""
-    return optim.schedule(Weights.of(config["weights"]), config["train"]["epochs"], steps_per_epoch)
+def schedule(config: Training, steps_per_epoch: int) -> optax.Schedule:
+    """The learning rate of the weights by step."""
+    return optim.schedule(config.weights, config.train.epochs, steps_per_epoch)
 
 
 def build_steps(
-    config: Mapping[str, Any],
+    config: Training,
     network: nn.Module,
     task: Task,
     mesh: Mesh,
@@ -161,7 +161,7 @@ def build_steps(
     so that the result is that of training it apart, up to rounding.
 
     Args:
-      config: a validated config of a training, as a dict.
+      config: of the training.
       network: called as network(inputs, train, drop_path) -> (outputs, auxiliary outputs).
       task: what is learned.
       mesh: see `unnas_jax.core.sharding`.
@@ -170,10 +170,9 @@ def build_steps(
       optimizer: of the weights; None: that of the config.
     """
     if optimizer is None:
-        weights = Weights.of(config["weights"])
-        optimizer = optim.optimizer(weights, schedule(config, steps_per_epoch))
-    drop_path, epochs = config["network"]["drop_path"], config["train"]["epochs"]
-    auxiliary_weight, decay = config["network"]["auxiliary_weight"], config["train"]["ema"]
+        optimizer = optim.optimizer(config.weights, schedule(config, steps_per_epoch))
+    drop_path, epochs = config.network.drop_path, config.train.epochs
+    auxiliary_weight, decay = config.network.auxiliary_weight, config.train.ema
     everywhere = sharding.replicated(mesh)
 
     def key_for(seed: jax.Array | int, purpose: int, step: jax.Array | int) -> jax.Array:
@@ -321,15 +320,15 @@ def joined(states: list[TrainState], mesh: Mesh) -> TrainState:
 
 
 def batch_shapes(
-    config: Mapping[str, Any], task: Task, seeds: int, mesh: Mesh
+    config: Training, task: Task, seeds: int, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of the global batches of images and labels of so many seeds, (S, B, ...)."""
-    images = (seeds, config["train"]["batch_size"])
-    return base.batch_shapes(config["input"]["crop"], task, images, split_seeds(mesh))
+    images = (seeds, config.train.batch_size)
+    return base.batch_shapes(config.input.crop, task, images, split_seeds(mesh))
 
 
 def lower(
-    config: Mapping[str, Any], task: Task, steps: TrainSteps, seeds: int, mesh: Mesh
+    config: Training, task: Task, steps: TrainSteps, seeds: int, mesh: Mesh
 ) -> jax.stages.Lowered:
     """The program of one step of so many seeds together, not compiled."""
     batch = batch_shapes(config, task, seeds, mesh)
@@ -337,7 +336,7 @@ def lower(
     return lowered
 
 
-def memory(config: Mapping[str, Any], task: Task, steps: TrainSteps, seeds: int, mesh: Mesh) -> int:
+def memory(config: Training, task: Task, steps: TrainSteps, seeds: int, mesh: Mesh) -> int:
     """The bytes that a training of so many seeds together needs on each device.
 
     Of a step as XLA plans it, and of the batches of the steps after it.

@@ -18,6 +18,7 @@ import numpy as np
 from unnas_jax import __version__
 from unnas_jax.analysis import report, results, verdict
 from unnas_jax.analysis.history import Alphas, Row
+from unnas_jax.config.sections import Batches, Pace
 from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.logs import telling
@@ -51,7 +52,7 @@ def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
             f"{images} images; use a smaller batch"
         )
     stages = methods.of_config(config).stages(config, per_epoch)
-    return Plan.of(config, per_epoch, sum(stage.steps for stage in stages), every_epochs=1)
+    return Plan.of(Pace.of(config), per_epoch, sum(stage.steps for stage in stages), every_epochs=1)
 
 
 class _Outputs:
@@ -347,7 +348,7 @@ def _search(
         half_a, half_b = halves(len(records), c["seed"])
         plan = _plan(c, dataset, len(half_a))
         held_out = evaluation_sample(half_b, c["eval"]["max_images"], c["seed"])
-        feed = Feed(c, dataset, task, mesh)
+        feed = Feed(Batches.of(c), dataset, task, mesh)
 
         # Steps, state, and where it continues.
         stages = _Stages(c, task, mesh, plan, optimizers)

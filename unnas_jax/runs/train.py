@@ -15,6 +15,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config.sections import Batches, Pace, Training
 from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset, halves, open_dataset
@@ -84,7 +85,7 @@ def _plan(config: Mapping[str, Any], dataset: Dataset, images: int, save_seconds
             "images to train on; use a smaller batch"
         )
     steps, every = per_epoch * config["train"]["epochs"], config["eval"]["every_epochs"]
-    return Plan.of(config, per_epoch, steps, every_epochs=every, save_seconds=save_seconds)
+    return Plan.of(Pace.of(config), per_epoch, steps, every_epochs=every, save_seconds=save_seconds)
 
 
 def _cells_of(workdir: Workdir, section: Mapping[str, Any]) -> tuple[Cells, dict[str, Any]]:
@@ -122,7 +123,7 @@ def _together(
     if count == 1 or jax.default_backend() == "cpu":
         return 1
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
-    needed = trainer.memory(config, task, steps, count, mesh)
+    needed = trainer.memory(Training.of(config), task, steps, count, mesh)
     if needed <= 0.9 * limit:
         return count
     _LOG.info("%d seeds at once would take %.1f GB: they train in turn.", count, needed / 1e9)
@@ -329,7 +330,7 @@ def _train(
         }
         result = Result(workdir, facts, task, plan, primary)
         steps = trainer.build_steps(
-            c, network, task, mesh, plan.per_epoch, examples.inputs, optimizer
+            Training.of(c), network, task, mesh, plan.per_epoch, examples.inputs, optimizer
         )
 
         # State, and where it continues.
@@ -350,7 +351,7 @@ def _train(
             [seeds[k : k + together] for k in range(0, len(seeds), together)],
             steps,
             task,
-            Feed(c, dataset, task, mesh),
+            Feed(Batches.of(c), dataset, task, mesh),
             mesh,
             training,
             held_out,
@@ -403,7 +404,7 @@ def _train(
             metric=task.metric,
             identity={"data": data},
             images=plan.batch_size * len(seeds),
-            schedule=None if optimizer else trainer.schedule(c, plan.per_epoch),
+            schedule=None if optimizer else trainer.schedule(Training.of(c), plan.per_epoch),
             write=write,
             publish=workdir.publish,
         )

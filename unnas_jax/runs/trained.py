@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import optax
 from etils import epath
 
 from unnas_jax.config import run_config
+from unnas_jax.config.sections import Batches, Training
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.arrays import ArrayRecords
@@ -31,12 +32,12 @@ class Preprocessing:
     """What an evaluation does to images before the network sees them.
 
     Attributes:
-      config: of the training, as a dict.
+      config: of the training, decoding in threads.
       dataset: its statistics; without images.
       task: what was learned.
     """
 
-    config: Mapping[str, Any]
+    config: Batches
     dataset: Dataset
     task: Task
 
@@ -52,7 +53,7 @@ class Preprocessing:
             raise UserError("there is no image")
         records = ArrayRecords(images, np.zeros(len(images), np.int64))
         mesh = sharding.data_mesh(jax.devices()[:1])
-        feed = Feed({**self.config, "workers": 0}, self.dataset, self.task, mesh)
+        feed = Feed(self.config, self.dataset, self.task, mesh)
         batches = feed.evaluation(records, np.arange(len(images)), place=False)
         return np.concatenate([batch["image"][batch["mask"] > 0] for batch in batches])
 
@@ -128,7 +129,7 @@ def load_network(
         inputs = example_shapes(config, task).inputs
         # Its optimizer's state is not needed, nor is the optimizer known if it was an object.
         nothing = optax.identity()
-        steps = trainer.build_steps(config, network, task, mesh, 1, inputs, nothing)
+        steps = trainer.build_steps(Training.of(config), network, task, mesh, 1, inputs, nothing)
         shapes = steps.shapes(len(seeds))
         wanted = {name: getattr(shapes, name) for name in ("params", "batch_stats", "average")}
         restored = None
@@ -140,7 +141,11 @@ def load_network(
         number = 0 if seed is None else seeds.index(seed)
         evaluated = trainer.evaluated(shapes.replace(**restored))
         variables = jax.tree.map(lambda leaf: leaf[number], jax.device_get(evaluated))
-    return Logits(network), variables, Preprocessing(config, facts, task)
+    return (
+        Logits(network),
+        variables,
+        Preprocessing(Batches.of({**config, "workers": 0}), facts, task),
+    )
 
 
 def _entry(workdir: str, name: str) -> Any:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.sections import TaskConfig
+
 Batch = Mapping[str, jax.Array]
 """`image` uint8 (B, S, S, 3), `label` int32 (B,) or, of label maps, (B, S, S), and in evaluation
 `mask` float32 (B,)."""
@@ -77,11 +79,11 @@ class Task(Protocol):
     input_channels: int
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: TaskConfig) -> None:
         """Raises `UserError` for a config that this task cannot run."""
 
     @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a valid config on a `unnas_jax.data.Dataset`, of which it reads the facts."""
 
     def examples(self, key: jax.Array, batch: Batch, *, train: bool) -> Examples:
