@@ -33,8 +33,8 @@ from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import Setting
 from unnas_jax.runs import validation
 from unnas_jax.spaces import complexity, networks
-from unnas_jax.tasks import base
 from unnas_jax.tasks.base import Task, example_shapes
+from unnas_jax.tasks.base import batch_shapes as shapes_of
 
 HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
 """Memory of a chip, by the name with which a topology begins."""
@@ -117,8 +117,9 @@ def batch_shapes(
     config: Mapping[str, Any], task: Task, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a config's global batch of images and labels, split over a mesh."""
-    images = (config["train"]["batch_size"],)
-    return base.batch_shapes(config["input"]["crop"], task, images, sharding.split(mesh))
+    shapes = shapes_of(task, (config["train"]["batch_size"],), config["input"]["crop"])
+    placed = sharding.split(mesh)
+    return {name: jax.ShapeDtypeStruct(*shape, sharding=placed) for name, shape in shapes.items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,19 +71,6 @@ class Input(Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskOptions(Section):
-    """What is learned, and the options of tasks."""
-
-    name: str
-    grid: int = 3
-    permutations: int = 1000
-    permutation_list: str = ""
-    aspp_channels: int = 64
-    aspp_rates: tuple[int, ...] = (6,)
-    label_smoothing: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
 class Train(Section):
     """How long, and on how many images at once; what only trainings have."""
 
@@ -112,15 +99,6 @@ class Regularisation(Section):
 
     auxiliary_weight: float
     drop_path: float
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskConfig(Section):
-    """What a task is made of."""
-
-    task: TaskOptions
-    input: Input
-    precision: str
 
 
 @dataclasses.dataclass(frozen=True)

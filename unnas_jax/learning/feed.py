@@ -13,7 +13,6 @@ from unnas_jax.core import sharding
 from unnas_jax.data import Dataset, pipeline
 from unnas_jax.data.records import Records
 from unnas_jax.tasks.base import Task
-from unnas_jax.tasks.transforms import Augmentation
 
 _FOR_DEVICE = ("image", "label", "mask")
 
@@ -34,7 +33,9 @@ class Feed:
     """
 
     def __init__(self, config: Batches, dataset: Dataset, task: Task, mesh: Mesh) -> None:
-        self._config, self._dataset, self._mesh = config, dataset, mesh
+        self._config, self._mesh = config, mesh
+        # Zero once it is normalised.
+        self._padding = tuple(dataset.mean)[:: -1 if config.input.swapped_statistics else 1]
         self._common = {
             "resize": config.input.resize,
             "apply_exif": dataset.apply_exif,
@@ -89,7 +90,7 @@ class Feed:
             batch_size=section.batch_size,
             crop=section.whole_size if whole else self._config.input.crop,
             eval_crop="whole" if whole else "centre",
-            padding=Augmentation.create(self._config.input, self._dataset).mean,
+            padding=self._padding,
             **self._common,
         )
         try:

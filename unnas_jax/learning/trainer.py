@@ -18,8 +18,8 @@ from unnas_jax.core import sharding
 from unnas_jax.layers.blocks import BN_MOMENTUM
 from unnas_jax.learning import optim
 from unnas_jax.learning.feed import STEPS_AHEAD
-from unnas_jax.tasks import base
 from unnas_jax.tasks.base import Batch, Sums, Task, target_counts
+from unnas_jax.tasks.base import batch_shapes as shapes_of
 
 # What a random draw is for; folded into the seed's key together with the step.
 _INIT, _STEP, _EVALUATION, _STATISTICS, _NOISE = range(5)
@@ -324,7 +324,11 @@ def batch_shapes(
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of the global batches of images and labels of so many seeds, (S, B, ...)."""
     images = (seeds, config.train.batch_size)
-    return base.batch_shapes(config.input.crop, task, images, split_seeds(mesh))
+    shapes = shapes_of(task, images, config.input.crop)
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=split_seeds(mesh))
+        for name, (shape, dtype) in shapes.items()
+    }
 
 
 def lower(

@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 
 from unnas_jax.config import schema, unknown_keys
-from unnas_jax.config.sections import Alphas, TaskConfig, Weights
+from unnas_jax.config.sections import Alphas, Weights
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops
 from unnas_jax.data.registry import entry_of
@@ -94,7 +94,7 @@ def validate(config: ml_collections.ConfigDict, objects: Collection[str] = ()) -
     _check_numbers(c, "seed input.lighting input.pad input.gray", 0, strict=False)
     _check_numbers(c, "weights.final_learning_rate weights.weight_decay", 0, strict=False)
     _check_choice("task.name", c["task"]["name"], tasks.TASKS)
-    tasks.TASKS[c["task"]["name"]].validate(TaskConfig.of(c))
+    tasks.TASKS[c["task"]["name"]].validate(c)
     _check_choice("network.stem", c["network"]["stem"], ("imagenet", "cifar"))
     _check_choice("precision", c["precision"], ("auto", "float32", "bfloat16"))
     _check_choice("input.train_crop", c["input"]["train_crop"], crops.TRAIN_CROPS)

@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unnas_jax.config.sections import TaskConfig
-
 Batch = Mapping[str, jax.Array]
 """`image` uint8 (B, S, S, 3), `label` int32 (B,) or, of label maps, (B, S, S), and in evaluation
 `mask` float32 (B,)."""
@@ -79,11 +77,11 @@ class Task(Protocol):
     input_channels: int
 
     @classmethod
-    def validate(cls, config: TaskConfig) -> None:
+    def validate(cls, config: Mapping[str, Any]) -> None:
         """Raises `UserError` for a config that this task cannot run."""
 
     @classmethod
-    def create(cls, config: TaskConfig, dataset: Any) -> Self:
+    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
         """The task of a valid config on a `unnas_jax.data.Dataset`, of which it reads the facts."""
 
     def examples(self, key: jax.Array, batch: Batch, *, train: bool) -> Examples:
@@ -176,24 +174,21 @@ def classification_score(
 
 
 def batch_shapes(
-    crop: int, task: Task, images: tuple[int, ...], placed: Any = None
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of a batch of images and labels.
+    task: Task, images: tuple[int, ...], crop: int
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """The shapes and dtypes of a training batch as the feed makes it, by name.
 
     Args:
-      crop: the side of the images, in pixels.
-      task: which tells whether labels are maps.
-      images: the leading axes: how many, or seeds and how many for each.
-      placed: a sharding.
+      task: says what it needs.
+      images: how many, with leading axes if there are any.
+      crop: their side.
     """
     label = ((*images, crop, crop), np.uint8) if task.label_maps else (images, np.int32)
-    return {
-        "image": jax.ShapeDtypeStruct((*images, crop, crop, 3), np.uint8, sharding=placed),
-        "label": jax.ShapeDtypeStruct(*label, sharding=placed),
-    }
+    return {"image": ((*images, crop, crop, 3), np.uint8), "label": label}
 
 
 def example_shapes(config: Mapping[str, Any], task: Task, images: int = 1) -> Examples:
     """The shapes and dtypes of the examples that a batch of images becomes."""
-    batch = batch_shapes(config["input"]["crop"], task, (images,))
+    shapes = batch_shapes(task, (images,), config["input"]["crop"])
+    batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
     return jax.eval_shape(lambda batch: task.examples(jax.random.key(0), batch, train=True), batch)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from unnas_jax.config import schema
-from unnas_jax.config.sections import TaskConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.registry import Registry, nearest
 from unnas_jax.data.records import IMAGENET_MEAN, IMAGENET_STD, Dataset
@@ -24,7 +23,7 @@ TASKS: Registry[type[Task]] = Registry(
 
 def create(config: Mapping[str, Any], dataset: Any) -> Task:
     """The task that a config (as a dict) names, on a `unnas_jax.data.Dataset`."""
-    return TASKS.find(config["task"]["name"], "task.name").create(TaskConfig.of(config), dataset)
+    return TASKS.find(config["task"]["name"], "task.name").create(config, dataset)
 
 
 def register_task(task: type[Task]) -> type[Task]:
@@ -70,9 +69,8 @@ def task(
             raise UserError(f"task {name!r}: {nearest(key, sections)}there is no option {key!r}")
     config["task"]["name"] = name
     kind = TASKS.find(name, "task.name")
-    typed = TaskConfig.of(config)
-    kind.validate(typed)
+    kind.validate(config)
     if dataset is None:
         names = tuple(map(str, range(classes)))
         dataset = Dataset("without images", {}, classes, names, mean, std)
-    return kind.create(typed, dataset)
+    return kind.create(config, dataset)
