@@ -28,7 +28,7 @@ COMMANDS = {
 
 
 def _cache_compiled_programs() -> None:
-    """Before jax is imported: a run does not compile again what an earlier one compiled."""
+    """Called before jax is imported, so that runs share their compiled programs."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache.path("xla"))
 
 

@@ -281,6 +281,6 @@ def workdir(config_path: str) -> str:
     name = os.path.basename(path).removesuffix(".py")
     if not re.fullmatch(r"[^():,+]{0,200}", argument):  # The text of a cell, which is no name.
         argument = hashlib.sha256(argument.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    # Of a path to a genotype.json only the directory tells searches apart.
+    # Only the directory of a genotype.json tells searches apart.
     words = [word for word in argument.removesuffix("/genotype.json").split("/") if word]
     return os.path.join("runs", "_".join([name, *words[-1:]]))

@@ -45,7 +45,7 @@ def _section(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _of_parameters(
     optimizer: Mapping[str, Any], names: list[str], tensors: Mapping[str, np.ndarray], what: str
 ) -> dict[str, dict[str, Any]]:
-    """What an optimizer's state holds of every parameter, by name; empty where it has nothing.
+    """The entries of an optimizer's state by parameter; empty where it has none.
 
     Args:
       optimizer: its `state_dict`.
@@ -138,7 +138,7 @@ def _adam(document: Mapping[str, Any], initial: Any) -> tuple[Any, list[str]]:
 
 
 def _optimizer(config: Mapping[str, Any]) -> optim.Optimizer:
-    """That of the weights; its state has a count where the rate has a schedule."""
+    """The optimizer of the weights; a scheduled rate gives its state the count that runs have."""
     return optim.optimizer(Weights.of(config["weights"]), lambda step: 1.0)
 
 

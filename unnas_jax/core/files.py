@@ -32,7 +32,7 @@ def check_mounted(name: str, path: str) -> None:
 def or_in(path: str, name: str) -> str:
     """A file's path, or that of the file `name` in it if it is a directory.
 
-    Of an address nothing says which it is but its end.
+    Only its ending tells whether an address is a file.
     """
     path = os.path.expanduser(path)
     address = buckets.is_address(path)

@@ -17,7 +17,7 @@ _SILENCE_S = 60.0  # After so long something is said.
 
 
 def start() -> None:
-    """Shows this package's progress; of the libraries only warnings.
+    """Shows this package's progress, and only warnings of the libraries.
 
     Called before libraries are imported: some tell at once what they do.
     """

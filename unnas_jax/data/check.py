@@ -26,9 +26,9 @@ _LOG = logging.getLogger("unnas_jax")
 _MAX_THREADS = 16
 _PROGRESS_SECONDS = 5.0
 _AT_ONCE = 1024  # Files that are handed to the threads together.
-# Of the images that are decoded at the same time; a larger one is decoded alone.
+# Pixels of all images that are decoded at the same time; a larger image is decoded alone.
 _PIXELS_AT_ONCE = 100_000_000
-_MAX_BYTES = 2**30  # Of a file, unless the limit of pixels asks for more.
+_MAX_BYTES = 2**30  # Largest file, unless the limit of pixels asks for more.
 
 _Signature = tuple[int, int]
 """The size in bytes and the time of change in ns."""
@@ -69,7 +69,7 @@ def _open_regular(path: str) -> IO[bytes]:
 
 
 def examine_file(path: str, max_pixels: int, budget: _Budget | None = None) -> Finding:
-    """What is known of a file, which is read as training reads it.
+    """Reads a file as training does, and says what was found.
 
     Args:
       path: of the file.

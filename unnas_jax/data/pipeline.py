@@ -50,7 +50,7 @@ def halves(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def evaluation_sample(indices: np.ndarray, max_images: int, seed: int) -> np.ndarray:
-    """At most so many of the examples to evaluate on, drawn at random, in the order they had.
+    """At most `max_images` of the examples, drawn at random, in their old order.
 
     Records are in the order of their names, and so of their classes: a prefix would be of few.
     The draw depends on nothing but the arguments; fewer images are a part of more.
@@ -231,7 +231,7 @@ class _Rows:
     """This process's rows of all global batches, row by row -> global position."""
 
     batch_size: int  # Global.
-    rows: int  # Of a global batch, this process's.
+    rows: int  # This process's share of a global batch.
     first: int
     make: Callable[[int], dict[str, Any]]
 

@@ -168,7 +168,7 @@ def prepare(
         return dict(files.read_json(os.path.join(final, REPORT)))
     workers = workers_lib.cores() if workers < 0 else workers
     with _locked(os.path.join(data_dir, recipe.name, ".lock")), warnings.catch_warnings():
-        if is_prepared(final):  # By a process that had the lock before.
+        if is_prepared(final):  # Prepared by the process that had the lock before.
             return dict(files.read_json(os.path.join(final, REPORT)))
         os.makedirs(os.path.join(staging, "index"), exist_ok=True)
         warnings.simplefilter("ignore")  # Pillow's, in this process.
@@ -390,7 +390,7 @@ def _write_shard(
                     rejected.append({"name": name, "reason": str(error)})
                     continue
                 encoded = connectors.encode_example(example.features)
-                # Of several equal serialisations always the same.
+                # Equal examples can serialise differently; this gives always the same bytes.
                 data = serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
                 writer.write(data)
                 names.append(name)

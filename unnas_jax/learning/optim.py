@@ -170,7 +170,7 @@ def validate(name: str, section: Weights | Alphas, *, given: bool = False) -> No
 
 
 def differentiable(section: Weights) -> bool:
-    """Whether a step has finite derivatives by the gradient also where that is 0 in all steps.
+    """Whether a step has finite derivatives in the gradient, also where the gradient is 0.
 
     The second order of DARTS needs them; the square root in Adam has none, unless its `eps_root` is
     greater than 0.

@@ -343,7 +343,7 @@ def lower(
 def memory(config: Training, task: Task, steps: TrainSteps, seeds: int, mesh: Mesh) -> int:
     """The bytes that a training of so many seeds together needs on each device.
 
-    Of a step as XLA plans it, and of the batches of the steps after it.
+    What XLA plans for a step, and the batches of the steps after it.
     """
     plan: Any = lower(config, task, steps, seeds, mesh).compile().memory_analysis()
     # The state is donated: it is among the arguments and again, as an alias, in the output.

@@ -383,7 +383,7 @@ def _search(
             backend=jax.default_backend(),
             total_steps=plan.total,
         )
-        if not outputs.history.rows:  # At the start, and of a checkpoint that was brought over.
+        if not outputs.history.rows:  # At the start, or after a checkpoint was brought over.
             outputs.alphas(method, state, step)
 
         # The loop.

@@ -1,4 +1,4 @@
-"""What the spaces of the NAS benchmarks share: cells in files, and settings that they have not."""
+"""What the spaces of NAS benchmarks share: cells in files, and settings that they refuse."""
 
 import os
 from collections.abc import Callable, Mapping

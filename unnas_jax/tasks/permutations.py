@@ -9,7 +9,7 @@ import numpy as np
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 
-_MOST_BYTES = 2**24  # Of a file: 200,000 permutations of nine tiles.
+_MOST_BYTES = 2**24  # Largest file: 200,000 permutations of nine tiles.
 
 _IRREDUCIBLE = 0b1011  # x^3 + x + 1, which makes GF(8) of the polynomials over GF(2).
 _INFINITY = 8

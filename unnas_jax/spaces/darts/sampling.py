@@ -19,7 +19,7 @@ _LOG = logging.getLogger("unnas_jax")
 # The network that a window of sizes is about: that of the paper's CIFAR-10 experiments (section
 # 5.2), whatever is trained, so that a seed gives the same architectures for every dataset.
 _WIDTH, _CELLS, _CLASSES, _SIDE = 16, 20, 10, 32
-_MAX_DRAWS_EACH = 10_000  # Of an architecture, before a window counts as empty.
+_MAX_DRAWS_EACH = 10_000  # Draws for one architecture before a window counts as empty.
 
 
 def _random_cell(rng: np.random.Generator, nodes: int) -> Pairs:
@@ -66,7 +66,7 @@ def draw_found(
 
 
 def parameters(genotype: Genotype) -> int:
-    """Those of a cell's network at the paper's CIFAR-10 size: 20 cells of width 16."""
+    """The parameters of a cell's network at the paper's CIFAR-10 size: 20 cells of width 16."""
     network = Network(genotype, _WIDTH, _CELLS, stem="cifar", head=ImageHead(_CLASSES))
     return parameters_of(network, (_SIDE, _SIDE, 3))
 
