@@ -12,6 +12,7 @@ import pytest
 import unnas_jax as un
 from tests import conftest, tiny, tiny_training, toy_optimizer
 from unnas_jax.analysis import report
+from unnas_jax.commands import command_line
 from unnas_jax.config import schema
 from unnas_jax.config.sections import Alphas, Weights
 from unnas_jax.core import sharding
@@ -168,6 +169,18 @@ def test_the_second_order_refuses_steps_without_derivatives():
         validation.validate(config)
     config.weights.optimizer_options = {"eps_root": 1e-8}
     validation.validate(config)
+
+
+def test_flags_choose_an_optimizer_and_its_options():
+    config = schema.search()
+    config.lock()
+    flags = ["--config.weights.optimizer=adamw", "--config.weights.optimizer_options.b2=0.95"]
+    command_line.override(config, [*flags, "--config.weights.optimizer_options.mu_dtype=bfloat16"])
+    validation.validate(config)
+    assert config.weights.optimizer_options.to_dict() == {"b2": 0.95, "mu_dtype": "bfloat16"}
+    command_line.override(config, ["--config.weights.optimizer_options.bb2=0.9"])
+    with pytest.raises(un.UserError, match="weights.optimizer_options.bb2: did you mean 'b2'"):
+        validation.validate(config)
 
 
 def test_names_that_are_taken_and_functions_without_a_rate_are_refused():
