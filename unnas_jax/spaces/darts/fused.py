@@ -27,7 +27,7 @@ from unnas_jax.layers.blocks import (
 from unnas_jax.layers.counting import WEIGHTED_SUM
 from unnas_jax.layers.pooling import avg_pool, max_pool
 from unnas_jax.spaces.darts.candidates import OPERATIONS, edges
-from unnas_jax.spaces.darts.per_edge import SupernetCell
+from unnas_jax.spaces.darts.per_edge import preprocessed
 
 CONVOLUTIONS = (
     ("sep_conv_3x3", 3, 1),
@@ -365,21 +365,35 @@ class SourceEdges(nn.Module):
         ]
 
 
-class FusedCell(SupernetCell, kw_only=True):
+class FusedCell(nn.Module):
     """A cell of the supernet: nodes that sum the mixed operations of all earlier states.
 
     Attributes:
-      dense: the form of its convolutions.
+      channels: the channels C of every state; the output has nodes * C.
+      reduction: whether the edges from the two inputs have stride 2.
+      reduce_input0: whether input 0 has twice the side of input 1.
     """
 
+    channels: int
+    nodes: int
+    reduction: bool
+    reduce_input0: bool
     dense: bool
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
         self, input0: jax.Array, input1: jax.Array, weights: jax.Array, train: bool
     ) -> jax.Array:
         """Weights (edges, operations): the softmax of this kind of cell's alphas."""
-        states = self.preprocessed(input0, input1, train)
+        states = preprocessed(
+            input0,
+            input1,
+            train,
+            channels=self.channels,
+            reduce_input0=self.reduce_input0,
+            dtype=self.dtype,
+        )
         if not self.dense:
             states = [chwn(state) for state in states]
         rows = edges(self.nodes)

@@ -13,6 +13,24 @@ from unnas_jax.layers.blocks import FactorizedReduction, ReluConvBN, batch_norm
 from unnas_jax.spaces.darts.operations import BUILDERS, Pool
 
 
+def preprocessed(
+    input0: jax.Array,
+    input1: jax.Array,
+    train: bool,
+    *,
+    channels: int,
+    reduce_input0: bool,
+    dtype: Any,
+) -> list[jax.Array]:
+    """The first two states of a cell, in whose `__call__` this runs: its inputs, alike in size."""
+    before = FactorizedReduction if reduce_input0 else ReluConvBN
+    settings: dict[str, Any] = {"affine": False, "dtype": dtype}
+    return [
+        before(channels, name="preprocess0", **settings)(input0, train),
+        ReluConvBN(channels, name="preprocess1", **settings)(input1, train),
+    ]
+
+
 class MixedOperation(nn.Module):
     """An edge: the weighted sum of all its operations (DARTS, equation 2).
 
@@ -52,49 +70,39 @@ class MixedOperation(nn.Module):
         return total
 
 
-class SupernetCell(nn.Module):
-    """What both forms of a cell have.
-
-    Attributes:
-      channels: the channels C of every state; the output has nodes * C.
-      nodes: how many.
-      reduction: whether the edges from the two inputs have stride 2.
-      reduce_input0: whether input 0 has twice the side of input 1.
-    """
-
-    channels: int
-    nodes: int
-    reduction: bool
-    reduce_input0: bool
-    dtype: Any = jnp.float32
-
-    def preprocessed(self, input0: jax.Array, input1: jax.Array, train: bool) -> list[jax.Array]:
-        """The first two states: the inputs, alike in size."""
-        before = FactorizedReduction if self.reduce_input0 else ReluConvBN
-        settings: dict[str, Any] = {"affine": False, "dtype": self.dtype}
-        return [
-            before(self.channels, name="preprocess0", **settings)(input0, train),
-            ReluConvBN(self.channels, name="preprocess1", **settings)(input1, train),
-        ]
-
-
-class PlainCell(SupernetCell, kw_only=True):
+class PlainCell(nn.Module):
     """A cell: every node is the sum of its edges from all earlier states (DARTS, equation 1).
 
         x(j) = sum over i < j of edge(i, j)(x(i))
 
     Attributes:
       operations: of every edge, node by node.
+      channels: the channels C of every state; the output has nodes * C.
+      nodes: how many.
+      reduction: whether the edges from the two inputs have stride 2.
+      reduce_input0: whether input 0 has twice the side of input 1.
     """
 
     operations: tuple[tuple[str, ...], ...]
+    channels: int
+    nodes: int
+    reduction: bool
+    reduce_input0: bool
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
         self, input0: jax.Array, input1: jax.Array, weights: jax.Array, train: bool
     ) -> jax.Array:
         """Weights (edges, operations): the softmax of this kind of cell's alphas."""
-        states = self.preprocessed(input0, input1, train)
+        states = preprocessed(
+            input0,
+            input1,
+            train,
+            channels=self.channels,
+            reduce_input0=self.reduce_input0,
+            dtype=self.dtype,
+        )
         rows = iter(zip(self.operations, weights, strict=True))
         for node in range(self.nodes):
             total: Any = 0
