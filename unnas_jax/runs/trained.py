@@ -32,12 +32,12 @@ class Preprocessing:
     """What an evaluation does to images before the network sees them.
 
     Attributes:
-      config: of the training, decoding in threads.
+      config: of the training, as a dict.
       dataset: its statistics; without images.
       task: what was learned.
     """
 
-    config: Batches
+    config: Mapping[str, Any]
     dataset: Dataset
     task: Task
 
@@ -53,7 +53,8 @@ class Preprocessing:
             raise UserError("there is no image")
         records = ArrayRecords(images, np.zeros(len(images), np.int64))
         mesh = sharding.data_mesh(jax.devices()[:1])
-        feed = Feed(self.config, self.dataset, self.task, mesh)
+        config = Batches.of({**self.config, "workers": 0})
+        feed = Feed(config, self.dataset, self.task, mesh)
         batches = feed.evaluation(records, np.arange(len(images)), place=False)
         return np.concatenate([batch["image"][batch["mask"] > 0] for batch in batches])
 
@@ -141,11 +142,7 @@ def load_network(
         number = 0 if seed is None else seeds.index(seed)
         evaluated = trainer.evaluated(shapes.replace(**restored))
         variables = jax.tree.map(lambda leaf: leaf[number], jax.device_get(evaluated))
-    return (
-        Logits(network),
-        variables,
-        Preprocessing(Batches.of({**config, "workers": 0}), facts, task),
-    )
+    return Logits(network), variables, Preprocessing(config, facts, task)
 
 
 def _entry(workdir: str, name: str) -> Any:
