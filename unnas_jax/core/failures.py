@@ -43,7 +43,11 @@ _OF_DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFEr
 _OF_ABSENCE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
-def addresses_left() -> int:
+# With less than their threads need, libraries do not fail, but hang or abort.
+_ADDRESSES = 64 << 20
+
+
+def _addresses_left() -> int:
     """Bytes that this process may still map (ulimit -v); a huge number if nothing limits them."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
@@ -53,6 +57,16 @@ def addresses_left() -> int:
             return limit - int(file.read().split()[0]) * resource.getpagesize()
     except OSError:  # No Linux.
         return sys.maxsize
+
+
+def require_addresses(what: str) -> None:
+    """Raises `Interruption`, which begins with `what`, if hardly any memory can be mapped."""
+    left = _addresses_left()
+    if left < _ADDRESSES:
+        raise Interruption(
+            f"{what}, {left >> 20} MiB of the address space (ulimit -v) are left; nothing was "
+            "changed, raise the limit and run the same command again"
+        )
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
