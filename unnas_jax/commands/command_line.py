@@ -54,7 +54,7 @@ def user_errors() -> Iterator[Outcome]:
 _NO_CONFIG = "--config is missing; give a file, or the name of a recipe, such as rot_photos"
 
 # --config.KEY=VALUE, or --noconfig.KEY for a KEY that is true or false.
-_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=(.*))?")
 
 
 _OPTION = re.compile(r"--?config\.(" + "|".join(map(re.escape, config_lib.FREE)) + r")\.(\w+)=(.*)")
@@ -76,15 +76,15 @@ def _check_overrides(config: Any, argv: Sequence[str]) -> None:
                 value = text
             with section.unlocked():
                 section[option] = value
-    for key in (found[1] for word in argv if (found := _OVERRIDE.match(word))):
+    for key, given in (found.groups() for word in argv if (found := _OVERRIDE.match(word))):
         error = unknown_keys.error_of(key, config.to_dict(), config_lib.SCHEMAS)
         if error is not None:
             raise error
-        value: Any = config.to_dict()
+        there: Any = config.to_dict()
         for part in key.split("."):
-            value = value[part]
-        if isinstance(value, dict) and value:
-            fields = ", ".join(f"config.{key}.{name}" for name in value)
+            there = there[part]
+        if isinstance(there, dict) and given is not None and not given.lstrip().startswith("{"):
+            fields = ", ".join(f"config.{key}.{name}" for name in there)
             raise UserError(f"--config.{key}: is a section; give one of its fields {fields}")
 
 
