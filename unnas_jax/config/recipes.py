@@ -265,6 +265,32 @@ def sample_photos(space: str) -> ml_collections.ConfigDict:
     return config
 
 
+def sample_digits(space: str) -> ml_collections.ConfigDict:
+    """A sample-based experiment on the embedded digits, for two CPU cores and some minutes."""
+    config = config_lib.sample()
+    config.tasks = ("classification", "rotation", "jigsaw")
+    config.sample.update(count=24)
+    config.training.seeds = 1
+    config.training.dataset.name = "digits"
+    config.training.input.update(crop=16, resize=16)
+    config.training.train.update(batch_size=32, epochs=6, precise_bn_images=0)
+    config.training.eval.update(batch_size=199, every_epochs=2)
+    config.training.log_every_steps = 100
+    config.recipes = {
+        "rotation": {"train": {"batch_size": 16, "epochs": 3}, "eval": {"every_epochs": 1}},
+        # The tiles have 12 pixels.
+        "jigsaw": {
+            "input": {"crop": 32, "resize": 32},
+            "weights": {"learning_rate": 0.05},
+            "train": {"batch_size": 16, "epochs": 4},
+        },
+    }
+    _space(config, space)
+    if space == "nasbench201":
+        config.training.network.update(width="8", cells=3)
+    return config
+
+
 def nasbench201_cifar10(config: ml_collections.ConfigDict) -> None:
     """The benchmark's recipe for training a cell (Dong and Yang, 2020, table 1)."""
     config.training.train.update(batch_size=256, epochs=200)
