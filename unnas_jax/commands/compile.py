@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 from jax.experimental import topologies
 from jax.sharding import Mesh
@@ -34,6 +33,7 @@ from unnas_jax.methods.base import Setting
 from unnas_jax.runs import validation
 from unnas_jax.spaces import complexity, networks
 from unnas_jax.tasks.base import Task, example_shapes
+from unnas_jax.tasks.base import batch_shapes as shapes_of
 
 HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
 """Memory of a chip, by the name with which a topology begins."""
@@ -116,13 +116,9 @@ def batch_shapes(
     config: Mapping[str, Any], task: Task, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a config's global batch of images and labels, split over a mesh."""
-    crop, images = config["input"]["crop"], config["train"]["batch_size"]
-    label = ((images, crop, crop), np.uint8) if task.label_maps else ((images,), np.int32)
+    shapes = shapes_of(task, (config["train"]["batch_size"],), config["input"]["crop"])
     placed = sharding.split(mesh)
-    return {
-        "image": jax.ShapeDtypeStruct((images, crop, crop, 3), np.uint8, sharding=placed),
-        "label": jax.ShapeDtypeStruct(*label, sharding=placed),
-    }
+    return {name: jax.ShapeDtypeStruct(*shape, sharding=placed) for name, shape in shapes.items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Feed:
 
     def __init__(self, config: Mapping[str, Any], dataset: Dataset, task: Task, mesh: Mesh) -> None:
         self._config, self._dataset, self._mesh = config, dataset, mesh
+        self._names = (*_FOR_DEVICE, *(("record",) if task.records else ()))
         self._common = {
             "resize": config["input"]["resize"],
             "apply_exif": dataset.apply_exif,
@@ -98,5 +99,5 @@ class Feed:
             batches.close()
 
     def _columns(self, batch: Mapping[str, np.ndarray], place: bool) -> Any:
-        columns = {name: batch[name] for name in _FOR_DEVICE if name in batch}
+        columns = {name: batch[name] for name in self._names if name in batch}
         return sharding.to_devices(columns, self._mesh) if place else columns

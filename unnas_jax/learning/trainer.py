@@ -17,7 +17,9 @@ from unnas_jax.core import sharding
 from unnas_jax.layers.blocks import BN_MOMENTUM
 from unnas_jax.learning import optim
 from unnas_jax.learning.feed import STEPS_AHEAD
-from unnas_jax.tasks.base import Batch, Sums, Task, target_counts
+from unnas_jax.tasks.base import Batch, Sums, Task
+from unnas_jax.tasks.base import batch_shapes as shapes_of
+from unnas_jax.tasks.base import evaluated as evaluated_sums
 
 # What a random draw is for; folded into the seed's key together with the step.
 _INIT, _STEP, _EVALUATION, _STATISTICS, _NOISE = range(5)
@@ -257,8 +259,7 @@ def build_steps(
             train=False,
             rngs={"noise": jax.random.fold_in(key, _NOISE)},
         )
-        sums = task.score(outputs, examples, train=False)
-        return {**sums, "targets": target_counts(examples, task.num_classes)}
+        return evaluated_sums(task, outputs, examples)
 
     def over_seeds(function: Callable[..., Any], axes: Any, **options: Any) -> Any:
         def run(state: TrainState, *others: Any) -> Any:
@@ -313,12 +314,8 @@ def batch_shapes(
     config: Mapping[str, Any], task: Task, seeds: int, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of the global batches of images and labels of so many seeds, (S, B, ...)."""
-    crop = config["input"]["crop"]
     images = (seeds, config["train"]["batch_size"])
-    shapes = {
-        "image": ((*images, crop, crop, 3), np.uint8),
-        "label": ((*images, crop, crop), np.uint8) if task.label_maps else (images, np.int32),
-    }
+    shapes = shapes_of(task, images, config["input"]["crop"])
     return {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=split_seeds(mesh))
         for name, (shape, dtype) in shapes.items()
