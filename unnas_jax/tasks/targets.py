@@ -102,9 +102,8 @@ def dots(key: jax.Array, basis: Dots, channels: int, side: int) -> jax.Array:
         blur = ndimage.gaussian_filter1d(np.eye(side), 1.0, axis=0).astype(np.float32)
         exact = jax.lax.Precision.HIGHEST
         found = jnp.einsum("ai,bj,ijc->abc", blur, blur, found, precision=exact)
-        found = found / jnp.maximum(
-            jnp.abs(found).max((0, 1), keepdims=True), np.finfo(np.float32).tiny
-        )
+        most = jnp.abs(found).max((0, 1), keepdims=True)
+        found = found / jnp.maximum(most, np.finfo(np.float32).tiny)
     return found
 
 
@@ -166,5 +165,5 @@ def target(
             keys = jax.vmap(jax.random.fold_in, (None, 0))(own, records)
             total += basis.level * jax.vmap(lambda k: draw(k, basis, channels, side))(keys)  # noqa: B023
         else:
-            total += basis.level * draw(own, basis, channels, side)
+            total += basis.level * draw(own, basis, channels, side)[None]
     return total
