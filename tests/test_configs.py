@@ -85,7 +85,7 @@ def test_valid_and_builds_at_full_size(name: str) -> None:
     validation.validate(config)
     c = config.to_dict()
     counts = complexity.of_config(c)
-    model = ("network", "task", "search", "precision")
+    model = ("network", "task", "search", "precision", "seed")
     own = {section: c[section] for section in model}
     dataset = {"name": "tfds:x" if c["task"]["name"] == "rotation" else c["dataset"]["name"]}
     inputs = {**c["input"], "resize": 0, "train_crop": "", "lighting": 0.0, "gray": 0.0, "pad": 0}

@@ -89,6 +89,7 @@ def test_types_and_shapes():
         "image": ((BATCH, 8, 8, 3), "uint8"),
         "label": ((BATCH,), "int32"),
         "index": ((BATCH,), "int32"),
+        "record": ((BATCH,), "int32"),
     }
 
 

@@ -54,10 +54,6 @@ def photos(task: str) -> ml_collections.ConfigDict:
         config.task.update(grid=2, permutations=24)
         config.weights.learning_rate = 0.01
         config.train.epochs = 10
-    if task == "mask":
-        config.task.mask_patch = 8
-    if task == "con":
-        config.input.update(crop=48, resize=48, train_crop="resize_random", lighting=0.0, gray=0.2)
     return config
 
 
@@ -68,6 +64,8 @@ def digits(task: str) -> ml_collections.ConfigDict:
     config.network.stem = "cifar"
     config.input.update(crop=16, resize=16, train_crop="none", lighting=0.0)
     config.train.update(batch_size=16, epochs=10)
+    if task == "mask":
+        config.task.mask_patch = 4
     return config
 
 
