@@ -100,6 +100,7 @@ def test_epochs_are_different_permutations():
     seen = numbers(batches)
     np.testing.assert_array_equal(np.concatenate([b["label"] for b in batches]), 3 * seen)
     np.testing.assert_array_equal(np.concatenate([b["index"] for b in batches]), np.arange(96))
+    np.testing.assert_array_equal(np.concatenate([b["record"] for b in batches]), seen)
     epochs = seen.reshape(3, 32)
     for epoch in epochs:
         assert len(set(epoch)) == 32 and set(epoch) <= set(indices)

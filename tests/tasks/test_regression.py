@@ -58,5 +58,7 @@ def test_the_score_is_the_weighted_squared_error(task, make) -> None:
 def test_networks_of_other_depths_are_refused() -> None:
     with pytest.raises(UserError, match="3 stages, and this one has 2"):
         StageHeads((1, 2, 3), 8).init(jax.random.key(0), [jnp.zeros((1, 8, 8, 4))] * 2, False)
+    with pytest.raises(UserError, match="networks of this space do not give"):
+        StageHeads((1, 2, 3), 8).init(jax.random.key(0), jnp.zeros((3, 8, 8, 4)), False)
     with pytest.raises(UserError, match="config.task.targets='sines': use one of darts, nasbench"):
         registry.task("regression", targets="sines")

@@ -137,6 +137,11 @@ class StageHeads(nn.Module):
         Raises:
           UserError: the network has another number of stages.
         """
+        if isinstance(features, jax.Array):
+            raise UserError(
+                "a head for the ends of stages, which the networks of this space do not give it; "
+                "see unnas_jax.spaces.stages, or use another task"
+            )
         if len(features) != len(self.channels):
             raise UserError(
                 f"a head for networks of {len(self.channels)} stages, and this one has "
