@@ -11,6 +11,7 @@ from unnas_jax.config import schema, unknown_keys
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops
 from unnas_jax.data.registry import entry_of
+from unnas_jax.learning import trackers
 from unnas_jax.methods import registry as methods
 from unnas_jax.spaces import registry as spaces
 from unnas_jax.spaces.darts import supernet
@@ -106,6 +107,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check(few == -1 or few > 0, "train.max_images", few, "use -1 (all) or at least 1")
     _check(steps == -1 or steps > 0, "train.max_steps", steps, "use -1 (all epochs) or at least 1")
     _check(images == -1 or images > 0, "eval.max_images", images, "use -1 (all) or at least 1")
+    trackers.check(c["trackers"])
     _check(c["workers"] >= -1, "workers", c["workers"], "use -1 (by cores), 0 (threads) or more")
     _check_numbers(c, "dataset.max_pixels", 1, strict=False)
     name, path = c["dataset"]["name"], c["dataset"]["path"]
