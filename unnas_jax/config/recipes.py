@@ -294,7 +294,7 @@ def sample_digits(space: str) -> ml_collections.ConfigDict:
     """A sample-based experiment on the embedded digits, for two CPU cores and some minutes."""
     config = config_lib.sample()
     config.tasks = ("classification", "rotation", "jigsaw")
-    config.sample.update(count=24)
+    config.sample.update(count=20)
     config.training.seeds = 1
     config.training.dataset.name = "digits"
     config.training.input.update(crop=16, resize=16)
