@@ -382,6 +382,7 @@ STEP_OF = {
     "sample_nasbench101_photos": "colorization",
     "sample_nasbench201_cifar10": "rotation",
     "sample_nasbench201_photos": "colorization",
+    "sample_nasbench201_digits": "colorization",  # The program of the one before.
 }
 
 

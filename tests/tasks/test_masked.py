@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tasks import datasets
+from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.heads import PatchHead
 from unnas_jax.tasks import registry
@@ -57,6 +58,23 @@ def test_the_score_is_the_squared_error_of_hidden_pixels() -> None:
     # The answer that knows everything, wrong only where nothing was hidden.
     known = jnp.asarray(np.where(hidden[..., None] > 0, pixels, 9.0), jnp.float32)
     assert own.summarize([own.score(known, examples, train=False)])["accuracy"] == 1.0
+
+
+def test_two_devices_sum_up_to_what_one_does() -> None:
+    own, rng = task(), np.random.default_rng(0)
+    batch = {"image": datasets.images(4, 16)}
+    examples = jax.device_get(own.examples(jax.random.key(0), batch, train=False))
+    outputs = 0.3 * rng.normal(size=(4, 16, 16, 3)).astype(np.float32)
+    outputs += np.arange(4, dtype=np.float32)[:, None, None, None] / 4 * examples.targets["pixels"]
+    found = []
+    for devices in (1, 2):
+        mesh = sharding.data_mesh(jax.devices()[:devices])
+        score = sharding.by_device(
+            lambda _, rows: sharding.total(own.score(rows[0], rows[1], train=True)), mesh
+        )
+        sums = jax.device_get(jax.jit(score)(0.0, (outputs, examples)))
+        found.append({name: float(value) for name, value in sums.items()})
+    assert found[1] == pytest.approx(found[0], rel=1e-5) and found[0]["correct"] > 0
 
 
 def test_a_pixel_of_the_features_answers_for_its_square() -> None:

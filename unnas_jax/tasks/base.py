@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 
 Batch = Mapping[str, jax.Array]
@@ -201,11 +202,14 @@ def explained(sums: Mapping[str, Any]) -> dict[str, float]:
 
 
 def regression_sums(loss: jax.Array, squares: jax.Array, count: jax.Array) -> Sums:
-    """`Sums` of a regression: `correct` over `count` is the batch's explained share of squares."""
+    """`Sums` of a regression: `correct` over `count` is the batch's explained share of squares.
+
+    The batch is the global one, inside of `sharding.by_device`, too.
+    """
     tiny = np.finfo(np.float32).tiny
-    share = jnp.maximum(1.0 - loss / jnp.maximum(squares, tiny), 0.0)
-    correct = jax.lax.stop_gradient(share) * count
-    return {"loss": loss, "correct": correct, "count": count, "squares": squares}
+    left, all_squares = sharding.total(jax.lax.stop_gradient((loss, squares)))
+    share = jnp.maximum(1.0 - left / jnp.maximum(all_squares, tiny), 0.0)
+    return {"loss": loss, "correct": share * count, "count": count, "squares": squares}
 
 
 def classification_score(
