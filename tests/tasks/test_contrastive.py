@@ -102,6 +102,7 @@ def test_views_lie_in_their_image_and_differ() -> None:
         assert examples.inputs.shape == (8, 16, 16, 3)
         np.testing.assert_array_equal(examples.targets, [0, 0, 1, 1, 2, 2, 3, 3])
         np.testing.assert_array_equal(examples.weights, [1] * 6 + [0] * 2)
+        assert [len(row) for row in task.panels(examples, None)] == [2] * 4
         assert (examples.inputs[::2] != examples.inputs[1::2]).any(axis=(1, 2, 3)).all()
 
 

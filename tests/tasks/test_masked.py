@@ -36,6 +36,9 @@ def test_hidden_pixels_are_the_mean_colour_and_the_others_stay() -> None:
     expected = (batch["image"] / 255.0 - datasets.MEAN) / datasets.STD
     np.testing.assert_allclose(pixels, expected, atol=1e-5)
     np.testing.assert_array_equal(examples.inputs, np.where(hidden[..., None] > 0, 0.0, pixels))
+    seen, whole = own.panels(jax.device_get(examples), None)[1]
+    assert seen.title == "75% hidden" and np.array_equal(whole.image, batch["image"][1])
+    assert (seen.image != whole.image).any()
 
 
 def test_the_score_is_the_squared_error_of_hidden_pixels() -> None:

@@ -24,6 +24,8 @@ def test_a_label_belongs_to_the_image_s_number_whatever_the_batch() -> None:
         batch = {"image": datasets.images(3, 8), "record": some}
         examples = task().examples(jax.random.key(train), batch, train=train)
         np.testing.assert_array_equal(examples.targets, labels[some])
+        ((first,), _, _) = task().panels(jax.device_get(examples), None)
+        assert first.title == f"drawn: {labels[3999]}"
     assert (np.asarray(task(seed=1).labels(numbers)) == labels).mean() < 0.15
 
 

@@ -40,6 +40,13 @@ def test_targets_stay_with_their_images_and_noise_is_new(make) -> None:
     assert np.std(noise) == pytest.approx(0.2 * np.sqrt(2), rel=0.1)
 
 
+def test_its_pictures_are_the_image_and_three_maps(task, make) -> None:
+    rows = task.panels(make([0, 1, 2, 3]), None)
+    sides = [[panel.image.shape for panel in row] for row in rows]
+    assert sides == [[(16, 16, 3), *[(8, 8, 3)] * 3]] * 4
+    assert all(panel.image.dtype == np.uint8 and np.ptp(panel.image) > 0 for panel in rows[0])
+
+
 def test_the_score_is_the_weighted_squared_error(task, make) -> None:
     examples = make([0, 1, 2, 3])
     examples = examples.replace(weights=np.float32([1, 1, 1, 0]))
