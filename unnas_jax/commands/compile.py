@@ -24,6 +24,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from unnas_jax.commands import command_line, hlo
+from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import trainer
@@ -200,13 +201,13 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
         else:
             inputs = example_shapes(config, task).inputs
             network = networks.build_network(config, task)
-            training = trainer.build_steps(config, network, task, mesh, 1, inputs)
+            training = trainer.build_steps(Training.of(config), network, task, mesh, 1, inputs)
             together = config["train"]["seeds_together"]
             seeds = config["seeds"] if together < 0 else min(together, config["seeds"])
             groups = -(-config["seeds"] // seeds)
-            shapes = trainer.batch_shapes(config, task, seeds, mesh)
+            shapes = trainer.batch_shapes(Training.of(config), task, seeds, mesh)
             stays = resident(training.shapes(seeds), groups, shapes, groups, mesh)
-            programs = {"train": [trainer.lower(config, task, training, seeds, mesh)]}
+            programs = {"train": [trainer.lower(Training.of(config), task, training, seeds, mesh)]}
     needs = {name: [needs_of(p, quick) for p in parts] for name, parts in programs.items()}
     whole = [need for parts in needs.values() for need in parts]
     available = HBM_GIB[topology.partition(":")[0]] * 2**30
