@@ -32,7 +32,7 @@ def parsed(path: str, *overrides: str):
         (
             "rot_photos",
             "train.learning_rate=0.1",
-            "config.train has batch_size, epochs, max_steps; did you mean "
+            "config.train has batch_size, epochs, max_images, max_steps; did you mean "
             "config.weights.learning_rate or config.alphas.learning_rate?",
         ),
         ("rot_photos", "weights.lr=0.1", "did you mean config.weights.learning_rate"),
