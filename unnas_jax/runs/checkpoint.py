@@ -124,7 +124,9 @@ def _quiet_threads() -> None:
     thread_hook.quiet = True  # type: ignore[attr-defined]
 
     def log_filter(record: Any) -> bool:
-        return not (record.exc_info and "orbax" in record.pathname)
+        # Checkpoints between evaluations have no metric, of which Orbax warns.
+        expected = record.exc_info or "metric" in str(record.msg)
+        return not (expected and "orbax" in record.pathname)
 
     threading.excepthook, sys.unraisablehook = thread_hook, callback_hook
     logging.get_absl_logger().addFilter(log_filter)
@@ -174,6 +176,8 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
+                # Without it metrics are not written, and who opens the directory next has no best.
+                best_fn=lambda metrics: float(metrics[METRIC]),
                 preservation_policy=policies.AnyPreservationPolicy(
                     [
                         policies.LatestN(2),
@@ -244,6 +248,25 @@ class Checkpoints:
         """The same, once what is being saved is complete."""
         self.wait()
         return self.latest()
+
+    def best(self) -> int | None:
+        """The step of the complete checkpoint with the best validation metric, if one has any."""
+        ranked = []
+        for step in self.steps():
+            # Not by the manager, which reads none unless it removes checkpoints by them.
+            path = epath.Path(self.directory) / str(step) / "metrics" / "metrics"
+            if path.exists():
+                ranked.append((json.loads(path.read_text())[METRIC], step))
+        return max(ranked)[1] if ranked else None
+
+    def restore_step(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
+        """The state and the position of the checkpoint of a step; see `restore`."""
+        try:
+            return self._restore(step, lambda position: like)
+        except _Damage as error:
+            raise UserError(
+                f"{self.directory}: the checkpoint of step {step} is damaged ({error})"
+            ) from error
 
     def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
         """The newest sound state and its position, or None if there is no checkpoint.
