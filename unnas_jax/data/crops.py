@@ -84,15 +84,19 @@ def cut(image: np.ndarray, box: Box, size: int, resampling: str = "area") -> np.
     """
     top, left, height, width = box
     region = image[top : top + height, left : left + width]
-    if height == width == size:
-        return np.ascontiguousarray(region)
+    return resized(region, (size, size), resampling)
+
+
+def resized(image: np.ndarray, size: tuple[int, int], resampling: str = "area") -> np.ndarray:
+    """The whole of an image, uint8 (height, width, 3), in another size (height, width)."""
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return np.ascontiguousarray(image)
     if resampling == "bilinear_cut_off":
-        return cv2.resize(region.astype(np.float32), (size, size)).astype(np.uint8)
-    shrinks = min(height, width) >= size and max(height, width) >= 2 * size
+        return cv2.resize(image.astype(np.float32), size[::-1]).astype(np.uint8)
+    shrinks = min(height, width) >= min(size) and max(height, width) >= 2 * max(size)
     area = resampling == "area" and shrinks
-    return cv2.resize(
-        region, (size, size), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR
-    )
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
 
 
 def cut_map(classes: np.ndarray, box: Box, size: int, resampling: str = "area") -> np.ndarray:

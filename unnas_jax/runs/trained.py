@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,8 +14,7 @@ from etils import epath
 from unnas_jax.config import run_config
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import facts, open_dataset
-from unnas_jax.data.arrays import ArrayRecords
+from unnas_jax.data import crops, facts, open_dataset
 from unnas_jax.data.records import Dataset, check_same, fingerprint
 from unnas_jax.data.registry import entry_of
 from unnas_jax.learning import rows, trainer
@@ -30,6 +28,7 @@ from unnas_jax.runs.workdir import Workdir
 from unnas_jax.spaces.networks import build_network
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Task, example_shapes
+from unnas_jax.tasks.transforms import Augmentation
 
 CHECKPOINTS = ("last", "best")
 """Which checkpoint of a training: its last, or that of its best evaluation."""
@@ -64,12 +63,28 @@ class Preprocessing:
                 )
         if not len(images):
             raise UserError("there is no image")
-        records = ArrayRecords(images, np.zeros(len(images), np.int64))
-        mesh = sharding.data_mesh(jax.devices()[:1])
-        unlabelled: Any = types.SimpleNamespace(label_maps=False)
-        feed = Feed({**self.config, "workers": 0}, self.dataset, unlabelled, mesh)
-        batches = feed.evaluation(records, np.arange(len(images)), place=False)
-        return np.concatenate([batch["image"][batch["mask"] > 0] for batch in batches])
+        return np.stack([self.crop(image) for image in images])
+
+    def crop(self, image: np.ndarray) -> np.ndarray:
+        """What an evaluation shows of an image, uint8 (H, W, 3): uint8 (S, S, 3)."""
+        section, evaluation = self.config["input"], self.config["eval"]
+        if section["mirrored"]:
+            image = np.ascontiguousarray(image[:, ::-1])
+        if evaluation["crop"] == "whole":
+            height, width = evaluation["whole_size"]
+            try:
+                return crops.pad(image, height, width, self.padding)
+            except ValueError as error:
+                raise UserError(f"an image {error}; the network was evaluated on less") from error
+        size = section["crop"]
+        box = crops.centre_box(image.shape[0], image.shape[1], size, section["resize"])
+        return crops.cut(image, box, size, section["resampling"])
+
+    @property
+    def padding(self) -> tuple[int, ...]:
+        """The colour beside whole images, which is zero once it is normalised."""
+        mean = Augmentation.create(self.config, self.dataset).mean
+        return tuple(round(255 * value) for value in mean)
 
     def inputs(self, crops: jax.Array) -> jax.Array:
         """The network's inputs (N, H, W, channels) for crops, uint8 (N, H, W, 3); can be jitted."""
@@ -185,14 +200,19 @@ def read(
     seed: int | str | None = None,
     checkpoint: str = "last",
     dataset: Dataset | None = None,
+    precision: str = "",
 ) -> Trained:
-    """A training as one of its checkpoints has it; see `load_network`."""
+    """A training as one of its checkpoints has it; see `load_network`.
+
+    `precision` replaces the config's, if it is given.
+    """
     name = os.fspath(workdir)
     if checkpoint not in CHECKPOINTS:
         raise UserError(f"checkpoint={checkpoint!r}: use one of {', '.join(CHECKPOINTS)}")
     with workdir_lib.opened(name, write=False) as place:
         config = run_config.read(place.path, f"workdir {name}")
         run_config.check_same(name, config, {"experiment": "train"})
+        config["precision"] = precision or config["precision"]
         seeds = [config["seed"] + k for k in range(config["seeds"])]
         wanted = seeds[0] if seed is None else seed
         chosen = seeds if wanted == "all" else [number for number in seeds if number == wanted]

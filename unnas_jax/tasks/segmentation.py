@@ -74,11 +74,7 @@ class Segmentation(base.Task):
     def panels(self, examples: base.Examples, dataset: Any) -> list[list[base.Panel]]:
         """Image and painted classes; what does not count is black."""
         images = displayable(self.augmentation, examples.inputs)
-        colors = np.zeros((256, 3), np.uint8)
-        colors[: self.num_classes] = dataset.colors or [
-            np.multiply(colorsys.hsv_to_rgb(k / self.num_classes, 0.6 + 0.4 * (k % 2), 0.9), 255)
-            for k in range(self.num_classes)
-        ]
+        colors = palette(self.num_classes, dataset.colors)
         rows = []
         for image, target in zip(images, np.asarray(examples.targets), strict=True):
             classes, counts = np.unique(target[target < self.num_classes], return_counts=True)
@@ -99,6 +95,15 @@ class Segmentation(base.Task):
         """Loss, pixel accuracy and the mIoU of all pixels together."""
         whole = base.total(sums)
         return {**base.means(whole), "miou": mean_iou(whole["confusion"])}
+
+
+def palette(classes: int, customary: Sequence[tuple[int, ...]] = ()) -> np.ndarray:
+    """A colour for every number of a label map, uint8 (256, 3); black for what is no class."""
+    colors = np.zeros((256, 3), np.uint8)
+    for k in range(classes):
+        hues = np.multiply(colorsys.hsv_to_rgb(k / classes, 0.6 + 0.4 * (k % 2), 0.9), 255)
+        colors[k] = customary[k] if customary else hues
+    return colors
 
 
 def mean_iou(confusion: np.ndarray) -> float:
