@@ -51,7 +51,7 @@ BATCH = 2
 
 def recipe(name: str) -> ml_collections.ConfigDict:
     config = importlib.import_module(f"configs.{name}").get_config()
-    if config.experiment != "sample" and config.dataset.name == "folder":
+    if config.experiment != "sample" and config.dataset.name.startswith("folder"):
         config.dataset.path = "images"
     return config
 

@@ -54,6 +54,7 @@ def text_of(page: str) -> str:
         ({"name": "imagenet2012"}, "eval_in1k"),
         ({"name": "imagenet22k"}, "eval_in1k"),
         ({"name": "folder", "path": "my images"}, "eval_folder"),
+        ({"name": "folder_maps", "path": "my maps", "ignore_label": 11}, "eval_seg_folder"),
         ({"name": "tfds:oxford_flowers102"}, "eval_folder"),
     ],
 )

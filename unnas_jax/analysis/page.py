@@ -12,6 +12,7 @@ from unnas_jax.spaces.darts.genotype import Genotype
 
 _EVALUATIONS: Mapping[str, tuple[str, str]] = {
     "photos": ("eval_photos", "the photographs"),
+    "folder_maps": ("eval_seg_folder", "the folder with its label maps"),
     "cifar10": ("eval_cifar10", "CIFAR-10"),
     "cityscapes": ("eval_cityscapes", "Cityscapes"),
     "imagenet2012": ("eval_in1k", "ImageNet-1K"),
@@ -213,7 +214,10 @@ def next_step(config: Mapping[str, Any], workdir: str) -> tuple[str, str]:
     flags = [f"--config=configs/{recipe}.py:{workdir}/genotype.json"]
     if name == "folder":
         words = "the folder, with a directory for each class"
+    if dataset["path"]:
         flags.append(f"--config.dataset.path={dataset['path']}")
+        if (ignored := dataset.get("ignore_label", 255)) != 255:
+            flags.append(f"--config.dataset.ignore_label={ignored}")
     elif recipe == "eval_folder":
         flags.append(f"--config.dataset.name={dataset['name']}")
     if dataset.get("data_dir"):

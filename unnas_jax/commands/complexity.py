@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 
 from unnas_jax.commands import command_line
+from unnas_jax.data.registry import entry_of
 from unnas_jax.layers.counting import AUXILIARY
 from unnas_jax.runs import validation
 from unnas_jax.spaces.complexity import of_config
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with command_line.user_errors() as outcome:
         values = command_line.parse_config(arguments, _define, __doc__)
         config = values.config
-        if config.dataset.name == "folder" and not config.dataset.path:
+        if entry_of(config.dataset.name).takes_path and not config.dataset.path:
             config.dataset.path = "."  # Which nothing here opens.
         validation.validate(config)
         counts = of_config(config.to_dict(), values.classes)

@@ -84,18 +84,20 @@ def _torch(trained: Trained, folder: str, shape: Sequence[int]) -> Written:
     weights = flat.as_in_torch(trained.module()[1])
     _write(folder, "network.py", source.encode())
     path = os.path.join(folder, "weights.pt")
-    torch.save({name: torch.tensor(array) for name, array in weights.items()}, path)
+    state = {name: torch.tensor(array) for name, array in weights.items()}
+    means = [name for name in weights if name.endswith(".running_mean")]
+    # Batches that a batch norm has seen; nothing reads it, and loading asks for it.
+    state |= {
+        f"{name.removesuffix('running_mean')}num_batches_tracked": torch.tensor(0) for name in means
+    }
+    torch.save(state, path)
 
     def run(inputs: np.ndarray) -> np.ndarray:
         names: dict[str, Any] = {"__name__": "network"}
         with open(os.path.join(folder, "network.py")) as file:
             exec(compile(file.read(), "network.py", "exec"), names)
         network = names["Network"]()
-        state = torch.load(path, weights_only=True)
-        # Counters of batches, which no weights file here has.
-        lacking = network.load_state_dict(state, strict=False)
-        assert not lacking.unexpected_keys, lacking.unexpected_keys
-        assert all(key.endswith(".num_batches_tracked") for key in lacking.missing_keys), lacking
+        network.load_state_dict(torch.load(path, weights_only=True))
         with torch.no_grad():
             found = network.eval()(torch.tensor(_channels_first(inputs)))
         return _channels_last(found.numpy())
@@ -250,7 +252,7 @@ def _says(trained: Trained) -> str:
     return (
         f"A network of the space {result}, trained with unnas_jax {unnas_jax.__version__}.\n\n"
         "    network = Network()\n"
-        '    network.load_state_dict(torch.load("weights.pt"), strict=False)\n'
+        '    network.load_state_dict(torch.load("weights.pt"))\n'
         "    logits = network.eval()(images)  # See network.json and preprocessing.py.\n"
     )
 

@@ -53,6 +53,7 @@ DATASETS = Registry(
     {
         "photos": Entry("unnas_jax.data.photos:open_dataset", classes=11),
         "folder": Entry("unnas_jax.data.folder:open_dataset", takes_path=True),
+        "folder_maps": Entry("unnas_jax.data.folder_maps:open_dataset", takes_path=True),
         "imagenet2012": Entry(
             _TFDS,
             classes=1000,

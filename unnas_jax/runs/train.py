@@ -23,7 +23,7 @@ from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import metrics, optim, trainer
 from unnas_jax.learning.feed import DeviceBatch, Feed
 from unnas_jax.learning.trainer import TrainState, TrainSteps
-from unnas_jax.runs import checkpoint, validation
+from unnas_jax.runs import checkpoint, initial, validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.loop import Loop, Plan
 from unnas_jax.runs.result import Result, facts_of
@@ -230,6 +230,9 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
         if evaluate_only and restored is None:
             raise no_checkpoint
         state, position = restored or (steps.init(seeds), {"step": 0, "validation": None})
+        if restored is None and c["train"]["initial"]:
+            begun = initial.with_weights_of(state, c["train"]["initial"])
+            state = sharding.replicate(begun, mesh)
         read = (held_out.split,) if evaluate_only else (training.split, held_out.split)
         check_same(workdir.name, position.get("data"), data, set(read))
         step, ranking = int(position["step"]), position["validation"]

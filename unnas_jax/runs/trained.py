@@ -201,10 +201,14 @@ def read(
     checkpoint: str = "last",
     dataset: Dataset | None = None,
     precision: str = "",
+    exact: bool = True,
 ) -> Trained:
     """A training as one of its checkpoints has it; see `load_network`.
 
-    `precision` replaces the config's, if it is given.
+    Args:
+      workdir, seed, checkpoint, dataset: as there.
+      precision: replaces the config's, if it is given.
+      exact: also takes the statistics of training images, if the evaluation did.
     """
     name = os.fspath(workdir)
     if checkpoint not in CHECKPOINTS:
@@ -235,7 +239,7 @@ def read(
         state = sharding.replicate(
             jax.tree.map(lambda leaf: leaf[numbers], jax.device_get(state)), mesh
         )
-        if config["train"]["precise_bn_images"]:
+        if exact and config["train"]["precise_bn_images"]:
             images = _images(name, config, dataset, position)
             state = _precise(config, images, task, steps, chosen, state)
         variables = jax.device_get(trainer.evaluated(state))

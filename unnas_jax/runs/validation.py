@@ -106,11 +106,18 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check(images == -1 or images > 0, "eval.max_images", images, "use -1 (all) or at least 1")
     _check(c["workers"] >= -1, "workers", c["workers"], "use -1 (by cores), 0 (threads) or more")
     _check_numbers(c, "dataset.max_pixels", 1, strict=False)
+    ignored = c["dataset"]["ignore_label"]
+    _check(0 <= ignored <= 255, "dataset.ignore_label", ignored, "use a number from 0 to 255")
     name, path = c["dataset"]["name"], c["dataset"]["path"]
     if entry_of(name).takes_path:
         _check(bool(path), "dataset.path", path, "give the folder of images")
     else:
-        _check(not path, "dataset.path", path, f"the dataset {name!r} has none; 'folder' has one")
+        _check(
+            not path,
+            "dataset.path",
+            path,
+            f"the dataset {name!r} has none; 'folder' and 'folder_maps' have one",
+        )
     _validate_search(c) if experiment == "search" else _validate_training(c)
 
 
