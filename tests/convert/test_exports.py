@@ -7,15 +7,10 @@ import numpy as np
 import pytest
 
 from tests import tiny, tiny_training
-from unnas_jax.convert import exports, to_onnx
+from tests.handmade import NAMES, SMALL, trained
+from unnas_jax.convert import exports, preprocessing, to_onnx
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import Dataset
 from unnas_jax.runs.trained import Trained
-from unnas_jax.spaces.networks import build_network
-from unnas_jax.tasks import registry
-from unnas_jax.tasks.base import example_shapes
-
-NAMES = ("cat", "dog", "e\u0301mu")
 
 # With these cells every operation that has a form outside of JAX is in a network.
 ALL = (
@@ -42,45 +37,8 @@ NETWORKS = {
         },
         "input": {"crop": 24, "resize": 24},
     },
-    "nasbench201": {
-        "network": {
-            "space": "nasbench201",
-            "genotype": "|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+"
-            "|skip_connect~0|nor_conv_1x1~1|none~2|",
-            "cells": 3,
-        },
-    },
+    "nasbench201": {"network": SMALL},
 }
-
-
-def trained(**sections: dict) -> Trained:
-    """A network with arbitrary variables, as if it had been trained."""
-    config = tiny_training.config()
-    config.precision = "float32"
-    for section, values in sections.items():
-        config[section].update(values)
-    values = config.to_dict()
-    dataset = Dataset("pets", {}, len(NAMES), NAMES)
-    task = registry.create(values, dataset)
-    network = build_network(values, task)
-    inputs = example_shapes(values, task).inputs
-    shapes = jax.eval_shape(
-        lambda key: network.lazy_init(key, inputs, train=False), jax.random.key(0)
-    )
-    rng = np.random.default_rng(0)
-
-    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        kind = path[-1].key
-        size = (1, *leaf.shape)
-        if kind == "var":
-            return rng.uniform(0.5, 2.0, size).astype(np.float32)
-        if kind == "scale":
-            return rng.uniform(0.5, 1.5, size).astype(np.float32)
-        deviation = np.prod(leaf.shape[:-1]) ** -0.5 if kind == "kernel" else 0.2
-        return rng.normal(0.0, deviation, size).astype(np.float32)
-
-    variables = jax.tree_util.tree_map_with_path(draw, shapes)
-    return Trained("runs/pets", values, dataset, task, network, variables, (0,), 7)
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +114,6 @@ def test_the_pytorch_file_can_be_trained(images, tmp_path):
 @pytest.mark.parametrize("size", [(40, 40), (37, 90), (17, 11), (200, 301)])
 @pytest.mark.parametrize("evaluation", ["centre", "whole"])
 def test_the_written_preprocessing_is_that_of_the_evaluation(size, evaluation):
-    from unnas_jax.convert import preprocessing
-
     task = {"task": {"name": "segmentation"}} if evaluation == "whole" else {}
     network = trained(eval={"crop": evaluation, "whole_size": (210, 305)}, **task)
     names = {}

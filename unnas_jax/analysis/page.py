@@ -81,6 +81,11 @@ def _training_facts(run: results.Run) -> list[tuple[str, str, str]]:
         each = ", ".join(f"{100 * value:.2f}" for value in result["values"])
         facts += [
             (f"{result['metric']}, held out", f"{100 * result['mean']:.2f}{spread}%", each + guess),
+            *(
+                [("top-5", percent(sum(result["top5"]) / len(result["top5"])), "")]
+                if "top5" in result
+                else []
+            ),
             ("cell", result["genotype"], f"{result['cells']} cells of width {result['width']}"),
             (
                 "parameters",
@@ -91,6 +96,31 @@ def _training_facts(run: results.Run) -> list[tuple[str, str, str]]:
     seed, count = run.config["seed"], run.config["seeds"]
     seeds = f"{seed} to {seed + count - 1}" if count > 1 else str(seed)
     return [*facts, ("seeds", seeds, ""), *_progress(run)]
+
+
+_MOST_CLASSES = 30  # Of a confusion that fits on a page.
+
+
+def _classes(run: results.Run) -> list[str]:
+    """What the evaluation tells of every class, and which is taken for which."""
+    found = run.result.get("by_class")
+    if not run.is_training or not found:
+        return []
+    names, counts = found["names"], found["confusion"]
+    rows = [
+        ("", (name, "does not occur" if value is None else percent(value), f"{sum(row):,}"))
+        for name, value, row in zip(names, found["values"], counts, strict=True)
+    ]
+    unit = "pixels" if run.config["task"]["name"] == "segmentation" else "images"
+    parts = ["<h2>Classes</h2>", markup.table(("class", found["metric"], unit), rows, (1, 2))]
+    if len(names) <= _MOST_CLASSES:
+        shares = [
+            ("", (name, *(f"{100 * count / max(sum(row), 1):.0f}" for count in row)))
+            for name, row in zip(names, counts, strict=True)
+        ]
+        head = ("true class, answered as (%)", *names)
+        parts.append(markup.table(head, shares, range(1, len(names) + 1)))
+    return parts
 
 
 def _position(run: results.Run) -> tuple[int, float]:
@@ -273,6 +303,7 @@ def render(
     parts += _curves(run, pictures["curves.png"])
     if sizes:
         parts += ["<h2>The discovered network at evaluation sizes</h2>", _sizes(sizes)]
+    parts += _classes(run)
     parts += _next(run)
     config = f"<pre>{markup.escape(json.dumps(run.config, indent=2))}</pre>"
     parts += ["<h2>How it was made</h2>", markup.details("Config", config)]

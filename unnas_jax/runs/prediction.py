@@ -254,7 +254,7 @@ def write_label_map(directory: str, answer: Answer, name: str, colors: np.ndarra
         path = os.path.join(directory, f"{name}{end}")
         try:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            _, data = cv2.imencode(os.path.splitext(end)[1], pixels)
+            _, data = cv2.imencode(end[end.index(".") :], pixels)
             with open(path, "wb") as file:
                 file.write(data.tobytes())
         except OSError as error:

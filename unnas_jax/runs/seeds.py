@@ -17,7 +17,7 @@ from unnas_jax.data.records import Records
 from unnas_jax.learning import trainer
 from unnas_jax.learning.feed import DeviceBatch, Feed
 from unnas_jax.learning.trainer import TrainState, TrainSteps
-from unnas_jax.tasks.base import Sums, Task
+from unnas_jax.tasks.base import Sums, Task, total
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -58,6 +58,8 @@ class Seeds:
 
     Attributes:
       groups: the seeds of every group; states and streams are lists with one for each.
+      confusion: of every seed how often class i (row) was answered j in the last evaluation; empty
+        where the task does not count it.
       batch_size, precise_bn_images: how many images a statistics batch and all of them have.
     """
 
@@ -70,6 +72,7 @@ class Seeds:
     held_out: Subset
     batch_size: int
     precise_bn_images: int
+    confusion: list[np.ndarray] = dataclasses.field(default_factory=list)
 
     def batches(self, stack: contextlib.ExitStack, start_step: int) -> list[Iterator[DeviceBatch]]:
         """Training batches (S, B, ...): every seed has its own order, crops and augmentation."""
@@ -115,8 +118,11 @@ class Seeds:
         for number, batch in enumerate(batches):
             for of_group, state in zip(sums, states, strict=True):
                 of_group.append(self.steps.evaluate(state, batch, number))
-        return [
-            self.task.summarize([{name: value[k] for name, value in s.items()} for s in of_group])
+        of_seeds = [
+            [{name: value[k] for name, value in batch.items()} for batch in of_group]
             for of_group, group in zip(jax.device_get(sums), self.groups, strict=True)
             for k in range(len(group))
         ]
+        whole = [total(of_seed) for of_seed in of_seeds]
+        self.confusion[:] = [of_seed["confusion"] for of_seed in whole if "confusion" in of_seed]
+        return [self.task.summarize(of_seed) for of_seed in of_seeds]

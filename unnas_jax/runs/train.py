@@ -148,7 +148,13 @@ class _Learner:
         self._write("validation", step, **metrics, values=each)
         images = len(self._trained.held_out.indices)
         self._result.write(
-            self._result.of(self._values, step, images, last=step == self._result.total)
+            self._result.of(
+                self._values,
+                step,
+                images,
+                last=step == self._result.total,
+                confusion=self._trained.confusion,
+            )
         )
 
 
@@ -219,7 +225,7 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
             "multiply_adds": counts.multiply_adds,
             "seeds": seeds,
         }
-        result = Result(workdir, facts, task, plan, primary)
+        result = Result(workdir, facts, task, plan, primary, dataset.class_names)
         steps = trainer.build_steps(c, network, task, mesh, plan.per_epoch, examples.inputs)
 
         # State, and where it continues.
@@ -257,7 +263,9 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
                     f"the evaluation of the checkpoint of step {step} is NaN or infinite; "
                     "nothing was written"
                 )
-            evaluated = result.of(values, step, len(held_out.indices), last=True)
+            evaluated = result.of(
+                values, step, len(held_out.indices), last=True, confusion=trained.confusion
+            )
             result.add(evaluated)
             return evaluated
 

@@ -91,10 +91,21 @@ class Segmentation(base.Task):
         """Per-pixel cross entropy and hits; in evaluation also `confusion`, (classes, classes)."""
         return dense.pixel_score(outputs, examples.targets, examples.weights, confusion=not train)
 
+    def by_class(self, confusion: np.ndarray) -> tuple[str, np.ndarray]:
+        """Intersection over union."""
+        return "IoU", ious(confusion)
+
     def summarize(self, sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Loss, pixel accuracy and the mIoU of all pixels together."""
         whole = base.total(sums)
         return {**base.means(whole), "miou": mean_iou(whole["confusion"])}
+
+
+def ious(confusion: np.ndarray) -> np.ndarray:
+    """Intersection over union by class, (K,), of a confusion (K, K); NaN where it is not."""
+    intersection = np.diag(confusion).astype(np.float64)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - intersection
+    return np.divide(intersection, union, out=np.full(len(union), np.nan), where=union > 0)
 
 
 def palette(classes: int, customary: Sequence[tuple[int, ...]] = ()) -> np.ndarray:
@@ -115,7 +126,5 @@ def mean_iou(confusion: np.ndarray) -> float:
     Returns:
       The mean over the classes that occur, as a label or as an answer; 0 where none does.
     """
-    intersection = np.diag(confusion)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - intersection
-    occurs = union > 0
-    return float(np.mean(intersection[occurs] / union[occurs])) if occurs.any() else 0.0
+    found = ious(confusion)
+    return float(np.nanmean(found)) if np.isfinite(found).any() else 0.0
