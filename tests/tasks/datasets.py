@@ -29,6 +29,7 @@ def config(name: str, **task: Any) -> dict[str, Any]:
             "gray": 0.0,
             "pad": 0,
             "swapped_statistics": False,
+            "cutout": 0,
         },
         "task": {"name": name, **TASK, **task},
         "precision": "float32",

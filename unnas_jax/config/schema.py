@@ -31,6 +31,7 @@ def _common() -> dict[str, Any]:
             "resize": 256,  # The short side before an evaluation's centre crop.
             "train_crop": "random_resized",  # One of unnas_jax.data.crops.TRAIN_CROPS.
             "pad": 0,  # Pad by so many zeros after normalisation and crop again (CIFAR).
+            "cutout": 0,  # The side of a square that training images lose; 16 for CIFAR in DARTS.
             "lighting": 0.1,  # Standard deviation of PCA lighting; 0 turns it off.
             "gray": 0.0,  # The share of training images turned gray.
             "resampling": "area",  # One of unnas_jax.data.crops.RESAMPLINGS.

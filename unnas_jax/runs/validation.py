@@ -100,6 +100,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     gray, smoothing = c["input"]["gray"], c["task"]["label_smoothing"]
     _check(gray <= 1, "input.gray", gray, "is a share from 0 to 1")
     _check(0 <= smoothing < 1, "task.label_smoothing", smoothing, "must be in [0, 1)")
+    cutout, task = c["input"]["cutout"], tasks.TASKS[c["task"]["name"]]
+    _check(0 <= cutout <= c["input"]["crop"], "input.cutout", cutout, "is a side within the crop")
+    remedy = f"{task.name} would have to tell the colours of what was cut out; use 0"
+    _check(not (cutout and task.colours), "input.cutout", cutout, remedy)
     crop, resize = c["input"]["crop"], c["input"]["resize"]
     _check(crop <= resize, "input.crop", crop, f"is larger than input.resize={resize}")
     steps, images = c["train"]["max_steps"], c["eval"]["max_images"]
