@@ -506,7 +506,7 @@ def test_time_and_memory_of_a_small_network(capsys):
     """Memory against what XLA cannot do without: weights, images and logits."""
     config = conftest.ROOT / "configs" / "eval_photos.py"
     small = ["--config.input.crop=16", "--config.network.width=4", "--config.network.cells=3"]
-    space = ["--config.network.space=nasbench201", "--config.precision=float32"]
+    space = ["--config.network.space=nasbench201", "--config.network.stem=cifar"]
     space.append(f"--config.network.genotype={handmade.SMALL['genotype']}")
     arguments = [f"--config={config}", *small, *space, "--json", "--time", "--batch=3"]
     assert complexity_command.main(arguments) == 0
