@@ -244,7 +244,7 @@ def next_step(config: Mapping[str, Any], workdir: str) -> tuple[str, str]:
     flags = [f"--config=configs/{recipe}.py:{workdir}/genotype.json"]
     if name == "folder":
         words = "the folder, with a directory for each class"
-    if dataset["path"]:
+    if name in ("folder", "folder_maps"):
         flags.append(f"--config.dataset.path={dataset['path']}")
         if (ignored := dataset.get("ignore_label", 255)) != 255:
             flags.append(f"--config.dataset.ignore_label={ignored}")
