@@ -18,7 +18,6 @@ import pytest
 import unnas_jax as un
 from tests import conftest, tiny, tiny_training
 from unnas_jax.core import sharding
-from unnas_jax.learning import optim
 from unnas_jax.runs import trained
 
 PAGE = (conftest.ROOT / "docs" / "library.md").read_text()
@@ -233,8 +232,7 @@ def test_own_steps_are_those_of_a_run(pixels) -> None:
     method = Darts(Setting(c, task, sharding.data_mesh(), steps_per_epoch=1))
     own = un.SearchStep(
         task,
-        optim.weights(c["weights"], optim.weights_schedule(c, 1)),
-        optim.alphas(c["alphas"]),
+        *method.optimizers(),
         crop=16,
         stem="imagenet",
         **SMALL,

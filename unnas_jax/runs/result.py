@@ -87,7 +87,7 @@ class Result:
         return self._plan.total
 
     def read(self) -> dict[str, Any]:
-        """What is there; empty if nothing is."""
+        """The content of the file; empty if there is none."""
         result: dict[str, Any] = files.read_json(self._path) if os.path.exists(self._path) else {}
         return result
 
@@ -100,7 +100,7 @@ class Result:
         last: bool,
         confusion: Sequence[np.ndarray] = (),
     ) -> dict[str, Any]:
-        """What the metrics of every seed on so many images at a step say; logs them.
+        """The content for the metrics of every seed on so many images at a step; logs them.
 
         `confusion` has, if anything, how often class i was answered j, of every seed.
 

@@ -9,9 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from etils import epath
 
 from unnas_jax.config import run_config
+from unnas_jax.config.sections import Batches, Training
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops, facts, open_dataset
@@ -29,6 +31,8 @@ from unnas_jax.spaces.networks import build_network
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Task, example_shapes
 from unnas_jax.tasks.transforms import Augmentation
+
+_WANTED = ("seed", "step", "params", "batch_stats", "average")  # Of a state.
 
 CHECKPOINTS = ("last", "best")
 """Which checkpoint of a training: its last, or that of its best evaluation."""
@@ -230,11 +234,15 @@ def read(
         network = build_network(config, task)
         mesh = sharding.data_mesh()
         inputs = example_shapes(config, task).inputs
-        steps = trainer.build_steps(config, network, task, mesh, 1, inputs)
-        restored = _restored(place, steps.shapes(len(seeds)), checkpoint)
+        # Its optimizer's state is not needed, nor is the optimizer known if it was an object.
+        nothing = optax.identity()
+        steps = trainer.build_steps(Training.of(config), network, task, mesh, 1, inputs, nothing)
+        shapes = steps.shapes(len(seeds))
+        wanted = {name: getattr(shapes, name) for name in _WANTED}
+        restored = _restored(place, wanted, checkpoint)
         if restored is None:
             raise UserError(f"workdir {name} has no checkpoint; train first")
-        state, position = restored
+        state, position = shapes.replace(**restored[0]), restored[1]
         numbers = np.array([seeds.index(each) for each in chosen])
         state = sharding.replicate(
             jax.tree.map(lambda leaf: leaf[numbers], jax.device_get(state)), mesh
@@ -248,20 +256,20 @@ def read(
 
 
 def _restored(
-    place: Workdir, like: TrainState, which: str
-) -> tuple[TrainState, dict[str, Any]] | None:
+    place: Workdir, like: Mapping[str, Any], which: str
+) -> tuple[Mapping[str, Any], dict[str, Any]] | None:
     if not epath.Path(place.checkpoints).is_dir():
         return None
     with checkpoint_lib.Checkpoints(place.checkpoints, read_only=True) as checkpoints:
         if which == "last":
-            return checkpoints.restore(like)
+            return checkpoints.restore_by(lambda position: like, part=True)
         step = checkpoints.best()
         if step is None:
             raise UserError(
                 f"workdir {place.name}: none of its checkpoints was evaluated, so none is the "
                 "best; use the last"
             )
-        return checkpoints.restore_step(step, like)
+        return checkpoints.restore_step(step, like, part=True)
 
 
 def _facts(place: Workdir, config: Mapping[str, Any], dataset: Dataset | None) -> Dataset:
@@ -327,7 +335,7 @@ def _precise(
         [seeds[k : k + together] for k in range(0, len(seeds), together)],
         steps,
         task,
-        Feed({**config, "workers": 0}, images, task, mesh),
+        Feed(Batches.of({**config, "workers": 0}), images, task, mesh),
         mesh,
         training,
         held_out,
