@@ -32,7 +32,7 @@ from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Task, example_shapes
 from unnas_jax.tasks.transforms import Augmentation
 
-_WANTED = ("seed", "step", "params", "batch_stats", "average")  # Of a state.
+_WANTED = ("params", "batch_stats", "average")  # Of a state.
 
 CHECKPOINTS = ("last", "best")
 """Which checkpoint of a training: its last, or that of its best evaluation."""
@@ -242,7 +242,12 @@ def read(
         restored = _restored(place, wanted, checkpoint)
         if restored is None:
             raise UserError(f"workdir {name} has no checkpoint; train first")
-        state, position = shapes.replace(**restored[0]), restored[1]
+        found, position = restored
+        state = shapes.replace(
+            **found,
+            seed=np.asarray(seeds, np.int32),
+            step=np.full(len(seeds), position["step"], np.int32),
+        )
         numbers = np.array([seeds.index(each) for each in chosen])
         state = sharding.replicate(
             jax.tree.map(lambda leaf: leaf[numbers], jax.device_get(state)), mesh
