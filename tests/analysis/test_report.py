@@ -296,7 +296,7 @@ def test_a_report_tells_of_every_class(tmp_path: pathlib.Path) -> None:
     report.write(tmp_path)
     text = html.unescape(text_of((tmp_path / "report.html").read_text()))
     text = " ".join(text.split())
-    for words in ("top-5 95.0%", "cat 75.0% 8 dog 0.0% 2 <emu> does not occur 0",
+    for words in ("top-5 95.0%", "cat 75.0% 8 dog 0% 2 <emu> does not occur 0",
                   "cat 75 12 12 dog 100 0 0"):  # fmt: skip
         assert words in text, words
     result["by_class"]["confusion"][1] = [2, 0]
