@@ -28,6 +28,7 @@ from unnas_jax.runs import seeds, train
 from unnas_jax.spaces.darts.genotype import SCHEMA
 from unnas_jax.spaces.networks import build_network
 from unnas_jax.tasks import registry
+from unnas_jax.tasks.classification import Classification
 
 
 def _write_images(folder: pathlib.Path, count: int, seed: int = 0) -> None:
@@ -358,15 +359,17 @@ def test_an_evaluation_of_some_images_is_one_of_all_classes(held_out, images, ce
     splits = {"train": records, **({held_out: records} if held_out else {})}
     dataset = Dataset("ordered", splits, 10, ("class",) * 10)
     c = config(images, cells, **{"eval.max_images": 100}).to_dict()
-    training, some = seeds.subsets(c, dataset)
+    training, some = seeds.subsets(c, dataset, Classification)
     assert len(set(some.indices)) == 100
     assert np.bincount(labels[some.indices], minlength=10).min() > 0
     assert held_out or not set(some.indices) & set(training.indices)
-    np.testing.assert_array_equal(some.indices, seeds.subsets(c, dataset)[1].indices)
-    other = seeds.subsets({**c, "seed": 1}, dataset)[1]
+    np.testing.assert_array_equal(
+        some.indices, seeds.subsets(c, dataset, Classification)[1].indices
+    )
+    other = seeds.subsets({**c, "seed": 1}, dataset, Classification)[1]
     assert set(other.indices) != set(some.indices)
     c["eval"]["max_images"] = -1
-    _, whole = seeds.subsets(c, dataset)
+    _, whole = seeds.subsets(c, dataset, Classification)
     assert set(some.indices) < set(whole.indices)
     assert len(whole.indices) == (1000 if held_out else 500)
 

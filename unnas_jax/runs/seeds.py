@@ -31,14 +31,18 @@ class Subset:
     indices: np.ndarray
 
 
-def subsets(config: Mapping[str, Any], dataset: Dataset) -> tuple[Subset, Subset]:
+def subsets(config: Mapping[str, Any], dataset: Dataset, task: Task) -> tuple[Subset, Subset]:
     """The examples to train on and the ones to evaluate on.
 
-    Where the dataset has no held-out split, the second half of a fixed permutation is held out.
+    Where the dataset has no held-out split, the second half of a fixed permutation is held out. A
+    task that memorises is evaluated on what it trained on.
     """
     records = dataset.splits["train"]
     split = next((name for name in ("validation", "test") if name in dataset.splits), None)
-    if split is None:
+    if task.memorises:
+        training = Subset("train", records, np.arange(len(records)))
+        held_out = training
+    elif split is None:
         kept, held = halves(len(records), 0)
         training, held_out = Subset("train", records, kept), Subset("train", records, held)
         _LOG.warning(
@@ -48,8 +52,13 @@ def subsets(config: Mapping[str, Any], dataset: Dataset) -> tuple[Subset, Subset
     else:
         training = Subset("train", records, np.arange(len(records)))
         held_out = Subset(split, dataset.splits[split], np.arange(len(dataset.splits[split])))
-    chosen = evaluation_sample(held_out.indices, config["eval"]["max_images"], config["seed"])
-    return training, dataclasses.replace(held_out, indices=chosen)
+
+    def few(subset: Subset, section: str) -> Subset:
+        count, seed = config[section]["max_images"], config["seed"]
+        return dataclasses.replace(subset, indices=evaluation_sample(subset.indices, count, seed))
+
+    training = few(training, "train")
+    return training, few(training if task.memorises else held_out, "eval")
 
 
 @dataclasses.dataclass(frozen=True)

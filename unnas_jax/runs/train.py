@@ -217,7 +217,7 @@ def _train(
             dataset = open_dataset(c["dataset"])
         task, data = registry.create(c, dataset), fingerprint(dataset)
         check_images(dataset, c["input"]["crop"], task)
-        training, held_out = subsets(c, dataset)
+        training, held_out = subsets(c, dataset, task)
         plan = _plan(c, dataset, len(training.indices), save_seconds)
 
         # Network and steps.

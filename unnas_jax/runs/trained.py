@@ -93,7 +93,11 @@ class Preprocessing:
     def inputs(self, crops: jax.Array) -> jax.Array:
         """The network's inputs (N, H, W, channels) for crops, uint8 (N, H, W, 3); can be jitted."""
         shape = crops.shape[:3] if self.task.label_maps else crops.shape[:1]
-        batch = {"image": crops, "label": jnp.zeros(shape, jnp.int32)}
+        batch = {
+            "image": crops,
+            "label": jnp.zeros(shape, jnp.int32),
+            "record": jnp.arange(len(crops), dtype=jnp.int32),
+        }
         return self.task.examples(jax.random.key(0), batch, train=False).inputs
 
     def __call__(self, images: Sequence[np.ndarray] | np.ndarray) -> jax.Array:
@@ -334,7 +338,7 @@ def _precise(
 ) -> TrainState:
     """The state with the statistics that its evaluation uses."""
     mesh = sharding.data_mesh()
-    training, held_out = subsets(config, images)
+    training, held_out = subsets(config, images, task)
     together = 1 if jax.default_backend() == "cpu" else len(seeds)
     trained = Seeds(
         [seeds[k : k + together] for k in range(0, len(seeds), together)],
