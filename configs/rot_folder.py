@@ -1,4 +1,4 @@
-"""Search on your own images, without labels: any folder of JPEG, PNG and WebP files.
+"""Search on your own images by rotation, without labels: any folder of JPEG, PNG and WebP files.
 
     python main.py --config=configs/rot_folder.py --config.dataset.path=~/my_images
 
@@ -12,10 +12,5 @@ from unnas_jax.config import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The recipe: that of ImageNet-1K, with more epochs for fewer images."""
-    config = recipes.imagenet_1k("rot")
-    config.dataset.name = "folder"
-    config.train.epochs = 20
-    config.search.arch_start_epoch = 4.0
-    config.input.update(crop=128, resize=146)
-    return config
+    """The recipe."""
+    return recipes.folder("rot")

@@ -54,7 +54,7 @@ GUESSED = {"masked": 1.5, "contrastive": np.log(2 * BATCH - 1), "regression": 5.
 
 def recipe(name: str) -> ml_collections.ConfigDict:
     config = importlib.import_module(f"configs.{name}").get_config()
-    if config.experiment != "sample" and config.dataset.name == "folder":
+    if config.experiment != "sample" and config.dataset.name.startswith("folder"):
         config.dataset.path = "images"
     return config
 

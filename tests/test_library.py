@@ -18,6 +18,7 @@ import pytest
 import unnas_jax as un
 from tests import conftest, tiny, tiny_training
 from unnas_jax.core import sharding
+from unnas_jax.runs import trained
 
 PAGE = (conftest.ROOT / "docs" / "library.md").read_text()
 pytestmark = pytest.mark.filterwarnings(  # Of ml_collections, when it reads a recipe.
@@ -107,7 +108,9 @@ def first_block(tmp_path_factory, pixels):
                 'train={"epochs": 10}': 'train={"epochs": 1, "batch_size": 8}, log_every_steps=1,'
                 ' network={"cells": 3, "nodes": 1, "width": 4}, eval={"batch_size": 16},'
                 ' input={"pad": 0}',
-                "train=dict(epochs=100)": "train=dict(epochs=2, batch_size=8), seeds=2,"
+                "train=dict(epochs=100)": "train=dict(epochs=2, batch_size=8,"
+                " precise_bn_images=16),"
+                " seeds=2,"
                 ' network={"cells": 3, "width": "4", "drop_path": 0.0},'
                 ' eval={"batch_size": 8, "every_epochs": 1, "max_images": 12}',
             },
@@ -131,16 +134,35 @@ def test_a_loaded_network_has_the_accuracy_of_its_result(first_block) -> None:
     from unnas_jax.data.pipeline import evaluation_sample, halves
 
     names, root = first_block
-    result = json.loads((root / "runs" / "train" / "result.json").read_text())
+    workdir = root / "runs" / "train"
+    result = json.loads((workdir / "result.json").read_text())
     held = evaluation_sample(halves(64, 0)[1], 12, 0)  # As the training held out.
     images, labels = names["images"][held], names["labels"][held]
+    probabilities = []
     for seed, accuracy in enumerate(result["values"]):
-        module, variables, preprocessing = un.load_network(root / "runs" / "train", seed=seed)
+        module, variables, preprocessing = un.load_network(workdir, seed=seed)
         logits = module.apply(variables, preprocessing(list(images)))
         assert logits.shape == (12, 2)
         assert np.mean(np.argmax(logits, axis=-1) == labels) == pytest.approx(accuracy)
         log_p = jax.nn.log_softmax(logits)[np.arange(12), labels]
         assert -float(jnp.mean(log_p)) == pytest.approx(result["loss"][seed], rel=1e-5)
+        probabilities.append(jax.nn.softmax(logits))
+    assert preprocessing.class_names == ("0", "1")
+    module, variables, preprocessing = un.load_network(workdir, seed="all")
+    together = np.exp(module.apply(variables, preprocessing(list(images))))
+    np.testing.assert_allclose(together, np.mean(probabilities, axis=0), atol=1e-6)
+
+
+def test_the_best_checkpoint_is_that_of_the_best_evaluation(first_block) -> None:
+    names, root = first_block
+    workdir = root / "runs" / "train"
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    found = {row["step"]: row["accuracy"] for row in rows if row["kind"] == "validation"}
+    best = trained.read(workdir, checkpoint="best").step
+    assert found[best] == max(found.values()) and len(found) == 2
+    assert trained.read(workdir).step == max(found)
+    with pytest.raises(un.UserError, match="checkpoint='first': use one of last, best"):
+        un.load_network(workdir, checkpoint="first")
 
 
 def test_a_loaded_network_takes_images_of_any_size(first_block) -> None:

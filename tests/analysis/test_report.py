@@ -18,6 +18,7 @@ from tests.analysis import synthetic
 from unnas_jax.analysis import report
 from unnas_jax.commands import command_line
 from unnas_jax.commands import report as command
+from unnas_jax.core.errors import UserError
 from unnas_jax.runs import validation
 from unnas_jax.spaces.darts import genotype as genotypes
 
@@ -54,6 +55,7 @@ def text_of(page: str) -> str:
         ({"name": "imagenet2012"}, "eval_in1k"),
         ({"name": "imagenet22k"}, "eval_in1k"),
         ({"name": "folder", "path": "my images"}, "eval_folder"),
+        ({"name": "folder_maps", "path": "my maps", "ignore_label": 11}, "eval_seg_folder"),
         ({"name": "tfds:oxford_flowers102"}, "eval_folder"),
     ],
 )
@@ -276,3 +278,28 @@ def test_mistakes_are_told_in_one_line(
     assert captured.out == ""
     assert captured.err.count("\n") == 1 and message in captured.err
     assert not list(tmp_path.glob("**/.*"))
+
+
+def test_a_report_tells_of_every_class(tmp_path: pathlib.Path) -> None:
+    fuzzing._write_training(tmp_path)
+    path = tmp_path / "result.json"
+    result = json.loads(path.read_text())
+    # Of 8 cats 6 are found, of 2 dogs none; there is no emu.
+    result["by_class"] = {
+        "names": ["cat", "dog", "<emu>"],
+        "metric": "accuracy",
+        "values": [0.75, 0.0, None],
+        "confusion": [[6, 1, 1], [2, 0, 0], [0, 0, 0]],
+    }
+    result["top5"] = [0.9, 0.95, 1.0]
+    path.write_text(json.dumps(result))
+    report.write(tmp_path)
+    text = html.unescape(text_of((tmp_path / "report.html").read_text()))
+    text = " ".join(text.split())
+    for words in ("top-5 95.0%", "cat 75.0% 8 dog 0% 2 <emu> does not occur 0",
+                  "cat 75 12 12 dog 100 0 0"):  # fmt: skip
+        assert words in text, words
+    result["by_class"]["confusion"][1] = [2, 0]
+    path.write_text(json.dumps(result))
+    with pytest.raises(UserError, match="its classes are not as many everywhere"):
+        report.write(tmp_path)

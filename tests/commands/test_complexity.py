@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import conftest
+from tests import conftest, handmade
+from unnas_jax.commands import complexity as complexity_command
 from unnas_jax.config.recipes import CITYSCAPES_WIDTHS, IMAGENET_WIDTHS
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
@@ -499,3 +500,23 @@ def test_classes_that_only_the_dataset_knows() -> None:
         complexity.of_config(config)
     more = complexity.of_config(config, classes=23)["parameters"]
     assert more > complexity.of_config(config, classes=22)["parameters"]
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_time_and_memory_of_a_small_network(capsys):
+    """Memory against what XLA cannot do without: weights, images and logits."""
+    config = conftest.ROOT / "configs" / "eval_photos.py"
+    small = ["--config.input.crop=16", "--config.network.width=4", "--config.network.cells=3"]
+    space = ["--config.network.space=nasbench201", "--config.network.stem=cifar"]
+    space.append(f"--config.network.genotype={handmade.SMALL['genotype']}")
+    arguments = [f"--config={config}", *small, *space, "--json", "--time", "--batch=3"]
+    assert complexity_command.main(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    measured = found["measured"]
+    least = 4 * (found["parameters"] + 3 * 16 * 16 * 3 + 3 * 11)
+    assert least < measured["memory_bytes"] < 1000 * least and measured["batch"] == 3
+    assert 0 < measured["milliseconds"] <= measured["milliseconds_90"]
+    per_second = 3000 / measured["milliseconds"]
+    assert measured["answers_per_second"] == pytest.approx(per_second)
+    assert complexity_command.main([f"--config={config}", "--time", "--batch=0"]) == 2
+    assert "--batch=0: must be at least 1" in capsys.readouterr().err

@@ -321,3 +321,17 @@ def test_an_error_of_the_system_is_one_line(error, words):
     line = str(failures.explanation(wrapped, "the checkpoint of step 3 is kept"))
     assert words in line and "step 3 is kept" in line and "\n" not in line
     assert failures.explanation(ZeroDivisionError("of the program")) is None
+
+
+def test_the_best_checkpoint_outlives_later_ones_and_other_processes(tmp_path):
+    directory = str(tmp_path / "w" / "checkpoints")
+    for steps in ((1, 2, 3), (4, 5)):
+        with Checkpoints(directory) as checkpoints:
+            for step in steps:
+                ranking = {1: 0.9, 2: 0.4, 4: 0.5}.get(step)
+                checkpoints.save(step, _state(step), {"step": step, "validation": 0.1}, ranking)
+                checkpoints.wait()
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [1, 4, 5] and checkpoints.best() == 1
+        state, position = checkpoints.restore_step(1, _state(0))
+    assert position["step"] == 1 and state["step"] == 1

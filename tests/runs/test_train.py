@@ -24,10 +24,11 @@ from unnas_jax.core import files, sharding
 from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.data import Dataset, halves, open_dataset
 from unnas_jax.learning.feed import Feed
-from unnas_jax.runs import train
+from unnas_jax.runs import seeds, train
 from unnas_jax.spaces.darts.genotype import SCHEMA
 from unnas_jax.spaces.networks import build_network
 from unnas_jax.tasks import registry
+from unnas_jax.tasks.classification import Classification
 
 
 def _write_images(folder: pathlib.Path, count: int, seed: int = 0) -> None:
@@ -274,7 +275,7 @@ def test_an_evaluation_only_reads(copy, images, cells, monkeypatch, caplog):
 def test_an_evaluation_that_is_not_finite_is_no_result(copy, images, cells, monkeypatch):
     before = _tree(copy)
     nan = [{"accuracy": 0.5, "loss": float("nan")}]
-    monkeypatch.setattr(train._Seeds, "evaluate", lambda self, states: nan)
+    monkeypatch.setattr(seeds.Seeds, "evaluate", lambda self, states: nan)
     with pytest.raises(UserError, match="step 2 is NaN or infinite"):
         _evaluate(copy, images, cells)
     assert _tree(copy) == before
@@ -284,7 +285,7 @@ def test_out_of_memory_says_what_to_lower(images, cells, tmp_path, monkeypatch):
     def exhausted(self, states):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
 
-    monkeypatch.setattr(train._Seeds, "evaluate", exhausted)
+    monkeypatch.setattr(seeds.Seeds, "evaluate", exhausted)
     error = _error(config(images, cells, **{"train.max_steps": 2}), tmp_path / "w")
     assert "out of memory" in error and "config.train.batch_size" in error
     assert "no checkpoint was saved yet" in error
@@ -358,15 +359,17 @@ def test_an_evaluation_of_some_images_is_one_of_all_classes(held_out, images, ce
     splits = {"train": records, **({held_out: records} if held_out else {})}
     dataset = Dataset("ordered", splits, 10, ("class",) * 10)
     c = config(images, cells, **{"eval.max_images": 100}).to_dict()
-    training, some = train._subsets(c, dataset)
+    training, some = seeds.subsets(c, dataset, Classification)
     assert len(set(some.indices)) == 100
     assert np.bincount(labels[some.indices], minlength=10).min() > 0
     assert held_out or not set(some.indices) & set(training.indices)
-    np.testing.assert_array_equal(some.indices, train._subsets(c, dataset)[1].indices)
-    other = train._subsets({**c, "seed": 1}, dataset)[1]
+    np.testing.assert_array_equal(
+        some.indices, seeds.subsets(c, dataset, Classification)[1].indices
+    )
+    other = seeds.subsets({**c, "seed": 1}, dataset, Classification)[1]
     assert set(other.indices) != set(some.indices)
     c["eval"]["max_images"] = -1
-    _, whole = train._subsets(c, dataset)
+    _, whole = seeds.subsets(c, dataset, Classification)
     assert set(some.indices) < set(whole.indices)
     assert len(whole.indices) == (1000 if held_out else 500)
 

@@ -31,6 +31,7 @@ def config(name: str, **task: Any) -> dict[str, Any]:
             "gray": 0.0,
             "pad": 0,
             "swapped_statistics": False,
+            "cutout": 0,
         },
         "task": {**TASK, "name": name, **task},
         "precision": "float32",

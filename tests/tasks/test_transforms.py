@@ -124,3 +124,21 @@ def test_evaluation_changes_nothing_and_training_depends_on_the_key() -> None:
     train = [np.asarray(augmentation(jax.random.key(k), images, train=True)) for k in (0, 0, 1)]
     np.testing.assert_array_equal(train[0], train[1])
     assert not np.any(np.all(train[0] == train[2], axis=(1, 2, 3)))
+
+
+def test_cutout_replaces_one_square_whose_centre_is_any_pixel() -> None:
+    """Counted by hand: of 5 x 5 around (r, c), what lies within the image, and nothing else."""
+    images = np.random.default_rng(0).uniform(0.1, 1, (400, 8, 10, 3)).astype(np.float32)
+    fill = np.array([0.0, 2.0, 3.0], np.float32)
+    cut = np.asarray(transforms.cut_out(jax.random.key(0), jnp.asarray(images), 5, fill))
+    gone = (cut == fill).all(-1)
+    np.testing.assert_array_equal(cut[~gone], images[~gone])
+    corners = set()
+    for mask in gone:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        assert mask.sum() == len(rows) * len(columns) and len(rows) <= 5 and len(columns) <= 5
+        # At the first border the square is cut to 3 or 4 pixels, at the last to 3 or 4.
+        assert len(rows) >= 3 and len(columns) >= 3
+        corners.add((rows[0], rows[-1], columns[0], columns[-1]))
+    # Centres 0 to 7 and 0 to 9: as many different squares, of which 400 draws meet most.
+    assert 70 < len(corners) <= 80

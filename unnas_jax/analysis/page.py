@@ -31,6 +31,7 @@ _TEMPLATES.filters["base64"] = lambda content: base64.b64encode(content).decode(
 
 _EVALUATIONS: Mapping[str, tuple[str, str]] = {
     "photos": ("eval_photos", "the photographs"),
+    "folder_maps": ("eval_seg_folder", "the folder with its label maps"),
     "cifar10": ("eval_cifar10", "CIFAR-10"),
     "cityscapes": ("eval_cityscapes", "Cityscapes"),
     "imagenet2012": ("eval_in1k", "ImageNet-1K"),
@@ -99,6 +100,11 @@ def _training_facts(run: results.Run) -> list[tuple[str, str, str]]:
         each = ", ".join(f"{100 * value:.2f}" for value in result["values"])
         facts += [
             (f"{result['metric']}, held out", f"{100 * result['mean']:.2f}{spread}%", each + guess),
+            *(
+                [("top-5", percent(sum(result["top5"]) / len(result["top5"])), "")]
+                if "top5" in result
+                else []
+            ),
             ("cell", result["genotype"], f"{result['cells']} cells of width {result['width']}"),
             (
                 "parameters",
@@ -109,6 +115,32 @@ def _training_facts(run: results.Run) -> list[tuple[str, str, str]]:
     seed, count = run.config["seed"], run.config["seeds"]
     seeds = f"{seed} to {seed + count - 1}" if count > 1 else str(seed)
     return [*facts, ("seeds", seeds, ""), *_progress(run)]
+
+
+_MOST_CLASSES = 30  # Of a confusion that fits on a page.
+
+
+def _classes(run: results.Run) -> dict[str, Any]:
+    """What the evaluation tells of every class, and which is taken for which, for the page."""
+    found = run.result.get("by_class")
+    if not run.is_training or not found:
+        return {}
+    names, counts = found["names"], found["confusion"]
+    rows = [
+        (False, (name, "does not occur" if value is None else percent(value), f"{sum(row):,}"))
+        for name, value, row in zip(names, found["values"], counts, strict=True)
+    ]
+    shares = [
+        (False, (name, *(f"{100 * count / max(sum(row), 1):.0f}" for count in row)))
+        for name, row in zip(names, counts, strict=True)
+    ]
+    return {
+        "class_metric": found["metric"],
+        "class_unit": "pixels" if run.config["task"]["name"] == "segmentation" else "images",
+        "class_rows": rows,
+        "confusion_head": ("true class, answered as (%)", *names),
+        "confusion_rows": shares if len(names) <= _MOST_CLASSES else [],
+    }
 
 
 def _position(run: results.Run) -> tuple[int, float]:
@@ -176,7 +208,10 @@ def next_step(config: Mapping[str, Any], workdir: str) -> tuple[str, str]:
     flags = [f"--config=configs/{recipe}.py:{workdir}/genotype.json"]
     if name == "folder":
         words = "the folder, with a directory for each class"
+    if name in ("folder", "folder_maps"):
         flags.append(f"--config.dataset.path={dataset['path']}")
+        if (ignored := dataset.get("ignore_label", 255)) != 255:
+            flags.append(f"--config.dataset.ignore_label={ignored}")
     elif recipe == "eval_folder":
         flags.append(f"--config.dataset.name={dataset['name']}")
     if dataset.get("data_dir"):
@@ -225,6 +260,7 @@ def render(
         facts=facts,
         skipped=run.skipped,
         **cells,
+        **_classes(run),
         alphas_png=pictures.get("alphas.png"),
         curves_png=pictures["curves.png"],
         sizes=_sizes(sizes),

@@ -30,6 +30,13 @@ _RESULT = {
     "cells_used?": {str: object},
     "chance?": float,
     "warnings?": [str],
+    "top5?": [float],
+    "by_class?": {
+        "names": [str],
+        "metric": str,
+        "values": [(None, float)],
+        "confusion": [[int]],
+    },
 }
 
 _UNIT_PACE = {
@@ -69,6 +76,14 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         reading.check_document(value, _RESULT)
         if not value["values"]:
             raise ValueError("it has no values")
+        sides = (
+            [len(value["by_class"][key]) for key in ("names", "values", "confusion")]
+            + [len(row) for row in value["by_class"]["confusion"]]
+            if "by_class" in value
+            else []
+        )
+        if len(set(sides)) > 1:
+            raise ValueError("its classes are not as many everywhere")
     except ValueError as error:
         raise UserError(f"{name}: not a result of this version ({error}); {remedy}") from error
     return value

@@ -14,6 +14,8 @@ COMMANDS = {
     "run": "run the experiment of a config: a search, a training or a sample (the default)",
     "prepare": "prepare a dataset from its published files, once",
     "show": "draw what a config feeds its network",
+    "predict": "what the network of a training says of images: classes or label maps",
+    "export": "the network of a training for use elsewhere: StableHLO, ONNX, PyTorch, safetensors",
     "report": "redraw the pictures and the report of a search",
     "story": "on embedded photographs: search, then the found cell against random ones",
     "status": "where a sample stands: units done, running, failed, and the time left",

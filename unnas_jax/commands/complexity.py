@@ -3,6 +3,8 @@
     unnas-jax complexity --config=configs/eval_in1k.py:darts_v2 [--json] [--layers]
 
 prints its parameters and multiply-adds, by stem, cell and head; see `unnas_jax.layers.counting`.
+With --time also the latency and the memory of a training's network on this device, --batch answers
+at once.
 They are those of an evaluation, on whole images where the config evaluates on whole images.
 """
 
@@ -13,8 +15,11 @@ from typing import Any
 from absl import flags
 
 from unnas_jax.commands import command_line
+from unnas_jax.core.errors import UserError
+from unnas_jax.data.registry import entry_of
 from unnas_jax.layers.counting import AUXILIARY
 from unnas_jax.runs import validation
+from unnas_jax.spaces import latency
 from unnas_jax.spaces.complexity import of_config
 
 
@@ -52,6 +57,10 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "classes", None, "The dataset's classes, where its name does not tell.", flag_values=values
     )
+    flags.DEFINE_boolean(
+        "time", False, "Measure latency and memory on this device.", flag_values=values
+    )
+    flags.DEFINE_integer("batch", 1, "Answers at once, with --time.", flag_values=values)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,9 +68,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with command_line.user_errors() as outcome:
         values = command_line.parse_config(arguments, _define, __doc__)
         config = values.config
-        if config.dataset.name == "folder" and not config.dataset.path:
+        if entry_of(config.dataset.name).takes_path and not config.dataset.path:
             config.dataset.path = "."  # Which nothing here opens.
         validation.validate(config)
+        if values.batch < 1:
+            raise UserError(f"--batch={values.batch}: must be at least 1")
         counts = of_config(config.to_dict(), values.classes)
+        measured = {}
+        if values.time:
+            measured = latency.measure(config.to_dict(), values.classes, values.batch)
+            counts["measured"] = measured
         print(json.dumps(counts) if values.json else _table(counts, values.layers))
+        if measured and not values.json:
+            print(
+                f"{measured['device']}, {measured['batch']} at once: "
+                f"{measured['milliseconds']:.2f} ms (a tenth of the calls over "
+                f"{measured['milliseconds_90']:.2f}), {measured['answers_per_second']:,.1f} a "
+                f"second, {measured['memory_bytes'] / 1e6:,.1f} MB"
+            )
     return outcome.status

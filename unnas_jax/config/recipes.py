@@ -82,6 +82,18 @@ def imagenet_1k(task: str) -> ml_collections.ConfigDict:
     return config
 
 
+def folder(task: str) -> ml_collections.ConfigDict:
+    """A search on a user's own images: that of ImageNet-1K, with more epochs for fewer images."""
+    config = imagenet_1k(task)
+    config.dataset.name = "folder"
+    config.train.epochs = 20
+    config.search.arch_start_epoch = 4.0
+    config.input.update(crop=128, resize=146)
+    if task == "jig":  # Tiles of 54 pixels; smaller ones show too little.
+        config.input.update(crop=192, resize=219)
+    return config
+
+
 def imagenet_22k(task: str) -> ml_collections.ConfigDict:
     """A search on ImageNet-22K: four times the batch and the rates, one epoch, no warm-up."""
     config = imagenet_1k(task)
@@ -113,6 +125,17 @@ def cityscapes(task: str) -> ml_collections.ConfigDict:
     config.input.update(crop=321, resize=512, train_crop="scale_random")
     config.train.epochs = 400
     config.eval.batch_size = 64
+    return config
+
+
+def folder_maps() -> ml_collections.ConfigDict:
+    """A search with segmentation on a user's own label maps: that of Cityscapes, smaller."""
+    config = cityscapes("seg")
+    config.dataset.name = "folder_maps"
+    _rates(config, batch_size=16, full=32)
+    config.input.update(crop=225, resize=256)
+    config.train.epochs = 100
+    config.eval.batch_size = 16
     return config
 
 

@@ -23,16 +23,18 @@ def _common() -> dict[str, Any]:
         "seed": 0,
         "dataset": {
             "name": "imagenet2012",  # A name of unnas_jax.data, or tfds:NAME[/CONFIG][:VERSION].
-            "path": "",  # The folder of images, for the dataset `folder`.
+            "path": "",  # The folder of images, for the datasets `folder` and `folder_maps`.
             "data_dir": "",  # Where TFDS keeps datasets; empty: $TFDS_DATA_DIR or its default.
             "subset": "",  # A list of files, as `unnas_jax.commands.prepare` writes; empty: all.
             "max_pixels": 100_000_000,  # Of an image of `folder`; larger ones are left out.
+            "ignore_label": 255,  # Of label maps of `folder_maps`: pixels that do not count.
         },
         "input": {
             "crop": 224,
             "resize": 256,  # The short side before an evaluation's centre crop.
             "train_crop": "random_resized",  # One of unnas_jax.data.crops.TRAIN_CROPS.
             "pad": 0,  # Pad by so many zeros after normalisation and crop again (CIFAR).
+            "cutout": 0,  # The side of a square that training images lose; 16 for CIFAR in DARTS.
             "lighting": 0.1,  # Standard deviation of PCA lighting; 0 turns it off.
             "gray": 0.0,  # The share of training images turned gray.
             "resampling": "area",  # One of unnas_jax.data.crops.RESAMPLINGS.
@@ -164,6 +166,7 @@ def training() -> ml_collections.ConfigDict:
                 "max_steps": -1,  # Stop after so many steps; -1: all epochs.
                 "max_images": -1,  # Images to learn from, drawn once; -1: all.
                 "seeds_together": -1,  # Seeds in one program; -1: one on CPUs, otherwise all.
+                "initial": "",  # The workdir of a training whose weights it begins with, but heads.
                 "ema": 0.0,  # The decay of the weights' and statistics' moving average; 0: none.
                 "precise_bn_images": 0,  # Images for BN statistics before evaluations; 0: none.
             },

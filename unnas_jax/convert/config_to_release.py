@@ -21,6 +21,7 @@ _OF_THE_RUN = (
     "precision",
     "seeds",
     "task.permutation_list",
+    "train.initial",
     "train.max_steps",
     "train.seeds_together",
     "workers",

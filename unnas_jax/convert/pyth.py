@@ -12,13 +12,13 @@ from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 
 
-def _torch() -> Any:
+def library(what: str = "checkpoints of the PyTorch release need it") -> Any:
+    """The package torch; `UserError`, with the words on what needs it, if it is not installed."""
     try:
         import torch
     except ImportError as error:
         raise UserError(
-            "torch is not installed, and checkpoints of the PyTorch release need it: "
-            "pip install 'unnas_jax[torch]'"
+            f"torch is not installed, and {what}: pip install 'unnas_jax[torch]'"
         ) from error
     return torch
 
@@ -47,7 +47,7 @@ def load(path: str) -> dict[str, Any]:
     Raises:
       UserError: torch is missing, or the file cannot be read or holds more than that.
     """
-    torch = _torch()
+    torch = library()
     _check_stored(path)
     try:
         with torch.serialization.safe_globals(list(_NUMBERS)):
@@ -89,7 +89,7 @@ def save(path: str, document: Mapping[str, Any]) -> None:
     Raises:
       UserError: torch is missing, or the file cannot be written.
     """
-    torch = _torch()
+    torch = library()
     try:
         with files.replacing(path, "wb") as file:
             torch.save(mapped(document, np.ndarray, torch.tensor), file)

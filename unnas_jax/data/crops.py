@@ -1,11 +1,13 @@
 """Geometry on the host: from a decoded image or label map to a crop of uint8."""
 
 import dataclasses
+import io
 import math
 from collections.abc import Callable
 
 import cv2
 import numpy as np
+from PIL import Image
 
 Box = tuple[int, int, int, int]
 """Of a region: top, left, height and width in pixels."""
@@ -14,6 +16,9 @@ TrainCrop = Callable[[int, int, int, int, np.random.Generator], Box]
 
 IGNORE = 255
 """The class of pixels that do not count."""
+
+# Of a PNG: how it begins, and where its header says that it has a palette.
+_PNG, _COLOUR_TYPE, _PALETTE = b"\x89PNG\r\n\x1a\n", 25, b"\x03"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +46,17 @@ class LabelMap:
 def decode_gray(data: bytes) -> np.ndarray:
     """Decodes a gray image of 8 bits, to uint8 (height, width), every number as stored.
 
+    Of a PNG with a palette they are the numbers of its colours.
+
     Raises:
       ValueError: the data cannot be decoded, or has colours or more bits.
     """
+    if data.startswith(_PNG) and data[_COLOUR_TYPE : _COLOUR_TYPE + 1] == _PALETTE:
+        try:
+            with Image.open(io.BytesIO(data), formats=("PNG",)) as palette:
+                return np.array(palette, np.uint8)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"cannot be decoded ({error})") from error
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     except cv2.error as error:
@@ -84,15 +97,19 @@ def cut(image: np.ndarray, box: Box, size: int, resampling: str = "area") -> np.
     """
     top, left, height, width = box
     region = image[top : top + height, left : left + width]
-    if height == width == size:
-        return np.ascontiguousarray(region)
+    return resized(region, (size, size), resampling)
+
+
+def resized(image: np.ndarray, size: tuple[int, int], resampling: str = "area") -> np.ndarray:
+    """The whole of an image, uint8 (height, width, 3), in another size (height, width)."""
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return np.ascontiguousarray(image)
     if resampling == "bilinear_cut_off":
-        return cv2.resize(region.astype(np.float32), (size, size)).astype(np.uint8)
-    shrinks = min(height, width) >= size and max(height, width) >= 2 * size
+        return cv2.resize(image.astype(np.float32), size[::-1]).astype(np.uint8)
+    shrinks = min(height, width) >= min(size) and max(height, width) >= 2 * max(size)
     area = resampling == "area" and shrinks
-    return cv2.resize(
-        region, (size, size), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR
-    )
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
 
 
 def cut_map(classes: np.ndarray, box: Box, size: int, resampling: str = "area") -> np.ndarray:

@@ -98,6 +98,13 @@ def _start(file: IO[bytes]) -> bytes:
         return b""
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width of an image once it is turned as its EXIF orientation says."""
+    width, height = image.size
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
+
+
 def decode(data: bytes, *, apply_exif: bool) -> np.ndarray:
     """Decodes an image to uint8 RGB of shape (height, width, 3).
 

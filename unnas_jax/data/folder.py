@@ -68,7 +68,7 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
     """
     path, max_pixels = section.get("path", ""), section.get("max_pixels", decoding.MAX_PIXELS)
     key = f"config.dataset.path={path!r}"
-    root = _root(path)
+    root = root_of(path)
     found = scan.scan(root)
     skipped = found.skipped_in_words()
     if not found.images:
@@ -95,7 +95,7 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
     findings = check.check(
         root, [path for members in arranged.splits.values() for path, _ in members], max_pixels
     )
-    _warn_rejected(found.unreadable, findings, max_pixels)
+    _warn_rejected_images(found.unreadable, findings, max_pixels)
     records = {}
     for split, members in arranged.splits.items():
         good = [(path, label) for path, label in members if not findings[path].reason]
@@ -121,7 +121,7 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
     )
 
 
-def _root(path: str) -> str:
+def root_of(path: str) -> str:
     """The folder as an absolute path."""
     key = f"config.dataset.path={path!r}"
     if not path:
@@ -137,22 +137,12 @@ def _root(path: str) -> str:
     return root
 
 
-def _warn_rejected(
+def _warn_rejected_images(
     unreadable: Mapping[str, str], findings: Mapping[str, Finding], max_pixels: int
 ) -> None:
     """Names the files that are left out."""
     rejected = {**unreadable, **{path: f.reason for path, f in findings.items() if f.reason}}
-    if not rejected:
-        return
-    named = "; ".join(f"{path!r} ({why})" for path, why in sorted(rejected.items())[:_NAMED])
-    more = len(rejected) - _NAMED
-    _LOG.warning(
-        "Skipped %s of %s images that cannot be read: %s%s.",
-        f"{len(rejected):,}",
-        f"{len(findings) + len(unreadable):,}",
-        named,
-        f"; and {more:,} more" if more > 0 else "",
-    )
+    warn_rejected(rejected, len(findings) + len(unreadable))
     large = sum(" pixels, more than " in why for why in rejected.values())
     if large:
         _LOG.warning(
@@ -161,6 +151,21 @@ def _warn_rejected(
             f"{large:,}",
             max_pixels,
         )
+
+
+def warn_rejected(rejected: Mapping[str, str], total: int) -> None:
+    """Names the files, of so many, that cannot be used, with the reasons."""
+    if not rejected:
+        return
+    named = "; ".join(f"{path!r} ({why})" for path, why in sorted(rejected.items())[:_NAMED])
+    more = len(rejected) - _NAMED
+    _LOG.warning(
+        "Skipped %s of %s images that cannot be read: %s%s.",
+        f"{len(rejected):,}",
+        f"{total:,}",
+        named,
+        f"; and {more:,} more" if more > 0 else "",
+    )
 
 
 def _warn_deep(findings: Sequence[Finding]) -> None:

@@ -60,6 +60,7 @@ DATASETS = Registry(
             std=(0.323,) * 3,
         ),
         "folder": Entry("unnas_jax.data.folder:open_dataset", takes_path=True),
+        "folder_maps": Entry("unnas_jax.data.folder_maps:open_dataset", takes_path=True),
         "imagenet2012": Entry(
             _TFDS,
             classes=1000,

@@ -218,6 +218,21 @@ class Checkpoints:
         self.wait()
         return self.latest()
 
+    def best(self) -> int | None:
+        """The step of the complete checkpoint with the best validation metric, if one has any."""
+        return self._policy.best(self.steps())
+
+    def restore_step(
+        self, step: int, like: State, *, part: bool = False
+    ) -> tuple[State, dict[str, Any]]:
+        """The state, or a part of it, and the position of the checkpoint of a step."""
+        try:
+            return self._restore(step, lambda position: like, part)
+        except _Damage as error:
+            raise UserError(
+                f"{self.directory}: the checkpoint of step {step} is damaged ({error})"
+            ) from error
+
     def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
         """The newest sound state and its position, or None if there is no checkpoint.
 

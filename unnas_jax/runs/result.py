@@ -64,11 +64,19 @@ class Result:
       task: what is learned.
       plan: of the run.
       write: whether this process writes.
+      names: of the classes.
     """
 
     def __init__(
-        self, workdir: Workdir, facts: Mapping[str, Any], task: Task, plan: Plan, write: bool
+        self,
+        workdir: Workdir,
+        facts: Mapping[str, Any],
+        task: Task,
+        plan: Plan,
+        write: bool,
+        names: Sequence[str] = (),
     ) -> None:
+        self._names = tuple(names)
         self._workdir, self._facts, self._task, self._plan = workdir, facts, task, plan
         self._write = write
         self._path = os.path.join(workdir.path, "result.json")
@@ -84,9 +92,17 @@ class Result:
         return result
 
     def of(
-        self, values: list[dict[str, float]], step: int, images: int, *, last: bool
+        self,
+        values: list[dict[str, float]],
+        step: int,
+        images: int,
+        *,
+        last: bool,
+        confusion: Sequence[np.ndarray] = (),
     ) -> dict[str, Any]:
         """The content for the metrics of every seed on so many images at a step; logs them.
+
+        `confusion` has, if anything, how often class i was answered j, of every seed.
 
         What the last evaluation of a run does not show is said, too.
         """
@@ -94,6 +110,7 @@ class Result:
         result = {
             **self._facts,
             **_statistics(values, metric),
+            **self._by_class(values, confusion),
             "chance": verdict.chance(values[0], classes),
             "warnings": verdict.of_training(values, classes, images),
             "step": step,
@@ -113,6 +130,25 @@ class Result:
         for words in result["warnings"] if last else ():
             _LOG.warning("But %s.", words)
         return result
+
+    def _by_class(
+        self, values: Sequence[Mapping[str, float]], confusion: Sequence[np.ndarray]
+    ) -> dict[str, Any]:
+        """Top-5 accuracy, the share of every class (means of the seeds), and the confusion."""
+        found: dict[str, Any] = {}
+        if "top5" in values[0]:
+            found["top5"] = [value["top5"] for value in values]
+        if not confusion:
+            return found
+        names = self._names or tuple(map(str, range(len(confusion[0]))))
+        shares = [self._task.by_class(each) for each in confusion]
+        # Of a class that does not occur there is no number, which JSON has not.
+        means = [
+            None if np.isnan(of_class).all() else float(np.nanmean(of_class))
+            for of_class in np.transpose([share for _, share in shares])
+        ]
+        of = {"names": list(names), "metric": shares[0][0], "values": means}
+        return {**found, "by_class": {**of, "confusion": np.sum(confusion, axis=0).tolist()}}
 
     def write(self, result: Mapping[str, Any]) -> None:
         """Writes a result of the run that trains."""

@@ -38,11 +38,15 @@ class LastTwoAndBest(policies.PreservationPolicy):
             self._rankings[step] = ranking if isinstance(ranking, float) else None
         return self._rankings[step]
 
-    def obsolete(self, steps: Sequence[int]) -> list[int]:
-        """Those of some steps of which no checkpoint is kept."""
+    def best(self, steps: Sequence[int]) -> int | None:
+        """The best of some steps, the later one of equals; None if none has a ranking."""
         rankings = {step: self._ranking(step) for step in steps}
         ranked = [(ranking, step) for step, ranking in rankings.items() if ranking is not None]
-        kept = {*sorted(steps)[-2:], *(step for _, step in sorted(ranked)[-1:])}
+        return max(ranked)[1] if ranked else None
+
+    def obsolete(self, steps: Sequence[int]) -> list[int]:
+        """Those of some steps of which no checkpoint is kept."""
+        kept = {*sorted(steps)[-2:], self.best(steps)}
         return [step for step in steps if step not in kept]
 
     def should_preserve(

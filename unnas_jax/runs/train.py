@@ -1,7 +1,6 @@
 """The evaluation phase: a discrete network trained from scratch with labels, over several seeds."""
 
 import contextlib
-import dataclasses
 import logging
 import os
 import types
@@ -18,18 +17,19 @@ from unnas_jax.config import schema as config_lib
 from unnas_jax.config.sections import Batches, Pace, Training
 from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import Dataset, halves, open_dataset
+from unnas_jax.data import Dataset, open_dataset
+from unnas_jax.data import facts as facts_lib
 from unnas_jax.data.inspection import check_images
-from unnas_jax.data.pipeline import evaluation_sample
-from unnas_jax.data.records import Records, check_same, fingerprint
+from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import metrics, optim, trackers, trainer
 from unnas_jax.learning.feed import DeviceBatch, Feed
 from unnas_jax.learning.trainer import TrainState, TrainSteps
-from unnas_jax.runs import checkpoint, validation
+from unnas_jax.runs import checkpoint, initial, validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.loop import Loop, Plan
 from unnas_jax.runs.result import Result, facts_of
+from unnas_jax.runs.seeds import Seeds, subsets
 from unnas_jax.runs.workdir import Workdir
 from unnas_jax.spaces import complexity
 from unnas_jax.spaces import registry as spaces
@@ -43,45 +43,6 @@ _LOG = logging.getLogger("unnas_jax")
 # The search that wrote a genotype may go on and replace it: a run keeps a copy, so that it finds
 # the same cells when it continues.
 _KEPT_CELLS = "genotype.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class _Subset:
-    """Some examples of a split."""
-
-    split: str
-    records: Records
-    indices: np.ndarray
-
-
-def _subsets(config: Mapping[str, Any], dataset: Dataset, task: Task) -> tuple[_Subset, _Subset]:
-    """The examples to train on and the ones to evaluate on.
-
-    Where the dataset has no held-out split, the second half of a fixed permutation is held out. A
-    task that memorises is evaluated on what it trained on.
-    """
-    records = dataset.splits["train"]
-    split = next((name for name in ("validation", "test") if name in dataset.splits), None)
-    if task.memorises:
-        training = _Subset("train", records, np.arange(len(records)))
-        held_out = training
-    elif split is None:
-        kept, held = halves(len(records), 0)
-        training, held_out = _Subset("train", records, kept), _Subset("train", records, held)
-        _LOG.warning(
-            "The dataset %s has no split validation or test: half of its images is held out.",
-            dataset.name,
-        )
-    else:
-        training = _Subset("train", records, np.arange(len(records)))
-        held_out = _Subset(split, dataset.splits[split], np.arange(len(dataset.splits[split])))
-
-    def few(subset: _Subset, section: str) -> _Subset:
-        count, seed = config[section]["max_images"], config["seed"]
-        return dataclasses.replace(subset, indices=evaluation_sample(subset.indices, count, seed))
-
-    training = few(training, "train")
-    return training, few(training if task.memorises else held_out, "eval")
 
 
 def _plan(config: Mapping[str, Any], dataset: Dataset, images: int, save_seconds: float) -> Plan:
@@ -139,76 +100,6 @@ def _together(
     return 1
 
 
-@dataclasses.dataclass(frozen=True)
-class _Seeds:
-    """The trainings of all seeds: in groups, each of which is one program, taken in turn.
-
-    Attributes:
-      groups: the seeds of every group; states and streams are lists with one for each.
-      batch_size, precise_bn_images: how many images a statistics batch and all of them have.
-    """
-
-    groups: list[list[int]]
-    steps: TrainSteps
-    task: Task
-    feed: Feed
-    mesh: Mesh
-    training: _Subset
-    held_out: _Subset
-    batch_size: int
-    precise_bn_images: int
-
-    def batches(self, stack: contextlib.ExitStack, start_step: int) -> list[Iterator[DeviceBatch]]:
-        """Training batches (S, B, ...): every seed has its own order, crops and augmentation."""
-
-        def stream(seed: int) -> Iterator[Any]:
-            return stack.enter_context(
-                self.feed.train(
-                    self.training.records,
-                    self.training.indices,
-                    seed=seed,
-                    start_step=start_step,
-                    place=False,
-                )
-            )
-
-        def stacked(streams: list[Iterator[Any]]) -> Iterator[DeviceBatch]:
-            for of_seeds in zip(*streams, strict=True):
-                yield trainer.stack_seeds(of_seeds, self.mesh)
-
-        return [stacked([stream(seed) for seed in group]) for group in self.groups]
-
-    def precise(self, states: list[TrainState]) -> list[TrainState]:
-        """The states with the statistics of some training batches; see `trainer.pooled`."""
-        count = -(-self.precise_bn_images // self.batch_size)
-        if count == 0:
-            return states
-        result = []
-        with contextlib.ExitStack() as stack:
-            for state, batches in zip(states, self.batches(stack, 0), strict=True):
-                found = [
-                    jax.device_get(self.steps.statistics(state, next(batches), number))
-                    for number in range(count)
-                ]
-                pooled = trainer.pooled(found, [self.batch_size] * count)
-                result.append(trainer.with_statistics(state, sharding.replicate(pooled, self.mesh)))
-        return result
-
-    def evaluate(self, states: list[TrainState]) -> list[dict[str, float]]:
-        """The metrics of every seed on the held-out images."""
-        states = self.precise(states)
-        sums: list[list[Sums]] = [[] for _ in states]
-        batches = self.feed.evaluation(self.held_out.records, self.held_out.indices)
-        for number, batch in enumerate(batches):
-            for of_group, state in zip(sums, states, strict=True):
-                of_group.append(self.steps.evaluate(state, batch, number))
-        return [
-            self.task.summarize([{name: value[k] for name, value in s.items()} for s in of_group])
-            for of_group, group in zip(jax.device_get(sums), self.groups, strict=True)
-            for k in range(len(group))
-        ]
-
-
 @jax.jit
 def _added(sums: list[Sums]) -> Sums:
     """The sums of all seeds of all groups together."""
@@ -222,7 +113,7 @@ class _Learner:
 
     def __init__(
         self,
-        trained: _Seeds,
+        trained: Seeds,
         states: list[TrainState],
         streams: list[Iterator[DeviceBatch]],
         result: Result,
@@ -259,7 +150,13 @@ class _Learner:
         self._write("validation", step, **metrics, values=each)
         images = len(self._trained.held_out.indices)
         self._result.write(
-            self._result.of(self._values, step, images, last=step == self._result.total)
+            self._result.of(
+                self._values,
+                step,
+                images,
+                last=step == self._result.total,
+                confusion=self._trained.confusion,
+            )
         )
 
 
@@ -321,7 +218,7 @@ def _train(
             dataset = open_dataset(c["dataset"])
         task, data = registry.create(c, dataset), fingerprint(dataset)
         check_images(dataset, c["input"]["crop"], task)
-        training, held_out = _subsets(c, dataset, task)
+        training, held_out = subsets(c, dataset, task)
         plan = _plan(c, dataset, len(training.indices), save_seconds)
 
         # Network and steps.
@@ -330,6 +227,8 @@ def _train(
         spaces.of_config(c).check_inputs(c, examples)
         if document and primary and not evaluate_only:
             files.write_json(os.path.join(workdir.path, _KEPT_CELLS), document)
+        if primary and not evaluate_only:
+            facts_lib.write(workdir.path, dataset)
         counts = complexity.of_network(c, task, network)
         seeds = [c["seed"] + k for k in range(c["seeds"])]
         facts = {
@@ -338,7 +237,7 @@ def _train(
             "multiply_adds": counts.multiply_adds,
             "seeds": seeds,
         }
-        result = Result(workdir, facts, task, plan, primary)
+        result = Result(workdir, facts, task, plan, primary, dataset.class_names)
         steps = trainer.build_steps(
             Training.of(c), network, task, mesh, plan.per_epoch, examples.inputs, optimizer
         )
@@ -351,13 +250,16 @@ def _train(
         if evaluate_only and restored is None:
             raise no_checkpoint
         state, position = restored or (steps.init(seeds), {"step": 0, "validation": None})
+        if restored is None and c["train"]["initial"]:
+            begun = initial.with_weights_of(state, c["train"]["initial"])
+            state = sharding.replicate(begun, mesh)
         read = (held_out.split,) if evaluate_only else (training.split, held_out.split)
         check_same(workdir.name, position.get("data"), data, set(read))
         step, ranking = int(position["step"]), position["validation"]
         together = _together(c, task, steps, state, mesh)
         states = trainer.parted(state, together, mesh)
         del restored, state  # A step gives its memory to the next one's.
-        trained = _Seeds(
+        trained = Seeds(
             [seeds[k : k + together] for k in range(0, len(seeds), together)],
             steps,
             task,
@@ -375,7 +277,9 @@ def _train(
                     f"the evaluation of the checkpoint of step {step} is NaN or infinite; "
                     "nothing was written"
                 )
-            evaluated = result.of(values, step, len(held_out.indices), last=True)
+            evaluated = result.of(
+                values, step, len(held_out.indices), last=True, confusion=trained.confusion
+            )
             result.add(evaluated)
             return evaluated
 

@@ -1,11 +1,13 @@
-"""The network of a finished training, ready to use: module, variables, preprocessing."""
+"""The network of a training, ready to use: module, variables, preprocessing, class names."""
 
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from etils import epath
@@ -14,17 +16,26 @@ from unnas_jax.config import run_config
 from unnas_jax.config.sections import Batches, Training
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
-from unnas_jax.data.arrays import ArrayRecords
-from unnas_jax.data.records import Dataset
+from unnas_jax.data import crops, facts, open_dataset
+from unnas_jax.data.records import Dataset, check_same, fingerprint
 from unnas_jax.data.registry import entry_of
 from unnas_jax.learning import rows, trainer
 from unnas_jax.learning.feed import Feed
-from unnas_jax.runs import checkpoint
+from unnas_jax.learning.trainer import TrainState, TrainSteps
+from unnas_jax.runs import checkpoint as checkpoint_lib
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.pieces import Logits
+from unnas_jax.runs.seeds import Seeds, subsets
+from unnas_jax.runs.workdir import Workdir
 from unnas_jax.spaces.networks import build_network
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Task, example_shapes
+from unnas_jax.tasks.transforms import Augmentation
+
+_WANTED = ("params", "batch_stats", "average")  # Of a state.
+
+CHECKPOINTS = ("last", "best")
+"""Which checkpoint of a training: its last, or that of its best evaluation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +44,18 @@ class Preprocessing:
 
     Attributes:
       config: of the training, as a dict.
-      dataset: its statistics; without images.
+      dataset: its statistics and class names; without images.
       task: what was learned.
     """
 
     config: Mapping[str, Any]
     dataset: Dataset
     task: Task
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the dataset's classes, in the order of their numbers."""
+        return self.dataset.class_names
 
     def crops(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Resizes and crops images, uint8 (H, W, 3) of any sizes, to uint8 (N, S, S, 3)."""
@@ -51,26 +67,239 @@ class Preprocessing:
                 )
         if not len(images):
             raise UserError("there is no image")
-        records = ArrayRecords(images, np.zeros(len(images), np.int64))
-        mesh = sharding.data_mesh(jax.devices()[:1])
-        config = Batches.of({**self.config, "workers": 0})
-        feed = Feed(config, self.dataset, self.task, mesh)
-        batches = feed.evaluation(records, np.arange(len(images)), place=False)
-        return np.concatenate([batch["image"][batch["mask"] > 0] for batch in batches])
+        return np.stack([self.crop(image) for image in images])
+
+    def crop(self, image: np.ndarray) -> np.ndarray:
+        """What an evaluation shows of an image, uint8 (H, W, 3): uint8 (S, S, 3)."""
+        section, evaluation = self.config["input"], self.config["eval"]
+        if section["mirrored"]:
+            image = np.ascontiguousarray(image[:, ::-1])
+        if evaluation["crop"] == "whole":
+            height, width = evaluation["whole_size"]
+            try:
+                return crops.pad(image, height, width, self.padding)
+            except ValueError as error:
+                raise UserError(f"an image {error}; the network was evaluated on less") from error
+        size = section["crop"]
+        box = crops.centre_box(image.shape[0], image.shape[1], size, section["resize"])
+        return crops.cut(image, box, size, section["resampling"])
+
+    @property
+    def padding(self) -> tuple[int, ...]:
+        """The colour beside whole images, which is zero once it is normalised."""
+        mean = Augmentation.create(self.config, self.dataset).mean
+        return tuple(round(255 * value) for value in mean)
+
+    def inputs(self, crops: jax.Array) -> jax.Array:
+        """The network's inputs (N, H, W, channels) for crops, uint8 (N, H, W, 3); can be jitted."""
+        shape = crops.shape[:3] if self.task.label_maps else crops.shape[:1]
+        batch = {
+            "image": crops,
+            "label": jnp.zeros(shape, jnp.int32),
+            "record": jnp.arange(len(crops), dtype=jnp.int32),
+        }
+        return self.task.examples(jax.random.key(0), batch, train=False).inputs
 
     def __call__(self, images: Sequence[np.ndarray] | np.ndarray) -> jax.Array:
         """The network's inputs (N, H, W, channels) for images, uint8 (H, W, 3) of any sizes.
 
         Tasks that make several inputs of an image make them here, too: N is a multiple then.
         """
-        crops = self.crops(images)
-        shape = crops.shape[:3] if self.task.label_maps else crops.shape[:1]
-        batch = {
-            "image": jax.numpy.asarray(crops),
-            "label": jax.numpy.zeros(shape, "int32"),
-            "record": jax.numpy.arange(len(crops), dtype="int32"),
-        }
-        return self.task.examples(jax.random.key(0), batch, train=False).inputs
+        return self.inputs(jnp.asarray(self.crops(images)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """Networks of several seeds as one, which answers with the mean of their probabilities.
+
+    Attributes:
+      member: one of the networks; the leaves of the variables have a leading axis of all.
+    """
+
+    member: nn.Module
+
+    def apply(self, variables: Mapping[str, Any], inputs: jax.Array, **options: Any) -> jax.Array:
+        """The logarithms of the mean probabilities, (N, ..., classes), for inputs of a network."""
+
+        def one(of_seed: Mapping[str, Any]) -> jax.Array:
+            outputs: Any = self.member.apply(of_seed, inputs, **options)
+            return jax.nn.log_softmax(outputs)
+
+        outputs = jax.lax.map(one, variables)
+        mean: jax.Array = jax.nn.logsumexp(outputs, axis=0) - jnp.log(len(outputs))
+        return mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A training as one of its checkpoints has it.
+
+    Attributes:
+      name: of its workdir.
+      config: as a dict.
+      dataset: what is known of it; without images.
+      task: what was learned.
+      network: called as network(inputs, train); its head's output is the first of a pair.
+      variables: what evaluations use, as NumPy arrays whose leading axis is that of `seeds`.
+      seeds: of the networks.
+      step: after so many steps.
+    """
+
+    name: str
+    config: dict[str, Any]
+    dataset: Dataset
+    task: Task
+    network: Any
+    variables: dict[str, Any]
+    seeds: tuple[int, ...]
+    step: int
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What makes the network's inputs of images."""
+        return Preprocessing(self.config, self.dataset, self.task)
+
+    def module(self) -> tuple[Logits | Ensemble, dict[str, Any]]:
+        """One network, or an ensemble if there are several, and its variables."""
+        if len(self.seeds) > 1:
+            return Ensemble(Logits(self.network)), self.variables
+        return Logits(self.network), jax.tree.map(lambda leaf: leaf[0], self.variables)
+
+
+def load_network(
+    workdir: str | os.PathLike[str],
+    *,
+    seed: int | str | None = None,
+    checkpoint: str = "last",
+    dataset: Dataset | None = None,
+) -> tuple[Logits | Ensemble, dict[str, Any], Preprocessing]:
+    """The network of a training as one of its checkpoints has it.
+
+        module, variables, preprocessing = load_network("runs/eval")
+        logits = module.apply(variables, preprocessing(images))
+        names = [preprocessing.class_names[k] for k in logits.argmax(-1)]
+
+    Args:
+      workdir: of the training, a directory or an address gs://BUCKET/NAME.
+      seed: which of its networks, by its seed; None: the first; 'all': all of them as an
+        `Ensemble`, which is called like one.
+      checkpoint: 'last', or 'best': that of the best evaluation (best by held-out images, of which
+        its accuracy then says too much).
+      dataset: of trainings on datasets that are not known by name: for its statistics, and for the
+        training images where the evaluation takes batch-norm statistics of them.
+
+    Returns:
+      The module, called as module.apply(variables, inputs); its parameters and running statistics
+      as NumPy arrays (the averages, if the training made them; with the statistics of training
+      images, if the evaluation took them); and what makes its inputs of images, which has the
+      `class_names`, too.
+
+    Raises:
+      UserError: it is not the workdir of a training, has no sound checkpoint, or the statistics of
+        its images are not known.
+    """
+    trained = read(workdir, seed=seed, checkpoint=checkpoint, dataset=dataset)
+    return *trained.module(), trained.preprocessing
+
+
+def read(
+    workdir: str | os.PathLike[str],
+    *,
+    seed: int | str | None = None,
+    checkpoint: str = "last",
+    dataset: Dataset | None = None,
+    precision: str = "",
+    exact: bool = True,
+) -> Trained:
+    """A training as one of its checkpoints has it; see `load_network`.
+
+    Args:
+      workdir, seed, checkpoint, dataset: as there.
+      precision: replaces the config's, if it is given.
+      exact: also takes the statistics of training images, if the evaluation did.
+    """
+    name = os.fspath(workdir)
+    if checkpoint not in CHECKPOINTS:
+        raise UserError(f"checkpoint={checkpoint!r}: use one of {', '.join(CHECKPOINTS)}")
+    with workdir_lib.opened(name, write=False) as place:
+        config = run_config.read(place.path, f"workdir {name}")
+        run_config.check_same(name, config, {"experiment": "train"})
+        config["precision"] = precision or config["precision"]
+        seeds = [config["seed"] + k for k in range(config["seeds"])]
+        wanted = seeds[0] if seed is None else seed
+        chosen = seeds if wanted == "all" else [number for number in seeds if number == wanted]
+        if not chosen:
+            raise UserError(f"seed={seed}: {name} has the seeds {', '.join(map(str, seeds))}")
+        kept = os.path.join(place.path, "genotype.json")
+        if os.path.exists(kept):  # A file that may be gone by now, or changed.
+            config["network"]["genotype"] = kept
+        known = _facts(place, config, dataset)
+        task = registry.create(config, known)
+        network = build_network(config, task)
+        mesh = sharding.data_mesh()
+        inputs = example_shapes(config, task).inputs
+        # Its optimizer's state is not needed, nor is the optimizer known if it was an object.
+        nothing = optax.identity()
+        steps = trainer.build_steps(Training.of(config), network, task, mesh, 1, inputs, nothing)
+        shapes = steps.shapes(len(seeds))
+        wanted = {name: getattr(shapes, name) for name in _WANTED}
+        restored = _restored(place, wanted, checkpoint)
+        if restored is None:
+            raise UserError(f"workdir {name} has no checkpoint; train first")
+        found, position = restored
+        state = shapes.replace(
+            **found,
+            seed=np.asarray(seeds, np.int32),
+            step=np.full(len(seeds), position["step"], np.int32),
+        )
+        numbers = np.array([seeds.index(each) for each in chosen])
+        state = sharding.replicate(
+            jax.tree.map(lambda leaf: leaf[numbers], jax.device_get(state)), mesh
+        )
+        if exact and config["train"]["precise_bn_images"]:
+            images = _images(name, config, dataset, position)
+            state = _precise(config, images, task, steps, chosen, state)
+        variables = jax.device_get(trainer.evaluated(state))
+    step = int(position["step"])
+    return Trained(name, config, known, task, network, variables, tuple(chosen), step)
+
+
+def _restored(
+    place: Workdir, like: Mapping[str, Any], which: str
+) -> tuple[Mapping[str, Any], dict[str, Any]] | None:
+    if not epath.Path(place.checkpoints).is_dir():
+        return None
+    with checkpoint_lib.Checkpoints(place.checkpoints, read_only=True) as checkpoints:
+        if which == "last":
+            return checkpoints.restore_by(lambda position: like, part=True)
+        step = checkpoints.best()
+        if step is None:
+            raise UserError(
+                f"workdir {place.name}: none of its checkpoints was evaluated, so none is the "
+                "best; use the last"
+            )
+        return checkpoints.restore_step(step, like, part=True)
+
+
+def _facts(place: Workdir, config: Mapping[str, Any], dataset: Dataset | None) -> Dataset:
+    """What is known of a training's dataset, without its images."""
+    if dataset is not None:
+        return dataclasses.replace(dataset, splits={})
+    kept = facts.read(place.path)
+    if kept is not None:
+        return kept
+    # Of a run from before it was kept.
+    name = config["dataset"]["name"]
+    try:
+        entry = entry_of(name)
+    except UserError as error:
+        raise UserError(
+            f"workdir {place.name}: the dataset {name!r} is not registered in this program; "
+            "register it, or give the argument dataset"
+        ) from error
+    classes = _classes(place.path, entry.classes)
+    names = tuple(map(str, range(classes)))
+    return Dataset(name, {}, classes, names, entry.mean, entry.std)
 
 
 def _classes(workdir: str, known: int) -> int:
@@ -81,79 +310,45 @@ def _classes(workdir: str, known: int) -> int:
     return int(starts[-1]) if starts else known
 
 
-def load_network(
-    workdir: str | os.PathLike[str], *, seed: int | None = None, dataset: Dataset | None = None
-) -> tuple[Logits, dict[str, Any], Preprocessing]:
-    """The network of a training as its last checkpoint has it.
-
-        module, variables, preprocessing = load_network("runs/eval")
-        logits = module.apply(variables, preprocessing(images))
-
-    Args:
-      workdir: of the training, a directory or an address gs://BUCKET/NAME.
-      seed: which of its networks, by its seed; None: the first.
-      dataset: for its mean and deviation, of trainings on datasets that are not known by name.
-
-    Returns:
-      The module, called as module.apply(variables, inputs); its parameters and running statistics
-      (the averages, if the training made them), as NumPy arrays; and what makes its inputs of
-      images.
-
-    Raises:
-      UserError: it is not the workdir of a training, has no sound checkpoint, or the statistics of
-        its images are not known.
-    """
-    name = os.fspath(workdir)
-    with workdir_lib.opened(name, write=False) as place:
-        config = run_config.read(place.path, f"workdir {name}")
-        run_config.check_same(name, config, {"experiment": "train"})
-        seeds = [config["seed"] + k for k in range(config["seeds"])]
-        if seed is not None and seed not in seeds:
-            raise UserError(f"seed={seed}: {name} has the seeds {', '.join(map(str, seeds))}")
-        if config["train"]["precise_bn_images"]:
-            raise UserError(
-                f"workdir {name}: its networks are evaluated with statistics of training images "
-                "(config.train.precise_bn_images), which checkpoints do not have"
-            )
-        kept = os.path.join(place.path, "genotype.json")
-        if os.path.exists(kept):  # A file that may be gone by now, or changed.
-            config["network"]["genotype"] = kept
-        known: Any = dataset or _entry(name, config["dataset"]["name"])
-        classes = _classes(place.path, dataset.num_classes if dataset else known.classes)
-        facts = Dataset(
-            config["dataset"]["name"],
-            {},
-            classes,
-            tuple(map(str, range(classes))),
-            known.mean,
-            known.std,
-        )
-        task = registry.create(config, facts)
-        network = build_network(config, task)
-        mesh = sharding.data_mesh()
-        inputs = example_shapes(config, task).inputs
-        # Its optimizer's state is not needed, nor is the optimizer known if it was an object.
-        nothing = optax.identity()
-        steps = trainer.build_steps(Training.of(config), network, task, mesh, 1, inputs, nothing)
-        shapes = steps.shapes(len(seeds))
-        wanted = {name: getattr(shapes, name) for name in ("params", "batch_stats", "average")}
-        restored = None
-        if epath.Path(place.checkpoints).is_dir():
-            with checkpoint.Checkpoints(place.checkpoints, read_only=True) as checkpoints:
-                restored = checkpoints.restore_part(wanted)
-        if restored is None:
-            raise UserError(f"workdir {name} has no checkpoint; train first")
-        number = 0 if seed is None else seeds.index(seed)
-        evaluated = trainer.evaluated(shapes.replace(**restored))
-        variables = jax.tree.map(lambda leaf: leaf[number], jax.device_get(evaluated))
-    return Logits(network), variables, Preprocessing(config, facts, task)
-
-
-def _entry(workdir: str, name: str) -> Any:
+def _images(
+    name: str,
+    config: Mapping[str, Any],
+    dataset: Dataset | None,
+    position: Mapping[str, Any],
+) -> Dataset:
+    """The images of a training, of which its evaluation takes statistics."""
     try:
-        return entry_of(name)
+        images = open_dataset(config["dataset"]) if dataset is None else dataset
     except UserError as error:
         raise UserError(
-            f"workdir {workdir}: the dataset {name!r} is not registered in this program; register "
-            "it, or give the argument dataset"
+            f"workdir {name}: its networks are evaluated with batch-norm statistics of training "
+            f"images (config.train.precise_bn_images), which cannot be read: {error}"
         ) from error
+    check_same(name, position.get("data"), fingerprint(images), {"train"})
+    return images
+
+
+def _precise(
+    config: dict[str, Any],
+    images: Dataset,
+    task: Task,
+    steps: TrainSteps,
+    seeds: list[int],
+    state: TrainState,
+) -> TrainState:
+    """The state with the statistics that its evaluation uses."""
+    mesh = sharding.data_mesh()
+    training, held_out = subsets(config, images, task)
+    together = 1 if jax.default_backend() == "cpu" else len(seeds)
+    trained = Seeds(
+        [seeds[k : k + together] for k in range(0, len(seeds), together)],
+        steps,
+        task,
+        Feed(Batches.of({**config, "workers": 0}), images, task, mesh),
+        mesh,
+        training,
+        held_out,
+        config["train"]["batch_size"],
+        config["train"]["precise_bn_images"],
+    )
+    return trainer.joined(trained.precise(trainer.parted(state, together, mesh)), mesh)

@@ -105,6 +105,10 @@ def validate(config: ml_collections.ConfigDict, objects: Collection[str] = ()) -
     gray, smoothing = c["input"]["gray"], c["task"]["label_smoothing"]
     _check(gray <= 1, "input.gray", gray, "is a share from 0 to 1")
     _check(0 <= smoothing < 1, "task.label_smoothing", smoothing, "must be in [0, 1)")
+    cutout, task = c["input"]["cutout"], tasks.TASKS[c["task"]["name"]]
+    _check(0 <= cutout <= c["input"]["crop"], "input.cutout", cutout, "is a side within the crop")
+    remedy = f"{task.name} would have to tell the colours of what was cut out; use 0"
+    _check(not (cutout and task.colours), "input.cutout", cutout, remedy)
     crop, resize = c["input"]["crop"], c["input"]["resize"]
     _check(crop <= resize, "input.crop", crop, f"is larger than input.resize={resize}")
     steps, images = c["train"]["max_steps"], c["eval"]["max_images"]
@@ -115,11 +119,18 @@ def validate(config: ml_collections.ConfigDict, objects: Collection[str] = ()) -
     trackers.check(c["trackers"])
     _check(c["workers"] >= -1, "workers", c["workers"], "use -1 (by cores), 0 (threads) or more")
     _check_numbers(c, "dataset.max_pixels", 1, strict=False)
+    ignored = c["dataset"]["ignore_label"]
+    _check(0 <= ignored <= 255, "dataset.ignore_label", ignored, "use a number from 0 to 255")
     name, path = c["dataset"]["name"], c["dataset"]["path"]
     if entry_of(name).takes_path:
         _check(bool(path), "dataset.path", path, "give the folder of images")
     else:
-        _check(not path, "dataset.path", path, f"the dataset {name!r} has none; 'folder' has one")
+        _check(
+            not path,
+            "dataset.path",
+            path,
+            f"the dataset {name!r} has none; 'folder' and 'folder_maps' have one",
+        )
     _validate_search(c) if experiment == "search" else _validate_training(c)
     optim.validate("weights", Weights.of(c["weights"]), given="weights" in objects)
     if experiment == "search":

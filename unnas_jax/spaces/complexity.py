@@ -31,12 +31,17 @@ class _Facts:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
+_ASSUMED = {"classification": 1000, "segmentation": 20}
+"""Classes of folders that are not at hand."""
+
+
 def _facts(config: Mapping[str, Any], classes: int | None) -> _Facts:
     name = config["dataset"]["name"]
     known = entry_of(name).classes
-    if classes is None and name == "folder" and config["task"]["name"] == "classification":
-        _LOG.warning("The folder's classes are not counted: taking 1000, or give --classes.")
-        known = 1000
+    assumed = _ASSUMED.get(config["task"]["name"])
+    if classes is None and assumed and entry_of(name).takes_path:
+        _LOG.warning("The folder's classes are not counted: taking %d, or give --classes.", assumed)
+        known = assumed
     return _Facts(name, known if classes is None else classes)
 
 

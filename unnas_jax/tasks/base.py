@@ -115,6 +115,14 @@ class Task(Protocol):
         """The metrics of an evaluation from its batches' sums: loss, accuracy and `metric`."""
         return means(total(sums))
 
+    def by_class(self, confusion: np.ndarray) -> tuple[str, np.ndarray]:
+        """What an evaluation tells of every class: the name of a share, and its values (K,).
+
+        Args:
+          confusion: (K, K), how often class i (row) was answered as j; from sums `confusion`.
+        """
+        return "accuracy", np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1)
+
     def panels(self, examples: Examples, dataset: Any) -> list[list[Panel]]:
         """For people: the examples of a batch as pictures with words, a list for every image."""
 
@@ -141,6 +149,8 @@ def means(sums: Mapping[str, Any]) -> dict[str, float]:
         "loss": float(sums.get("loss", 0.0)) / count,
         "accuracy": float(sums.get("correct", 0.0)) / count,
     }
+    if "correct_top5" in sums:
+        found["top5"] = float(sums["correct_top5"]) / count
     if "targets" in sums:
         found["majority"] = float(np.max(sums["targets"])) / max(float(np.sum(sums["targets"])), 1)
     return found

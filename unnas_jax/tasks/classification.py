@@ -6,11 +6,15 @@ from typing import Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers import heads
-from unnas_jax.tasks import base
+from unnas_jax.tasks import base, dense
 from unnas_jax.tasks.transforms import Augmentation, displayable
+
+_TOP = 5
+_MOST = 100  # Classes of which an evaluation counts which is taken for which.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +68,15 @@ class Classification(base.Task):
         return heads.ImageHead(self.num_classes, dtype=dtype)
 
     def score(self, outputs: jax.Array, examples: base.Examples, *, train: bool) -> base.Sums:
-        """Cross entropy and top-1 hits."""
-        return base.classification_score(
-            outputs,
-            examples.targets,
-            examples.weights,
-            smoothing=self.label_smoothing if train else 0.0,
-        )
+        """Cross entropy and top-1 hits; in evaluation also top-5 hits and the confusion."""
+        targets, weights = examples.targets, examples.weights
+        smoothing = self.label_smoothing if train else 0.0
+        sums = base.classification_score(outputs, targets, weights, smoothing=smoothing)
+        if not train and self.num_classes > _TOP:
+            _, best = jax.lax.top_k(outputs, _TOP)
+            hits = jnp.any(best == targets[:, None], axis=-1)
+            sums["correct_top5"] = jnp.sum(hits * weights)
+        if not train and self.num_classes <= _MOST:
+            answers = jnp.argmax(outputs, axis=-1)
+            sums["confusion"] = dense.confusion_of(targets, answers, weights > 0, self.num_classes)
+        return sums

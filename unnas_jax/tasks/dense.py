@@ -40,8 +40,15 @@ def interpolated(logits: jax.Array, rows: Any, width: int) -> jax.Array:
     return jnp.einsum("cw,nrwk->nrck", columns, logits, precision=exact)
 
 
-def _confusion(targets: jax.Array, answers: jax.Array, valid: jax.Array, classes: int) -> jax.Array:
-    """How many valid pixels of class i were answered j: int32 (classes, classes).
+def upsample(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Bilinear interpolation of (N, h, w, K) to (N, *size, K), float32, aligned corners."""
+    return interpolated(logits, interpolation(logits.shape[1], size[0]), size[1])
+
+
+def confusion_of(
+    targets: jax.Array, answers: jax.Array, valid: jax.Array, classes: int
+) -> jax.Array:
+    """How many valid pixels (or images) of class i were answered j: int32 (classes, classes).
 
     A product of one-hot matrices, which an accelerator counts faster than it scatters; in float32
     it is exact up to 2^24 pixels, of which a row block of one image has fewer.
@@ -71,7 +78,7 @@ def _score_rows(
         "count": jnp.sum(pixel_weights),
     }
     if confusion:
-        sums["confusion"] = _confusion(classes, answers, pixel_weights > 0, block.shape[-1])
+        sums["confusion"] = confusion_of(classes, answers, pixel_weights > 0, block.shape[-1])
     return sums
 
 

@@ -74,11 +74,7 @@ class Segmentation(base.Task):
     def panels(self, examples: base.Examples, dataset: Any) -> list[list[base.Panel]]:
         """Image and painted classes; what does not count is black."""
         images = displayable(self.augmentation, examples.inputs)
-        colors = np.zeros((256, 3), np.uint8)
-        colors[: self.num_classes] = dataset.colors or [
-            np.multiply(colorsys.hsv_to_rgb(k / self.num_classes, 0.6 + 0.4 * (k % 2), 0.9), 255)
-            for k in range(self.num_classes)
-        ]
+        colors = palette(self.num_classes, dataset.colors)
         rows = []
         for image, target in zip(images, np.asarray(examples.targets), strict=True):
             classes, counts = np.unique(target[target < self.num_classes], return_counts=True)
@@ -95,10 +91,30 @@ class Segmentation(base.Task):
         """Per-pixel cross entropy and hits; in evaluation also `confusion`, (classes, classes)."""
         return dense.pixel_score(outputs, examples.targets, examples.weights, confusion=not train)
 
+    def by_class(self, confusion: np.ndarray) -> tuple[str, np.ndarray]:
+        """Intersection over union."""
+        return "IoU", ious(confusion)
+
     def summarize(self, sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Loss, pixel accuracy and the mIoU of all pixels together."""
         whole = base.total(sums)
         return {**base.means(whole), "miou": mean_iou(whole["confusion"])}
+
+
+def ious(confusion: np.ndarray) -> np.ndarray:
+    """Intersection over union by class, (K,), of a confusion (K, K); NaN where it is not."""
+    intersection = np.diag(confusion).astype(np.float64)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - intersection
+    return np.divide(intersection, union, out=np.full(len(union), np.nan), where=union > 0)
+
+
+def palette(classes: int, customary: Sequence[tuple[int, ...]] = ()) -> np.ndarray:
+    """A colour for every number of a label map, uint8 (256, 3); black for what is no class."""
+    colors = np.zeros((256, 3), np.uint8)
+    for k in range(classes):
+        hues = np.multiply(colorsys.hsv_to_rgb(k / classes, 0.6 + 0.4 * (k % 2), 0.9), 255)
+        colors[k] = customary[k] if customary else hues
+    return colors
 
 
 def mean_iou(confusion: np.ndarray) -> float:
@@ -110,7 +126,5 @@ def mean_iou(confusion: np.ndarray) -> float:
     Returns:
       The mean over the classes that occur, as a label or as an answer; 0 where none does.
     """
-    intersection = np.diag(confusion)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - intersection
-    occurs = union > 0
-    return float(np.mean(intersection[occurs] / union[occurs])) if occurs.any() else 0.0
+    found = ious(confusion)
+    return float(np.nanmean(found)) if np.isfinite(found).any() else 0.0

@@ -24,6 +24,8 @@ COMPONENTS: Components = (
     (-0.5808, -0.0045, -0.8140),
     (-0.5836, -0.6948, 0.4203),
 )
+_CUTOUT = 1  # Folded into a key, so that no other draw depends on the setting.
+
 _LUMA = np.array([0.2125, 0.7154, 0.0721], np.float32)  # As scikit-image has it.
 
 
@@ -36,6 +38,7 @@ class Augmentation:
       lighting: standard deviation of the PCA lighting.
       gray: share of training images that are turned gray.
       pad: zeros around the normalised image before a random crop back to its size, in pixels.
+      cutout: side of the square that training images lose, in pixels.
       components: of the PCA lighting.
     """
 
@@ -44,6 +47,7 @@ class Augmentation:
     lighting: float = 0.0
     gray: float = 0.0
     pad: int = 0
+    cutout: int = 0
     components: Components = COMPONENTS
 
     @classmethod
@@ -57,14 +61,15 @@ class Augmentation:
             lighting=section["lighting"],
             gray=section["gray"],
             pad=section["pad"],
+            cutout=section["cutout"],
             components=COMPONENTS[order],
         )
 
     def __call__(self, key: jax.Array, images: jax.Array, *, train: bool) -> jax.Array:
         """uint8 (B, S, S, 3) to float32 RGB of the same shape, near [0, 1]; augmented if `train`.
 
-        Flip (of bytes, which are fewer to move than floats), gray, lighting, padded crop, in this
-        order. The padding is the mean colour: zero once the image is normalised.
+        Flip (of bytes, which are fewer to move than floats), gray, lighting, padded crop, cutout,
+        in this order. Padding and what is cut out have the mean colour: zero once normalised.
         """
         if not train:
             return images.astype(jnp.float32) / 255.0
@@ -72,7 +77,11 @@ class Augmentation:
         flip_key, crop_key = jax.random.split(geometry_key)
         x = random_flip(flip_key, images).astype(jnp.float32) / 255.0
         x = self._recolour(colour_key, x)
-        return self._crop(crop_key, x, np.asarray(self.mean, np.float32))
+        mean = np.asarray(self.mean, np.float32)
+        x = self._crop(crop_key, x, mean)
+        if self.cutout:
+            x = cut_out(jax.random.fold_in(geometry_key, _CUTOUT), x, self.cutout, mean)
+        return x
 
     def labels(self, key: jax.Array, labels: jax.Array, *, train: bool) -> jax.Array:
         """int32 (B, S, S) label maps, moved as `__call__` moves the images with the same key.
@@ -101,6 +110,23 @@ class Augmentation:
     def normalise(self, x: jax.Array) -> jax.Array:
         """Float RGB (..., 3) minus the mean, over the deviation, per channel."""
         return (x - _per_channel(self.mean, x)) / _per_channel(self.std, x)
+
+
+def cut_out(key: jax.Array, x: jax.Array, side: int, fill: np.ndarray) -> jax.Array:
+    """Replaces a square of every image (N, H, W, C) by a colour (DeVries and Taylor, 2017).
+
+    Its centre is any pixel, so that some of it may lie outside.
+    """
+    rows, columns = (
+        jax.random.randint(k, (len(x), 1, 1, 1), 0, length)
+        for k, length in zip(jax.random.split(key), x.shape[1:3], strict=True)
+    )
+    before, after = side // 2, side - side // 2
+    lines = jnp.arange(x.shape[1]).reshape(1, -1, 1, 1)
+    places = jnp.arange(x.shape[2]).reshape(1, 1, -1, 1)
+    inside = (lines >= rows - before) & (lines < rows + after)
+    inside &= (places >= columns - before) & (places < columns + after)
+    return jnp.where(inside, jnp.asarray(fill, x.dtype).reshape(1, 1, 1, -1), x)
 
 
 def displayable(augmentation: Augmentation, x: Any) -> np.ndarray:

@@ -1,0 +1,16 @@
+"""Search on your own images by colorization, without labels: any folder of images with colours.
+
+    python main.py --config=configs/col_folder.py --config.dataset.path=~/my_images
+
+The sizes suit thousands of images and one GPU; on a CPU, start with
+--config.network.width=8 --config.network.cells=3 --config.input.crop=48 --config.input.resize=56.
+"""
+
+import ml_collections
+
+from unnas_jax.config import recipes
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The recipe."""
+    return recipes.folder("col")
