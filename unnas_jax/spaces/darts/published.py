@@ -2,8 +2,11 @@
 
 Sources: nasnet, Zoph et al., CVPR 2018; pnasnet, Liu et al., ECCV 2018; amoebanet, Real et al.,
 AAAI 2019 (these three as transcribed by DARTS); darts_v1 and darts_v2 (first and second order),
-Liu et al., ICLR 2019; pdarts, Chen et al., ICCV 2019; pcdarts_c10 and pcdarts_in1k, Xu et al.,
-ICLR 2020; unnas_DATASET_TASK, Liu et al., ECCV 2020, the paper that this package implements.
+Liu et al., ICLR 2019; pdarts, Chen et al., ICCV 2019 (the paper's; the cell of this name in its
+repository is of another run); pcdarts_c10 and pcdarts_in1k, Xu et al., ICLR 2020; sdarts_rs and
+sdarts_adv, Chen and Hsieh, ICML 2020; rlnas_c10, rlnas_600m (at most 600M multiply-adds on ImageNet)
+and rlnas_free, Zhang et al., CVPR 2021; unnas_DATASET_TASK, Liu et al., ECCV 2020, the paper that
+this package implements.
 """
 
 import difflib
@@ -84,6 +87,26 @@ GENOTYPES: dict[str, Genotype] = {
     "pcdarts_in1k": _genotype(
         "skip:1 sep3:0 sep3:0 skip:1 sep3:1 sep3:3 sep3:1 dil5:4",
         "sep3:0 skip:1 dil5:2 max3:1 sep3:2 sep3:1 sep5:0 sep3:3",
+    ),
+    "sdarts_rs": _genotype(
+        "sep3:1 sep3:0 sep5:1 skip:0 sep3:3 skip:1 sep3:1 dil3:2",
+        "max3:0 sep3:1 skip:2 max3:0 dil5:3 max3:0 sep3:2 sep5:3",
+    ),
+    "sdarts_adv": _genotype(
+        "sep3:0 sep3:1 sep3:1 skip:0 sep5:0 dil3:3 dil3:4 skip:0",
+        "max3:0 sep5:1 skip:2 max3:0 skip:3 skip:2 skip:2 sep5:4",
+    ),
+    "rlnas_c10": _genotype(
+        "sep5:0 sep3:1 dil3:0 sep5:2 sep3:0 dil5:3 dil5:1 dil3:2",
+        "sep5:0 dil3:1 sep3:0 sep5:2 dil3:1 sep3:3 max3:1 sep5:2",
+    ),
+    "rlnas_600m": _genotype(
+        "sep3:0 sep3:1 skip:1 sep3:2 sep3:1 sep3:2 skip:0 sep3:4",
+        "sep3:0 max3:1 sep3:0 skip:1 sep3:0 dil3:1 skip:0 sep3:1",
+    ),
+    "rlnas_free": _genotype(
+        "sep3:0 sep3:1 sep3:1 sep3:2 sep3:0 sep5:1 sep3:0 sep3:1",
+        "sep3:0 sep3:1 sep5:0 sep3:2 sep5:0 sep5:2 sep3:2 sep3:4",
     ),
     "unnas_in1k_cls": _genotype(
         "sep3:1 sep3:0 sep3:1 sep3:0 sep3:0 sep3:2 sep5:1 sep3:0",
