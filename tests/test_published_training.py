@@ -12,7 +12,6 @@ from unnas_jax.learning import trainer
 from unnas_jax.spaces.darts.network import Network
 from unnas_jax.spaces.darts.published import GENOTYPES
 
-
 # The others have the operations of these.
 NAMES = [name for name in GENOTYPES if not name.startswith(("sdarts", "rlnas"))]
 

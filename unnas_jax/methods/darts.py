@@ -1,14 +1,15 @@
 """DARTS (Liu et al., 2019), first and second order: alphas learn on half B, weights on half A.
 
-The operations on an edge are mixed by the softmax of its alphas. Every part of a step is a method
-of the class, so that a remedy overrides the one that it changes.
+The operations on an edge are mixed by the softmax of its alphas, or as options say
+(`unnas_jax.methods.remedies`). Every part of a step is a method of the class, so that a method
+overrides the one that it changes.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,49 +19,34 @@ import optax
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
+from unnas_jax.methods import remedies
 from unnas_jax.methods.base import Alphas, SearchMethod, SearchState, Setting
+from unnas_jax.methods.unrolled import Loss, second_order
 from unnas_jax.spaces.darts import supernet as supernet_lib
+from unnas_jax.spaces.darts.genotype import Genotype, strongest_above
 from unnas_jax.tasks.base import Batch, Examples, Sums, example_shapes, target_counts
 
 # What a random draw is for; folded into the seed's key together with the step.
-INIT, ALPHAS, WEIGHT_STEP, ALPHA_STEP, EVALUATION, NOISE = range(6)
+INIT, ALPHAS, WEIGHT_STEP, ALPHA_STEP, EVALUATION, NOISE, DRAW = range(7)
 
 Which = Literal["weights", "alphas", "both"]
 
-Loss = Callable[[Any, Any], tuple[jax.Array, Any]]
-"""(weights, alphas) -> (loss, auxiliary), on one batch."""
 
+class Moment(NamedTuple):
+    """What draws and schedules of a pass depend on.
 
-def second_order(
-    loss_a: Loss,
-    loss_b: Loss,
-    weights: Any,
-    alphas: Any,
-    optimizer: optax.GradientTransformation,
-    optimizer_state: optax.OptState,
-) -> tuple[Any, Any]:
-    """The gradient in the alphas of B's loss after one weight step on A (DARTS, equation 6).
-
-        d/d alpha  L_B(w', alpha)  with  w' = step(w, d/dw L_A(w, alpha))
-
-    It is exact: the step, with its clipping, decay and momentum, is differentiated too, where
-    DARTS approximates the mixed second derivative by finite differences and its step by plain SGD.
-
-    Args:
-      loss_a, loss_b: the losses of the two halves.
-      weights, alphas: pytrees, at which the gradient is taken.
-      optimizer, optimizer_state: of the weights; the state is not changed.
-
-    Returns:
-      The gradient, of the structure of `alphas`, and the auxiliary value of `loss_b`.
+    Attributes:
+      step: int32, the finished steps of the run.
+      purpose: int32, `WEIGHT_STEP` or `ALPHA_STEP`.
     """
 
-    def after_step(alphas: Any) -> tuple[jax.Array, Any]:
-        gradient, _ = jax.grad(loss_a, has_aux=True)(weights, alphas)
-        updates, _ = optimizer.update(gradient, optimizer_state, weights)
-        return loss_b(optax.apply_updates(weights, updates), alphas)
+    step: jax.Array | int
+    purpose: jax.Array | int
 
-    return jax.grad(after_step, has_aux=True)(alphas)
+
+def _given(weights: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+    """For a supernet that gets the operations' weights instead of the alphas."""
+    return weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +77,7 @@ class Darts(SearchMethod):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.supernet = self.build()
+        self._mixed = self.supernet.clone(mix=_given)
         self.weights_tx, self.alphas_tx = self.optimizers()
         jit = functools.partial(jax.jit, out_shardings=sharding.replicated(setting.mesh))
         self.programs = Programs(
@@ -109,8 +96,14 @@ class Darts(SearchMethod):
         self._purposes: dict[int, jax.Array] = {}
 
     @classmethod
+    def shared_defaults(cls) -> Mapping[str, Any]:
+        """The remedies, which change any method that mixes by `mix`."""
+        return remedies.DEFAULTS
+
+    @classmethod
     def validate(cls, config: Mapping[str, Any]) -> None:
-        """Checks the order and when the alphas begin to move."""
+        """Checks the options, the order and when the alphas begin to move."""
+        remedies.validate(cls.completed(config["method"]))
         order, start = config["search"]["order"], config["search"]["arch_start_epoch"]
         if order not in (1, 2):
             raise UserError(f"config.search.order={order!r}: use 1 or 2")
@@ -128,8 +121,51 @@ class Darts(SearchMethod):
         return supernet_lib.build_supernet(self.config, self.task).clone(mix=self.mix)
 
     def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
-        """The softmax over the operations of every edge (DARTS, equation 2)."""
+        """The softmax over the operations of every edge (DARTS, equation 2), or sigmoids."""
+        if self.options["mixing"] == "sigmoid":
+            return supernet_lib.sigmoid(alphas, self.operations())
         return supernet_lib.softmax(alphas, self.operations())
+
+    def mix_in_training(self, alphas: Alphas, moment: Moment) -> dict[str, jax.Array]:
+        """What the supernet multiplies with in a training pass: `mix`, and what remedies change.
+
+        Besides, it may have the entries of `unnas_jax.spaces.darts.per_edge.Skips`.
+        """
+        weights = self.mix(alphas)
+        if self.options["perturbation"] == "random":
+            extent = remedies.extent(self.options, self.epoch(moment.step), self.epochs)
+            # The alphas learn of the weights as they are.
+            extent = jnp.where(moment.purpose == WEIGHT_STEP, extent, 0.0)
+            weights = remedies.shaken(weights, self.key(DRAW, moment.step), extent)
+        return {**weights, **self.skips(moment.step)}
+
+    def mix_in_evaluation(self, alphas: Alphas, step: jax.Array) -> dict[str, jax.Array]:
+        """The same for an evaluation after `step` finished steps."""
+        return {**self.mix(alphas), **self.skips(step)}
+
+    def skips(self, step: jax.Array | int) -> dict[str, jax.Array]:
+        """The weight of the auxiliary skips, if the supernet has them."""
+        if not self.config["network"]["auxiliary_skip"]:
+            return {}
+        # An evaluation at the end is in no epoch; it belongs to the last one.
+        epoch = jnp.minimum(self.epoch(step), self.epochs - 1)
+        weight = remedies.auxiliary(self.options, epoch, self.epochs)
+        return {"auxiliary": jnp.asarray(weight, jnp.float32)}
+
+    @property
+    def epochs(self) -> int:
+        """Those of the stage."""
+        epochs: int = self.config["train"]["epochs"]
+        return epochs
+
+    def epoch(self, step: Any) -> Any:
+        """The epoch, counted from 0 in the stage, of the step after `step` finished ones."""
+        return (step - self.setting.first_step) // self.setting.steps_per_epoch
+
+    def cells(self, alphas: Alphas) -> Genotype:
+        """The strongest two edges of a node; without what is below the option `threshold`."""
+        threshold = self.options["threshold"]
+        return strongest_above(self.mixing(alphas), threshold, self.operations())
 
     def initial_alphas(self, key: jax.Array) -> dict[str, jax.Array]:
         """The alphas in which the stage begins."""
@@ -138,8 +174,17 @@ class Darts(SearchMethod):
 
     def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
         """The optimizers of the weights and of the alphas."""
-        schedule = optim.weights_schedule(self.config, self.setting.steps_per_epoch)
-        return optim.weights(self.config["weights"], schedule), optim.alphas(self.config["alphas"])
+        weights = optim.weights(self.config["weights"], self.schedule())
+        alphas, norm = optim.alphas(self.config["alphas"]), self.options["alphas_clip_norm"]
+        return weights, optax.chain(optax.clip_by_global_norm(norm), alphas) if norm else alphas
+
+    def schedule(self) -> optax.Schedule:
+        """The weights' learning rate by step of the stage."""
+        return optim.weights_schedule(self.config, self.setting.steps_per_epoch)
+
+    def learning_rate(self, step: int) -> Any:
+        """Of `schedule`."""
+        return self.schedule()(step - self.setting.first_step)
 
     def key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
         """The key of the draws for a purpose in a step."""
@@ -155,7 +200,8 @@ class Darts(SearchMethod):
         first = self.setting.first_step
         alphas = self.initial_alphas(self.key(ALPHAS, first))
         inputs = example_shapes(self.config, self.task).inputs
-        variables = self.supernet.lazy_init(self.key(INIT, first), inputs, alphas, train=True)
+        weights = self.mix_in_training(alphas, Moment(first, WEIGHT_STEP))
+        variables = self._mixed.lazy_init(self.key(INIT, first), inputs, weights, train=True)
         params = variables["params"]
         return SearchState(
             step=jnp.full((), first, jnp.int32),
@@ -169,24 +215,28 @@ class Darts(SearchMethod):
     # The parts of a step: pure functions, to be traced.
 
     def loss(
-        self, params: Any, alphas: Any, batch_stats: Any, noise: jax.Array, examples: Examples
+        self, params: Any, alphas: Any, batch_stats: Any, moment: Moment, examples: Examples
     ) -> tuple[jax.Array, tuple[Any, Sums]]:
         """The mean loss of examples in training; the new running statistics and the sums.
 
-        The operations that draw do so from the key `noise`.
         Inside of `sharding.by_device` the examples are this device's, and the mean that of all.
         """
-        outputs, updated = self.supernet.apply(
+        outputs, updated = self._mixed.apply(
             {"params": params, "batch_stats": batch_stats},
             examples.inputs,
-            alphas,
+            self.mix_in_training(alphas, moment),
             train=True,
             mutable=["batch_stats"],
-            rngs={"noise": noise},
+            rngs={"noise": self.noise_key(moment.purpose, moment.step)},
         )
         sums = self.task.score(outputs, examples, train=True)
         count = jnp.maximum(sharding.total(sums["count"]), 1.0)
-        return sums["loss"] / count, (updated["batch_stats"], sums)
+        loss = sums["loss"] / count
+        if self.options["zero_one"]:
+            # Every device has a part of the loss of the examples, so of this one, too.
+            parts = self.setting.mesh.size if sharding.parted_axis() else 1
+            loss += self.options["zero_one"] / parts * remedies.zero_one(self.mix(alphas))
+        return loss, (updated["batch_stats"], sums)
 
     def gradients(
         self, state: SearchState, batch: Batch, purpose: jax.Array, of: Which
@@ -202,7 +252,7 @@ class Darts(SearchMethod):
         examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
         arguments = {"weights": (0,), "alphas": (1,), "both": (0, 1)}[of]
 
-        def of_rows(variables: tuple[Any, Any, Any, jax.Array], examples: Examples) -> Any:
+        def of_rows(variables: tuple[Any, Any, Any, Moment], examples: Examples) -> Any:
             grads, (batch_stats, sums) = jax.grad(self.loss, argnums=arguments, has_aux=True)(
                 *variables, examples
             )
@@ -212,8 +262,8 @@ class Darts(SearchMethod):
             by_argument = dict(zip(arguments, grads, strict=True))
             return by_argument.get(0, ()), by_argument.get(1, ()), batch_stats, sums
 
-        noise = self.noise_key(purpose, state.step)
-        variables = (state.params, state.alphas, state.batch_stats, noise)
+        moment = Moment(state.step, purpose)
+        variables = (state.params, state.alphas, state.batch_stats, moment)
         return sharding.by_device(of_rows, self.setting.mesh)(variables, examples)
 
     def unrolled(
@@ -223,9 +273,9 @@ class Darts(SearchMethod):
 
         def on(batch: Batch, purpose: int) -> Loss:
             examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
-            noise = self.noise_key(purpose, state.step)
+            moment = Moment(state.step, purpose)
             return lambda params, alphas: self.loss(
-                params, alphas, state.batch_stats, noise, examples
+                params, alphas, state.batch_stats, moment, examples
             )
 
         grads, (_, sums) = second_order(
@@ -258,10 +308,10 @@ class Darts(SearchMethod):
     def scores(self, state: SearchState, batch: Batch, number: jax.Array) -> Sums:
         """The sums over the `number`-th batch of held-out examples."""
         examples = self.task.examples(self.key(EVALUATION, number), batch, train=False)
-        outputs: Any = self.supernet.apply(
+        outputs: Any = self._mixed.apply(
             {"params": state.params, "batch_stats": state.batch_stats},
             examples.inputs,
-            state.alphas,
+            self.mix_in_evaluation(state.alphas, state.step),
             train=False,
             rngs={"noise": self.noise_key(EVALUATION, number)},
         )

@@ -4,9 +4,9 @@ Sources: nasnet, Zoph et al., CVPR 2018; pnasnet, Liu et al., ECCV 2018; amoeban
 AAAI 2019 (these three as transcribed by DARTS); darts_v1 and darts_v2 (first and second order),
 Liu et al., ICLR 2019; pdarts, Chen et al., ICCV 2019 (the paper's; the cell of this name in its
 repository is of another run); pcdarts_c10 and pcdarts_in1k, Xu et al., ICLR 2020; sdarts_rs and
-sdarts_adv, Chen and Hsieh, ICML 2020; rlnas_c10, rlnas_600m (at most 600M multiply-adds on ImageNet)
-and rlnas_free, Zhang et al., CVPR 2021; unnas_DATASET_TASK, Liu et al., ECCV 2020, the paper that
-this package implements.
+sdarts_adv, Chen and Hsieh, ICML 2020; rlnas_c10, rlnas_600m (at most 600M multiply-adds on
+ImageNet) and rlnas_free, Zhang et al., CVPR 2021; unnas_DATASET_TASK, Liu et al., ECCV 2020, the
+paper that this package implements.
 """
 
 import difflib
