@@ -12,7 +12,7 @@ from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods import gdas, registry, remedies
 from unnas_jax.methods.base import Setting
-from unnas_jax.methods.darts import ALPHA_STEP, WEIGHT_STEP, Moment
+from unnas_jax.methods.draws import ALPHA_STEP, WEIGHT_STEP, Moment
 from unnas_jax.runs import validation
 from unnas_jax.spaces import complexity
 from unnas_jax.spaces.darts import genotype

@@ -210,6 +210,10 @@ class SearchMethod(abc.ABC):
         """The names of the operations on every edge, by which `mix` orders their weights."""
         return candidates.of_network(self.config["network"])
 
+    def curvature(self, state: SearchState, batch_b: Batch) -> float | None:
+        """The largest eigenvalue of the Hessian of a batch's loss in the alphas; None: not told."""
+        return None
+
     def record(self, state: SearchState) -> Mapping[str, float]:
         """Numbers about the state, by name, for the row `method` of an epoch in metrics.jsonl."""
         return {}

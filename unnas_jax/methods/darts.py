@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,29 +19,15 @@ import optax
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
-from unnas_jax.methods import remedies
+from unnas_jax.methods import curvature, draws, remedies, stop_rules
 from unnas_jax.methods.base import Alphas, SearchMethod, SearchState, Setting
+from unnas_jax.methods.draws import Moment
 from unnas_jax.methods.unrolled import Loss, second_order
 from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.spaces.darts.genotype import Genotype, strongest_above
 from unnas_jax.tasks.base import Batch, Examples, Sums, example_shapes, target_counts
 
-# What a random draw is for; folded into the seed's key together with the step.
-INIT, ALPHAS, WEIGHT_STEP, ALPHA_STEP, EVALUATION, NOISE, DRAW = range(7)
-
 Which = Literal["weights", "alphas", "both"]
-
-
-class Moment(NamedTuple):
-    """What draws and schedules of a pass depend on.
-
-    Attributes:
-      step: int32, the finished steps of the run.
-      purpose: int32, `WEIGHT_STEP` or `ALPHA_STEP`.
-    """
-
-    step: jax.Array | int
-    purpose: jax.Array | int
 
 
 def _given(weights: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
@@ -51,13 +37,17 @@ def _given(weights: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """The parts of `Darts` that are compiled, each a program; see the methods of these names."""
+    """The parts of `Darts` that are compiled, each a program; see the methods of these names.
+
+    `curved` is `curvature.product`.
+    """
 
     gradients: Any
     unrolled: Any
     update_alphas: Any
     update_weights: Any
     scores: Any
+    curved: Any
 
 
 class Darts(SearchMethod):
@@ -86,6 +76,7 @@ class Darts(SearchMethod):
             update_alphas=jit(self.update_alphas, donate_argnums=0),
             update_weights=jit(self.update_weights, donate_argnums=0),
             scores=jit(self.scores),
+            curved=jit(functools.partial(curvature.product, self)),
         )
         # XLA needs as long to compile forward and backward a second time as the first. A CPU, where
         # that is most of a short run, computes both gradients in one function for both passes;
@@ -103,7 +94,8 @@ class Darts(SearchMethod):
     @classmethod
     def validate(cls, config: Mapping[str, Any]) -> None:
         """Checks the options, the order and when the alphas begin to move."""
-        remedies.validate(cls.completed(config["method"]))
+        remedies.validate(options := cls.completed(config["method"]))
+        stop_rules.validate(options, len(cls.stages(config, 1)))
         order, start = config["search"]["order"], config["search"]["arch_start_epoch"]
         if order not in (1, 2):
             raise UserError(f"config.search.order={order!r}: use 1 or 2")
@@ -135,8 +127,8 @@ class Darts(SearchMethod):
         if self.options["perturbation"] == "random":
             extent = remedies.extent(self.options, self.epoch(moment.step), self.epochs)
             # The alphas learn of the weights as they are.
-            extent = jnp.where(moment.purpose == WEIGHT_STEP, extent, 0.0)
-            weights = remedies.shaken(weights, self.key(DRAW, moment.step), extent)
+            extent = jnp.where(moment.purpose == draws.WEIGHT_STEP, extent, 0.0)
+            weights = remedies.shaken(weights, self.key(draws.DRAW, moment.step), extent)
         return {**weights, **self.skips(moment.step)}
 
     def mix_in_evaluation(self, alphas: Alphas, step: jax.Array) -> dict[str, jax.Array]:
@@ -193,15 +185,15 @@ class Darts(SearchMethod):
 
     def noise_key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
         """The key of what operations draw, such as `noise`."""
-        return jax.random.fold_in(self.key(NOISE, step), purpose)
+        return jax.random.fold_in(self.key(draws.NOISE, step), purpose)
 
     def initial(self) -> SearchState:
         """Draws the weights and the alphas; the optimizers begin anew."""
         first = self.setting.first_step
-        alphas = self.initial_alphas(self.key(ALPHAS, first))
+        alphas = self.initial_alphas(self.key(draws.ALPHAS, first))
         inputs = example_shapes(self.config, self.task).inputs
-        weights = self.mix_in_training(alphas, Moment(first, WEIGHT_STEP))
-        variables = self._mixed.lazy_init(self.key(INIT, first), inputs, weights, train=True)
+        weights = self.mix_in_training(alphas, Moment(first, draws.WEIGHT_STEP))
+        variables = self._mixed.lazy_init(self.key(draws.INIT, first), inputs, weights, train=True)
         params = variables["params"]
         return SearchState(
             step=jnp.full((), first, jnp.int32),
@@ -279,8 +271,8 @@ class Darts(SearchMethod):
             )
 
         grads, (_, sums) = second_order(
-            on(batch_a, WEIGHT_STEP),
-            on(batch_b, ALPHA_STEP),
+            on(batch_a, draws.WEIGHT_STEP),
+            on(batch_b, draws.ALPHA_STEP),
             state.params,
             state.alphas,
             self.weights_tx,
@@ -307,13 +299,13 @@ class Darts(SearchMethod):
 
     def scores(self, state: SearchState, batch: Batch, number: jax.Array) -> Sums:
         """The sums over the `number`-th batch of held-out examples."""
-        examples = self.task.examples(self.key(EVALUATION, number), batch, train=False)
+        examples = self.task.examples(self.key(draws.EVALUATION, number), batch, train=False)
         outputs: Any = self._mixed.apply(
             {"params": state.params, "batch_stats": state.batch_stats},
             examples.inputs,
             self.mix_in_evaluation(state.alphas, state.step),
             train=False,
-            rngs={"noise": self.noise_key(EVALUATION, number)},
+            rngs={"noise": self.noise_key(draws.EVALUATION, number)},
         )
         sums = self.task.score(outputs, examples, train=False)
         return {**sums, "targets": target_counts(examples, self.task.num_classes)}
@@ -353,14 +345,14 @@ class Darts(SearchMethod):
         else:
             # The statistics that this pass would update belong to the weights' half.
             _, grads, _, sums = self.programs.gradients(
-                state, batch_b, self._placed(ALPHA_STEP), of=self._of_alphas
+                state, batch_b, self._placed(draws.ALPHA_STEP), of=self._of_alphas
             )
         return self.programs.update_alphas(state, grads), sums
 
     def weight_step(self, state: SearchState, batch_a: Batch) -> tuple[SearchState, Sums]:
         """The state with moved weights, one step further, and the sums of A."""
         grads, _, batch_stats, sums = self.programs.gradients(
-            state, batch_a, self._placed(WEIGHT_STEP), of=self._of_weights
+            state, batch_a, self._placed(draws.WEIGHT_STEP), of=self._of_weights
         )
         return self.programs.update_weights(state, grads, batch_stats), sums
 
@@ -370,6 +362,11 @@ class Darts(SearchMethod):
             state, batch, sharding.replicate(np.int32(number), self.setting.mesh)
         )
         return sums
+
+    def curvature(self, state: SearchState, batch_b: Batch) -> float:
+        """With the weights fixed and batch norm in training, the alphas' decay added."""
+        decay: float = self.config["alphas"]["weight_decay"]
+        return curvature.largest(self.programs.curved, state, batch_b, self.setting.mesh) + decay
 
     def _placed(self, purpose: int) -> jax.Array:
         if purpose not in self._purposes:

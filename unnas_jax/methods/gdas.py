@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods.base import Alphas
-from unnas_jax.methods.darts import DRAW, Darts, Moment
+from unnas_jax.methods.darts import Darts
+from unnas_jax.methods.draws import DRAW, Moment
 from unnas_jax.spaces.darts import candidates, supernet
 from unnas_jax.spaces.darts.candidates import KINDS
 from unnas_jax.spaces.darts.supernet import Supernet

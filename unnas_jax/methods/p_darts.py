@@ -14,7 +14,8 @@ import optax
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
 from unnas_jax.methods.base import Alphas, SearchState, Stage
-from unnas_jax.methods.darts import Darts, Moment
+from unnas_jax.methods.darts import Darts
+from unnas_jax.methods.draws import Moment
 from unnas_jax.spaces.darts import candidates, supernet
 from unnas_jax.spaces.darts.candidates import KINDS, Candidates
 from unnas_jax.spaces.darts.genotype import Genotype, Pairs

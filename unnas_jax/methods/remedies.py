@@ -21,6 +21,8 @@ DEFAULTS: Mapping[str, Any] = {
     "perturbation_first": 0.03,  # by up to so much in the first epoch, and
     "perturbation_last": 0.3,  # by nearly so much in the last one.
     "auxiliary_decay": "linear",  # Or cosine: of the auxiliary skips' weight, from 1 (DARTS-).
+    "curvature_every": 0,  # So many epochs: the largest eigenvalue in the alphas; 0: never.
+    "stop": "none",  # Or a rule of `stop_rules`, by which a search ends early.
     "alphas_clip_norm": 0.0,  # The alphas' gradient is clipped to this norm; 0: it is not.
 }
 

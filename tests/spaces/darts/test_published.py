@@ -1,5 +1,6 @@
 """Tests of the published genotypes and of how a genotype is named."""
 
+import collections
 import json
 import pathlib
 
@@ -76,6 +77,21 @@ def test_sizes() -> None:
         imagenet = Network(genotype, 48, 14, "imagenet", head=ImageHead(1000))
         found = parameters_of(cifar, (32, 32, 3)), parameters_of(imagenet, (224, 224, 3))
         assert found == expected, name
+
+
+def test_random_cells() -> None:
+    drawn = [published.resolve(f"random_{seed}") for seed in range(300)]
+    assert len(set(drawn)) == 300 and drawn[7] == published.random_cells(7)
+    counts = collections.Counter[tuple[int, str]]()
+    for genotype in drawn:
+        for pairs in (genotype.normal, genotype.reduce):
+            for node in range(4):
+                (_, a), (_, b) = pairs[2 * node : 2 * node + 2]
+                assert a < b < node + 2
+            counts.update((k, operation) for k, (operation, _) in enumerate(pairs))
+    assert {operation for _, operation in counts} == set(candidates.OPERATIONS[1:])
+    # 600 draws of probability 1/7 at each place: a deviation of 8.6.
+    assert all(50 < count < 125 for count in counts.values())
 
 
 def test_names_files_and_workdirs(tmp_path: pathlib.Path) -> None:

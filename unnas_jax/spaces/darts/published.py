@@ -1,4 +1,4 @@
-"""The published genotypes by name, and `resolve`, which also reads the ones that searches wrote.
+"""The published genotypes by name, random ones, and `resolve`, which also reads those of searches.
 
 Sources: nasnet, Zoph et al., CVPR 2018; pnasnet, Liu et al., ECCV 2018; amoebanet, Real et al.,
 AAAI 2019 (these three as transcribed by DARTS); darts_v1 and darts_v2 (first and second order),
@@ -11,9 +11,13 @@ paper that this package implements.
 
 import difflib
 import os
+import re
+
+import numpy as np
 
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.genotype import Genotype, Pairs
 
@@ -197,8 +201,38 @@ CITYSCAPES_WIDTHS = {
 """The widths of table 2: Cityscapes segmentation with 12 cells."""
 
 
+_RANDOM = re.compile(r"random_(\d{1,9})")
+
+
+def is_name(name: str) -> bool:
+    """Whether a name is that of a published genotype or of a random one."""
+    return name in GENOTYPES or bool(_RANDOM.fullmatch(name))
+
+
+def random_cells(seed: int) -> Genotype:
+    """Cells that chance draws from those that a search of DARTS can find.
+
+    Every node takes two different states, and on each an operation other than `none`, all equally
+    likely: the baseline of a search (Yang et al., 2020; Li and Talwalkar, 2019). The paper's sample
+    (`sampling`) draws differently.
+    """
+    rng = np.random.default_rng((seed, 4))  # 4: apart from the sample's draws.
+    operations = candidates.OPERATIONS[1:]
+
+    def cell() -> Pairs:
+        return tuple(
+            (operations[rng.integers(len(operations))], int(source))
+            for node in range(4)
+            for source in sorted(rng.choice(node + 2, 2, replace=False))
+        )
+
+    return Genotype(cell(), (2, 3, 4, 5), cell(), (2, 3, 4, 5))
+
+
 def resolve(name_or_path: str) -> Genotype:
     """The genotype of a published name, a text, a `genotype.json`, or a search's workdir.
+
+    `random_SEED` stands for `random_cells(SEED)`.
 
     Raises:
       UserError: there is no such name or file (with the names that come close), or the file holds
@@ -206,6 +240,8 @@ def resolve(name_or_path: str) -> Genotype:
     """
     if name_or_path in GENOTYPES:
         return GENOTYPES[name_or_path]
+    if drawn := _RANDOM.fullmatch(name_or_path):
+        return random_cells(int(drawn[1]))
     if genotype_lib.is_text(name_or_path):
         return genotype_lib.parse(name_or_path)
     path = files.or_in(name_or_path, "genotype.json")

@@ -42,7 +42,7 @@ def validate(config: Mapping[str, Any]) -> None:
 
 def file_of(name: str) -> str | None:
     """None for a published name or a text; a search's workdir stands for its file."""
-    if name in published.GENOTYPES or genotype_lib.is_text(name):
+    if published.is_name(name) or genotype_lib.is_text(name):
         return None
     return files.or_in(name, "genotype.json")
 
