@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from unnas_jax.core.logs import telling
 from unnas_jax.methods import diagnostics, stop_rules
 from unnas_jax.methods.base import SearchMethod, SearchState
 
@@ -54,7 +55,9 @@ class Monitor:
         due = every and whole and (number % every == 0 or epoch == self.epochs)
         curvature = None
         if due and batch_b is not None:
-            curvature = method.curvature(state, batch_b)
+            first = all(row["eigenvalue"] is None for row in self.rows)
+            with telling("Compiling the product of the Hessian in the alphas", when=first):
+                curvature = method.curvature(state, batch_b)
         if curvature is not None:
             numbers["eigenvalue"] = curvature
             _LOG.info("Epoch %d: the largest eigenvalue in the alphas is %.4g.", epoch, curvature)

@@ -100,7 +100,7 @@ class _Outputs:
         with files.replacing(os.path.join(self.workdir, "alphas.npz"), "wb") as file:
             np.savez_compressed(file, **self.history.columns())
         if named is not None:
-            row = next(row for row in self.history.rows if row.epoch == named + 1)
+            row = self.history.at(named + 1)
             alphas, mixing = dict(row.alphas), dict(row.mixing)
         cells, operations = method.cells(alphas), method.operations()
         self.warnings = verdict.of_alphas(
