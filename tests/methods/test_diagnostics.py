@@ -62,7 +62,7 @@ def test_the_product_of_a_supernet_s_hessian() -> None:
     # Alphas of some size, where the third derivative does not matter.
     alphas = {k: jnp.float32(rng.standard_normal(v.shape)) for k, v in state.alphas.items()}
     state = sharding.replicate(state.replace(alphas=alphas), one.setting.mesh)
-    vector = rng.standard_normal(12).astype(np.float32)
+    vector = rng.standard_normal(8).astype(np.float32)
 
     def product(method: Darts, vector: np.ndarray) -> np.ndarray:
         mesh = method.setting.mesh
@@ -73,8 +73,8 @@ def test_the_product_of_a_supernet_s_hessian() -> None:
     size = np.abs(found).max()
     assert size > 1e-4
     np.testing.assert_allclose(product(two, vector), found, atol=2e-3 * size)
-    same = np.zeros(12, np.float32)
-    same[3:6] = 1  # All operations of an edge of the normal cell.
+    same = np.zeros(8, np.float32)
+    same[2:4] = 1  # All operations of an edge of the normal cell.
     np.testing.assert_allclose(product(one, same), 0, atol=1e-3 * size)
 
     def slope(step: float) -> np.ndarray:
@@ -84,8 +84,9 @@ def test_the_product_of_a_supernet_s_hessian() -> None:
         _, grads, *_ = one.programs.gradients(moved, every.batch(one, 1), purpose, of="both")
         return np.asarray(ravel_pytree(grads)[0], np.float64)
 
-    differences = (slope(1e-2) - slope(-1e-2)) / 2e-2
-    np.testing.assert_allclose(found, differences, atol=2e-2 * size)
+    # So small that hardly any rectifier changes its side, whose kink is no part of the Hessian.
+    differences = (slope(1e-4) - slope(-1e-4)) / 2e-4
+    np.testing.assert_allclose(found, differences, atol=5e-2 * size)
 
 
 def rows(values: list[float], every: int = 2) -> list[dict]:

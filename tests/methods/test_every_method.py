@@ -39,7 +39,7 @@ CASES: dict[str, tuple[str, dict, dict, int, Any]] = {
 }
 
 
-SMOOTH = ("darts", {}, {"operations": tuple(LEFT)}, 0, None)
+SMOOTH = ("darts", {}, {"operations": ("skip_connect", "avg_pool_3x3")}, 0, None)
 """Whose loss is a smooth function of the alphas, and has few."""
 
 

@@ -21,7 +21,6 @@ from unnas_jax.spaces.darts.candidates import KINDS, Candidates
 from unnas_jax.spaces.darts.genotype import Genotype, Pairs
 
 STAGES = 3
-_TUPLES = ("cells_added", "kept", "skip_dropout")
 
 
 def kept_operations(weights: Sequence[float], names: Sequence[str], count: int) -> list[str]:
@@ -101,10 +100,13 @@ class PDarts(Darts):
     def validate(cls, config: Mapping[str, Any]) -> None:
         """Checks the stages, besides what `Darts` does."""
         options, epochs = cls.completed(config["method"]), config["train"]["epochs"]
-        for key in _TUPLES:
-            value, count = options[key], STAGES - (key == "kept")
-            if len(value) != count or any(type(each) not in (int, float) for each in value):
-                raise UserError(f"config.method.{key}={value!r}: give {count} numbers")
+        for key, default in cls.defaults().items():
+            if not isinstance(default, tuple):
+                continue
+            value, types = options[key], {type(default[0]), int}
+            if len(value) != len(default) or any(type(each) not in types for each in value):
+                kind = "numbers" if float in types else "integers"
+                raise UserError(f"config.method.{key}={value!r}: give {len(default)} {kind}")
         if epochs % STAGES:
             raise UserError(
                 f"config.train.epochs={epochs}: is shared by {STAGES} stages; use a multiple"
