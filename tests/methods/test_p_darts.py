@@ -59,7 +59,7 @@ def test_of_equal_edges_the_later_ones_stay_and_are_listed_by_edge() -> None:
 def config_of(**options: object):
     config = tiny.config(epochs=6)
     config.network.nodes = 1
-    registry.choose(config, "p_darts", cells_added=(0, 1, 2), **options)
+    registry.choose(config, "p_darts", **{"cells_added": (0, 1, 2), **options})
     return config
 
 
