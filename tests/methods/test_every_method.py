@@ -28,7 +28,7 @@ CASES: dict[str, tuple[str, dict, dict, int, Any]] = {
         1,
         {kind: [LEFT, LEFT] for kind in KINDS},
     ),
-    "gdas": ("gdas", {}, {"operations": ("none", *LEFT[1:])}, 0, None),
+    "gdas": ("gdas", {}, {"operations": ("avg_pool_3x3", *LEFT)}, 0, None),
     "remedies": (
         "darts",
         {"mixing": "sigmoid", "zero_one": 10.0, "threshold": 0.85, "auxiliary_decay": "cosine"},

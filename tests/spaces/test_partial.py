@@ -44,6 +44,29 @@ def test_an_edge_by_hand() -> None:
     np.testing.assert_allclose(found, both[..., [0, 2, 1, 3]], rtol=1e-6)
 
 
+def test_an_edge_of_one_operation() -> None:
+    """That of the largest weight is computed, and only its statistics move."""
+    names = ("skip_connect", "max_pool_3x3", "none")
+    edge = per_edge.MixedOperation(names, 2, 1, one=True)
+    x = np.random.default_rng(0).standard_normal((2, 3, 3, 2)).astype(np.float32)
+    variables = edge.init(jax.random.key(0), x, jnp.ones(3), True)
+    assert jax.tree.leaves(variables.get("params", {})) == []
+
+    def run(weights: list[float]) -> Any:
+        return edge.apply(variables, x, jnp.array(weights), True, mutable=["batch_stats"])
+
+    pooled, stats = run([0.1, 0.5, 0.4])
+    best = reference.pool(x.astype(np.float64), "max", 3, 1, 1)
+    mean, var = best.mean((0, 1, 2)), best.var((0, 1, 2))
+    np.testing.assert_allclose(pooled, 0.5 * (best - mean) / np.sqrt(var + 1e-5), atol=1e-4)
+    kept = jax.tree.leaves(variables["batch_stats"])
+    moved = jax.tree.leaves(stats["batch_stats"])
+    assert len(moved) == 2 and all(np.any(a != b) for a, b in zip(kept, moved, strict=True))
+    skipped, stats = run([0.7, 0.2, 0.1])
+    np.testing.assert_allclose(skipped, 0.7 * x, rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, stats["batch_stats"], variables["batch_stats"])
+
+
 @pytest.fixture(scope="module")
 def by_definition() -> tuple[Any, Any]:
     """Arguments in float64 and what the plain definition makes of them."""
