@@ -26,9 +26,9 @@ def chance(metrics: Mapping[str, Any], num_classes: int) -> float:
 
     Args:
       metrics: of an evaluation; its `majority` counts what a task's answers really were.
-      num_classes: where it has none.
+      num_classes: where it has none; 0 of answers that are no classes.
     """
-    return float(metrics.get("majority", 1 / num_classes))
+    return float(metrics.get("majority", 1 / num_classes if num_classes else 0.0))
 
 
 def of_accuracy(accuracy: float, guess: float, images: int) -> list[str]:
@@ -64,7 +64,7 @@ def of_alphas(
     """
     nodes = genotypes.nodes_of(cells.normal)
     names = candidates.everywhere(nodes) if operations is None else operations
-    # Of every edge the weight of each operation where none is preferred.
+    # The weight of each operation on every edge if none is preferred.
     equal = {kind: candidates.equal_weights(names[kind]) for kind in candidates.KINDS}
     undecided = all(
         float(np.abs(_shares(w[-1]) - equal[kind]).max()) < _UNDECIDED for kind, w in mixing.items()

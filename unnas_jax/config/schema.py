@@ -10,6 +10,9 @@ import ml_collections
 
 from unnas_jax.core.errors import UserError
 
+FREE = ("method", "weights.optimizer_options", "alphas.optimizer_options")
+"""Sections with any keys, which are checked by what takes them."""
+
 REMATERIALISE = ("none", "cell")
 """What a search's backward pass computes again instead of keeping it."""
 
@@ -47,6 +50,13 @@ def _common() -> dict[str, Any]:
             "aspp_channels": 64,  # Segmentation: of each branch of the head.
             "aspp_rates": (6,),  # Segmentation: the dilations of its 3x3 convolutions.
             "label_smoothing": 0.0,  # Classification: the share of the wrong classes.
+            "random_classes": 0,  # Random labels: classes; 0: as many as the dataset has.
+            "mask_ratio": 0.75,  # Masked: the share of the patches that is hidden.
+            "mask_patch": 16,  # Masked: a patch's side in pixels.
+            "temperature": 0.5,  # Contrastive: of the softmax over similarities.
+            "projection": 128,  # Contrastive: the dimensions in which views are compared.
+            "view_area": 0.2,  # Contrastive: the least share of an image that a view shows.
+            "targets": "darts",  # Regression: one of unnas_jax.tasks.combinations.
         },
         "precision": "auto",  # float32, bfloat16, or bfloat16 where there is an accelerator.
         "log_every_steps": 50,
@@ -93,6 +103,8 @@ def search() -> ml_collections.ConfigDict:
                 "momentum": 0.9,
                 "weight_decay": 3e-5,
                 "clip_norm": 5.0,
+                "optimizer": "sgd",  # A name of unnas_jax.learning.optim.OPTIMIZERS: of optax.
+                "optimizer_options": {},  # Its arguments that are no fields of this section.
             },
             "alphas": {
                 "learning_rate": 1.5e-4,
@@ -100,11 +112,14 @@ def search() -> ml_collections.ConfigDict:
                 "b2": 0.999,
                 "weight_decay": 1e-3,
                 "init_scale": 1e-3,
+                "optimizer": "adam",
+                "optimizer_options": {},
             },
             "train": {
                 "batch_size": 32,
                 "epochs": 2,
                 "max_steps": -1,  # Stop after so many steps; -1: all epochs.
+                "max_images": -1,  # Images of each half to learn from, drawn once; -1: all.
             },
             "eval": {
                 "batch_size": 256,
@@ -142,11 +157,14 @@ def training() -> ml_collections.ConfigDict:
                 "nesterov": True,
                 "weight_decay": 3e-5,
                 "clip_norm": 0.0,  # 0: gradients are not clipped.
+                "optimizer": "sgd",
+                "optimizer_options": {},
             },
             "train": {
                 "batch_size": 1024,
                 "epochs": 250,
                 "max_steps": -1,  # Stop after so many steps; -1: all epochs.
+                "max_images": -1,  # Images to learn from, drawn once; -1: all.
                 "seeds_together": -1,  # Seeds in one program; -1: one on CPUs, otherwise all.
                 "ema": 0.0,  # The decay of the weights' and statistics' moving average; 0: none.
                 "precise_bn_images": 0,  # Images for BN statistics before evaluations; 0: none.
@@ -277,6 +295,6 @@ def workdir(config_path: str) -> str:
     name = os.path.basename(path).removesuffix(".py")
     if not re.fullmatch(r"[^():,+]{0,200}", argument):  # The text of a cell, which is no name.
         argument = hashlib.sha256(argument.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    # Of a path to a genotype.json only the directory tells searches apart.
+    # Only the directory of a genotype.json tells searches apart.
     words = [word for word in argument.removesuffix("/genotype.json").split("/") if word]
     return os.path.join("runs", "_".join([name, *words[-1:]]))

@@ -48,7 +48,7 @@ def nowhere() -> contextlib.AbstractContextManager[Any]:
     """A block in which programs are traced for no platform: every operation in its plain form."""
     device = jax.sharding.AbstractDevice("none", 1, "none")
     around = jax.sharding.get_abstract_mesh()
-    # Of the size of an enclosing one, which JAX does not let change.
+    # As large as an enclosing mesh, whose size JAX does not let change.
     sizes, names = ((1,), ("data",)) if around.empty else (around.axis_sizes, around.axis_names)
     mesh = jax.sharding.AbstractMesh(sizes, names, abstract_device=device)
     return jax.sharding.use_abstract_mesh(mesh)
@@ -81,6 +81,18 @@ def total(tree: Any) -> Any:
         return tree
     flat, restore = ravel_pytree(tree)
     return restore(jax.lax.psum(flat, axis))
+
+
+def gathered(x: jax.Array) -> jax.Array:
+    """The rows of all devices, in order, inside of `by_device`; elsewhere x has them all."""
+    axis = parted_axis()
+    return x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
+
+
+def first_row(rows: int) -> Any:
+    """The number of this device's first row in `gathered`, if every device has so many."""
+    axis = parted_axis()
+    return 0 if axis is None else jax.lax.axis_index(axis) * rows
 
 
 def bytes_of(tree: Any) -> int:

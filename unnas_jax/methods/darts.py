@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from unnas_jax.config.sections import Weights
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
@@ -25,7 +26,7 @@ from unnas_jax.methods.draws import Moment
 from unnas_jax.methods.unrolled import Loss, second_order
 from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.spaces.darts.genotype import Genotype, strongest_above
-from unnas_jax.tasks.base import Batch, Examples, Sums, example_shapes, target_counts
+from unnas_jax.tasks.base import Batch, Examples, Sums, evaluated, example_shapes
 
 Which = Literal["weights", "alphas", "both"]
 
@@ -99,6 +100,13 @@ class Darts(SearchMethod):
         order, start = config["search"]["order"], config["search"]["arch_start_epoch"]
         if order not in (1, 2):
             raise UserError(f"config.search.order={order!r}: use 1 or 2")
+        weights = Weights.of(config["weights"])
+        if order == 2 and weights.optimizer != optim.OBJECT and not optim.differentiable(weights):
+            raise UserError(
+                f"config.search.order=2: a step of {weights.optimizer!r} has no finite derivative "
+                "where a gradient is 0; give it an eps_root above 0 in "
+                "config.weights.optimizer_options, if it has one, or another optimizer"
+            )
         epochs = config["train"]["epochs"]
         if start >= epochs:
             raise UserError(
@@ -164,19 +172,11 @@ class Darts(SearchMethod):
         nodes, scale = self.config["network"]["nodes"], self.config["alphas"]["init_scale"]
         return supernet_lib.init_alphas(key, nodes, scale, self.operations())
 
-    def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-        """The optimizers of the weights and of the alphas."""
-        weights = optim.weights(self.config["weights"], self.schedule())
-        alphas, norm = optim.alphas(self.config["alphas"]), self.options["alphas_clip_norm"]
+    def optimizers(self) -> tuple[optim.Optimizer, optim.Optimizer]:
+        """With the alphas' gradient clipped, if the option says so."""
+        weights, alphas = super().optimizers()
+        norm = self.options["alphas_clip_norm"]
         return weights, optax.chain(optax.clip_by_global_norm(norm), alphas) if norm else alphas
-
-    def schedule(self) -> optax.Schedule:
-        """The weights' learning rate by step of the stage."""
-        return optim.weights_schedule(self.config, self.setting.steps_per_epoch)
-
-    def learning_rate(self, step: int) -> Any:
-        """Of `schedule`."""
-        return self.schedule()(step - self.setting.first_step)
 
     def key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
         """The key of the draws for a purpose in a step."""
@@ -307,8 +307,7 @@ class Darts(SearchMethod):
             train=False,
             rngs={"noise": self.noise_key(draws.EVALUATION, number)},
         )
-        sums = self.task.score(outputs, examples, train=False)
-        return {**sums, "targets": target_counts(examples, self.task.num_classes)}
+        return evaluated(self.task, outputs, examples)
 
     # The step, of compiled parts.
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from unnas_jax.config.sections import Weights
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
 from unnas_jax.methods.base import Alphas, SearchState, Stage
@@ -232,9 +233,8 @@ class PDarts(Darts):
 
     def schedule(self) -> optax.Schedule:
         """The cosine of a stage."""
-        section = self.config["weights"]
-        peak, final = section["learning_rate"], section["final_learning_rate"]
-        return optim.epoch_cosine(peak, final, self.epochs, self.setting.steps_per_epoch)
+        weights = Weights.of(self.config["weights"])
+        return optim.schedule(weights, self.epochs, self.setting.steps_per_epoch)
 
     # What a stage ends in.
 

@@ -2,17 +2,18 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import ml_collections
 
 from unnas_jax.config import schema, unknown_keys
+from unnas_jax.config.sections import Alphas, Weights
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops
 from unnas_jax.data.registry import entry_of
 from unnas_jax.layers.blocks import STEMS
-from unnas_jax.learning import trackers
+from unnas_jax.learning import optim, trackers
 from unnas_jax.methods import registry as methods
 from unnas_jax.spaces import registry as spaces
 from unnas_jax.spaces.darts import supernet
@@ -42,6 +43,8 @@ def _check_keys(
         value = config[key]
         if isinstance(default, Mapping):
             _check(isinstance(value, Mapping), prefix + key, value, "give the keys of a section")
+            if not default:
+                continue  # Its keys are checked by what takes them.
             _check_keys(value, default, f"{prefix}{key}.", whole)
             continue
         if prefix + key == "network.operations" and isinstance(value, Mapping):
@@ -68,8 +71,12 @@ def _check_choice(key: str, value: Any, choices: Iterable[str]) -> None:
     _check(value in choices, key, value, f"use one of {', '.join(sorted(choices))}")
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
+def validate(config: ml_collections.ConfigDict, objects: Collection[str] = ()) -> None:
     """Refuses unknown keys, wrong types and impossible values before anything is built.
+
+    Args:
+      config: of any experiment.
+      objects: the sections whose optimizers the run gets as objects.
 
     Raises:
       UserError: names the key, its value and what to use instead.
@@ -80,9 +87,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if experiment == "sample":
         _validate_sample(config)
         return
-    # The options of a search's method are checked with it.
-    free: dict[str, Any] = {"method": {}} if experiment == "search" and "method" in c else {}
-    _check_keys({**c, **free}, schema.SCHEMAS[str(experiment)]().to_dict())
+    _check_keys(c, schema.SCHEMAS[str(experiment)]().to_dict())
 
     _check_numbers(c, "train.batch_size eval.batch_size train.epochs input.crop", 1, strict=False)
     _check_numbers(c, "log_every_steps checkpoint_every_steps", 1, strict=False)
@@ -104,6 +109,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
     crop, resize = c["input"]["crop"], c["input"]["resize"]
     _check(crop <= resize, "input.crop", crop, f"is larger than input.resize={resize}")
     steps, images = c["train"]["max_steps"], c["eval"]["max_images"]
+    few = c["train"]["max_images"]
+    _check(few == -1 or few > 0, "train.max_images", few, "use -1 (all) or at least 1")
     _check(steps == -1 or steps > 0, "train.max_steps", steps, "use -1 (all epochs) or at least 1")
     _check(images == -1 or images > 0, "eval.max_images", images, "use -1 (all) or at least 1")
     trackers.check(c["trackers"])
@@ -115,6 +122,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     else:
         _check(not path, "dataset.path", path, f"the dataset {name!r} has none; 'folder' has one")
     _validate_search(c) if experiment == "search" else _validate_training(c)
+    optim.validate("weights", Weights.of(c["weights"]), given="weights" in objects)
+    if experiment == "search":
+        optim.validate("alphas", Alphas.of(c["alphas"]), given="alphas" in objects)
+        methods.validate(c)
 
 
 def _validate_search(c: Mapping[str, Any]) -> None:
@@ -129,8 +140,6 @@ def _validate_search(c: Mapping[str, Any]) -> None:
     supernet.validate(c)
     for key in ("b1", "b2"):
         _check(0 <= c["alphas"][key] < 1, f"alphas.{key}", c["alphas"][key], "must be in [0, 1)")
-    _check(isinstance(c["method"], Mapping), "method", c["method"], "give the keys of a section")
-    methods.validate(c)
 
 
 def _validate_training(c: Mapping[str, Any]) -> None:
@@ -162,7 +171,7 @@ def _validate_sample(config: ml_collections.ConfigDict) -> None:
     c, fields = config.to_dict(), schema.sample().to_dict()
     recipes = c.get("recipes", {})
     _check(isinstance(recipes, Mapping), "recipes", recipes, "give a section for each task")
-    _check_keys({**c, "recipes": {}}, fields)
+    _check_keys(c, fields)
     for task in recipes:
         _check_choice(f"recipes.{task}", task, tasks.TASKS)
     _check(len(c["tasks"]) > 0, "tasks", c["tasks"], "give at least one")

@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from unnas_jax.config import recipes
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.heads import ImageHead
 from unnas_jax.spaces.darts import candidates, published
@@ -17,8 +18,8 @@ from unnas_jax.spaces.darts.parameters import parameters_of
 def test_distinct_cells() -> None:
     assert len(published.GENOTYPES) == 25
     assert len(set(published.GENOTYPES.values())) == 25
-    assert published.IMAGENET_WIDTHS.keys() <= published.GENOTYPES.keys()
-    assert published.CITYSCAPES_WIDTHS.keys() <= published.IMAGENET_WIDTHS.keys()
+    assert recipes.IMAGENET_WIDTHS.keys() <= published.GENOTYPES.keys()
+    assert recipes.CITYSCAPES_WIDTHS.keys() <= recipes.IMAGENET_WIDTHS.keys()
 
 
 def test_some_as_printed_by_their_authors() -> None:

@@ -45,7 +45,7 @@ def projection(channels: int, dtype: Any, name: str) -> Choice:
 
 
 class Module(nn.Module):
-    """As `network.Module`, of a cell that is data.
+    """`network.Module` for a cell that is data.
 
     Attributes:
       channels: of the output.
@@ -92,7 +92,7 @@ def _placed(state: jax.Array, place: jax.Array, like: jax.Array) -> jax.Array:
 
 
 class Network(nn.Module):
-    """As `network.Network`, with the cell as a variable.
+    """`network.Network` with the cell as a variable.
 
     Attributes:
       feeding: how many vertices feed the output of the cells that it is for, at least 1; see
@@ -124,6 +124,7 @@ class Network(nn.Module):
         x = ConvBNRelu(self.width, 3, dtype=self.dtype, name="stem_0")(
             inputs.astype(self.dtype), train
         )
+        ends = []
         for stack in range(self.stacks):
             channels = self.width * 2**stack
             if stack:
@@ -132,8 +133,8 @@ class Network(nn.Module):
                 name = f"stack_{stack}_module_{module}"
                 room = -(-channels // self.feeding)
                 x = Module(channels, room, stack, self.dtype, name=name)(x, cell, train)
-            stages.end(self, x)
-        return self.head(x, train), None
+            ends.append(stages.end(self, x))
+        return self.head(stages.for_head(self.head, ends, x), train), None
 
 
 def feeding(spec: Spec) -> int:

@@ -75,7 +75,7 @@ class Spec:
 def parse(text: str) -> Spec:
     """The cell of a text such as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|`.
 
-    For every node but the input what enters it, operation~source; what `str` gives.
+    It lists what enters every node but the input, as operation~source; `str` gives it.
 
     Raises:
       UserError: it is no such text.
