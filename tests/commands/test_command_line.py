@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 
 from tests.conftest import ROOT
+from unnas_jax import commands
 from unnas_jax.commands import command_line, report
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core.errors import UserError
@@ -31,7 +32,7 @@ def parsed(path: str, *overrides: str):
         (
             "rot_photos",
             "train.learning_rate=0.1",
-            "config.train has batch_size, epochs, max_steps; did you mean "
+            "config.train has batch_size, epochs, max_images, max_steps; did you mean "
             "config.weights.learning_rate or config.alphas.learning_rate?",
         ),
         ("rot_photos", "weights.lr=0.1", "did you mean config.weights.learning_rate"),
@@ -118,3 +119,37 @@ def test_the_first_line_is_the_programs_own(tmp_path: pathlib.Path) -> None:
         == "unnas_jax: --config is missing; give a file, or the name of a recipe, such as "
         "rot_photos\n"
     )
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # Of ml_collections.
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["configs/rot_photos.py"], "write --config=configs/rot_photos.py"),
+        (
+            ["--config=rot_photos", "--config.task=rotation"],
+            "is a section; give one of its fields",
+        ),
+        (["--config=some/config.json"], "is no recipe; a run goes on with the command"),
+        (["--config=configs"], "is no recipe"),
+        (["report", "README.md"], "README.md: is a file; give the directory of the run"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_config_or_a_run(words, said, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some").mkdir()
+    (tmp_path / "configs").mkdir()
+    for name in ("some/config.json", "README.md"):
+        (tmp_path / name).write_text("{}")
+    assert commands.main(words) == 2
+    printed = capsys.readouterr().err
+    assert said in printed and printed.count("\n") == 1
+
+
+def test_a_workdir_among_its_images_is_refused(tmp_path):
+    section = {"name": "folder", "path": str(tmp_path / "images")}
+    workdir.check_apart(workdir.local(str(tmp_path / "run")), section)
+    workdir.check_apart(workdir.local(str(tmp_path)), section)
+    for name in ("images", "images/run"):
+        with pytest.raises(UserError, match="would become images; give a --workdir outside"):
+            workdir.check_apart(workdir.local(str(tmp_path / name)), section)

@@ -41,6 +41,20 @@ def test_other_pixels_are_other_data() -> None:
     assert fingerprint(arrays(images())) != fingerprint(arrays(other))
 
 
+def test_other_labels_are_other_data() -> None:
+    """Labels come after the pixels: neither hides a change of the other, whatever its place is."""
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    digests = {arrays(images(), labels).splits["train"].names_digest()}
+    for place in range(len(labels)):
+        other = labels.copy()
+        other[place] = (other[place] + 1) % 3
+        digests.add(arrays(images(), other).splits["train"].names_digest())
+    digests.add(arrays(images(), labels[::-1]).splits["train"].names_digest())
+    assert len(digests) == 2 + len(labels)
+    same = arrays(images(), labels.astype(np.uint8)).splits["train"].names_digest()
+    assert same in digests  # Of the numbers, not of how they were given.
+
+
 @pytest.mark.parametrize(
     ("pixels", "labels", "words"),
     [

@@ -208,6 +208,43 @@ def test_each_mistake_has_its_own_message(tmp_path, image):
         assert [other for other in messages if other in message] == [part]
 
 
+def test_what_is_no_image_is_called_by_its_name(tmp_path, image, messages):
+    save(image, tmp_path, "a.png")
+    contents = {
+        "b.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is HEIC inside; convert it to .jpg"),
+        "c.gif": (b"\0\0\0\x18ftypisom", "is a video inside"),
+        "d.png": (b"version https://git-lfs.github.com/spec/v1\noid", "run git lfs pull"),
+        "e.jpg": (b"\n<!DOCTYPE html><html>", "is a page of HTML or XML inside, no image"),
+        "f.jpg": (b"PK\x03\x04", "is an archive inside; unpack it"),
+    }
+    for name, (content, _) in contents.items():
+        (tmp_path / name).write_bytes(content + bytes(99))
+    assert len(open_folder(tmp_path).splits["train"]) == 1
+    (warning,) = warned(messages)
+    assert all(words in warning for _, words in contents.values())
+
+
+def test_empty_directories_and_second_ways_to_a_directory_are_said(tmp_path, image, messages):
+    for name in ("a", "b"):
+        save(image, tmp_path, "train", name, "x.png")
+    (tmp_path / "train" / "c").mkdir()
+    os.symlink(tmp_path / "train", tmp_path / "val")
+    dataset = open_folder(tmp_path)
+    assert list(dataset.splits) == ["train"] and dataset.class_names == ("a", "b")
+    assert "WARNING 1 directories are empty: 'train/c'." in messages
+    words = "1 directories are links to directories whose images count already: 'val'."
+    assert f"WARNING {words}" in messages
+
+
+def test_a_path_that_the_shell_left_as_it_is(tmp_path, image, monkeypatch):
+    monkeypatch.setenv("MINE", str(tmp_path))
+    save(image, tmp_path, "a.png")
+    for path in ("$MINE", f" {tmp_path}", f"'{tmp_path}'", f"{tmp_path}/*.png"):
+        assert refused(path).endswith(f"; give {str(tmp_path)!r}")
+    with pytest.raises(UserError, match=f"give the path alone, {tmp_path}"):
+        open_dataset({"name": "folder", "path": f"file://{tmp_path}"})
+
+
 def test_home_is_expanded(tmp_path, image, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     save(image, tmp_path, "pictures", "a.jpg")
@@ -267,6 +304,7 @@ def test_every_ending_that_a_decoder_reads_and_others_with_numbers(tmp_path, ima
         (tmp_path / name).write_bytes(b"of a system")
     assert len(open_folder(tmp_path).splits["train"]) == 10
     (warning,) = warned(messages)
+    assert "convert .heic to .jpg or .png" in warning
     assert "2 .heic" in warning and "1 .mp4" in warning and "1 without an ending" in warning
     assert "db" not in warning
 

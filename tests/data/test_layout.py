@@ -154,6 +154,12 @@ def test_one_level_too_low_is_named(tmp_path, part):
     assert f"give {str(tmp_path)!r} to use all splits" in remark
 
 
+def test_directories_that_repeat_below_classes_are_said(tmp_path):
+    [remark] = arrange(tmp_path / "folds", "one/a*2 one/b*2 two/a*2 two/b*2").remarks
+    assert "'a', 'b' lie below each of 'one', 'two'" in remark
+    assert not arrange(tmp_path / "years", "2019/may*2 2020/june*2 2020/may").remarks
+
+
 def test_classes_that_validation_lacks_are_said(tmp_path):
     found = arrange(tmp_path, "train/a*2 train/b*2 train/c*2 val/b*1 val/loose.jpg")
     assert counts(found)["validation"] == {"b": 1}

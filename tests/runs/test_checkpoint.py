@@ -115,6 +115,20 @@ def test_too_few_descriptors_are_no_damage(workdir):
     assert _tree(workdir) == before
 
 
+def test_too_few_addresses_are_no_damage(workdir):
+    """For real; without the check the threads of a restore wait for each other for ever."""
+    before, (soft, hard) = _tree(workdir), resource.getrlimit(resource.RLIMIT_AS)
+    with Checkpoints(str(workdir / "checkpoints")) as checkpoints:
+        used = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (used * resource.getpagesize() + (8 << 20), hard))
+        try:
+            with pytest.raises(Interruption, match=r"(7|8) MiB of the address space \(ulimit -v\)"):
+                checkpoints.restore(_state(0))
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert _tree(workdir) == before
+
+
 def _array_file(workdir: pathlib.Path, step: int) -> pathlib.Path:
     """The file with most of the values."""
     files = (workdir / "checkpoints" / str(step) / "state").rglob("*")
@@ -184,6 +198,27 @@ def test_a_reader_makes_and_moves_nothing(workdir):
     with pytest.raises(UserError, match="they are as they were"):
         _restore(workdir, read_only=True)
     assert _tree(workdir) == before
+
+
+def test_what_a_kill_at_the_end_left_is_removed(tmp_path):
+    """Between the last save and the removal of old checkpoints: nobody saves any more."""
+    with Checkpoints(str(tmp_path / "checkpoints")) as checkpoints:
+        for step, ranking in ((1, 0.25), (2, 0.5), (3, 0.75), (4, None), (5, 0.5)):
+            if step == 4:  # A run that starts again still knows which one is the best.
+                checkpoints.steps()
+            checkpoints.save(step, _state(step), {"step": step}, ranking)
+            checkpoints.wait()
+            if step <= 2:
+                old = tmp_path / "checkpoints" / str(step)
+                shutil.copytree(old, tmp_path / "old" / str(step))
+        assert checkpoints.steps() == [3, 4, 5]  # The best one, and the last two.
+    for step in ("1", "2"):
+        shutil.copytree(tmp_path / "old" / step, tmp_path / "checkpoints" / step)
+    shutil.copytree(tmp_path / "old" / "1", tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp")
+    with Checkpoints(str(tmp_path / "checkpoints")) as checkpoints:
+        assert checkpoints.steps() == [1, 2, 3, 4, 5]
+        checkpoints.tidy()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["3", "4", "5"]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import os
 import signal
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -137,7 +138,13 @@ def test_a_short_run_saves_nothing_but_at_a_signal(made):
     assert [step for kind, step in made.events if kind == "record"] == [4, 8, 10]
     assert made.checkpoints.latest() is None
     made_loop = made(plan)
-    made.learner.on_step = lambda step: step == 4 and os.kill(os.getpid(), signal.SIGTERM)
+
+    def interrupt(step):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)  # A thread receives it, which a busy machine lets wait.
+
+    made.learner.on_step = interrupt
     assert made_loop.run() == made.checkpoints.latest()
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -93,6 +94,21 @@ def test_every_unit_leaves_one_file(finished):
     assert [a["cell"] for a in chosen["architectures"]] == [str(cell) for cell in CELLS]
     # Neither checkpoints nor anything else of the trainings is left.
     assert not list(finished.glob("scratch/*/*"))
+
+
+def test_what_a_worker_left_that_was_killed_behind_its_result_is_removed(
+    finished, images, cells, tmp_path
+):
+    shutil.copytree(finished, tmp_path / "w")
+    unit = next((tmp_path / "w").glob("units/*/*.json"))
+    scratch = tmp_path / "w" / "scratch" / unit.parent.name / unit.stem
+    other = tmp_path / "w" / "scratch" / "other" / "unit"
+    for folder in (scratch, other):
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").touch()
+    sample.sample(config(images, cells), str(tmp_path / "w"))
+    assert [path.name for path in (tmp_path / "w" / "scratch").iterdir()] == ["other"]
+    assert (other / "metrics.jsonl").exists()
 
 
 def test_status(finished, tmp_path, capsys):

@@ -89,6 +89,10 @@ class Run:
 
 
 def _config(path: str) -> Mapping[str, Any]:
+    if os.path.isfile(path):
+        raise UserError(
+            f"{path}: is a file; give the directory of the run, {os.path.dirname(path)}"
+        )
     if not os.path.isdir(path):
         raise UserError(f"{path}: no such workdir; give the --workdir of a search or a training")
     if not os.path.exists(os.path.join(path, run_config.FILE)):

@@ -54,7 +54,7 @@ def user_errors() -> Iterator[Outcome]:
 _NO_CONFIG = "--config is missing; give a file, or the name of a recipe, such as rot_photos"
 
 # --config.KEY=VALUE, or --noconfig.KEY for a KEY that is true or false.
-_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=(.*))?")
 
 
 _OPTION = re.compile(r"--?config\.(" + "|".join(map(re.escape, config_lib.FREE)) + r")\.(\w+)=(.*)")
@@ -76,10 +76,16 @@ def _check_overrides(config: Any, argv: Sequence[str]) -> None:
                 value = text
             with section.unlocked():
                 section[option] = value
-    for key in (found[1] for word in argv if (found := _OVERRIDE.match(word))):
+    for key, given in (found.groups() for word in argv if (found := _OVERRIDE.match(word))):
         error = unknown_keys.error_of(key, config.to_dict(), config_lib.SCHEMAS)
         if error is not None:
             raise error
+        there: Any = config.to_dict()
+        for part in key.split("."):
+            there = there[part]
+        if isinstance(there, dict) and given is not None and not given.lstrip().startswith("{"):
+            fields = ", ".join(f"config.{key}.{name}" for name in there)
+            raise UserError(f"--config.{key}: is a section; give one of its fields {fields}")
 
 
 class _ConfigParser(config_flags.ConfigFileFlagParser):
@@ -117,6 +123,12 @@ class _ConfigParser(config_flags.ConfigFileFlagParser):
     def _parse_python(self, path: str) -> Any:
         if not os.path.exists(path.partition(":")[0]):
             raise UserError(f"--config={path}: there is no such file; {shipped.hint(path)}")
+        file = path.partition(":")[0]
+        if os.path.isdir(file) or file.endswith(".json"):
+            raise UserError(
+                f"--config={path}: is no recipe; a run goes on with the command that began it, "
+                "whose --config is a .py file or a name such as rot_photos"
+            )
         try:
             config = super().parse(path)
             config.lock()  # A file that could not be loaded says so only when it is used.

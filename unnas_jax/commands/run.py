@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if values.distributed and not is_sweep:
             distributed.start(values.coordinator, values.num_processes, values.process_id)
         if jax.distributed.is_initialized() and not distributed.is_primary():
-            logs.only_warnings()
+            logs.only_errors()
         experiments[config.experiment](
             config, values.workdir or schema.workdir(shipped.resolve(path))
         )

@@ -5,6 +5,8 @@ type, and the errors that caused an error as much as itself.
 """
 
 import errno
+import resource
+import sys
 from collections.abc import Iterator
 
 from unnas_jax.core.errors import Interruption, UserError
@@ -39,6 +41,32 @@ _PASSING_WORDS = (
 # and TensorStore, which has ValueError for most of its errors.
 _OF_DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError)
 _OF_ABSENCE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+# With less than their threads need, libraries do not fail, but hang or abort.
+_ADDRESSES = 64 << 20
+
+
+def _addresses_left() -> int:
+    """Bytes that this process may still map (ulimit -v); a huge number if nothing limits them."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return limit - int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:  # No Linux.
+        return sys.maxsize
+
+
+def require_addresses(what: str) -> None:
+    """Raises `Interruption`, which begins with `what`, if hardly any memory can be mapped."""
+    left = _addresses_left()
+    if left < _ADDRESSES:
+        raise Interruption(
+            f"{what}, {left >> 20} MiB of the address space (ulimit -v) are left; nothing was "
+            "changed, raise the limit and run the same command again"
+        )
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

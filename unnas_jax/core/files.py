@@ -21,6 +21,8 @@ def check_mounted(name: str, path: str) -> None:
     Locks, images in folders and files that change in place are the file system's, which the store's
     drivers serve (gcsfuse, s3fs, a Kubernetes CSI driver).
     """
+    if path.startswith("file://"):
+        raise UserError(f"{name} {path}: give the path alone, {path.removeprefix('file://')}")
     if buckets.is_address(path):
         rest = path.partition("://")[2]
         raise UserError(

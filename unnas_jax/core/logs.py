@@ -54,9 +54,9 @@ def shown(progress: bool = True) -> Iterator[None]:
         _LOG.propagate = propagate
 
 
-def only_warnings() -> None:
-    """Shows no more progress: another process of the same run does."""
-    _LOG.setLevel(logging.WARNING)
+def only_errors() -> None:
+    """Shows no more progress and no warnings: another process of the same run does, of all."""
+    _LOG.setLevel(logging.ERROR)
 
 
 def duration(seconds: float) -> str:

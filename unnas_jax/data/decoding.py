@@ -38,6 +38,17 @@ _JPEG = b"\xff\xd8"
 PARTLY_FILLED = 12
 
 
+# What files with the ending of an image often are instead, by their first bytes.
+_FOREIGN = (
+    (rb".{4}ftyp(heic|heix|hevc|heim|heis|mif1|msf1)", "is HEIC inside; convert it to .jpg"),
+    (rb".{4}ftyp(?!avif|avis)", "is a video inside"),
+    (rb"version https://git-lfs", "is a pointer of Git LFS to the image; run git lfs pull"),
+    (rb"\s*<(!doctype|html|\?xml|svg)", "is a page of HTML or XML inside, no image"),
+    (rb"PK\x03\x04|\x1f\x8b|Rar!", "is an archive inside; unpack it"),
+    (rb"%PDF", "is a PDF inside"),
+)
+
+
 class Undecodable(ValueError):
     """A file that is no image or a damaged one; the message is what follows its name."""
 
@@ -71,7 +82,20 @@ def open_header(source: bytes | IO[bytes]) -> Image.Image:
     except Exception as error:  # Decoders raise anything: struct.error, TypeError, RuntimeError.
         if _out_of_memory(error):
             raise
+        start = source[:64] if isinstance(source, bytes) else _start(source)
+        for pattern, words in _FOREIGN:
+            if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
+                raise Undecodable(words) from error
         raise Undecodable(reason(error)) from error
+
+
+def _start(file: IO[bytes]) -> bytes:
+    """The first bytes of an open file; b"" if they cannot be read."""
+    try:
+        file.seek(0)
+        return file.read(64)
+    except (OSError, ValueError):
+        return b""
 
 
 def decode(data: bytes, *, apply_exif: bool) -> np.ndarray:

@@ -70,9 +70,7 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
     key = f"config.dataset.path={path!r}"
     root = _root(path)
     found = scan.scan(root)
-    skipped = ", ".join(
-        f"{count:,} {end or 'without an ending'}" for end, count in found.skipped.most_common()
-    )
+    skipped = found.skipped_in_words()
     if not found.images:
         if not found.skipped and not found.unreadable:
             raise UserError(f"{key}: the folder is empty; give one with images")
@@ -84,6 +82,13 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
         )
     if skipped:
         _LOG.warning("Passed over files that are no images by their endings: %s.", skipped)
+    for directories, words in (
+        (found.empty, "are empty"),
+        (found.again, "are links to directories whose images count already"),
+    ):
+        if directories:
+            names = layout.names(directories)
+            _LOG.warning("%d directories %s: %s.", len(directories), words, names)
     arranged = layout.arrange(root, found.images)
     for remark in arranged.remarks:
         _LOG.warning("In %s: %s.", root, remark)
@@ -123,7 +128,10 @@ def _root(path: str) -> str:
         raise UserError(f"{key}: give the folder of images")
     root = os.path.abspath(os.path.expanduser(path))
     if not os.path.exists(root):
-        raise UserError(f"{key}: there is no folder {root!r}; check the spelling")
+        meant = os.path.expanduser(os.path.expandvars(path.strip(" \t\n'\"")))
+        meant = os.path.dirname(meant) if "*" in os.path.basename(meant) else meant
+        hint = f"give {meant!r}" if os.path.isdir(meant) else "check the spelling"
+        raise UserError(f"{key}: there is no folder {root!r}; {hint}")
     if not os.path.isdir(root):
         raise UserError(f"{key}: is a file; give the folder that it lies in")
     return root

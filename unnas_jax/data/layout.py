@@ -103,6 +103,7 @@ def arrange(root: str, paths: Sequence[str]) -> Layout:
         _note_split_above(root, remarks)
         inner = {"train": _unwrapped(directories)}
     classes, why = _classes(root, inner["train"])
+    _note_repeated(classes, inner["train"], remarks)
     splits = {}
     for split, members in inner.items():
         labelled = _labels(root, split, tops.get(split, ""), members, classes, remarks)
@@ -259,6 +260,17 @@ def _classes(root: str, directories: _Directories) -> tuple[Parts, str]:
         others = [top for top in tops if top not in containers]
         return (), f"{names(containers)} beside {names(others)} is no name of a class; rename it"
     return tuple(tops), ""
+
+
+def _note_repeated(classes: Parts, directories: _Directories, remarks: list[str]) -> None:
+    """Says that the same directories lie below all classes, which may be folds of those."""
+    below = [set(_tops(_below(directories, name))) for name in classes]
+    same = set.intersection(*below) if below else set()
+    if len(same) > 1:
+        remarks.append(
+            f"the directories {names(sorted(same))} lie below each of {names(classes)}, which are "
+            "taken for the classes; if they are not, give one of them, or make it CLASS/IMAGE"
+        )
 
 
 def _labels(

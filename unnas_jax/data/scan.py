@@ -10,6 +10,12 @@ from unnas_jax.data import decoding
 # Left behind by systems, archivers and file servers, in lower case; so are names with a dot first.
 _SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}
 
+# Of photographs and drawings that no decoder here reads.
+_FOREIGN = (
+    *(".heic", ".heif", ".hif", ".jxl", ".psd", ".svg", ".exr", ".hdr", ".dcm"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
@@ -19,11 +25,27 @@ class Scan:
       images: regular files with the ending of an image, relative to the folder and sorted.
       unreadable: others with such an ending (pipes, devices, broken links) -> why they are none.
       skipped: how many files have another ending, by it in lower case; '' for none.
+      empty: directories in which nothing is.
+      again: links to directories that were found before, whose images count once.
     """
 
     images: list[str]
     unreadable: dict[str, str]
     skipped: collections.Counter[str]
+    empty: list[str]
+    again: list[str]
+
+    def skipped_in_words(self) -> str:
+        """What is passed over, with its remedy if there is one; '' for nothing."""
+        if not self.skipped:
+            return ""
+        words = ", ".join(
+            f"{count:,} {end or 'without an ending'}" for end, count in self.skipped.most_common()
+        )
+        foreign = [end for end in self.skipped if end in _FOREIGN]
+        if foreign:
+            words += f"; convert {', '.join(foreign)} to .jpg or .png to use them"
+        return words
 
 
 def is_system_file(name: str) -> bool:
@@ -55,7 +77,7 @@ def scan(root: str) -> Scan:
     images: list[str] = []
     unreadable: dict[str, str] = {}
     skipped: collections.Counter[str] = collections.Counter()
-    entered = set()
+    empty, again, entered = list[str](), list[str](), set()
     directories, links = [root], list[str]()
     while directories or links:
         # Links come last, so that what is reachable without them keeps its plain path.
@@ -63,6 +85,7 @@ def scan(root: str) -> Scan:
         try:
             status = os.stat(directory)
             if (status.st_dev, status.st_ino) in entered:
+                again.append(_relative(root, directory))
                 continue
             entered.add((status.st_dev, status.st_ino))
             with os.scandir(directory) as entries:
@@ -72,6 +95,8 @@ def scan(root: str) -> Scan:
                 f"config.dataset.path: cannot list {directory!r} ({error.strerror}); change its "
                 "permissions or move it away"
             ) from error
+        if not any(not is_system_file(entry.name) for entry in listed) and directory != root:
+            empty.append(_relative(root, directory))
         for entry in listed:
             if is_system_file(entry.name):
                 continue
@@ -80,11 +105,15 @@ def scan(root: str) -> Scan:
                 (links if entry.is_symlink() else directories).append(entry.path)
                 continue
             end = os.path.splitext(entry.name)[1].lower()
-            path = entry.path[len(root.rstrip(os.sep)) + 1 :]
+            path = _relative(root, entry.path)
             if end not in decoding.EXTENSIONS:
                 skipped[end] += kind == "file"
             elif kind == "file":
                 images.append(path)
             else:
                 unreadable[path] = kind
-    return Scan(sorted(images), unreadable, +skipped)
+    return Scan(sorted(images), unreadable, +skipped, sorted(empty), sorted(again))
+
+
+def _relative(root: str, path: str) -> str:
+    return path[len(root.rstrip(os.sep)) + 1 :]

@@ -8,13 +8,11 @@ A user needs nothing of this package to read one, nor the devices that it was wr
     state["alphas"]["normal"], state["params"]  # NumPy arrays.
 
 Each checkpoint has two items: `state`, the arrays, and `progress`, JSON with the step, the position
-of the data, which the step determines, and a digest of both.
+of the data, which the step determines, the metric that it is ranked by, and a digest of all.
 """
 
 import hashlib
 import json
-import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
@@ -24,15 +22,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
-from orbax.checkpoint import checkpoint_managers as policies
 
 from unnas_jax.core import distributed, failures
 from unnas_jax.core.errors import Interruption, UserError
+from unnas_jax.runs import quiet
+from unnas_jax.runs.retention import RANKING, LastTwoAndBest
 from unnas_jax.runs.workdir import DAMAGED
 
 State = TypeVar("State")
-
-METRIC = "validation"
 
 _DIGEST, _LAYOUT = "digest", "layout"
 
@@ -92,7 +89,7 @@ def signed(state: Any, position: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verified(state: Any, progress: Mapping[str, Any]) -> dict[str, Any]:
-    """The position without its digests; one that never had any passes.
+    """The position as it was saved; one that never had a digest passes.
 
     Raises:
       ValueError: it or the state, on the host, is not what was saved.
@@ -100,34 +97,7 @@ def verified(state: Any, progress: Mapping[str, Any]) -> dict[str, Any]:
     position = {key: value for key, value in progress.items() if key not in (_DIGEST, _LAYOUT)}
     if _DIGEST in progress and signed(state, position) != dict(progress):
         raise ValueError("its values are not those that were saved: the digest differs")
-    return position
-
-
-def _quiet_threads() -> None:
-    """Keeps what fails in the threads of a save or a restore from printing tracebacks.
-
-    Whoever waits for them gets the error, too. Besides, Orbax ends its event loop at the first
-    array that fails, and TensorStore's answers about the others find it closed.
-    """
-    of_thread, of_callback = threading.excepthook, sys.unraisablehook
-    if getattr(of_thread, "quiet", False):
-        return
-
-    def thread_hook(failed: threading.ExceptHookArgs) -> None:
-        if failed.exc_value is None or not failures.is_passing(failed.exc_value):
-            of_thread(failed)
-
-    def callback_hook(failed: "sys.UnraisableHookArgs") -> None:
-        if str(failed.exc_value) != "Event loop is closed":
-            of_callback(failed)
-
-    thread_hook.quiet = True  # type: ignore[attr-defined]
-
-    def log_filter(record: Any) -> bool:
-        return not (record.exc_info and "orbax" in record.pathname)
-
-    threading.excepthook, sys.unraisablehook = thread_hook, callback_hook
-    logging.get_absl_logger().addFilter(log_filter)
+    return {key: value for key, value in position.items() if key != RANKING}
 
 
 class _Damage(Exception):
@@ -145,8 +115,9 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str, *, read_only: bool = False) -> None:
-        _quiet_threads()
+        quiet.quieten()
         self.directory, self._read_only = directory, read_only
+        self._policy = LastTwoAndBest(directory)
         self._manager = self._open()
         self._saves = False
 
@@ -174,16 +145,7 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [
-                        policies.LatestN(2),
-                        policies.BestN(
-                            n=1,
-                            get_metric_fn=lambda metrics: metrics[METRIC],
-                            keep_checkpoints_without_metrics=False,
-                        ),
-                    ]
-                ),
+                preservation_policy=self._policy,
                 save_decision_policy=None,
                 enable_async_checkpointing=True,
             ),
@@ -210,13 +172,15 @@ class Checkpoints:
         if not self._saves:
             self._saves = True
             self._remove_unfinished()
+        self._policy.rank(step, ranking)
+        if ranking is not None:
+            position = {**position, RANKING: float(ranking)}
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 progress=ocp.args.JsonSave(signed(state, position)),
             ),
-            metrics=None if ranking is None else {METRIC: ranking},
             force=True,
         )
 
@@ -229,6 +193,15 @@ class Checkpoints:
         if distributed.is_primary():
             for unfinished in ocp.utils.tmp_checkpoints(self.directory):
                 unfinished.get().rmtree()
+
+    def tidy(self) -> None:
+        """Removes what a killed run left, and would have removed, for a run that saves no more.
+
+        All processes of a run call it.
+        """
+        self._remove_unfinished()
+        for step in self._policy.obsolete(self.steps()):
+            self._manager.delete(step)
 
     def steps(self) -> list[int]:
         """The steps with a complete checkpoint, in order."""
@@ -273,6 +246,7 @@ class Checkpoints:
         self, like: Callable[[Mapping[str, Any]], State], *, part: bool = False
     ) -> tuple[State, dict[str, Any]] | None:
         """`restore` where it depends on the position what the state, or a part of it, is like."""
+        failures.require_addresses(f"{self.directory}: too little memory to read a checkpoint")
         damaged: list[int] = []
         # Anew every time: the run that a reader reads beside removes old ones.
         while left := [step for step in self._listed() if step not in damaged]:

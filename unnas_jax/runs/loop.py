@@ -186,6 +186,8 @@ class Loop:
           UserError: something that is trained or measured became NaN or infinite.
         """
         plan, progress, first = self._plan, self._progress, step
+        if step >= plan.total:
+            self._checkpoints.tidy()
         running, saved = collections.deque[Any](), time.monotonic()
         with (
             stopping.on_signals() as stop,

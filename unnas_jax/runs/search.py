@@ -337,6 +337,7 @@ def _search(
     primary = distributed.is_primary()
     with contextlib.ExitStack() as stack:
         with distributed.together("workdir"):
+            workdir_lib.check_apart(workdir, c["dataset"])
             if primary:
                 stack.enter_context(workdir_lib.alone(workdir))
             workdir_lib.claim(workdir, c, write=primary)

@@ -309,6 +309,7 @@ def _train(
         raise no_checkpoint
     with contextlib.ExitStack() as stack:
         with distributed.together("workdir"):
+            workdir_lib.check_apart(workdir, c["dataset"])
             if primary and not evaluate_only:
                 stack.enter_context(workdir_lib.alone(workdir))
             workdir_lib.claim(workdir, c, write=primary and not evaluate_only)

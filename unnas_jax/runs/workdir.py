@@ -156,6 +156,25 @@ def opened(workdir: str, *, write: bool = True) -> Iterator[Workdir]:
         publish()
 
 
+def check_apart(workdir: Workdir, section: Mapping[str, Any]) -> None:
+    """Raises `UserError` if a run's pictures would be among the images of its own folder.
+
+    Args:
+      workdir: which need not exist yet.
+      section: `dataset` of the config.
+    """
+    images = section.get("path", "")
+    if section.get("name") != "folder" or not images or buckets.is_address(workdir.name + images):
+        return
+    inside = os.path.realpath(workdir.path)
+    around = os.path.realpath(os.path.expanduser(images))
+    if os.path.commonpath([inside, around]) == around:
+        raise UserError(
+            f"workdir {workdir.name} lies in the folder of images {images}, where the pictures of "
+            "the run would become images; give a --workdir outside of it"
+        )
+
+
 def claim(workdir: Workdir, config: Mapping[str, Any], *, write: bool = True) -> None:
     """Makes the workdir and writes its config.json, or checks that it belongs to this config.
 

@@ -236,6 +236,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
     place = workdir_lib.local(workdir)
     # First, so that a list that cannot be read leaves the workdir to another one.
     chosen = _architectures(config, workdir)
+    workdir_lib.check_apart(place, config.training.dataset.to_dict())
     workdir_lib.claim(place, config.to_dict())
     _keep(chosen, config, workdir)
     store, options = Store(workdir), config.sweep
@@ -282,6 +283,8 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
         ended = local_engine.run(
             store, units, train_unit, places, attempts=options.attempts, report=report
         )
+    for unit in units:
+        store.tidy(unit)
     state = status(store, units)
     report()
     if not ended:

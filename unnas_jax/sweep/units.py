@@ -110,9 +110,15 @@ class Store:
     def finish(self, unit: Unit, document: dict[str, Any]) -> None:
         """Keeps a result, in one step, and removes what the unit needed until now."""
         self._write("units", unit, document)
-        shutil.rmtree(self._path("scratch", unit), ignore_errors=True)
-        self._remove_empty("scratch", unit)
+        self.tidy(unit)
         self.forget_failure(unit)
+
+    def tidy(self, unit: Unit) -> None:
+        """Removes what a finished unit needed, if its worker was killed before it did."""
+        path = self._path("scratch", unit)
+        if self.finished(unit) and os.path.exists(path):
+            shutil.rmtree(path, ignore_errors=True)
+            self._remove_empty("scratch", unit)
 
     def fail(self, unit: Unit, reason: str, details: str = "") -> None:
         """Notes that a unit failed; `reason` is one line."""

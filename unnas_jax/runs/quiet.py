@@ -1,0 +1,44 @@
+"""Keeps libraries from printing what whoever waits for them is told anyway."""
+
+import asyncio.log
+import sys
+import threading
+from typing import Any
+
+from absl import logging
+
+from unnas_jax.core import failures
+
+
+def quieten() -> None:
+    """Does so for the threads and tasks of a save or a restore; once is enough.
+
+    Whoever waits for them gets the error, too. Besides, Orbax ends its event loop at the first
+    array that fails: TensorStore's answers about the others find it closed, and asyncio tells about
+    every task that had failed, too.
+    """
+    of_thread, of_callback = threading.excepthook, sys.unraisablehook
+    if getattr(of_thread, "quiet", False):
+        return
+
+    def thread_hook(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_value is None or not failures.is_passing(failed.exc_value):
+            of_thread(failed)
+
+    def callback_hook(failed: "sys.UnraisableHookArgs") -> None:
+        if str(failed.exc_value) != "Event loop is closed":
+            of_callback(failed)
+
+    thread_hook.quiet = True  # type: ignore[attr-defined]
+
+    def log_filter(record: Any) -> bool:
+        return not (record.exc_info and "orbax" in record.pathname)
+
+    def task_filter(record: Any) -> bool:
+        failed = record.exc_info[1] if record.exc_info else None
+        known = failed and (failures.is_damage(failed) or failures.is_passing(failed))
+        return not (known and "never retrieved" in record.getMessage())
+
+    threading.excepthook, sys.unraisablehook = thread_hook, callback_hook
+    logging.get_absl_logger().addFilter(log_filter)
+    asyncio.log.logger.addFilter(task_filter)

@@ -1,0 +1,57 @@
+"""Which checkpoints of a run are kept: the last two and the one with the best validation metric."""
+
+import json
+from collections.abc import Sequence
+
+from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
+
+RANKING = "ranking"
+"""The metric by which a checkpoint is ranked, in its `progress`."""
+
+
+class LastTwoAndBest(policies.PreservationPolicy):
+    """The policy of an Orbax manager.
+
+    Its own policy for the best ones forgets the metrics when a run starts again. Here they are read
+    from the checkpoints.
+
+    Args:
+      directory: of the checkpoints.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = epath.Path(directory)
+        self._rankings: dict[int, float | None] = {}
+
+    def rank(self, step: int, ranking: float | None) -> None:
+        """Notes the ranking, more is better, of a step about to be saved; None if it has none."""
+        self._rankings[step] = ranking
+
+    def _ranking(self, step: int) -> float | None:
+        if step not in self._rankings:
+            path = self._directory / str(step) / "progress" / "metadata"
+            try:
+                ranking = json.loads(path.read_text())[RANKING]
+            except Exception:  # Of many types, or it has none; a restore says what is wrong.
+                ranking = None
+            self._rankings[step] = ranking if isinstance(ranking, float) else None
+        return self._rankings[step]
+
+    def obsolete(self, steps: Sequence[int]) -> list[int]:
+        """Those of some steps of which no checkpoint is kept."""
+        rankings = {step: self._ranking(step) for step in steps}
+        ranked = [(ranking, step) for step, ranking in rankings.items() if ranking is not None]
+        kept = {*sorted(steps)[-2:], *(step for _, step in sorted(ranked)[-1:])}
+        return [step for step in steps if step not in kept]
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[policies.PolicyCheckpointInfo],
+        *,
+        context: policies.PreservationContext,
+    ) -> Sequence[bool]:
+        """Whether each is kept, as Orbax asks."""
+        steps = [info.step for info in checkpoints]
+        obsolete = self.obsolete(steps)
+        return [step not in obsolete for step in steps]
