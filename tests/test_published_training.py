@@ -1,4 +1,4 @@
-"""A forward pass, gradients and twenty steps of training for every published genotype."""
+"""A forward pass, gradients and twenty steps of training for the published genotypes."""
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,11 @@ from unnas_jax.learning import trainer
 from unnas_jax.spaces.darts.network import Network
 from unnas_jax.spaces.darts.published import GENOTYPES
 
+# The others have the operations of these.
+NAMES = [name for name in GENOTYPES if not name.startswith(("sdarts", "rlnas"))]
 
-@pytest.mark.parametrize("name", GENOTYPES)
+
+@pytest.mark.parametrize("name", NAMES)
 def test_trains(name):
     config = tiny_training.config(batch_size=4)
     config.weights.update(learning_rate=0.05, momentum=0.9)

@@ -34,6 +34,11 @@ def test_cells_of_skips_and_cells_that_are_chosen() -> None:
     skips = START.copy()
     skips[:, candidates.OPERATIONS.index("skip_connect")] += 1.0
     assert words(skips).count("are skip connections") == 2  # Of both cells.
+    some = skips.copy()
+    some[2:5, candidates.OPERATIONS.index("sep_conv_3x3")] += (
+        2.0  # Two of a node's three edges win.
+    )
+    assert "6 of the 8 edges of the normal cell are skip connections, more than half" in words(some)
     chosen = START.copy()
     chosen[:, candidates.OPERATIONS.index("sep_conv_3x3")] += 1.0
     assert words(chosen) == ""

@@ -44,6 +44,14 @@ def test_a_supernet_comes_back_bit_by_bit(tensors, config):
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(variables["params"]))
 
 
+@pytest.mark.parametrize(("key", "value"), [("partial_channels", 2), ("auxiliary_skip", True)])
+def test_other_supernets_are_refused(tensors, config, key, value):
+    other = config.copy_and_resolve_references()
+    other.network[key] = value
+    with pytest.raises(UserError, match=f"config.network.{key}={value}: the PyTorch release has"):
+        params_from_torch(tensors, other)
+
+
 def test_what_was_found_here_comes_back_bit_by_bit(tensors, config):
     rng = np.random.default_rng(8)
     here = jax.tree.map(

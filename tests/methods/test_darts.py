@@ -8,7 +8,7 @@ import pytest
 
 from unnas_jax.config.sections import Weights
 from unnas_jax.learning import optim
-from unnas_jax.methods import darts
+from unnas_jax.methods.unrolled import second_order
 
 
 def _problem():
@@ -48,7 +48,7 @@ def test_second_order_equals_central_differences(clip_norm):
             updates, _ = optimizer.update(gradient, state, weights)
             return float(loss_b(optax.apply_updates(weights, updates), alphas)[0])
 
-        found, aux = darts.second_order(loss_a, loss_b, weights, alphas, optimizer, state)
+        found, aux = second_order(loss_a, loss_b, weights, alphas, optimizer, state)
         step = 1e-6
         expected = [
             (unrolled(alphas + step * e) - unrolled(alphas - step * e)) / (2 * step)

@@ -13,7 +13,7 @@ from tests import tiny
 from unnas_jax.core import sharding
 from unnas_jax.data import halves, pipeline
 from unnas_jax.learning.feed import Feed
-from unnas_jax.methods import darts
+from unnas_jax.methods import draws
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.darts import Darts
 from unnas_jax.runs import search
@@ -209,14 +209,14 @@ def test_second_order_is_the_slope_of_the_loss_after_a_weight_step():
 
     def loss_after_a_step(alphas):
         state = start.replace(alphas=alphas)
-        grads = gradients(state, batch_a, darts.WEIGHT_STEP)[0]
+        grads = gradients(state, batch_a, draws.WEIGHT_STEP)[0]
         norm = np.sqrt(sum(float(np.sum(np.square(g))) for g in jax.tree.leaves(grads)))
         scale = min(1.0, clip / norm)
         # The momentum is zero before the first step.
         stepped = jax.tree.map(
             lambda w, g: np.float32(w - rate * (scale * g + decay * w)), start.params, grads
         )
-        sums = gradients(state.replace(params=stepped), batch_b, darts.ALPHA_STEP)[3]
+        sums = gradients(state.replace(params=stepped), batch_b, draws.ALPHA_STEP)[3]
         return float(sums["loss"]) / float(sums["count"])
 
     def alpha_gradient(built):

@@ -26,7 +26,7 @@ def kernels_of_edge(source: Tree, position: int) -> dict[str, jax.Array]:
             result[name] = value[:, :, position]
         elif name.endswith("_pointwise"):  # (E, C, C)
             result[name] = value[position]
-        else:  # skip_connect_conv_1 and _2: (C, E, C / 2)
+        else:  # skip_connect_conv_1 and _2, auxiliary_skip_conv_1 and _2: (C, E, C / 2)
             result[name] = value[:, position]
     return result
 
@@ -45,10 +45,10 @@ def params_of_edge(source: Tree, position: int) -> dict[str, Any]:
             depthwise = kernels[f"{name}_{half}_depthwise"][:, :, None]
             result[name][f"depthwise_{k}"] = conv(depthwise)
             result[name][f"pointwise_{k}"] = conv(kernels[f"{name}_{half}_pointwise"][None, None])
-    if "skip_connect_conv_1" in kernels:
-        result["skip_connect"] = {
-            f"conv_{k}": conv(kernels[f"skip_connect_conv_{k}"][None, None]) for k in (1, 2)
-        }
+    for name in ("skip_connect", "auxiliary_skip"):
+        if f"{name}_conv_1" in kernels:
+            halving = {f"conv_{k}": conv(kernels[f"{name}_conv_{k}"][None, None]) for k in (1, 2)}
+            result[name] = halving
     return result
 
 
@@ -63,8 +63,9 @@ def stats_of_edge(source: Tree, position: int, channels: int) -> dict[str, Any]:
         "max_pool_3x3_bn": pick(source["bn_pool"], 0),
         "avg_pool_3x3_bn": pick(source["bn_pool"], 1),
     }
-    if "bn_skip" in source:
-        result["skip_connect"] = {"bn": pick(source["bn_skip"], position)}
+    for name, bn in (("skip_connect", "bn_skip"), ("auxiliary_skip", "bn_auxiliary_skip")):
+        if bn in source:
+            result[name] = {"bn": pick(source[bn], position)}
     for row, name in enumerate(CONVOLUTIONS):
         result[name] = {
             f"bn_{k}": pick(source[f"bn_{half}"], row * edges + position)
@@ -78,14 +79,14 @@ def _places(nodes: int) -> list[tuple[int, int, int]]:
     return [(source, node, node - max(source - 1, 0)) for source, node in candidates.edges(nodes)]
 
 
-def of_fused(params: Tree, stats: Tree, nodes: int) -> dict[str, Any]:
-    """The variables of the plain definition."""
+def of_fused(params: Tree, stats: Tree, nodes: int, parts: int = 1) -> dict[str, Any]:
+    """The variables of the plain definition; operations work on one channel of `parts`."""
     result: dict[str, Any] = {"params": {}, "batch_stats": {}}
     for collection, tree in (("params", params), ("batch_stats", stats)):
         for name, value in tree.items():
             own = {k: v for k, v in value.items() if not k.startswith("source_")}
             if name.startswith("cell_"):
-                channels = stats[name]["preprocess1"]["bn"]["mean"].size
+                channels = stats[name]["preprocess1"]["bn"]["mean"].size // parts
                 for source, node, position in _places(nodes):
                     edges = value[f"source_{source}"]
                     own[f"edge_{source}_{node}"] = (

@@ -39,7 +39,7 @@ def chosen_weights(
     softmax: Sequence[Sequence[float]] | None,
     operations: Sequence[Sequence[str]] | None = None,
 ) -> list[float | None]:
-    """The softmax weight of every chosen operation; None where no alphas are known.
+    """The softmax weight of every chosen operation; None where none is known.
 
     Args:
       pairs: (operation, input state) pairs of a cell.
@@ -57,7 +57,10 @@ def chosen_weights(
     try:
         numbers = [index[source, k // 2] for k, (_, source) in enumerate(pairs)]
         return [
+            # A search's threshold puts `none` where it was no candidate.
             float(softmax[number][names[number].index(operation)])
+            if operation != "none" or "none" in names[number]
+            else None
             for number, (operation, _) in zip(numbers, pairs, strict=True)
         ]
     except (IndexError, TypeError, ValueError) as error:

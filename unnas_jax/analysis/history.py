@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
 from unnas_jax.spaces.darts.candidates import KINDS
@@ -60,6 +61,20 @@ class Alphas:
     def until(self, step: int) -> Self:
         """The rows up to a step."""
         return dataclasses.replace(self, rows=tuple(row for row in self.rows if row.step <= step))
+
+    def at(self, epoch: float) -> Row:
+        """The row after so many epochs.
+
+        Raises:
+          UserError: it is not there.
+        """
+        for row in self.rows:
+            if row.epoch == epoch:
+                return row
+        raise UserError(
+            f"alphas.npz: has no alphas of epoch {epoch:g}, whose cells end the search; it was "
+            "lost or damaged, so start anew in an empty workdir"
+        )
 
     def with_row(self, row: Row) -> Self:
         """One row more; the same if it is not later than the last one."""

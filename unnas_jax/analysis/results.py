@@ -1,6 +1,7 @@
 """Reads what a search or a training leaves in its workdir, also while it is still running."""
 
 import dataclasses
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,8 @@ from unnas_jax.learning import rows as rows_lib
 from unnas_jax.spaces.darts import candidates, published
 from unnas_jax.spaces.darts import genotype as genotypes
 from unnas_jax.spaces.darts.candidates import Candidates
+
+_LOG = logging.getLogger("unnas_jax")
 
 Record = dict[str, Any]
 
@@ -119,6 +122,17 @@ def read_alphas(path: str | os.PathLike[str]) -> Alphas:
         raise UserError(
             f"{name}: damaged ({reading.reason(error)}); remove it, and the search writes it again"
         ) from error
+
+
+def alphas_until(path: str, step: int) -> Alphas:
+    """The rows of an alphas.npz up to a step; none if it is missing or damaged, which is said."""
+    if not os.path.exists(path):
+        return Alphas(())
+    try:
+        return read_alphas(path).until(step)
+    except UserError as error:
+        _LOG.warning("%s. The history of the alphas begins anew.", error)
+        return Alphas(())
 
 
 def _operations(config: Mapping[str, Any], nodes: int) -> Candidates:

@@ -15,6 +15,12 @@ _UNDECIDED = 0.005
 with a deviation of 1e-3, which moves weights by up to 5e-4."""
 
 
+_AGAINST_SKIPS = (
+    "stop earlier (config.method.stop), lower config.alphas.learning_rate, or use a remedy "
+    "(config.method.perturbation='random', config.network.auxiliary_skip=True)"
+)
+
+
 def chance(metrics: Mapping[str, Any], num_classes: int) -> float:
     """The accuracy of one answer to everything: the share of the most frequent class.
 
@@ -61,7 +67,7 @@ def of_alphas(
     # The weight of each operation on every edge if none is preferred.
     equal = {kind: candidates.equal_weights(names[kind]) for kind in candidates.KINDS}
     undecided = all(
-        float(np.abs(w[-1] - equal[kind]).max()) < _UNDECIDED for kind, w in mixing.items()
+        float(np.abs(_shares(w[-1]) - equal[kind]).max()) < _UNDECIDED for kind, w in mixing.items()
     )
     moved = any(not np.array_equal(w[0], w[-1]) for w in mixing.values())
     words = []
@@ -79,10 +85,22 @@ def of_alphas(
     for kind, pairs in (("normal", cells.normal), ("reduction", cells.reduce)):
         if all(operation == "skip_connect" for operation, _ in pairs):
             words.append(
-                f"all edges of the {kind} cell are skip connections: the search collapsed; stop "
-                "earlier, or lower config.alphas.learning_rate"
+                f"all edges of the {kind} cell are skip connections: the search collapsed; "
+                + _AGAINST_SKIPS
             )
+    skips = sum(operation == "skip_connect" for operation, _ in cells.normal)
+    if len(cells.normal) / 2 < skips < len(cells.normal):
+        words.append(
+            f"{skips} of the {len(cells.normal)} edges of the normal cell are skip connections, "
+            f"more than half: the search has collapsed or is about to; {_AGAINST_SKIPS}"
+        )
     return words
+
+
+def _shares(weights: np.ndarray) -> np.ndarray:
+    """Weights of operations (edges, O) as parts of those of their edges."""
+    shares: np.ndarray = weights / np.maximum(weights.sum(1, keepdims=True), 1e-12)
+    return shares
 
 
 def _range(weights: Mapping[str, np.ndarray]) -> str:

@@ -176,6 +176,73 @@ def cifar10(task: str) -> ml_collections.ConfigDict:
     return config
 
 
+def partial(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """What PC-DARTS (Xu et al., 2020) changes in a search on CIFAR-10, besides the method.
+
+    A quarter of the channels, four times the batch and the weights' rate, alphas from epoch 15 on.
+    Tasks that make several examples of an image take half the batch and half the rates.
+    """
+    scale = config.train.batch_size / 64
+    config.search.arch_start_epoch = 15.0
+    config.network.partial_channels = 4
+    config.train.batch_size *= 4
+    config.weights.update(learning_rate=0.1 * scale, final_learning_rate=0.0)
+    config.alphas.learning_rate = 6e-4 * scale
+    return config
+
+
+def partial_imagenet(task: str) -> ml_collections.ConfigDict:
+    """PC-DARTS' search on ImageNet-1K, besides the method: half of the channels, a batch of 1024.
+
+    Its data are 10% of every class for the weights and 2.5% for the alphas. Here the two halves of
+    a subset are as large as each other; `dataset.subset` names one.
+    """
+    config = imagenet_1k(task)
+    scale = 0.5 if task in ("rot", "jig") else 1.0
+    config.network.update(partial_channels=2, stem="imagenet_wide")
+    config.search.arch_start_epoch = 35.0
+    config.train.update(batch_size=int(1024 * scale), epochs=50)
+    config.weights.update(learning_rate=0.5 * scale, weight_decay=3e-4)
+    config.alphas.learning_rate = 6e-3 * scale
+    return config
+
+
+def progressive(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """What P-DARTS (Chen et al., 2019) changes in a search on CIFAR-10, besides the method.
+
+    Three stages of 25 epochs; the alphas move from epoch 10 of each on. Tasks that make several
+    examples of an image take half the batch and half the rates.
+    """
+    scale = config.train.batch_size / 64
+    config.network.cells = 5
+    config.search.arch_start_epoch = 10.0
+    config.train.update(batch_size=int(96 * scale), epochs=75)
+    config.weights.update(learning_rate=0.025 * scale, final_learning_rate=0.0)
+    config.alphas.learning_rate = 6e-4 * scale
+    return config
+
+
+def fair(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """What FairDARTS (Chu et al., 2020) changes in a search on CIFAR-10, besides options.
+
+    No `none`, twice the batch, and other rates. Its alphas begin at 0; here they begin near it.
+    """
+    scale = config.train.batch_size / 64
+    config.network.operations = (
+        "max_pool_3x3",
+        "avg_pool_3x3",
+        "skip_connect",
+        "sep_conv_3x3",
+        "sep_conv_5x5",
+        "dil_conv_3x3",
+        "dil_conv_5x5",
+    )
+    config.train.batch_size = int(128 * scale)
+    config.weights.update(learning_rate=0.005 * scale, final_learning_rate=0.001 * scale)
+    config.alphas.update(learning_rate=3e-3 * scale, b1=0.9)
+    return config
+
+
 def restricted(operations: Any) -> ml_collections.ConfigDict:
     """DARTS' search on CIFAR-10 with labels, of which the edges have other operations.
 

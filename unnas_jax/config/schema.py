@@ -88,6 +88,8 @@ def search() -> ml_collections.ConfigDict:
                 # The operations of all edges, names of unnas_jax.spaces.darts.operations; empty:
                 # those of DARTS. Or under `normal` and `reduce` such a list, or one for each edge.
                 "operations": (),
+                "partial_channels": 1,  # Operations work on one channel of so many (PC-DARTS).
+                "auxiliary_skip": False,  # One more skip on every edge, which decays (DARTS-).
             },
             "search": {
                 "method": "darts",  # One of unnas_jax.methods.

@@ -42,6 +42,13 @@ def _shapes(config: Mapping[str, Any], classes: int | None) -> dict[Path, Any]:
                 "config.network.operations: the PyTorch release has only the eight operations of "
                 "DARTS on every edge; a supernet of others cannot be brought over"
             )
+        for key, plain in (("partial_channels", 1), ("auxiliary_skip", False)):
+            value = config["network"][key]
+            if value != plain:
+                raise UserError(
+                    f"config.network.{key}={value!r}: the PyTorch release has only the supernet of "
+                    "DARTS; another one cannot be brought over"
+                )
         simple["search"] = {**config["search"], "formulation": "depthwise"}
         supernet = supernet_lib.build_supernet(simple, task)
 

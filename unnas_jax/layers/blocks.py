@@ -357,12 +357,17 @@ class FactorizedReduction(nn.Module):
         return batch_norm(train=train, affine=self.affine, dtype=self.dtype, name="bn")(x)
 
 
+STEMS = ("imagenet", "imagenet_wide", "cifar")
+"""The kinds of `Stem`."""
+
+
 class Stem(nn.Module):
     """The layers before the first cell; returns the two inputs of the first cell.
 
     `cifar`: 3x3 convolution to 3 * width and BN, feeding both inputs at full resolution.
     `imagenet`: 3x3/2 to width / 2, BN, ReLU, 3x3/2 to width, BN: input 0; then ReLU, 3x3/2 to
     width, BN: input 1. Their sides are 1/4 and 1/8 of the image's.
+    `imagenet_wide`: the same of three times the width, as PC-DARTS searches on ImageNet.
     """
 
     kind: str
@@ -380,9 +385,10 @@ class Stem(nn.Module):
         if self.kind == "cifar":
             x = conv_bn(x, 3 * self.width, 1, 0)
             return x, x
-        x = conv_bn(x, self.width // 2, 2, 0)
-        first = conv_bn(nn.relu(x), self.width, 2, 1)
-        return first, conv_bn(nn.relu(first), self.width, 2, 2)
+        width = self.width * (3 if self.kind == "imagenet_wide" else 1)
+        x = conv_bn(x, width // 2, 2, 0)
+        first = conv_bn(nn.relu(x), width, 2, 1)
+        return first, conv_bn(nn.relu(first), width, 2, 2)
 
 
 def reductions(cells: int, single: bool) -> tuple[int, ...]:
@@ -410,7 +416,7 @@ class CellPlan:
 def plan(width: int, cells: int, stem: str, single_reduction: bool) -> list[CellPlan]:
     """The cells of a network from the first to the last; a reduction doubles the channels."""
     reducing = reductions(cells, single_reduction)
-    plans, channels, halved = [], width, stem == "imagenet"
+    plans, channels, halved = [], width, stem != "cifar"
     for index in range(cells):
         reduction = index in reducing
         channels *= 2 if reduction else 1

@@ -98,14 +98,14 @@ class SearchMethod(abc.ABC):
     Attributes:
       name: the value of config.search.method.
       setting: what it was made for; `config` and `task` are of it.
-      options: config.method, completed with the defaults of `defaults`.
+      options: config.method, `completed`.
     """
 
     name: ClassVar[str]
 
     def __init__(self, setting: Setting) -> None:
         self.setting, self.config, self.task = setting, setting.config, setting.task
-        self.options: Mapping[str, Any] = {**self.defaults(), **setting.config["method"]}
+        self.options: Mapping[str, Any] = self.completed(setting.config["method"])
 
     # What is asked before there is an instance.
 
@@ -113,6 +113,16 @@ class SearchMethod(abc.ABC):
     def defaults(cls) -> dict[str, Any]:
         """The method's own options, config.method, with their defaults; types are checked."""
         return {}
+
+    @classmethod
+    def shared_defaults(cls) -> Mapping[str, Any]:
+        """The options of all methods of a family, such as those derived from `Darts`."""
+        return {}
+
+    @classmethod
+    def completed(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """All options: config.method with the defaults of what it does not name."""
+        return {**cls.shared_defaults(), **cls.defaults(), **options}
 
     @classmethod  # noqa: B027 (Most methods run with any config.)
     def validate(cls, config: Mapping[str, Any]) -> None:
@@ -218,6 +228,10 @@ class SearchMethod(abc.ABC):
     def operations(self) -> Candidates:
         """The names of the operations on every edge, by which `mix` orders their weights."""
         return candidates.of_network(self.config["network"])
+
+    def curvature(self, state: SearchState, batch_b: Batch) -> float | None:
+        """The largest eigenvalue of the Hessian of a batch's loss in the alphas; None: not told."""
+        return None
 
     def record(self, state: SearchState) -> Mapping[str, float]:
         """Numbers about the state, by name, for the row `method` of an epoch in metrics.jsonl."""

@@ -1,13 +1,14 @@
 """DARTS (Liu et al., 2019), first and second order: alphas learn on half B, weights on half A.
 
-The operations on an edge are mixed by the softmax of its alphas. Every part of a step is a method
-of the class, so that a remedy overrides the one that it changes.
+The operations on an edge are mixed by the softmax of its alphas, or as options say
+(`unnas_jax.methods.remedies`). Every part of a step is a method of the class, so that a method
+overrides the one that it changes.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -19,60 +20,35 @@ from unnas_jax.config.sections import Weights
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
+from unnas_jax.methods import curvature, draws, remedies, stop_rules
 from unnas_jax.methods.base import Alphas, SearchMethod, SearchState, Setting
+from unnas_jax.methods.draws import Moment
+from unnas_jax.methods.unrolled import Loss, second_order
 from unnas_jax.spaces.darts import supernet as supernet_lib
+from unnas_jax.spaces.darts.genotype import Genotype, strongest_above
 from unnas_jax.tasks.base import Batch, Examples, Sums, evaluated, example_shapes
-
-# What a random draw is for; folded into the seed's key together with the step.
-INIT, ALPHAS, WEIGHT_STEP, ALPHA_STEP, EVALUATION, NOISE = range(6)
 
 Which = Literal["weights", "alphas", "both"]
 
-Loss = Callable[[Any, Any], tuple[jax.Array, Any]]
-"""(weights, alphas) -> (loss, auxiliary), on one batch."""
 
-
-def second_order(
-    loss_a: Loss,
-    loss_b: Loss,
-    weights: Any,
-    alphas: Any,
-    optimizer: optax.GradientTransformation,
-    optimizer_state: optax.OptState,
-) -> tuple[Any, Any]:
-    """The gradient in the alphas of B's loss after one weight step on A (DARTS, equation 6).
-
-        d/d alpha  L_B(w', alpha)  with  w' = step(w, d/dw L_A(w, alpha))
-
-    It is exact: the step, with its clipping, decay and momentum, is differentiated too, where
-    DARTS approximates the mixed second derivative by finite differences and its step by plain SGD.
-
-    Args:
-      loss_a, loss_b: the losses of the two halves.
-      weights, alphas: pytrees, at which the gradient is taken.
-      optimizer, optimizer_state: of the weights; the state is not changed.
-
-    Returns:
-      The gradient, of the structure of `alphas`, and the auxiliary value of `loss_b`.
-    """
-
-    def after_step(alphas: Any) -> tuple[jax.Array, Any]:
-        gradient, _ = jax.grad(loss_a, has_aux=True)(weights, alphas)
-        updates, _ = optimizer.update(gradient, optimizer_state, weights)
-        return loss_b(optax.apply_updates(weights, updates), alphas)
-
-    return jax.grad(after_step, has_aux=True)(alphas)
+def _given(weights: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+    """For a supernet that gets the operations' weights instead of the alphas."""
+    return weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """The parts of `Darts` that are compiled, each a program; see the methods of these names."""
+    """The parts of `Darts` that are compiled, each a program; see the methods of these names.
+
+    `curved` is `curvature.product`.
+    """
 
     gradients: Any
     unrolled: Any
     update_alphas: Any
     update_weights: Any
     scores: Any
+    curved: Any
 
 
 class Darts(SearchMethod):
@@ -92,6 +68,7 @@ class Darts(SearchMethod):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.supernet = self.build()
+        self._mixed = self.supernet.clone(mix=_given)
         self.weights_tx, self.alphas_tx = self.optimizers()
         jit = functools.partial(jax.jit, out_shardings=sharding.replicated(setting.mesh))
         self.programs = Programs(
@@ -100,6 +77,7 @@ class Darts(SearchMethod):
             update_alphas=jit(self.update_alphas, donate_argnums=0),
             update_weights=jit(self.update_weights, donate_argnums=0),
             scores=jit(self.scores),
+            curved=jit(functools.partial(curvature.product, self)),
         )
         # XLA needs as long to compile forward and backward a second time as the first. A CPU, where
         # that is most of a short run, computes both gradients in one function for both passes;
@@ -110,8 +88,15 @@ class Darts(SearchMethod):
         self._purposes: dict[int, jax.Array] = {}
 
     @classmethod
+    def shared_defaults(cls) -> Mapping[str, Any]:
+        """The remedies, which change any method that mixes by `mix`."""
+        return remedies.DEFAULTS
+
+    @classmethod
     def validate(cls, config: Mapping[str, Any]) -> None:
-        """Checks the order and when the alphas begin to move."""
+        """Checks the options, the order and when the alphas begin to move."""
+        remedies.validate(options := cls.completed(config["method"]))
+        stop_rules.validate(options, len(cls.stages(config, 1)))
         order, start = config["search"]["order"], config["search"]["arch_start_epoch"]
         if order not in (1, 2):
             raise UserError(f"config.search.order={order!r}: use 1 or 2")
@@ -136,13 +121,62 @@ class Darts(SearchMethod):
         return supernet_lib.build_supernet(self.config, self.task).clone(mix=self.mix)
 
     def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
-        """The softmax over the operations of every edge (DARTS, equation 2)."""
+        """The softmax over the operations of every edge (DARTS, equation 2), or sigmoids."""
+        if self.options["mixing"] == "sigmoid":
+            return supernet_lib.sigmoid(alphas, self.operations())
         return supernet_lib.softmax(alphas, self.operations())
+
+    def mix_in_training(self, alphas: Alphas, moment: Moment) -> dict[str, jax.Array]:
+        """What the supernet multiplies with in a training pass: `mix`, and what remedies change.
+
+        Besides, it may have the entries of `unnas_jax.spaces.darts.per_edge.Skips`.
+        """
+        weights = self.mix(alphas)
+        if self.options["perturbation"] == "random":
+            extent = remedies.extent(self.options, self.epoch(moment.step), self.epochs)
+            # The alphas learn of the weights as they are.
+            extent = jnp.where(moment.purpose == draws.WEIGHT_STEP, extent, 0.0)
+            weights = remedies.shaken(weights, self.key(draws.DRAW, moment.step), extent)
+        return {**weights, **self.skips(moment.step)}
+
+    def mix_in_evaluation(self, alphas: Alphas, step: jax.Array) -> dict[str, jax.Array]:
+        """The same for an evaluation after `step` finished steps."""
+        return {**self.mix(alphas), **self.skips(step)}
+
+    def skips(self, step: jax.Array | int) -> dict[str, jax.Array]:
+        """The weight of the auxiliary skips, if the supernet has them."""
+        if not self.config["network"]["auxiliary_skip"]:
+            return {}
+        # An evaluation at the end is in no epoch; it belongs to the last one.
+        epoch = jnp.minimum(self.epoch(step), self.epochs - 1)
+        weight = remedies.auxiliary(self.options, epoch, self.epochs)
+        return {"auxiliary": jnp.asarray(weight, jnp.float32)}
+
+    @property
+    def epochs(self) -> int:
+        """Those of the stage."""
+        epochs: int = self.config["train"]["epochs"]
+        return epochs
+
+    def epoch(self, step: Any) -> Any:
+        """The epoch, counted from 0 in the stage, of the step after `step` finished ones."""
+        return (step - self.setting.first_step) // self.setting.steps_per_epoch
+
+    def cells(self, alphas: Alphas) -> Genotype:
+        """The strongest two edges of a node; without what is below the option `threshold`."""
+        threshold = self.options["threshold"]
+        return strongest_above(self.mixing(alphas), threshold, self.operations())
 
     def initial_alphas(self, key: jax.Array) -> dict[str, jax.Array]:
         """The alphas in which the stage begins."""
         nodes, scale = self.config["network"]["nodes"], self.config["alphas"]["init_scale"]
         return supernet_lib.init_alphas(key, nodes, scale, self.operations())
+
+    def optimizers(self) -> tuple[optim.Optimizer, optim.Optimizer]:
+        """With the alphas' gradient clipped, if the option says so."""
+        weights, alphas = super().optimizers()
+        norm = self.options["alphas_clip_norm"]
+        return weights, optax.chain(optax.clip_by_global_norm(norm), alphas) if norm else alphas
 
     def key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
         """The key of the draws for a purpose in a step."""
@@ -151,14 +185,15 @@ class Darts(SearchMethod):
 
     def noise_key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
         """The key of what operations draw, such as `noise`."""
-        return jax.random.fold_in(self.key(NOISE, step), purpose)
+        return jax.random.fold_in(self.key(draws.NOISE, step), purpose)
 
     def initial(self) -> SearchState:
         """Draws the weights and the alphas; the optimizers begin anew."""
         first = self.setting.first_step
-        alphas = self.initial_alphas(self.key(ALPHAS, first))
+        alphas = self.initial_alphas(self.key(draws.ALPHAS, first))
         inputs = example_shapes(self.config, self.task).inputs
-        variables = self.supernet.lazy_init(self.key(INIT, first), inputs, alphas, train=True)
+        weights = self.mix_in_training(alphas, Moment(first, draws.WEIGHT_STEP))
+        variables = self._mixed.lazy_init(self.key(draws.INIT, first), inputs, weights, train=True)
         params = variables["params"]
         return SearchState(
             step=jnp.full((), first, jnp.int32),
@@ -172,24 +207,28 @@ class Darts(SearchMethod):
     # The parts of a step: pure functions, to be traced.
 
     def loss(
-        self, params: Any, alphas: Any, batch_stats: Any, noise: jax.Array, examples: Examples
+        self, params: Any, alphas: Any, batch_stats: Any, moment: Moment, examples: Examples
     ) -> tuple[jax.Array, tuple[Any, Sums]]:
         """The mean loss of examples in training; the new running statistics and the sums.
 
-        The operations that draw do so from the key `noise`.
         Inside of `sharding.by_device` the examples are this device's, and the mean that of all.
         """
-        outputs, updated = self.supernet.apply(
+        outputs, updated = self._mixed.apply(
             {"params": params, "batch_stats": batch_stats},
             examples.inputs,
-            alphas,
+            self.mix_in_training(alphas, moment),
             train=True,
             mutable=["batch_stats"],
-            rngs={"noise": noise},
+            rngs={"noise": self.noise_key(moment.purpose, moment.step)},
         )
         sums = self.task.score(outputs, examples, train=True)
         count = jnp.maximum(sharding.total(sums["count"]), 1.0)
-        return sums["loss"] / count, (updated["batch_stats"], sums)
+        loss = sums["loss"] / count
+        if self.options["zero_one"]:
+            # Every device has a part of the loss of the examples, so of this one, too.
+            parts = self.setting.mesh.size if sharding.parted_axis() else 1
+            loss += self.options["zero_one"] / parts * remedies.zero_one(self.mix(alphas))
+        return loss, (updated["batch_stats"], sums)
 
     def gradients(
         self, state: SearchState, batch: Batch, purpose: jax.Array, of: Which
@@ -205,7 +244,7 @@ class Darts(SearchMethod):
         examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
         arguments = {"weights": (0,), "alphas": (1,), "both": (0, 1)}[of]
 
-        def of_rows(variables: tuple[Any, Any, Any, jax.Array], examples: Examples) -> Any:
+        def of_rows(variables: tuple[Any, Any, Any, Moment], examples: Examples) -> Any:
             grads, (batch_stats, sums) = jax.grad(self.loss, argnums=arguments, has_aux=True)(
                 *variables, examples
             )
@@ -215,8 +254,8 @@ class Darts(SearchMethod):
             by_argument = dict(zip(arguments, grads, strict=True))
             return by_argument.get(0, ()), by_argument.get(1, ()), batch_stats, sums
 
-        noise = self.noise_key(purpose, state.step)
-        variables = (state.params, state.alphas, state.batch_stats, noise)
+        moment = Moment(state.step, purpose)
+        variables = (state.params, state.alphas, state.batch_stats, moment)
         return sharding.by_device(of_rows, self.setting.mesh)(variables, examples)
 
     def unrolled(
@@ -226,14 +265,14 @@ class Darts(SearchMethod):
 
         def on(batch: Batch, purpose: int) -> Loss:
             examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
-            noise = self.noise_key(purpose, state.step)
+            moment = Moment(state.step, purpose)
             return lambda params, alphas: self.loss(
-                params, alphas, state.batch_stats, noise, examples
+                params, alphas, state.batch_stats, moment, examples
             )
 
         grads, (_, sums) = second_order(
-            on(batch_a, WEIGHT_STEP),
-            on(batch_b, ALPHA_STEP),
+            on(batch_a, draws.WEIGHT_STEP),
+            on(batch_b, draws.ALPHA_STEP),
             state.params,
             state.alphas,
             self.weights_tx,
@@ -260,13 +299,13 @@ class Darts(SearchMethod):
 
     def scores(self, state: SearchState, batch: Batch, number: jax.Array) -> Sums:
         """The sums over the `number`-th batch of held-out examples."""
-        examples = self.task.examples(self.key(EVALUATION, number), batch, train=False)
-        outputs: Any = self.supernet.apply(
+        examples = self.task.examples(self.key(draws.EVALUATION, number), batch, train=False)
+        outputs: Any = self._mixed.apply(
             {"params": state.params, "batch_stats": state.batch_stats},
             examples.inputs,
-            state.alphas,
+            self.mix_in_evaluation(state.alphas, state.step),
             train=False,
-            rngs={"noise": self.noise_key(EVALUATION, number)},
+            rngs={"noise": self.noise_key(draws.EVALUATION, number)},
         )
         return evaluated(self.task, outputs, examples)
 
@@ -305,14 +344,14 @@ class Darts(SearchMethod):
         else:
             # The statistics that this pass would update belong to the weights' half.
             _, grads, _, sums = self.programs.gradients(
-                state, batch_b, self._placed(ALPHA_STEP), of=self._of_alphas
+                state, batch_b, self._placed(draws.ALPHA_STEP), of=self._of_alphas
             )
         return self.programs.update_alphas(state, grads), sums
 
     def weight_step(self, state: SearchState, batch_a: Batch) -> tuple[SearchState, Sums]:
         """The state with moved weights, one step further, and the sums of A."""
         grads, _, batch_stats, sums = self.programs.gradients(
-            state, batch_a, self._placed(WEIGHT_STEP), of=self._of_weights
+            state, batch_a, self._placed(draws.WEIGHT_STEP), of=self._of_weights
         )
         return self.programs.update_weights(state, grads, batch_stats), sums
 
@@ -322,6 +361,11 @@ class Darts(SearchMethod):
             state, batch, sharding.replicate(np.int32(number), self.setting.mesh)
         )
         return sums
+
+    def curvature(self, state: SearchState, batch_b: Batch) -> float:
+        """With the weights fixed and batch norm in training, the alphas' decay added."""
+        decay: float = self.config["alphas"]["weight_decay"]
+        return curvature.largest(self.programs.curved, state, batch_b, self.setting.mesh) + decay
 
     def _placed(self, purpose: int) -> jax.Array:
         if purpose not in self._purposes:

@@ -9,8 +9,13 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.core.registry import Registry, nearest
 from unnas_jax.methods.base import SearchMethod
 from unnas_jax.methods.darts import Darts
+from unnas_jax.methods.gdas import Gdas
+from unnas_jax.methods.p_darts import PDarts
+from unnas_jax.methods.pc_darts import PCDarts
 
-METHODS: Registry[type[SearchMethod]] = Registry("search method", {Darts.name: Darts})
+METHODS: Registry[type[SearchMethod]] = Registry(
+    "search method", {method.name: method for method in (Darts, PCDarts, PDarts, Gdas)}
+)
 
 
 def of_config(config: Mapping[str, Any]) -> type[SearchMethod]:
@@ -31,10 +36,16 @@ def register_method(method: type[SearchMethod]) -> type[SearchMethod]:
     return METHODS.register(method.name, method)
 
 
-def choose(config: ml_collections.ConfigDict, name: str) -> None:
-    """Writes a method and all its options into a config, where a recipe or flags change them."""
+def choose(config: ml_collections.ConfigDict, name: str, **options: Any) -> None:
+    """Writes a method and all its options into a config, where flags change them.
+
+    Args:
+      config: of a search.
+      name: of the method.
+      options: those that are not to have their defaults.
+    """
     config.search.method = name
-    config.method = of_config(config.to_dict()).defaults()
+    config.method = of_config(config.to_dict()).completed(options)
 
 
 def validate(config: Mapping[str, Any]) -> None:
@@ -44,7 +55,7 @@ def validate(config: Mapping[str, Any]) -> None:
       UserError: there is no such method or option, or a value is none for it.
     """
     method = of_config(config)
-    defaults = method.defaults()
+    defaults = method.completed({})
     for key, value in config["method"].items():
         if key not in defaults:
             raise UserError(

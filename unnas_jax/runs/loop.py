@@ -117,8 +117,12 @@ class Learner(Protocol):
     def evaluate(self) -> Mapping[str, float]:
         """The metrics on held-out examples, `metric` of the loop among them."""
 
-    def record(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes what an evaluation found; called only with finite metrics and state."""
+    def record(self, step: int, metrics: Mapping[str, float]) -> bool | None:
+        """Writes what an evaluation found; called only with finite metrics and state.
+
+        Returns:
+          whether the run is to end here.
+        """
 
 
 class Loop:
@@ -136,6 +140,9 @@ class Loop:
       write: receives rows of metrics: write(kind, step, **values).
       publish: called before a checkpoint is saved, see `Workdir.publish`.
       after_save: called behind every checkpoint of an evaluation, for what is not urgent.
+
+    Attributes:
+      ended: whether the learner has ended the run.
     """
 
     def __init__(
@@ -155,6 +162,7 @@ class Loop:
         self._plan, self._learner, self._checkpoints = plan, learner, checkpoints
         self._metric, self._identity = metric, dict(identity)
         self._publish, self._after_save = publish, after_save
+        self.ended = False
         self._progress = Progress(
             total_steps=plan.total,
             steps_per_epoch=plan.per_epoch,
@@ -214,10 +222,10 @@ class Loop:
                     if evaluates and saves:
                         self._after_save()
                     progress.restart()
-                if stops:
+                if stops or self.ended:
                     break
             self._checkpoints.wait()
-        if step < plan.total:
+        if step < plan.total and not self.ended:
             _LOG.info("Stopped by a signal at step %d; the same command continues.", step)
         return step
 
@@ -234,7 +242,7 @@ class Loop:
         for name, value in metrics.items():
             if not np.isfinite(value):
                 self._progress.refuse(f"the held-out {name}", step)
-        self._learner.record(step, metrics)
+        self.ended = bool(self._learner.record(step, metrics))
         return metrics[self._metric]
 
     def _save(self, step: int, state: Any, ranking: float | None, *, ranked: bool) -> None:

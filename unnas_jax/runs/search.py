@@ -1,7 +1,6 @@
 """The search phase: a supernet trained on a task, whose alphas become a discrete cell."""
 
 import contextlib
-import importlib.metadata
 import itertools
 import json
 import logging
@@ -15,7 +14,6 @@ import jax
 import ml_collections
 import numpy as np
 
-from unnas_jax import __version__
 from unnas_jax.analysis import report, results, verdict
 from unnas_jax.analysis.history import Alphas, Row
 from unnas_jax.config.sections import Batches, Pace
@@ -34,6 +32,8 @@ from unnas_jax.methods.base import SearchMethod, SearchState, Setting, Stage
 from unnas_jax.runs import checkpoint, validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.loop import Loop, Plan
+from unnas_jax.runs.monitor import Monitor
+from unnas_jax.runs.versions import versions
 from unnas_jax.runs.workdir import Workdir
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.tasks import registry
@@ -75,7 +75,7 @@ class _Outputs:
         self.validation: dict[str, Any] = {}
         self.warnings: list[str] = []
         if primary and step:
-            self.history = _history(os.path.join(workdir, "alphas.npz"), step)
+            self.history = results.alphas_until(os.path.join(workdir, "alphas.npz"), step)
 
     def metrics(self, kind: str, step: int, **values: Any) -> None:
         """Writes a row of metrics."""
@@ -86,8 +86,13 @@ class _Outputs:
         if self.log:
             self.log.write(kind, step, epoch=self.plan.epoch(step), **values)
 
-    def alphas(self, method: SearchMethod, state: SearchState, step: int) -> None:
-        """Writes the alphas' history and the genotype they stand for now."""
+    def alphas(
+        self, method: SearchMethod, state: SearchState, step: int, named: int | None = None
+    ) -> None:
+        """Writes the alphas' history and the genotype they stand for now.
+
+        Or that after the epoch `named`, counted from 0, with which the search ends.
+        """
         if not self.primary:
             return
         alphas = {name: np.asarray(value) for name, value in state.alphas.items()}
@@ -96,6 +101,9 @@ class _Outputs:
         self.history = self.history.with_row(Row(step, epoch, stage, alphas, mixing))
         with files.replacing(os.path.join(self.workdir, "alphas.npz"), "wb") as file:
             np.savez_compressed(file, **self.history.columns())
+        if named is not None:
+            row = self.history.at(named + 1)
+            alphas, mixing = dict(row.alphas), dict(row.mixing)
         cells, operations = method.cells(alphas), method.operations()
         self.warnings = verdict.of_alphas(
             self.history.mixing, cells, self.config["search"]["arch_start_epoch"], operations
@@ -114,7 +122,8 @@ class _Outputs:
                 "seed": self.config["seed"],
                 "step": step,
                 "epoch": epoch,
-                "finished": step == self.plan.total,
+                "finished": step == self.plan.total or named is not None,
+                **({} if named is None else {"stopped": {"of_epoch": named + 1}}),
                 "warnings": self.warnings,
                 "versions": versions(),
             },
@@ -209,6 +218,7 @@ class _Learner:
       method, state: where it goes on.
       task: what is learned.
       outputs: the files.
+      monitor: of what it measures of itself.
       batches_a: of half A, from the step on where it goes on.
       batches_b: makes a block with those of half B for some steps.
       held_out: makes an iterator of the batches to evaluate on.
@@ -221,12 +231,14 @@ class _Learner:
         state: SearchState,
         task: Task,
         outputs: _Outputs,
+        monitor: Monitor,
         batches_a: Iterator[Any],
         batches_b: Callable[[Sequence[int]], contextlib.AbstractContextManager[Iterator[Any]]],
         held_out: Callable[[], Iterator[Any]],
     ) -> None:
         self.method, self.state = method, state
         self._stages, self._task, self._outputs = stages, task, outputs
+        self._monitor, self._last_b = monitor, None
         self._batches_a, self._open_b, self._held_out = batches_a, batches_b, held_out
         self._block_b = contextlib.ExitStack()
         self._batches_b: Iterator[Any] | None = None
@@ -238,7 +250,8 @@ class _Learner:
     @property
     def position(self) -> dict[str, Any]:
         setting = self.method.setting
-        return {"stage": setting.stage, "carried": setting.carried}
+        rows = self._monitor.rows
+        return {"stage": setting.stage, "carried": setting.carried, "measured": rows}
 
     def step(self, step: int) -> Mapping[str, Sums | None]:
         if step == self._stages.end(self.method):
@@ -250,7 +263,7 @@ class _Learner:
             self._block_b.close()
             self._batches_b = self._block_b.enter_context(self._open_b(needed))
         batch_a, needs_b = next(self._batches_a), self.method.needs_b(step)
-        batch_b = next(self._batches_b) if needs_b else None
+        batch_b = self._last_b = next(self._batches_b) if needs_b else None
         first = step > self.method.setting.first_step and needs_b
         first = first and not self.method.needs_b(step - 1)
         with (
@@ -267,37 +280,23 @@ class _Learner:
         ]
         return self._task.summarize(jax.device_get(sums))
 
-    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+    def record(self, step: int, metrics: Mapping[str, float]) -> bool:
         self._outputs.metrics("validation", step, **metrics)
-        if recorded := self.method.record(self.state):
-            self._outputs.metrics("method", step, **recorded)
+        epoch = self._outputs.plan.epoch(step)
+        measured = self._monitor.measure(self.method, self.state, epoch, self._last_b)
+        self._outputs.metrics("method", step, **measured, **self.method.record(self.state))
         _LOG.info(
             "Epoch %.3g, half %s with running statistics: %s.",
             self._outputs.plan.epoch(step),
             "A" if self._task.memorises else "B",
             ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
         )
-        self._outputs.alphas(self.method, self.state, step)
-
-
-def _history(path: str, step: int) -> Alphas:
-    """The rows of an alphas.npz up to a step; none if it is missing or damaged, which is said."""
-    if not os.path.exists(path):
-        return Alphas(())
-    try:
-        return results.read_alphas(path).until(step)
-    except UserError as error:
-        _LOG.warning("%s. The history of the alphas begins anew.", error)
-        return Alphas(())
-
-
-def versions() -> dict[str, str]:
-    """The versions of the packages that a result depends on."""
-    libraries = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    return {
-        "unnas_jax": __version__,
-        **{name: importlib.metadata.version(name) for name in libraries},
-    }
+        named = self._monitor.named(self.method)
+        if named is not None:
+            rule = self.method.options["stop"]
+            _LOG.info("The rule %r stops the search: cells of epoch %d.", rule, named + 1)
+        self._outputs.alphas(self.method, self.state, step, named)
+        return named is not None
 
 
 def search(
@@ -400,12 +399,14 @@ def _search(
             seed = 2 * c["seed"] + number
             return feed.train(records, half, seed=seed, start_step=step, steps=steps)
 
+        monitor = Monitor(c["train"]["epochs"], position.get("measured", ()))
         learner = _Learner(
             stages,
             method,
             state,
             task,
             outputs,
+            monitor,
             stack.enter_context(train(half_a, 0)),
             lambda steps: train(half_b, 1, steps),
             lambda: feed.evaluation(records, held_out),
@@ -424,7 +425,8 @@ def _search(
             publish=workdir.publish,
             after_save=lambda: outputs.pictures(final=False),
         )
-        if loop.run(step, ranking) == plan.total:
+        ended = monitor.named(method) is not None or loop.run(step, ranking) == plan.total
+        if ended or loop.ended:
             outputs.pictures(final=True)
             _LOG.info("Finished. See %s", os.path.join(workdir.name, "report.html"))
             for words in outputs.warnings:

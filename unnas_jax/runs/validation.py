@@ -12,6 +12,7 @@ from unnas_jax.config.sections import Alphas, Weights
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops
 from unnas_jax.data.registry import entry_of
+from unnas_jax.layers.blocks import STEMS
 from unnas_jax.learning import optim, trackers
 from unnas_jax.methods import registry as methods
 from unnas_jax.spaces import registry as spaces
@@ -95,7 +96,7 @@ def validate(config: ml_collections.ConfigDict, objects: Collection[str] = ()) -
     _check_numbers(c, "weights.final_learning_rate weights.weight_decay", 0, strict=False)
     _check_choice("task.name", c["task"]["name"], tasks.TASKS)
     tasks.TASKS[c["task"]["name"]].validate(c)
-    _check_choice("network.stem", c["network"]["stem"], ("imagenet", "cifar"))
+    _check_choice("network.stem", c["network"]["stem"], STEMS)
     _check_choice("precision", c["precision"], ("auto", "float32", "bfloat16"))
     _check_choice("input.train_crop", c["input"]["train_crop"], crops.TRAIN_CROPS)
     _check_choice("input.resampling", c["input"]["resampling"], crops.RESAMPLINGS)

@@ -94,10 +94,11 @@ class Choice(nn.Module):
                 fresh = dict(layer.lazy_init(self.make_rng("params"), x, train=False))
             else:
                 # What is there already takes the place of these.
-                there = self.has_variable("params", name)
-                fresh = {"params": {}, "batch_stats": {}} if there else {}
-            if fresh:
+                kinds = ("params", "batch_stats")
+                fresh = {kind: {} for kind in kinds if self.has_variable(kind, name)}
+            if "params" in fresh:
                 params[name] = self.param(name, lambda _, fresh=fresh: fresh["params"])
+            if "batch_stats" in fresh:  # A norm without scale and bias has nothing else.
                 statistics[name] = self.variable(
                     "batch_stats", name, lambda fresh=fresh: fresh["batch_stats"]
                 )
@@ -106,12 +107,13 @@ class Choice(nn.Module):
         def branch(name: str, layer: nn.Module) -> Branch:
             def apply(operands: Any) -> Any:
                 x, params, kept = operands
-                own = {"params": params[name], "batch_stats": kept[name]} if name in params else {}
+                whole = (("params", params), ("batch_stats", kept))
+                own = {kind: values[name] for kind, values in whole if name in values}
                 with layers.in_branch():
                     if not train:
                         return layer.apply(own, x, train), kept
                     y, state = layer.apply(own, x, train, mutable=["batch_stats"])
-                return y, {**kept, name: state["batch_stats"]} if own else kept
+                return y, {**kept, name: state["batch_stats"]} if name in kept else kept
 
             return apply
 

@@ -1,5 +1,6 @@
 """Tests of the published genotypes and of how a genotype is named."""
 
+import collections
 import json
 import pathlib
 
@@ -7,13 +8,16 @@ import pytest
 
 from unnas_jax.config import recipes
 from unnas_jax.core.errors import UserError
+from unnas_jax.layers.heads import ImageHead
 from unnas_jax.spaces.darts import candidates, published
 from unnas_jax.spaces.darts import genotype as genotype_lib
+from unnas_jax.spaces.darts.network import Network
+from unnas_jax.spaces.darts.parameters import parameters_of
 
 
-def test_twenty_distinct_cells() -> None:
-    assert len(published.GENOTYPES) == 20
-    assert len(set(published.GENOTYPES.values())) == 20
+def test_distinct_cells() -> None:
+    assert len(published.GENOTYPES) == 25
+    assert len(set(published.GENOTYPES.values())) == 25
     assert recipes.IMAGENET_WIDTHS.keys() <= published.GENOTYPES.keys()
     assert recipes.CITYSCAPES_WIDTHS.keys() <= recipes.IMAGENET_WIDTHS.keys()
 
@@ -51,6 +55,44 @@ def test_a_node_of_the_paper_s_cells_takes_two_states() -> None:
             for pairs in (genotype.normal, genotype.reduce):
                 sources = [source for _, source in pairs]
                 assert all(a != b for a, b in zip(sources[::2], sources[1::2], strict=True)), name
+
+
+# Parameters on CIFAR-10 (20 cells of width 36) and on ImageNet-1K (14 of 48, no auxiliary head),
+# counted apart from this package. What the authors print agrees, but 3.4M for sdarts_rs.
+SIZES = {
+    "pcdarts_c10": (3_634_678, 5_270_560),
+    "pcdarts_in1k": (3_721_510, 5_342_464),
+    "pdarts": (3_433_798, 4_944_352),
+    "sdarts_rs": (3_606_166, 5_120_320),
+    "sdarts_adv": (3_344_806, 4_768_864),
+    "rlnas_c10": (4_034_710, 5_674_720),
+    "rlnas_600m": (3_836_638, 5_463_616),
+    "rlnas_free": (4_770_838, 6_618_976),
+}
+
+
+def test_sizes() -> None:
+    for name, expected in SIZES.items():
+        genotype = published.GENOTYPES[name]
+        cifar = Network(genotype, 36, 20, "cifar", head=ImageHead(10))
+        imagenet = Network(genotype, 48, 14, "imagenet", head=ImageHead(1000))
+        found = parameters_of(cifar, (32, 32, 3)), parameters_of(imagenet, (224, 224, 3))
+        assert found == expected, name
+
+
+def test_random_cells() -> None:
+    drawn = [published.resolve(f"random_{seed}") for seed in range(300)]
+    assert len(set(drawn)) == 300 and drawn[7] == published.random_cells(7)
+    counts = collections.Counter[tuple[int, str]]()
+    for genotype in drawn:
+        for pairs in (genotype.normal, genotype.reduce):
+            for node in range(4):
+                (_, a), (_, b) = pairs[2 * node : 2 * node + 2]
+                assert a < b < node + 2
+            counts.update((k, operation) for k, (operation, _) in enumerate(pairs))
+    assert {operation for _, operation in counts} == set(candidates.OPERATIONS[1:])
+    # 600 draws of probability 1/7 at each place: a deviation of 8.6.
+    assert all(50 < count < 125 for count in counts.values())
 
 
 def test_names_files_and_workdirs(tmp_path: pathlib.Path) -> None:

@@ -5,8 +5,6 @@ over the target nodes. The result is that of the plain definition, `per_edge`, u
 """
 
 import collections
-import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,15 +17,15 @@ from unnas_jax.layers.blocks import (
     BatchNormOfParts,
     chwn,
     depthwise_conv,
-    gradient_at_once,
-    in_lanes,
     shifted,
     uniform_fan_in,
 )
 from unnas_jax.layers.counting import WEIGHTED_SUM
 from unnas_jax.layers.pooling import avg_pool, max_pool
+from unnas_jax.spaces.darts import partial
 from unnas_jax.spaces.darts.candidates import OPERATIONS, edges
-from unnas_jax.spaces.darts.per_edge import preprocessed
+from unnas_jax.spaces.darts.joining import Joining, from_all, from_each
+from unnas_jax.spaces.darts.per_edge import Skips, preprocessed
 
 CONVOLUTIONS = (
     ("sep_conv_3x3", 3, 1),
@@ -49,99 +47,6 @@ def _pools(x: jax.Array, stride: int) -> list[jax.Array]:
     return [max_pool(x, 3, stride, 1), avg_pool(x, 3, stride, 1)]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Joining:
-    """Which dense convolutions of the edges that leave a state are one.
-
-    Those of several edges are one of up to 128 channels, with zeros between the edges: matrix units
-    are as wide, and fewer channels leave them and the lanes of memory empty. From 64 channels on an
-    edge is better off by itself.
-
-    Attributes:
-      edges: that leave the state.
-      channels: of an edge.
-      few: few images leave lanes of a TPU empty. Channels fill them better, of which XLA has to be
-        told.
-    """
-
-    edges: int
-    channels: int
-    few: bool
-
-    @property
-    def groups(self) -> list[slice]:
-        """The edges whose convolutions are one."""
-        size = min(self.edges, 128 // self.channels) if self.channels < 64 else 1
-        return [slice(k, min(k + size, self.edges)) for k in range(0, self.edges, size)]
-
-    @property
-    def paired(self) -> bool:
-        """Whether those of two operations, 3x3 and 5x5, are one: if few images leave them room."""
-        return self.few and 2 * self.edges * self.channels <= 128
-
-    @property
-    def units(self) -> list[slice]:
-        """The edges of one convolution; a pair of operations counts as twice the edges."""
-        return [slice(0, 2 * self.edges)] if self.paired else self.groups
-
-    def state(self, x: jax.Array) -> jax.Array:
-        """A state; the channels of one alone may be fewer than the images."""
-        return in_lanes(x, axis=0) if self.few and len(x) > self.channels else x
-
-    def of_edges(self, x: jax.Array, some: slice) -> jax.Array:
-        """The channels of some edges."""
-        return x[..., some.start * self.channels : some.stop * self.channels]
-
-    def convolve(self, x: jax.Array, kernel: jax.Array, dilation: int, stride: int) -> jax.Array:
-        """The convolution of (N, H, W, C) with (k, k, C, C'), padded to keep H and W."""
-        pad = dilation * (len(kernel) // 2)
-        x = jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            ((pad, pad), (pad, pad)),
-            rhs_dilation=(dilation, dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        if self.few:
-            return in_lanes(x, axis=3)
-        return gradient_at_once(x) if len(kernel) == 5 else x
-
-    def kernels_of_pairs(self, kernels: list[list[jax.Array]]) -> list[list[jax.Array]]:
-        """The kernels of every operation by edge, those of a pair in one list: 3x3, then 5x5."""
-        if not self.paired:
-            return kernels
-        middle = ((1, 1), (1, 1), (0, 0), (0, 0))  # 3x3 taps are the middle of 5x5.
-        return [
-            [jnp.pad(kernel, middle) for kernel in three] + five
-            for three, five in zip(kernels[::2], kernels[1::2], strict=True)
-        ]
-
-    def factors_of_pairs(self, factors: list[jax.Array]) -> list[jax.Array]:
-        """What two operations' outputs are multiplied with, by channel; of a pair one array."""
-        return [jnp.concatenate(factors)] if self.paired else factors
-
-    def sum_of_pair(self, pair: jax.Array) -> jax.Array:
-        """The sum over a pair, as a product: so is its gradient, where that of a split copies."""
-        halves = jnp.tile(jnp.eye(self.edges * self.channels, dtype=pair.dtype), (2, 1))
-        return jnp.einsum("nhwc,cd->nhwd", pair, halves)
-
-
-def _from_all(kernels: Sequence[jax.Array]) -> jax.Array:
-    """The kernel of the edges' outputs side by side, of one input."""
-    return jnp.concatenate(kernels, axis=-1)
-
-
-def _from_each(kernels: Sequence[jax.Array]) -> jax.Array:
-    """The kernel of every edge's output of its own input: zeros between different edges."""
-    rows = []
-    for k, kernel in enumerate(kernels):
-        channels = kernel.shape[-1]
-        zeros = (k * channels, (len(kernels) - 1 - k) * channels)
-        rows.append(jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), zeros)))
-    return jnp.concatenate(rows, axis=2)
-
-
 class SourceEdges(nn.Module):
     """All edges that leave one state of a cell, to `targets` nodes.
 
@@ -158,31 +63,52 @@ class SourceEdges(nn.Module):
       channels: the channels C of every state of the cell.
       stride: 2 on the edges from a reduction cell's inputs, otherwise 1.
       dense: which form.
+      auxiliary_skip: whether every edge has one more skip connection.
     """
 
     targets: int
     channels: int
     stride: int
     dense: bool
+    auxiliary_skip: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
+    def __call__(
+        self, x: jax.Array, weights: jax.Array, train: bool, skips: Skips | None = None
+    ) -> list[jax.Array]:
         """The mixed operations' outputs, one for each target node.
 
         Args:
           x: the state, (N, H, W, C) or, in the depthwise form, (C, H, W, N).
           weights: (E, operations), the softmax of the edges' alphas.
           train: whether batch norm uses the batch's statistics.
+          skips: the weight of the auxiliary skips.
 
         Returns:
           E arrays of x's layout, of sides H / stride and W / stride.
         """
-        return (self._dense if self.dense else self._depthwise)(x, weights, train)
+        auxiliary = None
+        if self.auxiliary_skip:
+            auxiliary = (skips or {}).get("auxiliary", jnp.ones(()))
+        if auxiliary is not None and self.stride == 1:  # The same as the one that there is.
+            own = jax.nn.one_hot(OPERATIONS.index("skip_connect"), len(OPERATIONS))
+            weights = weights + auxiliary * own[None]
+        form = self._dense if self.dense else self._depthwise
+        return form(x, weights, auxiliary, train)
 
-    def _dense(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
+    def _reductions(self, weights: jax.Array, auxiliary: jax.Array | None) -> list[tuple[str, Any]]:
+        """The names of the skips that halve the sides, and their factors, (E * C,)."""
+        own = [("skip", self._by_channel(weights, "skip_connect"))]
+        if auxiliary is None:
+            return own
+        return [*own, ("auxiliary_skip", jnp.full(self.targets * self.channels, auxiliary))]
+
+    def _dense(
+        self, x: jax.Array, weights: jax.Array, auxiliary: jax.Array | None, train: bool
+    ) -> list[jax.Array]:
         few = sharding.platform() == "tpu" and len(x) < 128
-        joining = _Joining(self.targets, self.channels, few)
+        joining = Joining(self.targets, self.channels, few)
         separable, dilated = (
             joining.factors_of_pairs([self._by_channel(weights, name) for name in names])
             for names in (SEPARABLE, DILATED)
@@ -200,8 +126,9 @@ class SourceEdges(nn.Module):
         if self.stride == 1:
             shared["skip_connect"] = x
         else:
-            factor = self._by_channel(weights, "skip_connect")
-            by_edge += self._norm([self._reduce(positive)], "bn_skip", train, [factor])
+            for name, factor in self._reductions(weights, auxiliary):
+                reduced = [self._reduce(positive, name)]
+                by_edge += self._norm(reduced, f"bn_{name}", train, [factor])
         joined = jnp.concatenate(list(shared.values()), axis=-1)
         outputs: list[jax.Array] = []
         for number, group in enumerate(joining.groups):
@@ -217,30 +144,30 @@ class SourceEdges(nn.Module):
         return outputs
 
     def _first_halves(
-        self, joining: _Joining, positive: jax.Array, factors: list[Any], train: bool
+        self, joining: Joining, positive: jax.Array, factors: list[Any], train: bool
     ) -> list[jax.Array]:
         """All operations' first convolutions, normalised, times their factors."""
         kernels = self._products(joining, "first")
         dilations = [1, 2] if joining.paired else [1, 1, 2, 2]
         convolved = [
-            joining.convolve(positive, _from_all(by_edge), dilation, self.stride)
+            joining.convolve(positive, from_all(by_edge), dilation, self.stride)
             for by_edge, dilation in zip(kernels, dilations, strict=True)
         ]
         return self._norm(convolved, "bn_first", train, factors)
 
     def _second_halves(
-        self, joining: _Joining, first: list[jax.Array], factors: list[jax.Array], train: bool
+        self, joining: Joining, first: list[jax.Array], factors: list[jax.Array], train: bool
     ) -> list[jax.Array]:
         """The separable operations' second convolutions, by operation and `joining.units`."""
         convolved = [
-            joining.convolve(nn.relu(joining.of_edges(x, unit)), _from_each(by_edge[unit]), 1, 1)
+            joining.convolve(nn.relu(joining.of_edges(x, unit)), from_each(by_edge[unit]), 1, 1)
             for x, by_edge in zip(first, self._products(joining, "second"), strict=True)
             for unit in joining.units
         ]
         by_unit = [joining.of_edges(factor, unit) for factor in factors for unit in joining.units]
         return self._norm(convolved, "bn_second", train, by_unit)
 
-    def _products(self, joining: _Joining, half: str) -> list[list[jax.Array]]:
+    def _products(self, joining: Joining, half: str) -> list[list[jax.Array]]:
         """(k, k, C, C) of each operation and edge: the product of its two kernels."""
         kernels = [
             [
@@ -257,7 +184,9 @@ class SourceEdges(nn.Module):
         # Each convolution's output by itself: joined, they would be copied.
         return BatchNormOfParts(dtype=self.dtype, name=name)(parts, train, factors)
 
-    def _depthwise(self, x: jax.Array, weights: jax.Array, train: bool) -> list[jax.Array]:
+    def _depthwise(
+        self, x: jax.Array, weights: jax.Array, auxiliary: jax.Array | None, train: bool
+    ) -> list[jax.Array]:
         edges, channels = self.targets, self.channels
 
         def norm(x: jax.Array, name: str, factor: jax.Array | float = 1.0) -> jax.Array:
@@ -300,8 +229,10 @@ class SourceEdges(nn.Module):
             shared.append(x)  # The same on every edge, like the poolings.
             names.append("skip_connect")
         else:
-            factor = self._by_channel(weights, "skip_connect")
-            summed.append(norm(self._reduce(positive), "bn_skip", factor))
+            summed += [
+                norm(self._reduce(positive, name), f"bn_{name}", factor)
+                for name, factor in self._reductions(weights, auxiliary)
+            ]
         # What is shared goes to every edge with its weight, as a matrix product.
         spread = jnp.stack([_column(weights, name) for name in names])
         joined = jnp.concatenate(shared).reshape(len(names), -1)
@@ -314,12 +245,13 @@ class SourceEdges(nn.Module):
         columns = jnp.concatenate([_column(weights, name) for name in names])
         return jnp.repeat(columns, self.channels)
 
-    def _reduce(self, x: jax.Array) -> jax.Array:
+    def _reduce(self, x: jax.Array, name: str) -> jax.Array:
         """The factorized reductions of all edges before BN, E * C channels in x's layout."""
+        name = "skip_connect" if name == "skip" else name  # As the operation.
         half = self.channels // 2
         shape = (self.channels, self.targets, half)
         init = uniform_fan_in(self.channels)
-        kernels = [self.param(f"skip_connect_conv_{k}", init, shape) for k in (1, 2)]
+        kernels = [self.param(f"{name}_conv_{k}", init, shape) for k in (1, 2)]
         if self.dense:
             # The pixels that either convolution takes are two corners of a 2x2 window.
             empty = jnp.zeros_like(kernels[0])
@@ -372,6 +304,8 @@ class FusedCell(nn.Module):
       channels: the channels C of every state; the output has nodes * C.
       reduction: whether the edges from the two inputs have stride 2.
       reduce_input0: whether input 0 has twice the side of input 1.
+      parts: K of `partial`; 1: all channels are worked on.
+      auxiliary_skip: whether every edge has one more skip connection.
     """
 
     channels: int
@@ -379,11 +313,18 @@ class FusedCell(nn.Module):
     reduction: bool
     reduce_input0: bool
     dense: bool
+    parts: int = 1
+    auxiliary_skip: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
-        self, input0: jax.Array, input1: jax.Array, weights: jax.Array, train: bool
+        self,
+        input0: jax.Array,
+        input1: jax.Array,
+        weights: jax.Array,
+        train: bool,
+        skips: Skips | None = None,
     ) -> jax.Array:
         """Weights (edges, operations): the softmax of this kind of cell's alphas."""
         states = preprocessed(
@@ -396,17 +337,30 @@ class FusedCell(nn.Module):
         )
         if not self.dense:
             states = [chwn(state) for state in states]
+        axis = -1 if self.dense else 0
         rows = edges(self.nodes)
         sums: list[Any] = [0] * self.nodes
+        around: list[Any] = [0] * self.nodes
         for source, module in enumerate(sources_of(self)):
             leaving = np.array([k for k, (state, _) in enumerate(rows) if state == source])
-            targets = [rows[k][1] for k in leaving]
-            outputs = module(states[source], weights[leaving], train)
-            for node, output in zip(targets, outputs, strict=True):
+            targets, own = [rows[k][1] for k in leaving], weights[leaving]
+            part, rest = states[source], None
+            if self.parts > 1:
+                part, rest = partial.parted(part, self.parts, axis)
+            for node, output in zip(targets, module(part, own, train, skips), strict=True):
                 sums[node] = sums[node] + output
+            if rest is not None:
+                # Once for all edges, with the weight of each; nodes are shuffled, not edges.
+                rest = partial.bypassed(rest, module.stride)
+                for node, factor in zip(targets, own.sum(1).astype(self.dtype), strict=True):
+                    around[node] = around[node] + factor * rest
             if source > 0:
                 # All edges into node source - 1 have been added.
-                states.append(sums[source - 1])
+                node = source - 1
+                whole = sums[node]
+                if self.parts > 1:
+                    whole = partial.shuffled([whole, around[node]], self.parts, axis)
+                states.append(whole)
         if self.dense:
             return jnp.concatenate(states[2:], axis=-1)
         return chwn(jnp.concatenate(states[2:]))
@@ -418,9 +372,10 @@ def sources_of(cell: FusedCell) -> list[SourceEdges]:
     return [
         SourceEdges(
             targets=leaving[source],
-            channels=cell.channels,
+            channels=cell.channels // cell.parts,
             stride=2 if cell.reduction and source < 2 else 1,
             dense=cell.dense,
+            auxiliary_skip=cell.auxiliary_skip,
             dtype=cell.dtype,
             name=f"source_{source}",
         )

@@ -228,9 +228,9 @@ def softmax(alphas: np.ndarray, operations: Sequence[Sequence[str]] | None = Non
 
 
 def _strongest_of_cell(
-    weights: np.ndarray, operations: Sequence[Sequence[str]], nodes: int
-) -> Pairs:
-    pairs: list[tuple[str, int]] = []
+    weights: np.ndarray, operations: Sequence[Sequence[str]], nodes: int, threshold: float
+) -> tuple[Pairs, tuple[int, ...]]:
+    found: list[tuple[float, str, int]] = []
     rows = iter(zip(weights.tolist(), operations, strict=True))
     for node in range(nodes):
         best = []
@@ -240,8 +240,12 @@ def _strongest_of_cell(
             # The first of the strongest, as of the edges below.
             best.append((*max(chosen, key=lambda found: found[0]), source))
         best.sort(key=lambda found: -found[0])
-        pairs += [(name, source) for _, name, source in best[:2]]
-    return tuple(pairs)
+        found += best[:2]
+    least = min(threshold, max(weight for weight, *_ in found))
+    kept = [(name if weight >= least else "none", source) for weight, name, source in found]
+    names = [name for name, _ in kept]
+    alive = [node for node in range(nodes) if names[2 * node : 2 * node + 2] != ["none"] * 2]
+    return tuple(kept), tuple(node + 2 for node in alive)
 
 
 def strongest(
@@ -257,14 +261,23 @@ def strongest(
         `candidates.edges`.
       operations: of every edge; None: those of DARTS.
     """
+    return strongest_above({"normal": normal, "reduce": reduce}, 0.0, operations)
+
+
+def strongest_above(
+    weights: Mapping[str, np.ndarray], threshold: float, operations: Candidates | None = None
+) -> Genotype:
+    """The `strongest` cells without operations of less weight than a threshold (FairDARTS).
+
+    `none` takes their place, and nodes without any are no part of the output. Of a cell that would
+    have no operation at all the strongest one stays.
+    """
+    normal, reduce = (weights[kind] for kind in KINDS)
     nodes = candidates.nodes_of(len(normal))
     names = everywhere(nodes) if operations is None else operations
-    concat = tuple(range(2, nodes + 2))
     return Genotype(
-        normal=_strongest_of_cell(np.asarray(normal), names["normal"], nodes),
-        normal_concat=concat,
-        reduce=_strongest_of_cell(np.asarray(reduce), names["reduce"], nodes),
-        reduce_concat=concat,
+        *_strongest_of_cell(np.asarray(normal), names["normal"], nodes, threshold),
+        *_strongest_of_cell(np.asarray(reduce), names["reduce"], nodes, threshold),
     )
 
 

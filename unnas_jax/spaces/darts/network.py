@@ -150,7 +150,7 @@ class Network(nn.Module):
             if index == 2 * self.cells // 3 and self.auxiliary_classes and wanted:
                 auxiliary = AuxiliaryHead(
                     self.auxiliary_classes,
-                    imagenet=self.stem == "imagenet",
+                    imagenet=self.stem != "cifar",
                     dtype=self.dtype,
                     name="auxiliary",
                 )(output, train)

@@ -1,6 +1,6 @@
 """The operations of cells: one builder each, for discrete networks and the supernet alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -101,25 +101,36 @@ class Zero(Operation):
         return jnp.zeros_like(x[:, :: self.stride, :: self.stride])
 
 
+def by_image(draw: Callable[..., jax.Array], key: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """float32 draws of a shape (N, ...), those of each image of the whole batch from its own key.
+
+    So they do not depend on how many devices share the batch.
+
+    Args:
+      draw: as `jax.random.normal`.
+      key: of all.
+      shape: of this device's part.
+    """
+    axis = sharding.parted_axis()
+    before = 0 if axis is None else jax.lax.axis_index(axis) * shape[0]
+
+    def of_image(image: jax.Array) -> jax.Array:
+        return draw(jax.random.fold_in(key, image), tuple(shape[1:]), jnp.float32)
+
+    return jax.vmap(of_image)(before + jnp.arange(shape[0]))
+
+
 class Noise(Operation):
     """Draws from N(0, 1) of the output's shape, whatever the input (Zela et al., 2020, space S4).
 
-    It draws in evaluation, too. Every image has its own draws from the random stream `noise`, so
-    that they do not depend on how many devices share a batch.
+    It draws in evaluation, too, from the random stream `noise`.
     """
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """(N, H, W, C) to noise (N, ceil(H / stride), ceil(W / stride), C)."""
         shape = x[:, :: self.stride, :: self.stride].shape
-        axis = sharding.parted_axis()
-        before = 0 if axis is None else jax.lax.axis_index(axis) * len(x)
-        key = self.make_rng("noise")
-
-        def draw(image: jax.Array) -> jax.Array:
-            return jax.random.normal(jax.random.fold_in(key, image), shape[1:], jnp.float32)
-
-        return jax.vmap(draw)(before + jnp.arange(len(x))).astype(self.dtype)
+        return by_image(jax.random.normal, self.make_rng("noise"), shape).astype(self.dtype)
 
 
 def _skip(

@@ -3,6 +3,7 @@
 It takes any operations. The fused forms (`fused`) are held to it by the tests.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,17 @@ import jax
 import jax.numpy as jnp
 
 from unnas_jax.layers.blocks import FactorizedReduction, ReluConvBN, batch_norm
-from unnas_jax.spaces.darts.operations import BUILDERS, Pool
+from unnas_jax.spaces.choice import Choice
+from unnas_jax.spaces.darts import partial
+from unnas_jax.spaces.darts.operations import BUILDERS, Pool, by_image
+
+Skips = Mapping[str, jax.Array]
+"""What a remedy does to the skip connections of a supernet's edges, float32 scalars:
+
+- `auxiliary`: the weight of one more skip on every edge besides the mixed operations (DARTS-), 1 if
+  it is not there;
+- `dropout`: the probability that a value of a skip of stride 1 is dropped in training (P-DARTS).
+"""
 
 
 def preprocessed(
@@ -31,43 +42,124 @@ def preprocessed(
     ]
 
 
-class MixedOperation(nn.Module):
-    """An edge: the weighted sum of all its operations (DARTS, equation 2).
-
-        sum over o of weight(o) o(x)
+def candidate(
+    x: jax.Array, train: bool, *, operation: str, channels: int, stride: int, dtype: Any
+) -> jax.Array:
+    """What an operation makes of x in the module in whose `__call__` this runs.
 
     Batch norms have neither scale nor bias, and a pooling is followed by one: otherwise operations
-    could rescale what the weights are to tell.
+    could rescale what their weights are to tell.
+    """
+    module = BUILDERS[operation](
+        channels=channels, stride=stride, affine=False, dtype=dtype, name=operation
+    )
+    output: jax.Array = module(x, train)
+    if isinstance(module, Pool):
+        norm = batch_norm(train=train, affine=False, dtype=dtype, name=f"{operation}_bn")
+        output = norm(output)
+    return output
+
+
+class Alone(nn.Module):
+    """A `candidate` as a module.
 
     Attributes:
-      operations: names of `BUILDERS`.
+      operation: a name of `BUILDERS`.
       channels: of the input and the output.
       stride: of both axes.
     """
 
-    operations: tuple[str, ...]
+    operation: str
     channels: int
     stride: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, weights: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(N, H, W, C) to (N, ceil(H / stride), ..., C)."""
+        return candidate(
+            x,
+            train,
+            operation=self.operation,
+            channels=self.channels,
+            stride=self.stride,
+            dtype=self.dtype,
+        )
+
+
+class MixedOperation(nn.Module):
+    """An edge: the weighted sum of all its operations (DARTS, equation 2).
+
+        sum over o of weight(o) o(x)
+
+    Attributes:
+      operations: names of `BUILDERS`.
+      channels: of the input and the output.
+      stride: of both axes.
+      parts: K of `partial`; 1: all channels are worked on.
+      auxiliary_skip: whether there is one more skip connection.
+      one: compute one operation alone, that of the largest weight.
+    """
+
+    operations: tuple[str, ...]
+    channels: int
+    stride: int
+    parts: int = 1
+    auxiliary_skip: bool = False
+    one: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, weights: jax.Array, train: bool, skips: Skips | None = None
+    ) -> jax.Array:
         """(N, H, W, C) and the operations' weights to (N, ceil(H / stride), ..., C)."""
-        total: Any = 0
-        for name, weight in zip(self.operations, weights.astype(self.dtype), strict=False):
-            operation = BUILDERS[name](
-                channels=self.channels,
+        weights, skips = weights.astype(self.dtype), skips or {}
+        part, rest = partial.parted(x, self.parts, -1) if self.parts > 1 else (x, None)
+        total = (self._one if self.one else self._all)(part, weights, train, skips)
+        if self.auxiliary_skip:
+            skip = BUILDERS["skip_connect"](
+                channels=self.channels // self.parts,
                 stride=self.stride,
                 affine=False,
                 dtype=self.dtype,
-                name=name,
+                name="auxiliary_skip",
             )
-            output = operation(x, train)
-            if isinstance(operation, Pool):
-                norm = batch_norm(train=train, affine=False, dtype=self.dtype, name=f"{name}_bn")
-                output = norm(output)
+            weight = skips.get("auxiliary", jnp.ones(())).astype(self.dtype)
+            total = total + weight * skip(part, train)
+        if rest is None:
+            return total
+        # The weights of an edge sum to that of the edge itself, which its bypass has.
+        around = jnp.sum(weights) * partial.bypassed(rest, self.stride)
+        return partial.shuffled([total, around], self.parts, -1)
+
+    def _settings(self) -> dict[str, Any]:
+        channels = self.channels // self.parts
+        return {"channels": channels, "stride": self.stride, "dtype": self.dtype}
+
+    def _all(self, x: jax.Array, weights: jax.Array, train: bool, skips: Skips) -> Any:
+        total: Any = 0
+        for name, weight in zip(self.operations, weights, strict=False):
+            output = candidate(x, train, operation=name, **self._settings())
+            identity = name == "skip_connect" and self.stride == 1
+            if train and identity and "dropout" in skips:
+                output = self._dropped(output, skips["dropout"])
             total = total + weight * output
         return total
+
+    def _one(self, x: jax.Array, weights: jax.Array, train: bool, skips: Skips) -> Any:
+        del skips
+        layers = tuple(
+            (name, Alone(operation=name, **self._settings())) for name in self.operations
+        )
+        index = jnp.argmax(weights[: len(layers)])
+        return weights[index] * Choice(layers, name="chosen")(x, index, train)
+
+    def _dropped(self, x: jax.Array, probability: jax.Array) -> jax.Array:
+        """Zero for some values, scaled so that the mean over draws stays."""
+        keep = 1.0 - probability
+        draws = by_image(jax.random.uniform, self.make_rng("noise"), x.shape)
+        return jnp.where(draws < keep, x / keep.astype(x.dtype), jnp.zeros((), x.dtype))
 
 
 class PlainCell(nn.Module):
@@ -81,6 +173,7 @@ class PlainCell(nn.Module):
       nodes: how many.
       reduction: whether the edges from the two inputs have stride 2.
       reduce_input0: whether input 0 has twice the side of input 1.
+      parts, auxiliary_skip, one: of every edge, see `MixedOperation`.
     """
 
     operations: tuple[tuple[str, ...], ...]
@@ -88,11 +181,19 @@ class PlainCell(nn.Module):
     nodes: int
     reduction: bool
     reduce_input0: bool
+    parts: int = 1
+    auxiliary_skip: bool = False
+    one: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
-        self, input0: jax.Array, input1: jax.Array, weights: jax.Array, train: bool
+        self,
+        input0: jax.Array,
+        input1: jax.Array,
+        weights: jax.Array,
+        train: bool,
+        skips: Skips | None = None,
     ) -> jax.Array:
         """Weights (edges, operations): the softmax of this kind of cell's alphas."""
         states = preprocessed(
@@ -112,9 +213,12 @@ class PlainCell(nn.Module):
                     operations,
                     self.channels,
                     stride=2 if self.reduction and source < 2 else 1,
+                    parts=self.parts,
+                    auxiliary_skip=self.auxiliary_skip,
+                    one=self.one,
                     dtype=self.dtype,
                     name=f"edge_{source}_{node}",
                 )
-                total = total + edge(state, row, train)
+                total = total + edge(state, row, train, skips)
             states.append(total)
         return jnp.concatenate(states[2:], axis=-1)

@@ -1,16 +1,23 @@
-"""The published genotypes by name, and `resolve`, which also reads the ones that searches wrote.
+"""The published genotypes by name, random ones, and `resolve`, which also reads those of searches.
 
 Sources: nasnet, Zoph et al., CVPR 2018; pnasnet, Liu et al., ECCV 2018; amoebanet, Real et al.,
 AAAI 2019 (these three as transcribed by DARTS); darts_v1 and darts_v2 (first and second order),
-Liu et al., ICLR 2019; pdarts, Chen et al., ICCV 2019; pcdarts_c10 and pcdarts_in1k, Xu et al.,
-ICLR 2020; unnas_DATASET_TASK, Liu et al., ECCV 2020, the paper that this package implements.
+Liu et al., ICLR 2019; pdarts, Chen et al., ICCV 2019 (the paper's; the cell of this name in its
+repository is of another run); pcdarts_c10 and pcdarts_in1k, Xu et al., ICLR 2020; sdarts_rs and
+sdarts_adv, Chen and Hsieh, ICML 2020; rlnas_c10, rlnas_600m (at most 600M multiply-adds on
+ImageNet) and rlnas_free, Zhang et al., CVPR 2021; unnas_DATASET_TASK, Liu et al., ECCV 2020, the
+paper that this package implements.
 """
 
 import difflib
 import os
+import re
+
+import numpy as np
 
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.genotype import Genotype, Pairs
 
@@ -85,6 +92,26 @@ GENOTYPES: dict[str, Genotype] = {
         "skip:1 sep3:0 sep3:0 skip:1 sep3:1 sep3:3 sep3:1 dil5:4",
         "sep3:0 skip:1 dil5:2 max3:1 sep3:2 sep3:1 sep5:0 sep3:3",
     ),
+    "sdarts_rs": _genotype(
+        "sep3:1 sep3:0 sep5:1 skip:0 sep3:3 skip:1 sep3:1 dil3:2",
+        "max3:0 sep3:1 skip:2 max3:0 dil5:3 max3:0 sep3:2 sep5:3",
+    ),
+    "sdarts_adv": _genotype(
+        "sep3:0 sep3:1 sep3:1 skip:0 sep5:0 dil3:3 dil3:4 skip:0",
+        "max3:0 sep5:1 skip:2 max3:0 skip:3 skip:2 skip:2 sep5:4",
+    ),
+    "rlnas_c10": _genotype(
+        "sep5:0 sep3:1 dil3:0 sep5:2 sep3:0 dil5:3 dil5:1 dil3:2",
+        "sep5:0 dil3:1 sep3:0 sep5:2 dil3:1 sep3:3 max3:1 sep5:2",
+    ),
+    "rlnas_600m": _genotype(
+        "sep3:0 sep3:1 skip:1 sep3:2 sep3:1 sep3:2 skip:0 sep3:4",
+        "sep3:0 max3:1 sep3:0 skip:1 sep3:0 dil3:1 skip:0 sep3:1",
+    ),
+    "rlnas_free": _genotype(
+        "sep3:0 sep3:1 sep3:1 sep3:2 sep3:0 sep5:1 sep3:0 sep3:1",
+        "sep3:0 sep3:1 sep5:0 sep3:2 sep5:0 sep5:2 sep3:2 sep3:4",
+    ),
     "unnas_in1k_cls": _genotype(
         "sep3:1 sep3:0 sep3:1 sep3:0 sep3:0 sep3:2 sep5:1 sep3:0",
         "max3:0 skip:1 max3:0 dil5:2 max3:0 sep3:2 sep3:4 dil5:3",
@@ -137,8 +164,38 @@ GENOTYPES: dict[str, Genotype] = {
 """Every published genotype by name."""
 
 
+_RANDOM = re.compile(r"random_(\d{1,9})")
+
+
+def is_name(name: str) -> bool:
+    """Whether a name is that of a published genotype or of a random one."""
+    return name in GENOTYPES or bool(_RANDOM.fullmatch(name))
+
+
+def random_cells(seed: int) -> Genotype:
+    """Cells that chance draws from those that a search of DARTS can find.
+
+    Every node takes two different states, and on each an operation other than `none`, all equally
+    likely: the baseline of a search (Yang et al., 2020; Li and Talwalkar, 2019). The paper's sample
+    (`sampling`) draws differently.
+    """
+    rng = np.random.default_rng((seed, 4))  # 4: apart from the sample's draws.
+    operations = candidates.OPERATIONS[1:]
+
+    def cell() -> Pairs:
+        return tuple(
+            (operations[rng.integers(len(operations))], int(source))
+            for node in range(4)
+            for source in sorted(rng.choice(node + 2, 2, replace=False))
+        )
+
+    return Genotype(cell(), (2, 3, 4, 5), cell(), (2, 3, 4, 5))
+
+
 def resolve(name_or_path: str) -> Genotype:
     """The genotype of a published name, a text, a `genotype.json`, or a search's workdir.
+
+    `random_SEED` stands for `random_cells(SEED)`.
 
     Raises:
       UserError: there is no such name or file (with the names that come close), or the file holds
@@ -146,6 +203,8 @@ def resolve(name_or_path: str) -> Genotype:
     """
     if name_or_path in GENOTYPES:
         return GENOTYPES[name_or_path]
+    if drawn := _RANDOM.fullmatch(name_or_path):
+        return random_cells(int(drawn[1]))
     if genotype_lib.is_text(name_or_path):
         return genotype_lib.parse(name_or_path)
     path = files.or_in(name_or_path, "genotype.json")

@@ -42,7 +42,7 @@ def validate(config: Mapping[str, Any]) -> None:
 
 def file_of(name: str) -> str | None:
     """None for a published name or a text; a search's workdir stands for its file."""
-    if name in published.GENOTYPES or genotype_lib.is_text(name):
+    if published.is_name(name) or genotype_lib.is_text(name):
         return None
     return files.or_in(name, "genotype.json")
 
@@ -83,7 +83,7 @@ def check_inputs(config: Mapping[str, Any], examples: Examples) -> None:
         complaint = f"it answers once an image, which is not the task {config['task']['name']!r}"
     else:
         # The head is on the output of the second reduction cell; it pools 5x5, then takes 2x2.
-        imagenet = section["stem"] == "imagenet"
+        imagenet = section["stem"] != "cifar"
         halvings = len(reductions(section["cells"], single=False)) + (3 if imagenet else 0)
         side, least = -(-examples.inputs.shape[1] // 2**halvings), 7 if imagenet else 8
         if side < least:

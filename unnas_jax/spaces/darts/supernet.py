@@ -58,6 +58,12 @@ def softmax(alphas: Alphas, operations: Candidates | None = None) -> dict[str, j
     return {kind: of_kind(kind, values) for kind, values in alphas.items()}
 
 
+def sigmoid(alphas: Alphas, operations: Candidates) -> dict[str, jax.Array]:
+    """The weights of FairDARTS: the sigmoid of every operation's alpha, 0 where there is none."""
+    used = {kind: candidates_lib.mask(operations[kind]) for kind in KINDS}
+    return {kind: jax.nn.sigmoid(alphas[kind]) * used[kind] for kind in KINDS}
+
+
 class Supernet(nn.Module):
     """Stem, cells, head.
 
@@ -68,8 +74,11 @@ class Supernet(nn.Module):
       operations: of every edge; None: those of DARTS.
       rematerialise: keep only the cells' inputs for the backward pass and compute each cell again:
         less memory, a forward pass more.
-      mix: makes of the alphas the operations' weights on the edges, `normal` and `reduce`; None:
-        `softmax`.
+      mix: makes of the alphas the operations' weights on the edges, `normal` and `reduce`, and what
+        `per_edge.Skips` has; None: `softmax`.
+      parts: K of PC-DARTS, see `partial`: one channel of K is worked on; 1: all are.
+      auxiliary_skip: whether every edge has one more skip connection, of weight `auxiliary`.
+      one: compute one operation alone on every edge, that of the largest weight; `per_edge` only.
     """
 
     width: int
@@ -81,7 +90,10 @@ class Supernet(nn.Module):
     formulation: str = "depthwise"
     operations: Candidates | None = None
     rematerialise: bool = False
-    mix: Callable[[Alphas], dict[str, jax.Array]] | None = None
+    mix: Callable[[Alphas], Mapping[str, jax.Array]] | None = None
+    parts: int = 1
+    auxiliary_skip: bool = False
+    one: bool = False
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
@@ -96,6 +108,7 @@ class Supernet(nn.Module):
         Operations that draw, such as `noise`, take the random stream `noise`.
         """
         weights = softmax(alphas, self.operations) if self.mix is None else self.mix(alphas)
+        skips = {name: value for name, value in weights.items() if name not in KINDS}
         states = Stem(self.stem, self.width, dtype=self.dtype, name="stem")(
             inputs.astype(self.dtype), train
         )
@@ -103,7 +116,8 @@ class Supernet(nn.Module):
         for cell in cells_of(self):
             if cell.reduction:
                 ends.append(stages.end(self, states[1]))
-            output = cell(*states, weights["reduce" if cell.reduction else "normal"], train)
+            own = weights["reduce" if cell.reduction else "normal"]
+            output = cell(*states, own, train, skips)
             states = (states[1], output)
         ends.append(stages.end(self, states[1]))
         return self.head(stages.for_head(self.head, ends, states[1]), train)
@@ -116,13 +130,13 @@ def cells_of(supernet: Supernet) -> list[FusedCell | PlainCell]:
     _check_formulation(supernet.formulation, operations, "formulation")
     cell: Any = PlainCell if plain else FusedCell
     if supernet.rematerialise:
-        # The arguments of a cell after itself: two inputs, weights, train.
+        # The arguments of a cell after itself: two inputs, weights, train, skips.
         cell = nn.remat(cell, static_argnums=(4,))
     cells = []
     for place in plan(supernet.width, supernet.cells, supernet.stem, supernet.single_reduction):
         kind = "reduce" if place.reduction else "normal"
         own = (
-            {"operations": operations[kind]}
+            {"operations": operations[kind], "one": supernet.one}
             if plain
             else {"dense": supernet.formulation == "dense"}
         )
@@ -132,6 +146,8 @@ def cells_of(supernet: Supernet) -> list[FusedCell | PlainCell]:
                 nodes=supernet.nodes,
                 reduction=place.reduction,
                 reduce_input0=place.reduce_input0,
+                parts=supernet.parts,
+                auxiliary_skip=supernet.auxiliary_skip,
                 dtype=supernet.dtype,
                 name=place.name,
                 **own,
@@ -154,8 +170,15 @@ def validate(config: Mapping[str, Any]) -> None:
     Raises:
       UserError: names the key and the remedy.
     """
-    operations = candidates_lib.of_network(config["network"])
+    network = config["network"]
+    operations = candidates_lib.of_network(network)
     candidates_lib.check(operations)
+    parts, width = network["partial_channels"], network["width"]
+    if parts < 1 or width % (2 * parts) and parts > 1:
+        raise UserError(
+            f"config.network.partial_channels={parts}: must be 1, or divide "
+            f"network.width={width} into even numbers of channels, which reductions halve"
+        )
     _check_formulation(config["search"]["formulation"], operations, "config.search.formulation")
 
 
@@ -177,5 +200,7 @@ def build_supernet(config: Mapping[str, Any], task: Task) -> Supernet:
         formulation=formulation,
         operations=operations,
         rematerialise=config["search"]["rematerialise"] == "cell",
+        parts=network["partial_channels"],
+        auxiliary_skip=network["auxiliary_skip"],
         dtype=dtype,
     )

@@ -63,7 +63,7 @@ def check_inputs(config: Mapping[str, Any], examples: Examples) -> None:
     section = config["network"]
     side = min(examples.inputs.shape[1:3])
     # Strided convolutions round up, poolings down.
-    features = -(-side // 8) if section["stem"] == "imagenet" else side
+    features = -(-side // 8) if section["stem"] != "cifar" else side
     if features < 2 ** (section["stacks"] - 1):
         raise UserError(
             f"config.network.stacks={section['stacks']}: inputs of {side} pixels leave nothing to "

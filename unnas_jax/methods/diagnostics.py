@@ -1,0 +1,29 @@
+"""Numbers that tell a collapse and cost nothing: skips in a cell, the entropy of mixing weights."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from unnas_jax.spaces.darts.genotype import Genotype
+
+
+def skips(cells: Genotype) -> int:
+    """The skip connections of the normal cell."""
+    return sum(operation == "skip_connect" for operation, _ in cells.normal)
+
+
+def entropy(weights: np.ndarray) -> float:
+    """The mean over edges of the entropy of the weights (E, O) of their operations, in nats.
+
+    From log O, where no operation is preferred, to 0, where each edge has chosen.
+    """
+    shares = np.asarray(weights, np.float64)
+    shares = shares / np.maximum(shares.sum(1, keepdims=True), np.finfo(np.float64).tiny)
+    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    return float(-(shares * logs).sum(1).mean())
+
+
+def of_weights(cells: Genotype, mixing: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """What costs nothing, for the rows `method` of metrics.jsonl."""
+    entropies = {f"entropy_{kind}": entropy(weights) for kind, weights in mixing.items()}
+    return {"skips_normal": float(skips(cells)), **entropies}
