@@ -30,7 +30,8 @@ class Architecture:
     cell: str
 
 
-def _named(space: str, cell: Any) -> Architecture:
+def named(space: str, cell: Any) -> Architecture:
+    """A cell of a space with its name."""
     # Isomorphic cells are one architecture.
     identity = registry.SPACES[space].identity(cell)
     digits = hashlib.sha256(identity.encode()).hexdigest()[:12]
@@ -41,7 +42,7 @@ def sample(config: Mapping[str, Any]) -> list[Architecture]:
     """The architectures that a valid config of a sweep (as a dict) asks for, by draws."""
     space = config["training"]["network"]["space"]
     cells = registry.SPACES[space].draw(config["sample"], config["seed"])
-    return [_named(space, cell) for cell in cells]
+    return [named(space, cell) for cell in cells]
 
 
 def _parse(space: str, entry: Any) -> Any:
@@ -95,7 +96,7 @@ def read(path: str, space: str) -> list[Architecture]:
     result = []
     for number, entry in enumerate(_entries(path), 1):
         try:
-            architecture = _named(space, _parse(space, entry))
+            architecture = named(space, _parse(space, entry))
         except UserError as error:
             raise UserError(f"architectures: {path}, entry {number}: {error}") from error
         first = found.setdefault(architecture.name, number)
