@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks everything: lint, format, types, shell scripts, tests; goes on after a failure and ends
-# with a summary and one exit status.
+# Checks everything: lint, format, types, documentation, shell scripts, tests; goes on after a
+# failure and ends with a summary and one exit status.
 #
 #   launch/test.sh [arguments of pytest]
 #
@@ -38,6 +38,7 @@ scripts=(launch/*.sh launch/*.sbatch .ci/run)
 check 'ruff check' "$VENV/bin/ruff" check .
 check 'ruff format' "$VENV/bin/ruff" format --check .
 check mypy "$VENV/bin/mypy"
+check docs env NO_MKDOCS_2_WARNING=1 PYTHONPATH=. "$VENV/bin/mkdocs" build --strict --quiet
 if command -v shellcheck >/dev/null; then
   check shellcheck shellcheck -x "${scripts[@]}"
 else

@@ -105,8 +105,8 @@ def _inside(eqn: Any, inputs: list[Any], visit: Visit) -> tuple[list[Any], jax.A
     bodies = _bodies(eqn)
     if name == "while" or len(bodies) != 1:
         raise UserError(
-            f"score: the network has the operation {name!r}, within which rectifiers cannot be told "
-            "apart; use a score that needs none of their codes"
+            f"score: within the operation {name!r} of the network rectifiers cannot be told apart; "
+            "use a score that needs none of their codes"
         )
     # Calls: jit, remat, custom derivatives. Their programs take what they take.
     closed = [value for value in params.values() if isinstance(value, core.ClosedJaxpr)]

@@ -1,0 +1,106 @@
+"""Writes the pages of the reference that follow from the code, when the site is built."""
+
+import contextlib
+import importlib
+import inspect
+import io
+import re
+from typing import Any
+
+import ml_collections
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+import unnas_jax
+from unnas_jax import commands
+from unnas_jax.config import schema
+
+EXPERIMENTS = {"search": schema.search, "train": schema.training, "sample": schema.sample}
+
+
+def comments() -> dict[str, str]:
+    """What the schema's source says of a field, by its name: on its line or those above."""
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for line in inspect.getsource(schema).splitlines():
+        text = line.strip()
+        field = re.match(r'"(\w+)":.*?(?:#\s*(.*))?$', text)
+        if text.startswith("#"):
+            above.append(text.lstrip("# "))
+        elif field:
+            words = field[2] or " ".join(above)
+            if words:
+                found.setdefault(field[1], words)
+            above = []
+        else:
+            above = []
+    return found
+
+
+def fields(config: ml_collections.ConfigDict, prefix: str = "config") -> list[tuple[str, Any]]:
+    """Every field with its default, sections in order."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in config.items():
+        path = f"{prefix}.{name}"
+        if isinstance(value, ml_collections.ConfigDict) and len(value):
+            rows += fields(value, path)
+        else:
+            rows.append((path, dict(value) if hasattr(value, "items") else value))
+    return rows
+
+
+def config_page() -> str:
+    """A table of the fields for every experiment."""
+    said = comments()
+    lines = [
+        "# Every field of a config",
+        "",
+        "A recipe in `configs/` starts from these defaults and changes what differs; every field",
+        "can be set on the command line: `--config.train.batch_size=64`.",
+    ]
+    for name, make in EXPERIMENTS.items():
+        lines += [
+            "",
+            f"## config.experiment = {name}",
+            "",
+            "| field | default | what |",
+            "|---|---|---|",
+        ]
+        for path, value in fields(make()):
+            words = said.get(path.rpartition(".")[2], "").replace("|", "\\|")
+            lines.append(f"| `{path}` | `{value!r}` | {words} |")
+    return "\n".join(lines) + "\n"
+
+
+def commands_page() -> str:
+    """The help of every command."""
+    lines = ["# Commands", "", "`python main.py COMMAND` does the same in a checkout.", ""]
+    lines += ["```", commands.usage(), "```"]
+    for name, purpose in commands.COMMANDS.items():
+        text = io.StringIO()
+        module = importlib.import_module(f"unnas_jax.commands.{name}")
+        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+            module.main(["--help"])
+        lines += ["", f"## {name}", "", f"{purpose[0].upper()}{purpose[1:]}.", ""]
+        lines += ["```", text.getvalue().strip(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def api_page() -> str:
+    """The names of the library, with their docstrings."""
+    lines = ["# The library", "", "`import unnas_jax as un` gives these names.", ""]
+    for name, where in unnas_jax._WHERE.items():
+        module, _, path = where.partition(":")
+        if path:
+            lines += [f"### `un.{name}` {{ #{name} }}", "", f"`{module}.{path}`", ""]
+        else:
+            lines += [f"::: {module}.{name}", ""]
+    return "\n".join(lines)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages."""
+    pages = {"config": config_page, "commands": commands_page, "api": api_page}
+    for name, page in pages.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=page()))
+    return files
