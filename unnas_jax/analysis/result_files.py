@@ -8,6 +8,9 @@ from unnas_jax.core.errors import UserError
 
 SCHEMA = "unnas_jax.result/1"
 
+SCORE = "score"
+"""The metric of units whose values are no accuracies, but numbers of any size."""
+
 _RESULT = {
     "dataset": str,
     "task": str,
@@ -48,6 +51,7 @@ _UNIT = {
     "values": [float],
     "accuracy?": float,
     "chance?": (None, float),
+    "metric?": str,
     "curve?": [{"epoch": float, "values": [float]}],
 }
 

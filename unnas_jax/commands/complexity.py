@@ -14,8 +14,8 @@ from absl import flags
 
 from unnas_jax.commands import command_line
 from unnas_jax.layers.counting import AUXILIARY
-from unnas_jax.runs import validation
 from unnas_jax.spaces.complexity import of_config
+from unnas_jax.sweep import validation
 
 
 def _table(counts: Mapping[str, Any], every_layer: bool) -> str:

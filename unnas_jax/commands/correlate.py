@@ -1,4 +1,4 @@
-"""How well scores rank cells whose accuracies are published: `unnas-jax correlate`.
+r"""How well scores rank cells whose accuracies are published: `unnas-jax correlate`.
 
     unnas-jax correlate --table=TABLE.csv --space=nasbench201 --scores=synflow,naswot \\
         --images=DIR --workdir=DIR [--count=300]

@@ -140,7 +140,7 @@ class Rows:
 
     def add(self, cell: Cell, score: str, value: float, seconds: float) -> None:
         """Keeps a value."""
-        row = {"cell": cell.text, "name": cell.name, "score": score}
+        row: dict[str, Any] = {"cell": cell.text, "name": cell.name, "score": score}
         row |= {"value": value, "seconds": round(seconds, 3)}
         with open(self.path, "ab") as file:
             # Half a line of a killed process must not take this one with it.

@@ -69,8 +69,7 @@ def of_dataset(dataset: Dataset, count: int, side: int, seed: int) -> Batch:
             raise UserError(f"dataset: {describe(records, number)} {error}") from error
         images.append(_square(image, side))
         labels.append(record["label"])
-    pixels = np.stack(images).astype(np.float32) / 255
-    normal = (pixels - np.float32(dataset.mean)) / np.float32(dataset.std)
+    normal = (np.stack(images) / 255 - np.array(dataset.mean)) / np.array(dataset.std)
     known = dataset.num_classes > 0 and not dataset.label_maps
     return Batch(
         normal.astype(np.float32),
