@@ -1,14 +1,13 @@
 """Samples of architectures: drawn from a search space, or read from a list."""
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unnas_jax.core import files, reading
 from unnas_jax.core.errors import UserError
-from unnas_jax.spaces import registry
+from unnas_jax.spaces import names, registry
 
 SCHEMA = "unnas_jax.architectures/1"
 FILE = "architectures.json"
@@ -32,10 +31,7 @@ class Architecture:
 
 def named(space: str, cell: Any) -> Architecture:
     """A cell of a space with its name."""
-    # Isomorphic cells are one architecture.
-    identity = registry.SPACES[space].identity(cell)
-    digits = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    return Architecture(f"{space}-{digits}", str(cell))
+    return Architecture(names.of_cell(space, cell), str(cell))
 
 
 def sample(config: Mapping[str, Any]) -> list[Architecture]:
