@@ -52,6 +52,8 @@ _UNIT = {
     "accuracy?": float,
     "chance?": (None, float),
     "metric?": str,
+    "seconds?": float,
+    "warnings?": [str],
     "curve?": [{"epoch": float, "values": [float]}],
 }
 
