@@ -31,7 +31,7 @@ from unnas_jax.analysis.comparisons import (
     space_name,
     style_of,
 )
-from unnas_jax.core import files
+from unnas_jax.core import files, logs
 from unnas_jax.core.errors import UserError
 
 KINDS = ("png", "svg", "pdf")
@@ -273,7 +273,8 @@ def write(
       UserError: nothing can be compared, or a file cannot be read or written.
     """
     rows = accuracies.read(paths)
-    comparisons = compare(accuracies.table(rows), seed=seed)
+    with logs.telling("Comparing", after=10.0):
+        comparisons = compare(accuracies.table(rows), seed=seed)
     if all(comparison.same for comparison in comparisons):
         raise UserError(
             f"figures: no {LEAST} architectures have both the task {SUPERVISED[0]!r} and another "
