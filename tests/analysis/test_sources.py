@@ -174,3 +174,15 @@ def test_published_correlations_by_column() -> None:
     assert known("nasbench201", "CIFAR-10_valid", "synflow")[0] == 0.737
     assert known("nasbench101", "cifar10_accuracy", "gennas")[0] == 0.85
     assert known("nasbench101", "imagenet_top1", "gennas") is None
+
+
+def test_outliers_of_scores_do_not_hide_the_rest() -> None:
+    """A dead network's score is beyond all others: ranks keep it, pictures and lines do not."""
+    names_ = [f"net{k}" for k in range(20)]
+    labels = {name: 0.5 + 0.02 * k for k, name in enumerate(names_)}
+    score = {name: float(k) for k, name in enumerate(names_)} | {"net0": -1e30}
+    table = {("s", "d", "classification"): labels, ("s", "scores", "zen"): score}
+    found = next(c for c in comparisons.compare(table) if c.task == "zen")
+    assert found.correlation.rho == pytest.approx(1)
+    assert found.shown.min() > -40 and found.pretext.min() == -1e30
+    assert found.line is not None and found.line.slope == pytest.approx(50, rel=0.1)

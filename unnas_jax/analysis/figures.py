@@ -31,6 +31,7 @@ from unnas_jax.analysis.comparisons import (
     space_name,
     style_of,
 )
+from unnas_jax.analysis.sources import UNTRAINED
 from unnas_jax.core import files, logs
 from unnas_jax.core.errors import UserError
 
@@ -55,7 +56,7 @@ def _frame(axes: Axes) -> None:
 
 def _scatter(axes: Axes, comparison: Comparison) -> None:
     _, colour, _, _ = style_of(comparison.task)
-    x, y = 100 * comparison.supervised, comparison.factor * comparison.pretext
+    x, y = 100 * comparison.supervised, comparison.factor * comparison.shown
     few = len(x) <= 60
     axes.scatter(
         x, y, s=18 if few else 8, color=colour, alpha=0.75 if few else 0.45, linewidths=0, zorder=3
@@ -127,12 +128,11 @@ def draw_scatter(comparisons: Sequence[Comparison]) -> Figure:
             if row == len(spaces) - 1:
                 where = "" if source == target else f" on {dataset_name(target)}"
                 axes.set_xlabel(f"Supervised accuracy{where}, %", fontsize=9)
-    title = (
-        f"{dataset_name(source)}: pretext against supervised accuracy"
-        if source == target
-        else f"Accuracy on {dataset_name(source)} against supervised accuracy on "
-        f"{dataset_name(target)}"
-    )
+    if source == target:
+        title = f"{dataset_name(source)}: pretext against supervised accuracy"
+    else:
+        what = "Scores" if source == UNTRAINED else f"Accuracy on {dataset_name(source)}"
+        title = f"{what} against supervised accuracy on {dataset_name(target)}"
     figure.suptitle(title, fontsize=11.5, x=0.01, ha="left", color=style.INK)
     return figure
 
@@ -200,9 +200,9 @@ def draw_random_experiments(comparisons: Sequence[Comparison]) -> Figure:
     )
     # One line where there is room for it.
     between = "\n" if len(spaces) == 1 else " "
+    by = "score" if source == UNTRAINED else f"accuracy on {dataset_name(source)}"
     figure.suptitle(
-        f"Random experiments: the best by accuracy on {dataset_name(source)}{between}"
-        "(mean ± 2 deviations)",
+        f"Random experiments: the best by {by}{between}(mean ± 2 deviations)",
         fontsize=11.5,
         x=0.01,
         ha="left",
