@@ -36,6 +36,7 @@ from unnas_jax.config import schema as config  # noqa: E402
 from unnas_jax.core import sharding  # noqa: E402
 from unnas_jax.data import Dataset  # noqa: E402
 from unnas_jax.learning import trainer  # noqa: E402
+from unnas_jax.runs import validation  # noqa: E402
 from unnas_jax.spaces import networks  # noqa: E402
 from unnas_jax.spaces import registry as spaces  # noqa: E402
 from unnas_jax.tasks import base  # noqa: E402
@@ -96,7 +97,7 @@ def _config(network: dict[str, Any], batch_size: int) -> dict[str, Any]:
     c.network.update(network)
     c.weights.update(learning_rate=0.05, warmup_epochs=0)
     c.train.batch_size = batch_size
-    config.validate(c)
+    validation.validate(c)
     plain: dict[str, Any] = c.to_dict()
     return plain
 

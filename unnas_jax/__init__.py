@@ -41,6 +41,8 @@ _WHERE = {
     "register_operation": "unnas_jax.spaces.darts.operations:BUILDERS.register",
     "register_score": "unnas_jax.sweep.scores.registry",
     "Score": "unnas_jax.sweep.scores.registry",
+    "register_tracker": "unnas_jax.learning.trackers",
+    "Tracker": "unnas_jax.learning.trackers",
 }
 """Every name of the library and its module; behind a colon what it is called there."""
 
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
     from unnas_jax.data.records import Dataset as Dataset
     from unnas_jax.data.registry import open_dataset as open_dataset
     from unnas_jax.data.registry import register_dataset as register_dataset
+    from unnas_jax.learning.trackers import Tracker as Tracker
+    from unnas_jax.learning.trackers import register_tracker as register_tracker
     from unnas_jax.methods.registry import register_method as register_method
     from unnas_jax.runs.own_loop import SearchStep as SearchStep
     from unnas_jax.runs.pieces import Network as Network

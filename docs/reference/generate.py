@@ -94,7 +94,8 @@ def api_page() -> str:
         if path:
             lines += [f"### `un.{name}` {{ #{name} }}", "", f"`{module}.{path}`", ""]
         else:
-            lines += [f"::: {module}.{name}", ""]
+            heading = [f"::: {module}.{name}", "    options:", f"      heading: un.{name}", ""]
+            lines += heading
     return "\n".join(lines)
 
 

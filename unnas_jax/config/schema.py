@@ -51,6 +51,9 @@ def _common() -> dict[str, Any]:
         "precision": "auto",  # float32, bfloat16, or bfloat16 where there is an accelerator.
         "log_every_steps": 50,
         "checkpoint_every_steps": 1000,
+        "trackers": (
+            "tensorboard",
+        ),  # Names of unnas_jax.learning.trackers: tensorboard, wandb, ...
         "workers": -1,  # Processes that decode images; -1: by the number of cores; 0: threads.
     }
 

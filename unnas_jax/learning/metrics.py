@@ -1,4 +1,4 @@
-"""What a run tells: a line per interval on the terminal, JSON lines and TensorBoard events."""
+"""What a run tells: JSON lines, and trackers such as TensorBoard."""
 
 import json
 import logging
@@ -8,11 +8,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import rows
+from unnas_jax.learning.trackers import Tracker
 from unnas_jax.tasks.base import Sums
 
 _LOG = logging.getLogger("unnas_jax")
@@ -36,15 +35,16 @@ def first_not_finite(sums: Sequence[Sums]) -> int | None:
 
 
 class MetricsLog:
-    """Appends rows to WORKDIR/metrics.jsonl and WORKDIR/tensorboard.
+    """Appends rows to WORKDIR/metrics.jsonl, and gives their numbers to trackers.
 
     Args:
       workdir: an existing directory.
       step: the step that the run continues from; rows of later steps, which a killed run left,
         are removed so that no step appears twice.
+      trackers: started ones.
     """
 
-    def __init__(self, workdir: str, step: int) -> None:
+    def __init__(self, workdir: str, step: int, trackers: Sequence[Tracker] = ()) -> None:
         path = os.path.join(workdir, "metrics.jsonl")
         if os.path.isfile(path):
             found, skipped = rows.read(path)
@@ -57,20 +57,23 @@ class MetricsLog:
         elif pathlib.Path(path).is_fifo():
             raise UserError(f"{path}: is a pipe, for whose reader a run would wait; move it away")
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
-        self._board = SummaryWriter(
-            os.path.join(workdir, "tensorboard"), purge_step=step + 1 if step else None
-        )
+        self._trackers = trackers
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Writes one row; numbers also go to TensorBoard as `kind/name`."""
+        """Writes one row; its numbers also go to the trackers, as `kind/name`."""
         row = {"kind": kind, "step": step, **values}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            if isinstance(value, float) and name not in ("epoch", "seconds_left"):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        numbers = {
+            f"{kind}/{name}": value
+            for name, value in values.items()
+            if isinstance(value, float) and name not in ("epoch", "seconds_left")
+        }
+        for tracker in self._trackers:
+            tracker.write(step, numbers)
 
     def close(self) -> None:
-        """Writes what is buffered and closes both files."""
+        """Writes what is buffered and closes everything."""
         self._file.close()
-        self._board.close()
+        for tracker in self._trackers:
+            tracker.close()

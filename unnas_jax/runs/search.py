@@ -25,7 +25,7 @@ from unnas_jax.data.inspection import check_images
 from unnas_jax.data.pipeline import evaluation_sample
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
-from unnas_jax.learning import metrics
+from unnas_jax.learning import metrics, trackers
 from unnas_jax.learning.feed import Feed
 from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import SearchMethod, SearchState, Setting, Stage
@@ -65,7 +65,10 @@ class _Outputs:
         self.workdir, self.config, self.plan, self.primary = workdir, config, plan, primary
         self.history = Alphas(())
         self.next_drawing = 0.0
-        self.log = metrics.MetricsLog(workdir, step) if primary else None
+        self.log = None
+        if primary:
+            tracking = trackers.started(config["trackers"], workdir, config, step)
+            self.log = metrics.MetricsLog(workdir, step, tracking)
         self.facts: dict[str, Any] = {}
         self.validation: dict[str, Any] = {}
         self.warnings: list[str] = []

@@ -21,7 +21,7 @@ from unnas_jax.data.inspection import check_images
 from unnas_jax.data.pipeline import evaluation_sample
 from unnas_jax.data.records import Records, check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
-from unnas_jax.learning import metrics, optim, trainer
+from unnas_jax.learning import metrics, optim, trackers, trainer
 from unnas_jax.learning.feed import DeviceBatch, Feed
 from unnas_jax.learning.trainer import TrainState, TrainSteps
 from unnas_jax.runs import checkpoint, validation
@@ -373,8 +373,10 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
             jax.default_backend(),
             f", continuing at step {step}" if step else "",
         )
-        log = metrics.MetricsLog(workdir.path, step) if primary else None
-        if log:
+        log = None
+        if primary:
+            tracking = trackers.started(c["trackers"], workdir.path, c, step)
+            log = metrics.MetricsLog(workdir.path, step, tracking)
             stack.callback(log.close)
 
         def write(kind: str, step: int, **values: Any) -> None:

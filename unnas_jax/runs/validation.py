@@ -10,6 +10,7 @@ from unnas_jax.config import schema, unknown_keys
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops
 from unnas_jax.data.registry import entry_of
+from unnas_jax.learning import trackers
 from unnas_jax.methods import registry as methods
 from unnas_jax.spaces import registry as spaces
 from unnas_jax.spaces.darts import supernet
@@ -110,6 +111,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     steps, images = c["train"]["max_steps"], c["eval"]["max_images"]
     check(steps == -1 or steps > 0, "train.max_steps", steps, "use -1 (all epochs) or at least 1")
     check(images == -1 or images > 0, "eval.max_images", images, "use -1 (all) or at least 1")
+    trackers.check(c["trackers"])
     check(c["workers"] >= -1, "workers", c["workers"], "use -1 (by cores), 0 (threads) or more")
     check_numbers(c, "dataset.max_pixels", 1, strict=False)
     name, path = c["dataset"]["name"], c["dataset"]["path"]

@@ -14,7 +14,14 @@ from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.runs import hold
 
 # A run may be continued with other values of these: they do not change what it computes.
-_HOW = ("workers", "log_every_steps", "checkpoint_every_steps", "mode", "dataset.data_dir")
+_HOW = (
+    "workers",
+    "trackers",
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "mode",
+    "dataset.data_dir",
+)
 MAY_CHANGE = (
     *_HOW,
     "dataset.path",  # What is there must not, see `registry.check_same`.
