@@ -1,4 +1,4 @@
-"""The results in docs/results/scores: their correlations follow from their rows, and are redrawn."""
+"""The results in docs/results/scores: correlations that follow from their rows."""
 
 import csv
 import pathlib
