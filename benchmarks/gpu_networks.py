@@ -17,6 +17,7 @@ from benchmarks.gpu_schedule import Program, Row, one_line, timed
 from benchmarks.gpu_search import filled, random_batch, rate
 from configs import eval_in1k, sample_nasbench101_cifar10
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config import sections
 from unnas_jax.core import sharding
 from unnas_jax.learning import trainer
 from unnas_jax.learning.trainer import TrainSteps
@@ -73,11 +74,18 @@ class Training:
         network = networks.build_network(self.config, self.task)
         inputs = example_shapes(self.config, self.task).inputs
         return trainer.build_steps(
-            self.config, network, self.task, self._mesh, _STEPS_PER_EPOCH, inputs
+            sections.Training.of(self.config),
+            network,
+            self.task,
+            self._mesh,
+            _STEPS_PER_EPOCH,
+            inputs,
         )
 
     def _lower(self) -> jax.stages.Lowered:
-        return trainer.lower(self.config, self.task, self._steps, self._seeds, self._mesh)
+        return trainer.lower(
+            sections.Training.of(self.config), self.task, self._steps, self._seeds, self._mesh
+        )
 
     def step(self) -> Any:
         """A function that begins a step and returns what to wait for."""

@@ -33,6 +33,7 @@ import numpy as np  # noqa: E402
 from unnas_jax import convert  # noqa: E402
 from unnas_jax.commands import command_line  # noqa: E402
 from unnas_jax.config import schema as config  # noqa: E402
+from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding  # noqa: E402
 from unnas_jax.data import Dataset  # noqa: E402
 from unnas_jax.learning import trainer  # noqa: E402
@@ -128,7 +129,9 @@ class _Setting:
         self.mesh = sharding.data_mesh(jax.devices()[:1])
         inputs = example_shapes(self.config, task).inputs
         module = networks.build_network(self.config, task)
-        self.steps = trainer.build_steps(self.config, module, task, self.mesh, 1000, inputs)
+        self.steps = trainer.build_steps(
+            Training.of(self.config), module, task, self.mesh, 1000, inputs
+        )
         self.state = self.steps.init([0])
         rng = np.random.default_rng(0)
         self.batch = {
@@ -145,7 +148,7 @@ class _Setting:
     def here(self) -> _Side:
         """The step of trainings of one seed."""
         start = time.perf_counter()
-        lowered = trainer.lower(self.config, self.task, self.steps, 1, self.mesh)
+        lowered = trainer.lower(Training.of(self.config), self.task, self.steps, 1, self.mesh)
         traced = time.perf_counter()
         program = lowered.compile()
         facts = {

@@ -25,6 +25,7 @@ import pytest
 from tests import conftest, tiny_training
 from unnas_jax.analysis import page
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config.sections import Training
 from unnas_jax.core import files, sharding
 from unnas_jax.layers import counting
 from unnas_jax.learning import trainer
@@ -280,7 +281,9 @@ def test_an_evaluation_takes_one_step(name: str, tmp_path: pathlib.Path) -> None
     c = config.to_dict()
     task, mesh = registry.create(c, Fake()), sharding.data_mesh(jax.devices()[:1])
     inputs = example_shapes(c, task).inputs
-    steps = trainer.build_steps(c, networks.build_network(c, task), task, mesh, 10, inputs)
+    steps = trainer.build_steps(
+        Training.of(c), networks.build_network(c, task), task, mesh, 10, inputs
+    )
     images = batch(task, c["input"]["crop"], seed=0)
     state = steps.init([0])
     before = jax.device_get(state.params)
@@ -376,7 +379,9 @@ def sample_step(key: str) -> tuple[float, float]:
     c = json.loads(key)
     task, mesh = registry.create(c, Fake()), sharding.data_mesh(jax.devices()[:1])
     inputs = example_shapes(c, task).inputs
-    steps = trainer.build_steps(c, networks.build_network(c, task), task, mesh, 10, inputs)
+    steps = trainer.build_steps(
+        Training.of(c), networks.build_network(c, task), task, mesh, 10, inputs
+    )
     state = steps.init([0])
     before = jax.device_get(state.params)
     images = trainer.stack_seeds([batch(task, c["input"]["crop"], seed=0)], mesh)

@@ -18,7 +18,6 @@ import pytest
 import unnas_jax as un
 from tests import conftest, tiny, tiny_training
 from unnas_jax.core import sharding
-from unnas_jax.learning import optim
 
 PAGE = (conftest.ROOT / "docs" / "library.md").read_text()
 pytestmark = pytest.mark.filterwarnings(  # Of ml_collections, when it reads a recipe.
@@ -211,8 +210,7 @@ def test_own_steps_are_those_of_a_run(pixels) -> None:
     method = Darts(Setting(c, task, sharding.data_mesh(), steps_per_epoch=1))
     own = un.SearchStep(
         task,
-        optim.weights(c["weights"], optim.weights_schedule(c, 1)),
-        optim.alphas(c["alphas"]),
+        *method.optimizers(),
         crop=16,
         stem="imagenet",
         **SMALL,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests import tiny_training
+from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding
 from unnas_jax.layers.heads import ImageHead
 from unnas_jax.learning import trainer
@@ -21,7 +22,9 @@ def test_trains(name):
     network = Network(GENOTYPES[name], 4, 2, "cifar", head=ImageHead(3), single_reduction=True)
     mesh = sharding.data_mesh(jax.devices()[:1])
     inputs = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-    steps = trainer.build_steps(config.to_dict(), network, tiny_training.Plain(), mesh, 2, inputs)
+    steps = trainer.build_steps(
+        Training.of(config.to_dict()), network, tiny_training.Plain(), mesh, 2, inputs
+    )
     state = steps.init([0])
     start = jax.device_get(state.params)
     batch = trainer.stack_seeds([tiny_training.images(4)], mesh)

@@ -41,6 +41,7 @@ _WHERE = {
     "register_operation": "unnas_jax.spaces.darts.operations:BUILDERS.register",
     "register_score": "unnas_jax.sweep.scores.registry",
     "Score": "unnas_jax.sweep.scores.registry",
+    "register_optimizer": "unnas_jax.learning.optim",
     "register_tracker": "unnas_jax.learning.trackers",
     "Tracker": "unnas_jax.learning.trackers",
 }
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from unnas_jax.data.records import Dataset as Dataset
     from unnas_jax.data.registry import open_dataset as open_dataset
     from unnas_jax.data.registry import register_dataset as register_dataset
+    from unnas_jax.learning.optim import register_optimizer as register_optimizer
     from unnas_jax.learning.trackers import Tracker as Tracker
     from unnas_jax.learning.trackers import register_tracker as register_tracker
     from unnas_jax.methods.registry import register_method as register_method

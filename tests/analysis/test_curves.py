@@ -1,5 +1,6 @@
 """Tests of the picture of loss, accuracy and learning rate."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -30,6 +31,16 @@ def test_draws_before_anything_is_logged(tmp_path: pathlib.Path) -> None:
     (tmp_path / "metrics.jsonl").unlink()
     accuracy = curves.draw(results.read(tmp_path)).axes[1]
     assert [text.get_text() for text in accuracy.texts] == ["nothing logged yet"]
+
+
+def test_says_so_where_no_learning_rate_is_known(tmp_path: pathlib.Path) -> None:
+    synthetic.write(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    bare = [{k: v for k, v in row.items() if k != "learning_rate"} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in bare))
+    rate = curves.draw(results.read(tmp_path)).axes[2]
+    assert [text.get_text() for text in rate.texts] == ["not known: the optimizer was an object"]
 
 
 def test_smoothing_is_a_centred_mean() -> None:

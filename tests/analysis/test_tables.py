@@ -10,8 +10,8 @@ import pytest
 
 from unnas_jax.analysis import tables
 from unnas_jax.commands import tables as command
+from unnas_jax.config import recipes
 from unnas_jax.core.errors import UserError
-from unnas_jax.spaces.darts import published
 
 
 def write(directory: pathlib.Path, **changes: Any) -> pathlib.Path:
@@ -131,8 +131,8 @@ def test_results_of_other_experiments_are_passed_over(tmp_path: pathlib.Path) ->
 
 def test_every_row_of_the_paper_has_a_cell() -> None:
     for table, widths in (
-        (tables.TABLE_1, published.IMAGENET_WIDTHS),
-        (tables.TABLE_2, published.CITYSCAPES_WIDTHS),
+        (tables.TABLE_1, recipes.IMAGENET_WIDTHS),
+        (tables.TABLE_2, recipes.CITYSCAPES_WIDTHS),
     ):
         named = [row.genotype for row in table.rows if row.genotype]
         assert sorted(named) == sorted(widths)

@@ -13,6 +13,7 @@ import pytest
 from tests import tiny_training
 from tests.conftest import ROOT
 from unnas_jax.commands import compile as compile_lib
+from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import trainer
@@ -47,7 +48,7 @@ def test_states_of_all_seeds_and_batches_ahead_are_part_of_what_is_needed():
     """
     mesh = sharding.data_mesh(jax.devices()[:4])
     c, task = tiny_training.config(batch_size=8).to_dict(), tiny_training.Plain()
-    batch = trainer.batch_shapes(c, task, 2, mesh)
+    batch = trainer.batch_shapes(Training.of(c), task, 2, mesh)
     assert batch["image"].shape == (2, 8, 16, 16, 3)
     assert batch["image"].sharding.shard_shape(batch["image"].shape) == (2, 2, 16, 16, 3)
     images = 2 * 2 * (16 * 16 * 3 + 4)  # Of two seeds on one chip, with an int32 label each.

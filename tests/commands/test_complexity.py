@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests import conftest
+from unnas_jax.config.recipes import CITYSCAPES_WIDTHS, IMAGENET_WIDTHS
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import photos
@@ -27,7 +28,7 @@ from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.darts.network import Network
 from unnas_jax.spaces.darts.operations import BUILDERS
 from unnas_jax.spaces.darts.parameters import parameters_of
-from unnas_jax.spaces.darts.published import CITYSCAPES_WIDTHS, GENOTYPES, IMAGENET_WIDTHS
+from unnas_jax.spaces.darts.published import GENOTYPES
 from unnas_jax.spaces.darts.supernet import Supernet
 from unnas_jax.spaces.nasbench101 import network as nasbench101
 from unnas_jax.spaces.nasbench101.spec import parse

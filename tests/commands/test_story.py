@@ -15,6 +15,7 @@ from unnas_jax.analysis import story_plot, style
 from unnas_jax.commands import story
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
+from unnas_jax.spaces.darts import sampling
 from unnas_jax.spaces.darts.candidates import OPERATIONS
 from unnas_jax.spaces.darts.genotype import load
 
@@ -23,7 +24,7 @@ def test_random_cells_are_those_that_a_search_can_end_in():
     rng = np.random.default_rng(0)
     operations, sources = collections.Counter(), collections.Counter()
     for _ in range(500):
-        for pairs in (cells := story.random_genotype(rng)).normal, cells.reduce:
+        for pairs in (cells := sampling.draw_found(rng)).normal, cells.reduce:
             for node in range(4):
                 (first, a), (second, b) = pairs[2 * node : 2 * node + 2]
                 assert a < b < node + 2

@@ -14,6 +14,7 @@ from tests.convert import yaml_files
 from unnas_jax.commands import command_line, show
 from unnas_jax.commands import convert as command
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config.sections import Batches
 from unnas_jax.convert import config as release
 from unnas_jax.convert import config_to_release
 from unnas_jax.core import sharding
@@ -209,7 +210,7 @@ def test_segmentation_is_fed_as_the_release_feeds_it(train):
     records = [{"image": png[0], "label": crops.LabelMap(png[1])}]
     dataset = Dataset("streets", {"train": records}, 19, ("class",) * 19, label_maps=True)
     task, mesh = tasks.create(config.to_dict(), dataset), sharding.data_mesh(jax.devices()[:1])
-    feed = Feed(config.to_dict(), dataset, task, mesh)
+    feed = Feed(Batches.of(config.to_dict()), dataset, task, mesh)
     if train:
         with feed.train(records, np.arange(1), seed=0, start_step=0) as batches:
             batch = next(batches)

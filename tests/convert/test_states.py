@@ -10,6 +10,7 @@ import pytest
 from tests.convert import release
 from tests.spaces import quick
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config.sections import Alphas, Weights
 from unnas_jax.convert import pyth, states
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
@@ -248,10 +249,10 @@ def test_torch_s_optimizers_go_on_alike():
 
     @quick.jit
     def step(state, weights_move, alphas_move):
-        sgd = optim.weights(section, lambda _: section["learning_rate"])
+        sgd = optim.optimizer(Weights.of(section), lambda _: section["learning_rate"])
         updates, weights_opt = sgd.update(weights_move, state.weights_opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        adam = optim.alphas(alphas)
+        adam = optim.optimizer(Alphas.of(alphas), alphas["learning_rate"])
         updates, alphas_opt = adam.update(alphas_move, state.alphas_opt, state.alphas)
         return state.replace(
             params=params,

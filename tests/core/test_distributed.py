@@ -250,7 +250,7 @@ def test_a_mistake_that_one_process_sees_ends_all_with_its_words_and_status_2(gu
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_the_rows_of_processes_make_the_batches_of_one(count):
-    def indices(process: int, processes: int) -> np.ndarray:
+    def images(process: int, processes: int) -> np.ndarray:
         batches = pipeline.train_batches(
             tiny.dataset(32).splits["train"],
             np.arange(32),
@@ -266,14 +266,15 @@ def test_the_rows_of_processes_make_the_batches_of_one(count):
             process_count=processes,
         )
         try:
-            return np.stack([next(batches)["index"] for _ in range(4)])
+            return np.stack([next(batches)["image"] for _ in range(4)])
         finally:
             batches.close()
 
-    shards = [indices(process, count) for process in range(count)]
-    assert all(shard.shape == (4, 8 // count) for shard in shards)
-    np.testing.assert_array_equal(np.concatenate(shards, axis=1), indices(0, 1))
-    assert len(np.unique(np.concatenate(shards))) == 32  # Disjoint, and all of the epoch.
+    shards = [images(process, count) for process in range(count)]
+    assert all(shard.shape == (4, 8 // count, 16, 16, 3) for shard in shards)
+    rows = np.concatenate(shards, axis=1)
+    np.testing.assert_array_equal(rows, images(0, 1))
+    assert len(np.unique(rows.reshape(32, -1), axis=0)) == 32  # Disjoint, and all of the epoch.
 
 
 def test_every_process_has_its_rows_of_a_batch_whatever_the_order_of_devices():

@@ -88,7 +88,6 @@ def test_types_and_shapes():
     assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
         "image": ((BATCH, 8, 8, 3), "uint8"),
         "label": ((BATCH,), "int32"),
-        "index": ((BATCH,), "int32"),
     }
 
 
@@ -98,7 +97,6 @@ def test_epochs_are_different_permutations():
     batches = train(indices, 12)
     seen = numbers(batches)
     np.testing.assert_array_equal(np.concatenate([b["label"] for b in batches]), 3 * seen)
-    np.testing.assert_array_equal(np.concatenate([b["index"] for b in batches]), np.arange(96))
     epochs = seen.reshape(3, 32)
     for epoch in epochs:
         assert len(set(epoch)) == 32 and set(epoch) <= set(indices)
@@ -233,7 +231,7 @@ def test_resumes_at_any_step(start):
 def test_resumes_far_ahead_at_once():
     begin = time.monotonic()
     (batch,) = train(np.arange(COUNT), 1, start_step=10**8)
-    assert batch["index"][0] == (10**8 * BATCH) % 2**31
+    assert len(set(numbers([batch]))) == BATCH
     assert time.monotonic() - begin < 5
 
 
@@ -273,7 +271,6 @@ def test_evaluation_is_one_padded_pass_in_order():
     np.testing.assert_array_equal(np.concatenate([b["label"] for b in batches])[:11], 3 * indices)
     # The centre of 12 x 12.
     np.testing.assert_array_equal(batches[0]["image"][0, 0, :, 2], np.arange(2, 10))
-    np.testing.assert_array_equal(np.concatenate([b["index"] for b in batches]), np.arange(16))
 
 
 def test_evaluation_in_processes():

@@ -10,6 +10,7 @@ import pytest
 
 from unnas_jax.core import logs
 from unnas_jax.learning import metrics
+from unnas_jax.tasks import base
 
 
 def rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -21,12 +22,12 @@ def test_means_weigh_batches_by_their_count() -> None:
         {"loss": np.float32(30.0), "correct": np.float32(9.0), "count": np.float32(10.0)},
         {"loss": np.float32(1.0), "correct": np.float32(1.0), "count": np.float32(2.0)},
     ]
-    assert metrics.means(sums) == {
+    assert base.means(base.total(sums)) == {
         "loss": pytest.approx(31 / 12),
         "accuracy": pytest.approx(10 / 12),
     }
     empty = {"loss": 0.0, "correct": 0.0, "count": 0.0}
-    assert metrics.means([empty]) == {"loss": 0.0, "accuracy": 0.0}
+    assert base.means(base.total([empty])) == {"loss": 0.0, "accuracy": 0.0}
 
 
 def test_first_not_finite() -> None:
@@ -40,8 +41,8 @@ def test_first_not_finite() -> None:
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
-        (4.4, "4 s"), (59.4, "59 s"), (60, "1:00 min"), (723, "12:03 min"),
-        (3599.7, "1:00 h"), (12_000, "3:20 h"), (math.inf, "?"), (math.nan, "?"),
+        (4.4, "4 s"), (89.4, "89 s"), (90, "2 min"), (723, "12 min"), (3599.7, "1 h 00 min"),
+        (12_000, "3 h 20 min"), (200_000, "2 d 7 h"), (math.inf, "?"), (math.nan, "?"),
     ],
 )  # fmt: skip
 def test_duration(seconds: float, expected: str) -> None:

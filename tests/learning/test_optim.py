@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from unnas_jax.config.sections import Alphas, Weights
 from unnas_jax.learning import optim
 
 
@@ -51,10 +52,10 @@ def test_weights_are_clipped_decayed_and_carried_on() -> None:
     start, *gradients = random_trees(6, 1.5)
     # The first gradient stays below the norm, the others are clipped to it.
     gradients[0] = {name: 0.1 * value for name, value in gradients[0].items()}
-    config = {"clip_norm": 3.0, "weight_decay": 0.05, "momentum": 0.9}
+    section = Weights(0.1, clip_norm=3.0, weight_decay=0.05, momentum=0.9)
     rates = [0.1, 0.1, 0.06, 0.06, 0.01]
     schedule = optax.piecewise_constant_schedule(0.1, {2: 0.6, 4: 1 / 6})
-    visited = trajectory(optim.weights(config, schedule), start, gradients)
+    visited = trajectory(optim.optimizer(section, schedule), start, gradients)
 
     values = {name: value.astype(np.float64) for name, value in start.items()}
     velocity = {name: np.zeros_like(value) for name, value in values.items()}
@@ -72,8 +73,8 @@ def test_weights_are_clipped_decayed_and_carried_on() -> None:
 
 def test_alphas_follow_adam_with_coupled_decay() -> None:
     start, *gradients = random_trees(6, 1.0)
-    config = {"learning_rate": 0.02, "b1": 0.5, "b2": 0.999, "weight_decay": 0.3}
-    visited = trajectory(optim.alphas(config), start, gradients)
+    section = Alphas(learning_rate=0.02, b1=0.5, b2=0.999, weight_decay=0.3)
+    visited = trajectory(optim.optimizer(section, section.learning_rate), start, gradients)
 
     values = {name: value.astype(np.float64) for name, value in start.items()}
     first = {name: np.zeros_like(value) for name, value in values.items()}

@@ -10,9 +10,10 @@ import optax
 import pytest
 
 from tests import tiny, tiny_training
+from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding
 from unnas_jax.data.records import IMAGENET_MEAN, IMAGENET_STD
-from unnas_jax.learning import optim, trainer
+from unnas_jax.learning import trainer
 from unnas_jax.spaces.darts.network import Network
 from unnas_jax.tasks import base, registry
 
@@ -36,7 +37,12 @@ def _linear(config, devices=1, task=None):
     mesh = sharding.data_mesh(jax.devices()[:devices])
     inputs = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
     steps = trainer.build_steps(
-        config.to_dict(), _Linear(), task or tiny_training.Plain(), mesh, STEPS_PER_EPOCH, inputs
+        Training.of(config.to_dict()),
+        _Linear(),
+        task or tiny_training.Plain(),
+        mesh,
+        STEPS_PER_EPOCH,
+        inputs,
     )
     return steps, mesh
 
@@ -104,7 +110,7 @@ def test_drop_path_rises_linearly_from_epoch_to_epoch():
 def test_warm_up_rises_linearly_to_the_cosine():
     config = tiny_training.config(epochs=250)
     config.weights.update(learning_rate=0.5, warmup_epochs=5, warmup_factor=0.1)
-    schedule = optim.training_schedule(config.to_dict(), 3)
+    schedule = trainer.schedule(Training.of(config.to_dict()), 3)
     epochs = np.arange(3 * 250) // 3
     cosine = 0.25 * (1.0 + np.cos(np.pi * epochs / 250))
     warm = np.minimum(0.1 + 0.9 * epochs / 5, 1.0)
@@ -206,7 +212,8 @@ def test_memory_grows_with_the_seeds():
     config = tiny_training.config()
     steps, mesh = _linear(config)
     few, many = (
-        trainer.memory(config.to_dict(), tiny_training.Plain(), steps, n, mesh) for n in (1, 8)
+        trainer.memory(Training.of(config.to_dict()), tiny_training.Plain(), steps, n, mesh)
+        for n in (1, 8)
     )
     # Those of the step and of the four after it.
     images = 5 * 8 * 16 * 16 * 3
@@ -226,7 +233,9 @@ def _network(drop_path=0.0, lighting=0.0, ema=0.0, devices=1):
     network = Network(tiny_training.CELLS, 4, 3, "cifar", head=task.head(jnp.float32))
     mesh = sharding.data_mesh(jax.devices()[:devices])
     inputs = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-    steps = trainer.build_steps(config.to_dict(), network, task, mesh, STEPS_PER_EPOCH, inputs)
+    steps = trainer.build_steps(
+        Training.of(config.to_dict()), network, task, mesh, STEPS_PER_EPOCH, inputs
+    )
     return steps, mesh
 
 

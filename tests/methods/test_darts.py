@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from unnas_jax.config.sections import Weights
 from unnas_jax.learning import optim
 from unnas_jax.methods import darts
 
@@ -34,8 +35,8 @@ def _problem():
 def test_second_order_equals_central_differences(clip_norm):
     with jax.enable_x64(True):
         loss_a, loss_b, weights, alphas = _problem()
-        settings = {"clip_norm": clip_norm, "weight_decay": 1e-2, "momentum": 0.9}
-        optimizer = optim.weights(settings, lambda step: 0.3)
+        settings = Weights(0.3, momentum=0.9, weight_decay=1e-2, clip_norm=clip_norm)
+        optimizer = optim.optimizer(settings, lambda step: 0.3)
         state = optimizer.init(weights)
         # A step first, so that the momentum is not zero.
         gradient, _ = jax.grad(loss_a, has_aux=True)(weights, alphas)

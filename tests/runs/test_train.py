@@ -19,6 +19,7 @@ import pytest
 from tests import tiny, tiny_training
 from tests.conftest import QUICK, ROOT
 from tests.test_runs import finish, rows, steps, wait_for
+from unnas_jax.config.sections import Batches
 from unnas_jax.core import files, sharding
 from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.data import Dataset, halves, open_dataset
@@ -384,7 +385,7 @@ def test_precise_statistics_are_what_an_evaluation_uses(images, cells, tmp_path)
     dataset = open_dataset(c["dataset"])
     task = registry.create(c, dataset)
     held_out = halves(len(dataset.splits["train"]), 0)[1]
-    feed = Feed({**c, "eval": {"batch_size": 32}}, dataset, task, sharding.data_mesh())
+    feed = Feed(Batches.of({**c, "eval": {"batch_size": 32}}), dataset, task, sharding.data_mesh())
     (batch,) = feed.evaluation(dataset.splits["train"], held_out, place=False)
     examples = task.examples(jax.random.key(0), batch, train=False)
     variables = {

@@ -212,7 +212,7 @@ def test_a_whole_cityscapes_image() -> None:
     # Features of a network that reduces once behind the stem: 1/16 of 1025 x 2049 pixels.
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.standard_normal((1, 65, 129, 19)), jnp.float32)
-    full = np.asarray(dense.upsample(logits, (1025, 2049)))[0]
+    full = np.asarray(dense.interpolated(logits, dense.interpolation(65, 1025), 2049))[0]
     answers = full.argmax(axis=-1)
     targets = np.where(rng.uniform(size=answers.shape) < 0.7, answers, 3).astype(np.int32)
     targets[-1], targets[:, -1] = 255, 255

@@ -68,7 +68,7 @@ def _rows_of_csv(path: pathlib.Path) -> list[Row]:
 
 
 def _parsed(path: pathlib.Path, reader: csv.DictReader) -> Iterator[Row]:
-    """The rows of a CSV; `UserError` for one that is none, or if there is none."""
+    """The rows of a CSV; `UserError` if a row is malformed, or if there are none."""
     missing = [name for name in COLUMNS[:-1] if name not in (reader.fieldnames or ())]
     if missing:
         raise UserError(

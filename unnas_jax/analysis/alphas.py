@@ -36,7 +36,7 @@ def _panel(
     name: str,
     chosen: str | None,
 ) -> None:
-    """One edge: `weights` has the shape (T, O), of which the first are of its operations."""
+    """One edge: `weights` has the shape (T, O); its operations come first."""
     few: dict[str, Any] = {"marker": "o", "markersize": 2.5} if len(epoch) < 12 else {}
     axes.axhline(1 / len(operations), color=style.FAINT, linewidth=0.6, zorder=1)
     for k, operation in enumerate(operations):

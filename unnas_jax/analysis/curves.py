@@ -89,4 +89,7 @@ def draw(run: results.Run) -> Figure:
     figure.legend(handles, labels, loc="upper center", ncols=4, frameon=False, fontsize=9)
     if not train:
         accuracy.text(0.5, 0.5, "nothing logged yet", transform=accuracy.transAxes, ha="center")
+    elif not len(values):
+        words = "not known: the optimizer was an object"
+        rate.text(0.5, 0.5, words, transform=rate.transAxes, ha="center", va="center")
     return figure

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from scipy import optimize
 
 Item = tuple[str, int, int]
 """("state", state, 0), ("operation", pair, 0), ("output", 0, 0) or ("pass", edge, column)."""
@@ -118,15 +119,8 @@ def _order(columns: list[list[Item]], links: list[list[tuple[Item, Item]]]) -> l
 def _separate(wanted: np.ndarray, heights: np.ndarray, gap: float) -> np.ndarray:
     """The positions nearest to `wanted` (least squares) in this order without overlap."""
     offset = np.concatenate([[0.0], np.cumsum((heights[:-1] + heights[1:]) / 2 + gap)])
-    blocks: list[tuple[float, int]] = []  # Isotonic regression: pool adjacent violators.
-    for value in wanted - offset:
-        mean, count = float(value), 1
-        while blocks and blocks[-1][0] > mean:
-            previous, number = blocks.pop()
-            mean = (mean * count + previous * number) / (count + number)
-            count += number
-        blocks.append((mean, count))
-    return np.concatenate([np.full(count, mean) for mean, count in blocks]) + offset
+    positions: np.ndarray = optimize.isotonic_regression(wanted - offset).x + offset
+    return positions
 
 
 def place(

@@ -6,9 +6,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import markupsafe
+
 from unnas_jax.analysis import markup, results
-from unnas_jax.analysis.markup import duration, percent
+from unnas_jax.analysis.markup import percent
+from unnas_jax.analysis.templates import TEMPLATES
+from unnas_jax.core.logs import duration
 from unnas_jax.spaces.darts.genotype import Genotype
+
+Weights = Callable[[str], Sequence[float | None]]
+
+_REFRESH_SECONDS = 30  # How often a page that is still open reloads while a run goes on.
 
 _EVALUATIONS: Mapping[str, tuple[str, str]] = {
     "photos": ("eval_photos", "the photographs"),
@@ -106,7 +114,8 @@ def _state(state: int) -> str:
     return ("cₖ₋₂", "cₖ₋₁")[state] if state < 2 else f"node {state - 2}"
 
 
-def _genotype(genotype: Genotype, weights: Callable[[str], Sequence[float | None]]) -> str:
+def _cells(genotype: Genotype, weights: Weights) -> list[tuple[bool, tuple[str, ...]]]:
+    """The rows of the two cells side by side, and whether one is the first of a node."""
     columns = []
     for kind in ("normal", "reduce"):
         pairs, concat = getattr(genotype, kind), getattr(genotype, f"{kind}_concat")
@@ -116,21 +125,19 @@ def _genotype(genotype: Genotype, weights: Callable[[str], Sequence[float | None
         ]
         columns.append((column, ", ".join(_state(s).removeprefix("node ") for s in concat)))
     (normal, normal_output), (reduce, reduce_output) = columns
-    rows = []
     blank = ("", "", "")
-    for k, (left, right) in enumerate(itertools.zip_longest(normal, reduce, fillvalue=blank)):
-        name = f"node {k // 2}" if k % 2 == 0 else ""
-        rows.append(("first" if k % 2 == 0 else "", (name, *left, *right)))
-    output = ("output", normal_output, "concat", "", reduce_output, "concat", "")
-    rows.append(("first", output))
-    head = ("", "normal cell", "operation", "weight", "reduction cell", "operation", "weight")
-    return markup.table(head, rows, numbers=(3, 6))
-
-
-def _sizes(sizes: Sequence[Mapping[str, Any]]) -> str:
     rows = [
+        (k % 2 == 0, (f"node {k // 2}" if k % 2 == 0 else "", *left, *right))
+        for k, (left, right) in enumerate(itertools.zip_longest(normal, reduce, fillvalue=blank))
+    ]
+    output = ("output", normal_output, "concat", "", reduce_output, "concat", "")
+    return [*rows, (True, output)]
+
+
+def _sizes(sizes: Sequence[Mapping[str, Any]]) -> list[tuple[bool, tuple[str, ...]]]:
+    return [
         (
-            "",
+            False,
             (
                 size["name"],
                 str(size["cells"]),
@@ -143,61 +150,6 @@ def _sizes(sizes: Sequence[Mapping[str, Any]]) -> str:
         )
         for size in sizes
     ]
-    head = (
-        "network",
-        "cells",
-        "width",
-        "input",
-        "parameters",
-        "with auxiliary head",
-        "multiply-adds",
-    )
-    return markup.table(head, rows, numbers=range(1, 7))
-
-
-def _next(run: results.Run) -> list[str]:
-    parts = ["<h2>Next</h2>"]
-    if run.warnings and not run.is_training:
-        parts.append(
-            '<p class="wait">An evaluation of these cells would tell nothing about the search: '
-            f"{markup.escape('; '.join(run.warnings))}.</p>"
-        )
-    if run.is_training:
-        name, command = (
-            "Compare with what was published",
-            f"unnas-jax tables {markup.quoted(run.path)}",
-        )
-    else:
-        name, command = next_step(run.config, run.path)
-    parts.append(f"<p>{markup.escape(name)}:</p><pre>{markup.escape(command)}</pre>")
-    return parts
-
-
-def _curves(run: results.Run, picture: bytes) -> list[str]:
-    captions = {
-        "search": "Half A of the training images trains the weights, half B the alphas. "
-        "Validation: half B with running statistics.",
-        "train": "Means over the seeds. Validation: held-out images.",
-    }
-    alt = "Loss, accuracy and learning rate by epoch"
-    figure = markup.figure(markup.png(picture, alt, "narrow"), captions[run.config["experiment"]])
-    return ["<h2>Curves</h2>", figure]
-
-
-def _cells(
-    run: results.Run,
-    pictures: Mapping[str, bytes],
-    weights: Callable[[str], Sequence[float | None]],
-) -> list[str]:
-    parts = ["<h2>Cells</h2>"]
-    if run.genotype is None:
-        if run.is_training:
-            return []
-        return [*parts, "<p>No alphas are written yet; they come with the first epoch.</p>"]
-    note = "Thickness and number: the softmax weight of the operation on its edge. "
-    caption = (note if run.softmax else "") + "Gray: what the output concatenates."
-    figure = markup.figure(markup.inline_svg(pictures["cells.svg"]), caption)
-    return [*parts, figure, _genotype(run.genotype, weights)]
 
 
 def next_step(config: Mapping[str, Any], workdir: str) -> tuple[str, str]:
@@ -227,7 +179,7 @@ def render(
     run: results.Run,
     pictures: Mapping[str, bytes],
     sizes: Sequence[Mapping[str, Any]],
-    weights: Callable[[str], Sequence[float | None]],
+    weights: Weights,
 ) -> str:
     """The page.
 
@@ -238,42 +190,35 @@ def render(
         width, input_size, parameters, parameters_with_auxiliary, multiply_adds.
       weights: gives for "normal" and "reduce" the weight of every pair, None where unknown.
     """
-    on = f"{run.config['task']['name']} on {run.config['dataset']['name']}"
-    what = "Training" if run.is_training else "Architecture search"
-    state = "finished" if run.finished else "running"
-    word = "finished" if run.finished else "not finished: running, or interrupted"
-    parts = [
-        f"<h1>{what}: {markup.escape(on)}</h1>",
-        f'<p class="soft"><span class="state {state}">{word}</span> · '
-        f"<code>{markup.escape(run.path)}</code></p>",
-        *markup.warnings(run.warnings, so_far=not run.finished),
-        markup.facts(_training_facts(run) if run.is_training else _search_facts(run)),
-    ]
-    if run.skipped:
-        plural = "s" if run.skipped > 1 else ""
-        parts.append(
-            f'<p class="soft">{run.skipped} unreadable line{plural} of metrics.jsonl skipped: '
-            "the run was killed while it wrote, or the file was damaged since.</p>"
+    if run.is_training:
+        facts = _training_facts(run)
+        title, command = (
+            "Compare with what was published",
+            f"unnas-jax tables {markup.quoted(run.path)}",
         )
-    parts += _cells(run, pictures, weights)
-    if "alphas.png" in pictures:
-        parts += [
-            "<h2>How the operations compete</h2>",
-            markup.figure(
-                markup.png(
-                    pictures["alphas.png"], "Operation weights of every edge by epoch", "wide"
-                ),
-                "The softmax weights of every edge. Shaded: the two edges that each node keeps.",
-            ),
-        ]
-    parts += _curves(run, pictures["curves.png"])
-    if sizes:
-        parts += ["<h2>The discovered network at evaluation sizes</h2>", _sizes(sizes)]
-    parts += _next(run)
-    config = f"<pre>{markup.escape(json.dumps(run.config, indent=2))}</pre>"
-    parts += ["<h2>How it was made</h2>", markup.details("Config", config)]
+    else:
+        facts = _search_facts(run)
+        title, command = next_step(run.config, run.path)
+    cells: dict[str, Any] = {}
+    if run.genotype is not None:
+        svg = markupsafe.Markup(markup.inline_svg(pictures["cells.svg"]))
+        cells = {"cells": _cells(run.genotype, weights), "cells_svg": svg, "weighed": run.softmax}
     versions = run.document.get("versions", {})
-    if versions:
-        rows = [("", (name, version)) for name, version in sorted(versions.items())]
-        parts.append(markup.details("Versions", markup.table(("package", "version"), rows)))
-    return markup.document(on, parts, reloads=not run.finished)
+    return TEMPLATES.get_template("report.html").render(
+        title=f"{run.config['task']['name']} on {run.config['dataset']['name']}",
+        is_training=run.is_training,
+        finished=run.finished,
+        refresh_seconds=_REFRESH_SECONDS,
+        path=run.path,
+        warnings=run.warnings,
+        facts=facts,
+        skipped=run.skipped,
+        **cells,
+        alphas_png=pictures.get("alphas.png"),
+        curves_png=pictures["curves.png"],
+        sizes=_sizes(sizes),
+        next_title=title,
+        next_command=command,
+        config=json.dumps(run.config, indent=2),
+        versions=[(False, row) for row in sorted(versions.items())],
+    )

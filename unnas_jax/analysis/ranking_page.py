@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from unnas_jax.analysis import markup, ranking, style
+from unnas_jax.analysis import ranking, style
 from unnas_jax.analysis.comparisons import style_of
 from unnas_jax.analysis.ranking import Ranking
 from unnas_jax.analysis.sources import RATES
+from unnas_jax.analysis.templates import TEMPLATES
 
 SCHEMA = "unnas_jax.ranking/1"
 
@@ -172,40 +173,22 @@ def page(
       warnings: what to mind.
     """
     head, rows = _cells(rankings)
-    shown = [("", row) for row in rows]
-    verdicts = "".join(
-        f"<li><b>{markup.escape(style_of(one.judge)[0])}</b>: {markup.escape(one.verdict)}.</li>"
-        for one in rankings
-    )
     agreement = [
         ("", (first, second, "undefined" if math.isnan(rho) else f"{rho:.2f}"))
         for first, second, rho in ranking.agreement(rankings)
     ]
-    picture = style.render(draw(rankings), "png")
     texts = [
         ("", (name, cell if len(cell) <= _LONGEST else f"{cell[: _LONGEST - 3]}..."))
         for name, cell in cells.items()
     ]
-    parts = [
-        "<h1>Architectures ranked</h1>",
-        f'<p class="soft">on <code>{markup.escape(images)}</code></p>',
-        *markup.warnings(warnings, so_far=False),
-        markup.facts(facts),
-        f"<h2>What it says</h2><ul>{verdicts}</ul>",
-        markup.figure(
-            markup.png(picture, "Architectures by judge", "wide"),
-            "Dots: seeds. Bars: the mean and its 95% interval over seeds. Shaded: what is within "
-            "noise of the best (Tukey's honest significant difference, 95%).",
-        ),
-        "<h2>Table</h2>",
-        markup.table(head, shown, numbers=range(1, len(head))),
-        '<p class="soft">± 95% interval of the mean over seeds; * within noise of the best; '
-        "# rank.</p>",
-    ]
-    if agreement:
-        parts += [
-            "<h2>Do the judges agree?</h2>",
-            markup.table(("judge", "judge", "Spearman's rho"), agreement, numbers=(2,)),
-        ]
-    parts += ["<h2>Cells</h2>", markup.table(("architecture", "cell"), texts)]
-    return markup.document("Architectures ranked", parts, reloads=False)
+    return TEMPLATES.get_template("ranking.html").render(
+        images=images,
+        warnings=warnings,
+        facts=facts,
+        verdicts=[(style_of(one.judge)[0], one.verdict) for one in rankings],
+        picture=style.render(draw(rankings), "png"),
+        head=head,
+        rows=[("", row) for row in rows],
+        agreement=agreement,
+        cells=texts,
+    )

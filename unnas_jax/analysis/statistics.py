@@ -43,7 +43,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class RandomExperiments:
-    """What random experiments of some sizes find, each a row.
+    """What random experiments of some sizes find, a row for each size.
 
     Attributes:
       sizes: architectures m that an experiment draws.

@@ -58,7 +58,7 @@ def of_alphas(
     """
     nodes = genotypes.nodes_of(cells.normal)
     names = candidates.everywhere(nodes) if operations is None else operations
-    # Of every edge the weight of each operation where none is preferred.
+    # The weight of each operation on every edge if none is preferred.
     equal = {kind: candidates.equal_weights(names[kind]) for kind in candidates.KINDS}
     undecided = all(
         float(np.abs(w[-1] - equal[kind]).max()) < _UNDECIDED for kind, w in mixing.items()

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from unnas_jax.core import logs, starting
+from unnas_jax.core import cache, logs, starting
 
 COMMANDS = {
     "run": "run the experiment of a config: a search, a training or a sample (the default)",
@@ -30,9 +30,8 @@ COMMANDS = {
 
 
 def _cache_compiled_programs() -> None:
-    """Before jax is imported: a run does not compile again what an earlier one compiled."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "unnas_jax", "xla"))
+    """Called before jax is imported, so that runs share their compiled programs."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache.path("xla"))
 
 
 def usage() -> str:

@@ -1,5 +1,6 @@
 """What all command-line programs share: mistakes of the user end in one line, not a traceback."""
 
+import ast
 import contextlib
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import ml_collections
 from absl import flags
 from ml_collections.config_flags import config_flags
 
@@ -55,8 +57,25 @@ _NO_CONFIG = "--config is missing; give a file, or the name of a recipe, such as
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 
 
+_OPTION = re.compile(r"--?config\.(" + "|".join(map(re.escape, config_lib.FREE)) + r")\.(\w+)=(.*)")
+
+
 def _check_overrides(config: Any, argv: Sequence[str]) -> None:
-    """Raises `UserError` for the first flag `--config.KEY` whose key a config lacks."""
+    """Raises `UserError` for the first flag `--config.KEY` whose key a config lacks.
+
+    Sections with any keys get those that flags name, with their values.
+    """
+    for path, option, text in (found.groups() for word in argv if (found := _OPTION.match(word))):
+        section = config
+        for part in path.split("."):
+            section = section.get(part, {})
+        if isinstance(section, ml_collections.ConfigDict) and option not in section:
+            try:
+                value = ast.literal_eval(text)
+            except (ValueError, SyntaxError):
+                value = text
+            with section.unlocked():
+                section[option] = value
     for key in (found[1] for word in argv if (found := _OVERRIDE.match(word))):
         error = unknown_keys.error_of(key, config.to_dict(), config_lib.SCHEMAS)
         if error is not None:

@@ -19,12 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from unnas_jax.commands import command_line, hlo
+from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import trainer
@@ -34,6 +34,7 @@ from unnas_jax.methods.base import Setting
 from unnas_jax.spaces import complexity, networks
 from unnas_jax.sweep import validation
 from unnas_jax.tasks.base import Task, example_shapes
+from unnas_jax.tasks.base import batch_shapes as shapes_of
 
 HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
 """Memory of a chip, by the name with which a topology begins."""
@@ -116,13 +117,9 @@ def batch_shapes(
     config: Mapping[str, Any], task: Task, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a config's global batch of images and labels, split over a mesh."""
-    crop, images = config["input"]["crop"], config["train"]["batch_size"]
-    label = ((images, crop, crop), np.uint8) if task.label_maps else ((images,), np.int32)
+    shapes = shapes_of(task, (config["train"]["batch_size"],), config["input"]["crop"])
     placed = sharding.split(mesh)
-    return {
-        "image": jax.ShapeDtypeStruct((images, crop, crop, 3), np.uint8, sharding=placed),
-        "label": jax.ShapeDtypeStruct(*label, sharding=placed),
-    }
+    return {name: jax.ShapeDtypeStruct(*shape, sharding=placed) for name, shape in shapes.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,13 +201,13 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
         else:
             inputs = example_shapes(config, task).inputs
             network = networks.build_network(config, task)
-            training = trainer.build_steps(config, network, task, mesh, 1, inputs)
+            training = trainer.build_steps(Training.of(config), network, task, mesh, 1, inputs)
             together = config["train"]["seeds_together"]
             seeds = config["seeds"] if together < 0 else min(together, config["seeds"])
             groups = -(-config["seeds"] // seeds)
-            shapes = trainer.batch_shapes(config, task, seeds, mesh)
+            shapes = trainer.batch_shapes(Training.of(config), task, seeds, mesh)
             stays = resident(training.shapes(seeds), groups, shapes, groups, mesh)
-            programs = {"train": [trainer.lower(config, task, training, seeds, mesh)]}
+            programs = {"train": [trainer.lower(Training.of(config), task, training, seeds, mesh)]}
     needs = {name: [needs_of(p, quick) for p in parts] for name, parts in programs.items()}
     whole = [need for parts in needs.values() for need in parts]
     available = HBM_GIB[topology.partition(":")[0]] * 2**30

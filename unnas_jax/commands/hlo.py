@@ -19,7 +19,7 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s64": 8, "f64": 8}
 
-# Of these nothing is moved: they name memory, or wait for what another operation started.
+# These move nothing: they name memory, or wait for what another operation started.
 _NOTHING_MOVES = {"parameter", "constant", "bitcast", "tuple", "get-tuple-element", "after-all"}
 
 

@@ -17,6 +17,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.data import decoding, registry
 from unnas_jax.data.arrays import arrays
 from unnas_jax.data.records import Dataset, fingerprint
+from unnas_jax.learning.optim import Optimizer
 from unnas_jax.runs import search as search_lib
 from unnas_jax.runs import train as train_lib
 from unnas_jax.runs import workdir as workdir_lib
@@ -31,7 +32,13 @@ _SMALL = 64  # Pixels of images on which networks begin at full resolution, as f
 
 
 def search(
-    what: What, workdir: str | os.PathLike[str], *, progress: bool = True, **overrides: Any
+    what: What,
+    workdir: str | os.PathLike[str],
+    *,
+    weights_optimizer: Optimizer | None = None,
+    alphas_optimizer: Optimizer | None = None,
+    progress: bool = True,
+    **overrides: Any,
 ) -> results.Run:
     """Runs a search to its end, or continues the one in `workdir`.
 
@@ -43,6 +50,9 @@ def search(
     Args:
       what: see `What`.
       workdir: where its files are: a directory, or an address gs://BUCKET/NAME.
+      weights_optimizer, alphas_optimizer: of optax, in the place of those that the config names;
+        its rates, decay and clipping do not count then. A call that continues a run has to give
+        the same ones.
       progress: shows lines on what it does, unless the program has a logging handler of its own.
       overrides: values of the config; sections as dicts. A string in the place of the sections
         `task` and `dataset` is their `name`.
@@ -58,7 +68,11 @@ def search(
     """
     config = _config(what, "search", overrides, _search_on)
     with logs.shown(progress):
-        search_lib.search(config, os.fspath(workdir))
+        search_lib.search(
+            config,
+            os.fspath(workdir),
+            optimizers=_given(weights=weights_optimizer, alphas=alphas_optimizer),
+        )
     with workdir_lib.opened(os.fspath(workdir), write=False) as place:
         return results.read(place.path)
 
@@ -68,6 +82,7 @@ def train(
     workdir: str | os.PathLike[str],
     cells: Cells | str | None = None,
     *,
+    weights_optimizer: Optimizer | None = None,
     progress: bool = True,
     **overrides: Any,
 ) -> dict[str, Any]:
@@ -77,6 +92,7 @@ def train(
       what: see `What`; images need labels, but for pretext tasks.
       workdir: as for `search`.
       cells: a genotype, a published one's name, or the path of a genotype.json; None: the config's.
+      weights_optimizer: as for `search`.
       progress: as for `search`.
       overrides: as for `search`.
 
@@ -92,7 +108,12 @@ def train(
         overrides["network"] = {**network, "genotype": str(cells)}
     config = _config(what, "train", overrides, _train_on)
     with logs.shown(progress):
-        return train_lib.train(config, os.fspath(workdir))
+        optimizers = _given(weights=weights_optimizer)
+        return train_lib.train(config, os.fspath(workdir), optimizers=optimizers)
+
+
+def _given(**optimizers: Optimizer | None) -> dict[str, Optimizer]:
+    return {name: value for name, value in optimizers.items() if value is not None}
 
 
 def _config(
@@ -130,7 +151,7 @@ def _override(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -
             section = config
             *above, last = key.split(".")
             error = unknown_keys.error_of(key, config.to_dict(), schema.SCHEMAS)
-            if error is not None and above != ["method"]:  # Methods know their options.
+            if error is not None and ".".join(above) not in schema.FREE:
                 raise error
             for part in above:
                 section = section[part]

@@ -22,7 +22,7 @@ from unnas_jax.sweep import validation
 from unnas_jax.tasks import base, registry
 
 _COLUMNS = 10
-_INCHES = 1.7  # Of a picture.
+_INCHES = 1.7  # The side of a picture.
 
 
 def panels(

@@ -24,10 +24,10 @@ from unnas_jax.data import open_dataset
 from unnas_jax.runs.search import search
 from unnas_jax.runs.train import train
 from unnas_jax.spaces import complexity
-from unnas_jax.spaces.darts import candidates
+from unnas_jax.spaces.darts import candidates, sampling
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.candidates import Candidates
-from unnas_jax.spaces.darts.genotype import Genotype, Pairs
+from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.darts.network import Network
 from unnas_jax.spaces.darts.parameters import parameters_of
 from unnas_jax.spaces.networks import build_network
@@ -40,30 +40,6 @@ FOUND = "found"
 
 _TOLERANCE = 0.1  # How much larger or smaller than the found cell's network a random one may be.
 _MAX_DRAWS = 20_000
-
-
-def _random_cell(rng: np.random.Generator, nodes: int, operations: Sequence[Any]) -> Pairs:
-    pairs = []
-    for node in range(nodes):
-        first = candidates.num_edges(node)  # Before those of this node.
-        for source in np.sort(rng.choice(node + 2, 2, replace=False)):
-            names = [name for name in operations[first + source] if name != "none"]
-            pairs.append((names[rng.integers(len(names))], int(source)))
-    return tuple(pairs)
-
-
-def random_genotype(
-    rng: np.random.Generator, nodes: int = 4, operations: Candidates | None = None
-) -> Genotype:
-    """A uniform draw from the cells that a search can end in.
-
-    Every node takes two distinct earlier states, each through one of the edge's operations that are
-    not `none`: of DARTS, or as given.
-    """
-    names = candidates.everywhere(nodes) if operations is None else operations
-    normal, reduce = (_random_cell(rng, nodes, names[kind]) for kind in candidates.KINDS)
-    concat = tuple(range(2, nodes + 2))
-    return Genotype(normal, concat, reduce, concat)
 
 
 def random_cells(
@@ -98,7 +74,7 @@ def random_cells(
     for _ in range(_MAX_DRAWS):
         if len(found) > count:
             break
-        candidate = random_genotype(rng, nodes, operations)
+        candidate = sampling.draw_found(rng, nodes, operations)
         near = abs(parameters(candidate) - wanted) <= _TOLERANCE * wanted
         if near and candidate not in found:
             found.append(candidate)
@@ -108,17 +84,6 @@ def random_cells(
             f"{wanted:,} parameters of the found one; ask for fewer with --random"
         )
     return found[1:]
-
-
-def _write_genotype(path: str, genotype: Genotype, seed: int) -> None:
-    document = {
-        "schema": genotype_lib.SCHEMA,
-        "space": "darts",
-        "genotype": genotype.as_dict(),
-        "drawn_with_seed": seed,
-    }
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    files.write_json(path, document)
 
 
 def _finished(path: str) -> Mapping[str, Any] | None:
@@ -215,7 +180,9 @@ def run(
     )
     for number, cell in enumerate(cells, 1):
         path = os.path.join(workdir, "random", f"{number}.json")
-        _write_genotype(path, cell, search_config.seed)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        drawn = {**genotype_lib.bare_document(cell), "drawn_with_seed": search_config.seed}
+        files.write_json(path, drawn)
         paths[f"random {number}"] = path
 
     results = {}

@@ -10,6 +10,9 @@ import ml_collections
 
 from unnas_jax.core.errors import UserError
 
+FREE = ("method", "weights.optimizer_options", "alphas.optimizer_options")
+"""Sections with any keys, which are checked by what takes them."""
+
 REMATERIALISE = ("none", "cell")
 """What a search's backward pass computes again instead of keeping it."""
 
@@ -91,6 +94,8 @@ def search() -> ml_collections.ConfigDict:
                 "momentum": 0.9,
                 "weight_decay": 3e-5,
                 "clip_norm": 5.0,
+                "optimizer": "sgd",  # A name of unnas_jax.learning.optim.OPTIMIZERS: of optax.
+                "optimizer_options": {},  # Its arguments that are no fields of this section.
             },
             "alphas": {
                 "learning_rate": 1.5e-4,
@@ -98,6 +103,8 @@ def search() -> ml_collections.ConfigDict:
                 "b2": 0.999,
                 "weight_decay": 1e-3,
                 "init_scale": 1e-3,
+                "optimizer": "adam",
+                "optimizer_options": {},
             },
             "train": {
                 "batch_size": 32,
@@ -140,6 +147,8 @@ def training() -> ml_collections.ConfigDict:
                 "nesterov": True,
                 "weight_decay": 3e-5,
                 "clip_norm": 0.0,  # 0: gradients are not clipped.
+                "optimizer": "sgd",
+                "optimizer_options": {},
             },
             "train": {
                 "batch_size": 1024,
@@ -281,6 +290,6 @@ def workdir(config_path: str) -> str:
     name = os.path.basename(path).removesuffix(".py")
     if not re.fullmatch(r"[^():,+]{0,200}", argument):  # The text of a cell, which is no name.
         argument = hashlib.sha256(argument.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    # Of a path to a genotype.json only the directory tells searches apart.
+    # Only the directory of a genotype.json tells searches apart.
     words = [word for word in argument.removesuffix("/genotype.json").split("/") if word]
     return os.path.join("runs", "_".join([name, *words[-1:]]))

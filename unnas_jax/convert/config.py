@@ -257,7 +257,7 @@ def _input(release: _Release, config: Any, task: str, dataset: str) -> None:
 
 
 def habits(task: str, dataset: str) -> dict[str, Any]:
-    """What of `config.input` feeds a network as the release does, beyond the recipe.
+    """The fields of `config.input` that feed a network as the release does, beyond the recipe.
 
     It lists the statistics of ImageNet and Cityscapes in the order BGR and applies them to RGB, as
     its swap of the channels mirrors the image instead; colorization has neither.

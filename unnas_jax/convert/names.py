@@ -51,7 +51,7 @@ def _same(leaf: np.ndarray) -> np.ndarray:
 
 
 def _conv_layout(leaf: np.ndarray) -> np.ndarray:
-    """(k, k, in, out) as (out, in, k, k); of depthwise convolutions `in` is 1 in both."""
+    """(k, k, in, out) as (out, in, k, k); `in` is 1 for depthwise convolutions."""
     return leaf.transpose(3, 2, 0, 1)
 
 
@@ -288,7 +288,7 @@ def _nasbench101(config: Mapping[str, Any], flat: Flat) -> Iterator[Slot]:
 def _head(name: str, config: Mapping[str, Any], flat: Flat) -> Iterator[Slot]:
     """The task's last layers."""
     if ("params", "head", "linear", "kernel") in flat:
-        # Of the jigsaw too: features are counted tile by tile on both sides.
+        # Also for the jigsaw: features are counted tile by tile on both sides.
         yield from _layer(name, ("head", "linear"), _linear_layout, flat)
     elif ("params", "head", "conv", "kernel") in flat:
         yield from _layer(name, ("head", "conv"), _conv_layout, flat)

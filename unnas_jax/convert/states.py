@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 
+from unnas_jax.config.sections import Alphas, Weights
 from unnas_jax.convert import config_to_release, weights
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
@@ -44,7 +45,7 @@ def _section(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _of_parameters(
     optimizer: Mapping[str, Any], names: list[str], tensors: Mapping[str, np.ndarray], what: str
 ) -> dict[str, dict[str, Any]]:
-    """What an optimizer's state holds of every parameter, by name; empty where it has nothing.
+    """The entries of an optimizer's state by parameter; empty where it has none.
 
     Args:
       optimizer: its `state_dict`.
@@ -136,6 +137,22 @@ def _adam(document: Mapping[str, Any], initial: Any) -> tuple[Any, list[str]]:
     return optax.tree.set(initial, count=jnp.int32(counts.pop()), **moments), []
 
 
+def _optimizer(config: Mapping[str, Any]) -> optim.Optimizer:
+    """The optimizer of the weights; a scheduled rate gives its state the count that runs have."""
+    return optim.optimizer(Weights.of(config["weights"]), lambda step: 1.0)
+
+
+def _check_optimizers(config: Mapping[str, Any]) -> None:
+    """Raises `UserError` unless the config's optimizers are those that the release has."""
+    for section, name in (("weights", "sgd"), ("alphas", "adam")):
+        of = config.get(section, {})
+        if of and (of["optimizer"] != name or of["optimizer_options"]):
+            raise UserError(
+                f"config.{section}.optimizer={of['optimizer']!r}: the PyTorch release has only "
+                f"{name!r}, without options"
+            )
+
+
 def from_release(
     document: Mapping[str, Any], config: Mapping[str, Any], steps_per_epoch: int
 ) -> tuple[SearchState | TrainState, int | None, list[str]]:
@@ -153,6 +170,7 @@ def from_release(
     Raises:
       UserError: names what is missing, extra or misshapen.
     """
+    _check_optimizers(config)
     of = weights.layout(config, _section(document, "model_state"))
     variables = weights.variables(document["model_state"], of)
     params, step = variables["params"], epochs_of(document) * steps_per_epoch
@@ -160,11 +178,11 @@ def from_release(
     tracked = None if counted is None else int(counted)
     state: SearchState | TrainState
     if config["experiment"] == "search":
-        schedule = optim.weights_schedule(config, steps_per_epoch)
-        initial = optim.weights(config["weights"], schedule).init(params)
+        initial = _optimizer(config).init(params)
         momentum, notes = _sgd(document, "optimizer_w_state", of, initial, step)
         alphas = variables["alphas"]
-        adam, more = _adam(document, optim.alphas(config["alphas"]).init(alphas))
+        adam_of = optim.optimizer(Alphas.of(config["alphas"]), 1.0)
+        adam, more = _adam(document, adam_of.init(alphas))
         state = SearchState(
             step=jnp.int32(step),
             params=params,
@@ -174,7 +192,7 @@ def from_release(
             alphas_opt=adam,
         )
         return jax.device_get(state), tracked, notes + more
-    initial = optim.training(config, steps_per_epoch).init(params)
+    initial = _optimizer(config).init(params)
     momentum, notes = _sgd(document, "optimizer_state", of, initial, step)
     state = TrainState(
         seed=jnp.int32(config["seed"]),
@@ -223,6 +241,7 @@ def to_release(
     Raises:
       UserError: the state does not stand at the end of an epoch.
     """
+    _check_optimizers(config)
     if isinstance(state, TrainState):
         state = jax.tree.map(lambda leaf: np.asarray(leaf)[0], state)
     step = int(state.step)

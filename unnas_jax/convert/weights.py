@@ -78,7 +78,7 @@ class Layout:
 
 
 def layout(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> Layout:
-    """The layout of a config's network; of `state_dict` only the number of classes is taken.
+    """The layout of a config's network; `state_dict` only tells the number of classes.
 
     Args:
       config: a valid one of a search or of a training, as a dict.

@@ -129,13 +129,13 @@ def is_primary() -> bool:
 def barrier(name: str) -> None:
     """Returns when all processes of the run are here."""
     if jax.process_count() > 1:
-        # Of the coordination service: it waits for longer than Gloo does for its first connection.
+        # The coordination service waits longer than Gloo does for its first connection.
         with telling(f"Waiting for the other processes, {_BARRIER_TIMEOUT_S} s at most", after=5):
             ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=1000 * _BARRIER_TIMEOUT_S)
 
 
 def largest(number: int) -> int:
-    """The largest of the numbers that all processes of the run come with."""
+    """The largest of the numbers that the processes of the run pass."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.int32(number)).max())
@@ -192,7 +192,7 @@ def bounded() -> Iterator[None]:
         words = refusal.told()
         if words:
             refusal.end(words, leave)
-        # Of this process alone; the others lose it.
+        # The error is this process's alone; the others lose this process.
         known = error if isinstance(error, Interruption) else failures.explanation(error)
         if known is not None:
             if isinstance(known, UserError):

@@ -5,7 +5,7 @@ import fcntl
 import json
 import logging
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -32,7 +32,7 @@ def check_mounted(name: str, path: str) -> None:
 def or_in(path: str, name: str) -> str:
     """A file's path, or that of the file `name` in it if it is a directory.
 
-    Of an address nothing says which it is but its end.
+    Only its ending tells whether an address is a file.
     """
     path = os.path.expanduser(path)
     address = buckets.is_address(path)
@@ -54,23 +54,30 @@ def in_turn(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
-    """A file that replaces `path` in one step when the block ends, and not at all if it fails."""
-    path = os.fspath(path)
-    handle, temporary = tempfile.mkstemp(
-        dir=os.path.dirname(path) or ".", prefix=f".{os.path.basename(path)}."
-    )
+def renamed(path: str | os.PathLike[str]) -> Iterator[str]:
+    """A name to write a file under, which replaces `path` in one step when the block ends.
+
+    Not at all if it fails.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # A temporary file is private; a result is not.
+        yield temporary
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
+    """`renamed` with the file open."""
+    with (
+        renamed(path) as temporary,
+        open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file,
+    ):
+        yield file
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

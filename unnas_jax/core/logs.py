@@ -17,7 +17,7 @@ _SILENCE_S = 60.0  # After so long something is said.
 
 
 def start() -> None:
-    """Shows this package's progress; of the libraries only warnings.
+    """Shows this package's progress, and only warnings of the libraries.
 
     Called before libraries are imported: some tell at once what they do.
     """
@@ -60,15 +60,16 @@ def only_warnings() -> None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 45 s, 12:03 min or 3:20 h."""
+    """A time in the two units that matter, as in "1 h 05 min"."""
     if not math.isfinite(seconds):
         return "?"
-    if seconds < 60:
+    if seconds < 90:
         return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes = round(seconds / 60)
     if minutes < 60:
-        return f"{minutes}:{rest:02d} min"
-    return f"{minutes // 60}:{minutes % 60:02d} h"
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 @contextlib.contextmanager

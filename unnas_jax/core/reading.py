@@ -26,7 +26,7 @@ LARGE = 2**30
 
 _LINE = 2**20  # Bytes of a line of JSON lines.
 _DEPTH = 40  # Brackets within brackets.
-_LARGEST = 2.0**127  # Of a float, as in float32; beyond it drawing overflows.
+_LARGEST = 2.0**127  # The largest float, as in float32; beyond it drawing overflows.
 _DIRECTORY = 2**16  # Bytes of a zip's table of members, each of which costs time.
 
 
@@ -239,7 +239,7 @@ def document(
 
 
 def lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a binary file; of one that is too long for any row, pieces that are none."""
+    """The lines of a binary file; a line too long for any row comes in pieces."""
     while line := file.readline(_LINE):
         yield line
 

@@ -48,7 +48,7 @@ def nowhere() -> contextlib.AbstractContextManager[Any]:
     """A block in which programs are traced for no platform: every operation in its plain form."""
     device = jax.sharding.AbstractDevice("none", 1, "none")
     around = jax.sharding.get_abstract_mesh()
-    # Of the size of an enclosing one, which JAX does not let change.
+    # As large as an enclosing mesh, whose size JAX does not let change.
     sizes, names = ((1,), ("data",)) if around.empty else (around.axis_sizes, around.axis_names)
     mesh = jax.sharding.AbstractMesh(sizes, names, abstract_device=device)
     return jax.sharding.use_abstract_mesh(mesh)

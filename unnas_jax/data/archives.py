@@ -54,7 +54,7 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the file, with its folders, where it is no part of a tar archive."""
+        """The path of the file, with its folders, if it is not part of a tar archive."""
         return self.member or self.path
 
     def __str__(self) -> str:

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import stat
-import tempfile
 import threading
 import time
 import warnings
@@ -17,6 +16,7 @@ from typing import IO
 import cv2
 import PIL
 
+from unnas_jax.core import cache, files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import decoding, verify, workers
 from unnas_jax.data.verify import Finding
@@ -26,9 +26,9 @@ _LOG = logging.getLogger("unnas_jax")
 _MAX_THREADS = 16
 _PROGRESS_SECONDS = 5.0
 _AT_ONCE = 1024  # Files that are handed to the threads together.
-# Of the images that are decoded at the same time; a larger one is decoded alone.
+# Pixels of all images that are decoded at the same time; a larger image is decoded alone.
 _PIXELS_AT_ONCE = 100_000_000
-_MAX_BYTES = 2**30  # Of a file, unless the limit of pixels asks for more.
+_MAX_BYTES = 2**30  # Largest file, unless the limit of pixels asks for more.
 
 _Signature = tuple[int, int]
 """The size in bytes and the time of change in ns."""
@@ -69,7 +69,7 @@ def _open_regular(path: str) -> IO[bytes]:
 
 
 def examine_file(path: str, max_pixels: int, budget: _Budget | None = None) -> Finding:
-    """What is known of a file, which is read as training reads it.
+    """Reads a file as training does, and says what was found.
 
     Args:
       path: of the file.
@@ -183,9 +183,8 @@ def _signature(path: str) -> _Signature:
 
 
 def _cache_path(root: str) -> str:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     key = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:20]
-    return os.path.join(base, "unnas_jax", "folders", f"{key}.json")
+    return cache.path("folders", f"{key}.json")
 
 
 def _versions(max_pixels: int) -> list[str]:
@@ -215,11 +214,8 @@ def _save_cache(path: str, known: _Known, max_pixels: int) -> None:
     }
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=os.path.dirname(path), delete=False
-        ) as file:
+        with files.replacing(path) as file:
             json.dump({"versions": _versions(max_pixels), "files": listed}, file)
-        os.replace(file.name, path)
     except OSError as error:
         _LOG.warning(
             "Cannot write %s (%s); the images will be checked again in the next run.",

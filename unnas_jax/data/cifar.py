@@ -75,7 +75,7 @@ def _features() -> tfds.features.FeaturesDict:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """In the place of `_codecs.encode`, with which Python 3 writes bytes for Python 2."""
+    """Stands for `_codecs.encode`, with which Python 3 writes bytes for Python 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"holds bytes as {encoding!r}")
     return text.encode("latin1")

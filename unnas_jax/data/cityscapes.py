@@ -102,7 +102,7 @@ _STORED_BYTES = 3 * 2048 * 1024
 
 
 def label_table() -> bytes:
-    """From the ids of gtFine_labelIds to the 19 classes; everything else is `crops.IGNORE`."""
+    """The table from the ids of gtFine_labelIds to the 19 classes; the rest is `crops.IGNORE`."""
     table = bytearray([crops.IGNORE] * 256)
     for number, stored in enumerate(_TRAINED_IDS):
         table[stored] = number
@@ -231,7 +231,7 @@ def _members(root: str) -> Iterator[tuple[str, archives.Place]]:
 
 
 def _list_split(folder: str, images: Sequence[_File], labels: Sequence[_File]) -> shards.Listing:
-    """Pairs of image and label map; of both kinds of label map, the one with all ids."""
+    """Pairs of image and label map; where there are two kinds of map, the one with all ids."""
     maps: dict[tuple[str, str], _File] = {}
     for end in reversed(_LABEL_ENDS):
         maps |= {(file.city, file.image): file for file in labels if file.end == end}

@@ -1,4 +1,4 @@
-"""From the bytes of an image file, of any format that the installed decoders read, to uint8 RGB."""
+"""Decodes an image file of any format that the installed decoders read to uint8 RGB."""
 
 import io
 import re
@@ -143,7 +143,7 @@ def is_deep(image: Image.Image, data: bytes) -> bool:
 def deep_values(image: Image.Image, data: bytes) -> np.ndarray:
     """The values as stored: (height, width) or (height, width, 3 or 4) in RGB and alpha."""
     values = None
-    if image.format in ("PNG", "TIFF"):  # Of which Pillow reads colours in 8 bits only.
+    if image.format in ("PNG", "TIFF"):  # Pillow reads their colours in 8 bits only.
         values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
         return np.asarray(image)

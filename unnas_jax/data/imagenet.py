@@ -375,7 +375,7 @@ def _truth(source: str) -> tuple[dict[str, str], str]:
 
 def _check_mat(data: bytes) -> None:
     """Refuses a MATLAB file whose compressed parts unpack to more than a dataset would."""
-    place = 128  # Of the first part, behind the header.
+    place = 128  # Where the first part begins, behind the header.
     while place + 8 <= len(data):
         kind, size = struct.unpack("<II", data[place : place + 8])
         if kind == _MAT_COMPRESSED:

@@ -17,7 +17,7 @@ _MAX_COLOURLESS, _MAX_IGNORED = 0.9, 0.5
 
 
 class _Task(Protocol):
-    """What of a task (`unnas_jax.tasks.base.Task`) is asked here."""
+    """The facts of a task (`unnas_jax.tasks.base.Task`) that are needed here."""
 
     colours: ClassVar[bool]
     label_maps: ClassVar[bool]

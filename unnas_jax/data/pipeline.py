@@ -50,7 +50,7 @@ def halves(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def evaluation_sample(indices: np.ndarray, max_images: int, seed: int) -> np.ndarray:
-    """At most so many of the examples to evaluate on, drawn at random, in the order they had.
+    """At most `max_images` of the examples, drawn at random, in their old order.
 
     Records are in the order of their names, and so of their classes: a prefix would be of few.
     The draw depends on nothing but the arguments; fewer images are a part of more.
@@ -158,11 +158,7 @@ class _TrainRow:
         rng = np.random.default_rng((self.seed, _CROP, position))
         height, width = image.shape[:2]
         box = crops.TRAIN_CROPS[self.train_crop](height, width, self.size, self.resize, rng)
-        # 31 bits, so that the device may take the number as int32.
-        return {
-            **_cut(image, label, box, self.size, self.resampling, self.mirrored),
-            "index": np.int32(position % 2**31),
-        }
+        return _cut(image, label, box, self.size, self.resampling, self.mirrored)
 
 
 def _cut(
@@ -210,7 +206,7 @@ class _EvalRow:
             image = np.zeros((*self.size, 3), np.uint8)
             label = np.full(self.size, crops.IGNORE, np.uint8) if self.label_maps else np.int32(0)
             example = {"image": image, "label": label}
-        return {**example, "index": np.int32(position), "mask": np.float32(real)}
+        return {**example, "mask": np.float32(real)}
 
     def _example(self, i: int) -> dict[str, Any]:
         image, label = _read(self.records, i, self.apply_exif, self.label_maps)
@@ -235,7 +231,7 @@ class _Rows:
     """This process's rows of all global batches, row by row -> global position."""
 
     batch_size: int  # Global.
-    rows: int  # Of a global batch, this process's.
+    rows: int  # This process's share of a global batch.
     first: int
     make: Callable[[int], dict[str, Any]]
 

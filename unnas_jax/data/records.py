@@ -81,7 +81,7 @@ def _fingerprint(records: Records) -> dict[str, Any]:
 
 
 def fingerprint(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Of every split the number of records and a digest of their names, '' if they have none.
+    """The number of records of every split and a digest of their names, '' if they have none.
 
     A run keeps it with its position: by it the same numbers mean the same records.
     """

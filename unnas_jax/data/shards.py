@@ -168,7 +168,7 @@ def prepare(
         return dict(files.read_json(os.path.join(final, REPORT)))
     workers = workers_lib.cores() if workers < 0 else workers
     with _locked(os.path.join(data_dir, recipe.name, ".lock")), warnings.catch_warnings():
-        if is_prepared(final):  # By a process that had the lock before.
+        if is_prepared(final):  # Prepared by the process that had the lock before.
             return dict(files.read_json(os.path.join(final, REPORT)))
         os.makedirs(os.path.join(staging, "index"), exist_ok=True)
         warnings.simplefilter("ignore")  # Pillow's, in this process.
@@ -361,18 +361,6 @@ def _record(path: str) -> str:
     return os.path.join(os.path.dirname(path), "index", os.path.basename(path) + ".written.json")
 
 
-@contextlib.contextmanager
-def _replacing(path: str) -> Iterator[str]:
-    """A name to write a file under that gets its own name when complete."""
-    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
 def _items(shard: _Shard) -> Iterator[tuple[str, Any]]:
     for path, start, stop in shard.parts:
         yield from files.read_json(path)["items"][start:stop]
@@ -390,7 +378,7 @@ def _write_shard(
     rejected: list[Problem] = []
     remarks: list[Problem] = []
     size = 0
-    with warnings.catch_warnings(), _replacing(shard.path) as temporary:
+    with warnings.catch_warnings(), files.renamed(shard.path) as temporary:
         warnings.simplefilter("ignore")  # Pillow's on odd metadata: pixels are what counts.
         writer = array_record_module.ArrayRecordWriter(temporary, _OPTIONS)
         try:
@@ -402,7 +390,7 @@ def _write_shard(
                     rejected.append({"name": name, "reason": str(error)})
                     continue
                 encoded = connectors.encode_example(example.features)
-                # Of several equal serialisations always the same.
+                # Equal examples can serialise differently; this gives always the same bytes.
                 data = serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
                 writer.write(data)
                 names.append(name)

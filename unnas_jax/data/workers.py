@@ -297,7 +297,7 @@ class _Pool:
         worker.process.join()
         status = worker.process.exitcode or 0
         if status == UNGUARDED:
-            # Of a script, which nobody has told what to do with a UserError.
+            # The main module is a script, which does not handle UserError.
             print(f"unnas_jax: {UNGUARDED_ADVICE}", file=sys.stderr)
             self._end = SystemExit(2)
         else:

@@ -110,7 +110,7 @@ class BatchNormOfParts(nn.Module):
             if axis := sharding.parted_axis():
                 near = jnp.split(running["mean"].value, np.cumsum(sizes)[:-1])
                 found = _of_all_devices(found, near, axis)
-            # By rounding a variance must not become negative.
+            # Rounding must not make a variance negative.
             found = [(mean, jnp.maximum(variance, 0.0)) for mean, variance in found]
             if not self.is_initializing():
                 for kept, values in zip(running.values(), zip(*found, strict=True), strict=True):
@@ -241,7 +241,7 @@ _IN_BRANCH: contextvars.ContextVar[bool] = contextvars.ContextVar("in_branch", d
 
 @contextlib.contextmanager
 def in_branch() -> Iterator[None]:
-    """What is traced within is for a branch of a conditional; see `product_conv`."""
+    """Marks what is traced within as the branch of a conditional; see `product_conv`."""
     token = _IN_BRANCH.set(True)
     try:
         yield
@@ -392,7 +392,7 @@ def reductions(cells: int, single: bool) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class CellPlan:
-    """What the place of a cell in a network decides.
+    """What follows from a cell's place in a network.
 
     Attributes:
       name: the cell's module name.

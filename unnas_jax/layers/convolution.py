@@ -42,7 +42,7 @@ class _Window:
     dilation: Pair
 
     def reach(self, kernel: Sequence[int]) -> Pair:
-        """From the first to the last tap of a kernel, in pixels."""
+        """The distance from the first to the last tap of a kernel, in pixels."""
         return self.dilation[0] * (kernel[0] - 1), self.dilation[1] * (kernel[1] - 1)
 
     def spread(
@@ -85,7 +85,7 @@ class _Window:
         return (height - 1) * self.strides[0] + 1, (width - 1) * self.strides[1] + 1
 
     def small(self, x: jax.Array, kernel: Sequence[int]) -> bool:
-        """Whether a depthwise convolution is better a matrix product."""
+        """Whether a depthwise convolution is faster as a matrix product."""
         outputs = self.outputs(x.shape, kernel)
         return outputs[0] * outputs[1] * x.shape[1] * x.shape[2] <= _MATRIX_PAIRS
 
@@ -280,7 +280,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, pad: int, dilation: 
 
 
 def _placement(window: _Window, kernel: Sequence[int], x: Sequence[int]) -> np.ndarray:
-    """Which tap of a kernel joins which pixels: 0 or 1, (h * w, output, input pixels)."""
+    """For each tap of a kernel, which pixels it joins: 0 or 1, (h * w, output, input pixels)."""
 
     def along(axis: int) -> np.ndarray:
         taps = np.arange(kernel[axis])[:, None] * window.dilation[axis]

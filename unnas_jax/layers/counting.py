@@ -64,7 +64,7 @@ class Counts:
 
     @property
     def multiply_adds(self) -> int:
-        """Of evaluation: without the auxiliary head."""
+        """In evaluation: without the auxiliary head."""
         return sum(layer.multiply_adds for layer in self.layers if not _is_auxiliary(layer))
 
     def totals(self) -> dict[str, int]:

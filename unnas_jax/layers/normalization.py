@@ -69,7 +69,7 @@ def _normalised_fwd(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[tuple[jax.Array, Statistics], tuple[jax.Array, ...]]:
     mean = jnp.mean(x, 0)
-    # Of rounding a variance must not become negative.
+    # Rounding must not make a variance negative.
     variance = jnp.maximum(jnp.mean(x * x, 0) - mean**2, 0.0)
     inverse = jax.lax.rsqrt(variance + epsilon)
     out = (x - mean[None]) * (scale * inverse)[None] + bias[None]

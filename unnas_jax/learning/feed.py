@@ -1,4 +1,4 @@
-"""Batches on the devices, as a config's sections `input`, `train` and `eval` say."""
+"""Batches on the devices."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from unnas_jax.config.sections import Batches
 from unnas_jax.core import sharding
 from unnas_jax.data import Dataset, pipeline
 from unnas_jax.data.records import Records
 from unnas_jax.tasks.base import Task
-from unnas_jax.tasks.transforms import Augmentation
 
 _FOR_DEVICE = ("image", "label", "mask")
 
@@ -26,23 +26,25 @@ class Feed:
     """Makes the streams of batches of one run.
 
     Args:
-      config: a validated config as a dict.
+      config: sizes, crops and processes.
       dataset: where images come from.
       task: says whether label maps are needed.
       mesh: over which batches are split.
     """
 
-    def __init__(self, config: Mapping[str, Any], dataset: Dataset, task: Task, mesh: Mesh) -> None:
-        self._config, self._dataset, self._mesh = config, dataset, mesh
+    def __init__(self, config: Batches, dataset: Dataset, task: Task, mesh: Mesh) -> None:
+        self._config, self._mesh = config, mesh
+        # Zero once it is normalised.
+        self._padding = tuple(dataset.mean)[:: -1 if config.input.swapped_statistics else 1]
         self._common = {
-            "resize": config["input"]["resize"],
+            "resize": config.input.resize,
             "apply_exif": dataset.apply_exif,
-            "workers": config["workers"],
+            "workers": config.workers,
             "process_index": jax.process_index(),
             "process_count": jax.process_count(),
             "label_maps": task.label_maps,
-            "resampling": config["input"]["resampling"],
-            "mirrored": config["input"]["mirrored"],
+            "resampling": config.input.resampling,
+            "mirrored": config.input.mirrored,
         }
 
     @contextlib.contextmanager
@@ -63,9 +65,9 @@ class Feed:
         batches = pipeline.train_batches(
             records,
             indices,
-            batch_size=self._config["train"]["batch_size"],
-            crop=self._config["input"]["crop"],
-            train_crop=self._config["input"]["train_crop"],
+            batch_size=self._config.train.batch_size,
+            crop=self._config.input.crop,
+            train_crop=self._config.input.train_crop,
             seed=seed,
             start_step=start_step,
             steps=steps,
@@ -80,15 +82,15 @@ class Feed:
         self, records: Records, indices: np.ndarray, *, place: bool = True
     ) -> Iterator[Any]:
         """One pass in order; the last batch is padded and masked."""
-        section = self._config["eval"]
-        whole = section.get("crop", "centre") == "whole"
+        section = self._config.eval
+        whole = section.crop == "whole"
         batches = pipeline.eval_batches(
             records,
             indices,
-            batch_size=section["batch_size"],
-            crop=tuple(section["whole_size"]) if whole else self._config["input"]["crop"],
+            batch_size=section.batch_size,
+            crop=section.whole_size if whole else self._config.input.crop,
             eval_crop="whole" if whole else "centre",
-            padding=Augmentation.create(self._config, self._dataset).mean,
+            padding=self._padding,
             **self._common,
         )
         try:

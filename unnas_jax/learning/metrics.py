@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from unnas_jax.core import files
@@ -15,15 +15,6 @@ from unnas_jax.learning.trackers import Tracker
 from unnas_jax.tasks.base import Sums
 
 _LOG = logging.getLogger("unnas_jax")
-
-
-def means(sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean loss and accuracy of several batches' `Sums` (as host numbers)."""
-    count = sum(float(s["count"]) for s in sums)
-    return {
-        "loss": sum(float(s["loss"]) for s in sums) / max(count, 1.0),
-        "accuracy": sum(float(s["correct"]) for s in sums) / max(count, 1.0),
-    }
 
 
 def first_not_finite(sums: Sequence[Sums]) -> int | None:

@@ -1,10 +1,58 @@
-"""The two optimizers of a search: SGD for the weights, Adam for the alphas."""
+"""The optimizers of weights and alphas, by the names of optax, and the schedules of their rates."""
 
-from collections.abc import Mapping
-from typing import Any
+import inspect
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
+
+from unnas_jax.config.sections import Alphas, Weights
+from unnas_jax.core.errors import UserError
+from unnas_jax.core.registry import Registry, nearest
+
+Optimizer: TypeAlias = optax.GradientTransformation
+"""What optax calls an optimizer: the functions `init` and `update`."""
+
+OBJECT = "object"
+"""The value of config.weights.optimizer of a run whose optimizer was passed from Python."""
+
+_RATE = "learning_rate"
+
+_FIELDS = (("weight_decay",), ("momentum", "nesterov"), ("b1", "b2"))
+"""Fields of sections that optimizers get as arguments, if they take all of a group."""
+
+
+def _of_optax() -> dict[str, Callable[..., Optimizer]]:
+    """The functions of optax that make an optimizer of a learning rate, by name."""
+    return {
+        name: make
+        for name, make in vars(optax).items()
+        if inspect.isfunction(make)
+        and not name.startswith(("_", "scale_by_"))
+        and _RATE in inspect.signature(make).parameters
+    }
+
+
+OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry("optimizer", _of_optax())
+
+
+def register_optimizer(name: str, make: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
+    """Adds an optimizer under a name that configs can hold, for this process.
+
+    Args:
+      name: the value of config.weights.optimizer or config.alphas.optimizer.
+      make: called as make(learning_rate=..., **options) with a rate or an optax schedule.
+
+    Raises:
+      UserError: the name is taken, or `make` takes no learning rate.
+    """
+    if name == OBJECT or _RATE not in inspect.signature(make).parameters:
+        raise UserError(f"optimizer {name!r}: give a function with the argument {_RATE}")
+    return OPTIMIZERS.register(name, make)
 
 
 def epoch_cosine(peak: float, final: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
@@ -16,71 +64,147 @@ def epoch_cosine(peak: float, final: float, epochs: int, steps_per_epoch: int) -
     return lambda step: cosine(step // steps_per_epoch)
 
 
-def weights_schedule(config: Mapping[str, Any], steps_per_epoch: int) -> optax.Schedule:
-    """The learning rate of a config's weights (`config` is the whole config), by step."""
-    section = config["weights"]
-    return epoch_cosine(
-        section["learning_rate"],
-        section["final_learning_rate"],
-        config["train"]["epochs"],
-        steps_per_epoch,
-    )
-
-
-def weights(config: Mapping[str, Any], schedule: optax.Schedule) -> optax.GradientTransformation:
-    """SGD with momentum for the weights; `config` is the section `weights`.
-
-    Clip the gradient to a global norm, add weight decay times the weights, momentum, step.
-    """
-    return optax.chain(
-        optax.clip_by_global_norm(config["clip_norm"]),
-        optax.add_decayed_weights(config["weight_decay"]),
-        optax.sgd(schedule, momentum=config["momentum"]),
-    )
-
-
-def alphas(config: Mapping[str, Any]) -> optax.GradientTransformation:
-    """Adam for the alphas with L2 added to the gradient; `config` is the section `alphas`.
-
-    The decay is coupled: it goes through Adam's moments, unlike AdamW's.
-    """
-    return optax.chain(
-        optax.add_decayed_weights(config["weight_decay"]),
-        optax.adam(config["learning_rate"], b1=config["b1"], b2=config["b2"]),
-    )
-
-
-def training_schedule(config: Mapping[str, Any], steps_per_epoch: int) -> optax.Schedule:
-    """Cosine per epoch, after a linear warm-up over whole epochs (paper, section 6.2).
+def schedule(section: Weights, epochs: int, steps_per_epoch: int) -> optax.Schedule:
+    """The weights' learning rate by step: a cosine per epoch, after a linear warm-up if any.
 
     Epoch e of the warm-up's W has `warmup_factor + (1 - warmup_factor) * e / W` times the cosine's
-    rate of that epoch.
+    rate of that epoch (paper, section 6.2).
     """
-    section, epochs = config["weights"], config["train"]["epochs"]
     cosine = epoch_cosine(
-        section["learning_rate"], section["final_learning_rate"], epochs, steps_per_epoch
+        section.learning_rate, section.final_learning_rate, epochs, steps_per_epoch
     )
-    warmup, factor = section["warmup_epochs"], section["warmup_factor"]
+    warmup, factor = section.warmup_epochs, section.warmup_factor
     if not warmup:
         return cosine
 
-    def schedule(step: Any) -> Any:
+    def warmed_up(step: Any) -> Any:
         done = jnp.minimum((step // steps_per_epoch) / warmup, 1.0)
         return cosine(step) * (factor + (1.0 - factor) * done)
 
-    return schedule
+    return warmed_up
 
 
-def training(config: Mapping[str, Any], steps_per_epoch: int) -> optax.GradientTransformation:
-    """SGD with Nesterov momentum and weight decay, clipped only if `clip_norm` is not 0."""
-    section = config["weights"]
-    clip = [optax.clip_by_global_norm(section["clip_norm"])] if section["clip_norm"] else []
-    return optax.chain(
-        *clip,
-        optax.add_decayed_weights(section["weight_decay"]),
-        optax.sgd(
-            training_schedule(config, steps_per_epoch),
-            momentum=section["momentum"],
-            nesterov=section["nesterov"],
-        ),
-    )
+def _given(section: Weights | Alphas) -> dict[str, Any]:
+    """The fields of a section that its optimizer takes as arguments."""
+    known = inspect.signature(OPTIMIZERS[section.optimizer]).parameters
+    given: dict[str, Any] = {}
+    for group in _FIELDS:
+        if all(name in known and hasattr(section, name) for name in group):
+            given |= {name: getattr(section, name) for name in group}
+    return given
+
+
+def optimizer(section: Weights | Alphas, learning_rate: float | optax.Schedule) -> Optimizer:
+    """The optimizer that a valid section names.
+
+    The gradient is clipped to a global norm, unless `clip_norm` is 0. The decay is added to it as
+    `weight_decay` times the parameters, so that it goes through momentum and moments; optimizers
+    that have an argument `weight_decay`, such as AdamW, decouple it themselves.
+    """
+    make, given, before = OPTIMIZERS[section.optimizer], _given(section), []
+    if isinstance(section, Weights) and section.clip_norm:
+        before.append(optax.clip_by_global_norm(section.clip_norm))
+    if "weight_decay" not in given:
+        before.append(optax.add_decayed_weights(section.weight_decay))
+    options = {_RATE: learning_rate, **given, **section.optimizer_options}
+    return optax.chain(*before, make(**options))
+
+
+def _check_option(where: str, value: Any, default: Any) -> None:
+    """Raises `UserError` for a value of another type than the default, NaN or an infinite one."""
+    expected = type(default)
+    whole = expected is float and type(value) is int
+    if expected in (int, float, bool, str) and type(value) is not expected and not whole:
+        raise UserError(f"{where}={value!r}: must be of type {expected.__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}={value!r}: must be finite")
+
+
+def validate(name: str, section: Weights | Alphas, *, given: bool = False) -> None:
+    """Checks the optimizer of a section and its options, and that it can take a step.
+
+    Args:
+      name: of the section, `weights` or `alphas`.
+      section: whose other fields are valid.
+      given: whether the run gets this optimizer as an object.
+
+    Raises:
+      UserError: there is no such optimizer or option, or optax refuses a value.
+    """
+    where = f"config.{name}.optimizer"
+    if section.optimizer == OBJECT:
+        if not given:
+            raise UserError(
+                f"{where}={OBJECT!r}: it was passed to un.search or un.train, and only the same "
+                "call continues the run"
+            )
+        return
+    make = OPTIMIZERS.find(section.optimizer, f"{name}.optimizer")
+    known = inspect.signature(make).parameters
+    any_name = any(known[key].kind is inspect.Parameter.VAR_KEYWORD for key in known)
+    taken = {_RATE: _RATE, **{key: key for key in _given(section)}}
+    for option, value in section.optimizer_options.items():
+        key = f"{where}_options.{option}"
+        if option in taken:
+            raise UserError(f"{key}: set config.{name}.{option}")
+        if option not in known and not any_name:
+            free = [each for each in known if each not in taken]
+            raise UserError(
+                f"{key}: {nearest(option, free)}{section.optimizer!r} has the options "
+                f"{', '.join(free)}"
+            )
+        _check_option(key, value, known[option].default if option in known else None)
+
+    def step(params: Any) -> Any:
+        rate = section.learning_rate
+        chosen = optimizer(section, (lambda step: rate) if isinstance(section, Weights) else rate)
+        return chosen.update(params, chosen.init(params), params)
+
+    try:
+        jax.eval_shape(step, {"w": jax.ShapeDtypeStruct((2, 2), jnp.float32)})
+    except Exception as error:  # What optax raises for values it cannot take has many types.
+        raise UserError(
+            f"{where}={section.optimizer!r} cannot train {name} with these options: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def differentiable(section: Weights) -> bool:
+    """Whether a step has finite derivatives in the gradient, also where the gradient is 0.
+
+    The second order of DARTS needs them; the square root in Adam has none, unless its `eps_root` is
+    greater than 0.
+    """
+
+    def moved(gradient: jax.Array) -> jax.Array:
+        chosen, params = optimizer(section, section.learning_rate), jnp.ones(2)
+        return chosen.update(gradient, chosen.init(params), params)[0].sum()
+
+    return bool(jnp.isfinite(jax.grad(moved)(jnp.array([0.0, 1.0]))).all())
+
+
+def check_objects(optimizers: Mapping[str, Any], names: Collection[str]) -> None:
+    """Checks optimizers that are passed as objects, by the section that they replace.
+
+    Raises:
+      UserError: one is no optimizer of optax, or the run trains nothing by that name.
+    """
+    for name, value in optimizers.items():
+        if name not in names:
+            raise UserError(f"{name}_optimizer: this run trains {' and '.join(sorted(names))} only")
+        if not isinstance(value, optax.GradientTransformation):
+            raise UserError(
+                f"{name}_optimizer: give an optimizer of optax, such as optax.adam(1e-3), not "
+                f"{type(value).__name__}"
+            )
+
+
+def with_objects(
+    config: ml_collections.ConfigDict, names: Iterable[str]
+) -> ml_collections.ConfigDict:
+    """The config of a run whose optimizers of these sections are passed as objects."""
+    config = config.copy_and_resolve_references()
+    for name in names:
+        config[name].update(optimizer=OBJECT)
+        config[name].optimizer_options = {}
+    return config

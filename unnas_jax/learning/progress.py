@@ -10,6 +10,7 @@ import jax
 from unnas_jax.core import logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import metrics
+from unnas_jax.tasks import base
 from unnas_jax.tasks.base import Sums
 
 _LOG = logging.getLogger("unnas_jax")
@@ -21,7 +22,7 @@ class Progress:
     Args:
       total_steps, steps_per_epoch: of the run.
       batch_size: images of a step's batch, for the rate.
-      schedule: step -> learning rate.
+      schedule: step -> learning rate; None, or what it returns, if that is not known.
       write: receives the row: called as write("train", step, **values).
       last_checkpoint: the step of the newest complete checkpoint, for the message about a NaN.
     """
@@ -32,7 +33,7 @@ class Progress:
         total_steps: int,
         steps_per_epoch: int,
         batch_size: int,
-        schedule: Callable[[int], Any],
+        schedule: Callable[[int], Any] | None,
         write: Callable[..., None],
         last_checkpoint: Callable[[], int | None],
     ) -> None:
@@ -75,19 +76,18 @@ class Progress:
         row: dict[str, float] = {}
         line = f"step {step}/{self._total}  epoch {step / self._per_epoch:.2f}"
         for name, sums in fetched.items():
-            means = metrics.means(sums)
+            means = base.means(base.total(sums))
             prefix = "" if name == "weights" else f"{name}_"
             row |= {f"{prefix}{key}": value for key, value in means.items()}
             line += f"  {name}: loss {means['loss']:.4f}, {100 * means['accuracy']:.2f}%"
-        row |= {
-            "learning_rate": float(self._schedule(step - 1)),
-            "images_per_second": rate,
-            "seconds_left": left,
-        }
+        learning_rate = self._schedule(step - 1) if self._schedule else None
+        if learning_rate is not None:
+            row["learning_rate"] = float(learning_rate)
+            line += f"  lr {float(learning_rate):.4g}"
+        row |= {"images_per_second": rate, "seconds_left": left}
         _LOG.info(
-            "%s  lr %.4g  %.1f images/s (%.1f a device)  %s left",
+            "%s  %.1f images/s (%.1f a device)  %s left",
             line,
-            row["learning_rate"],
             rate,
             rate / jax.device_count(),
             logs.duration(left),

@@ -1,4 +1,4 @@
-"""The rows of a metrics.jsonl, of which a crash or an editor may have spoilt some."""
+"""Reads the rows of a metrics.jsonl; a crash or an editor may have spoilt some."""
 
 import os
 from typing import Any

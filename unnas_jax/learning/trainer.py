@@ -13,11 +13,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding
 from unnas_jax.layers.blocks import BN_MOMENTUM
 from unnas_jax.learning import optim
 from unnas_jax.learning.feed import STEPS_AHEAD
 from unnas_jax.tasks.base import Batch, Sums, Task, target_counts
+from unnas_jax.tasks.base import batch_shapes as shapes_of
 
 # What a random draw is for; folded into the seed's key together with the step.
 _INIT, _STEP, _EVALUATION, _STATISTICS, _NOISE = range(5)
@@ -139,13 +141,19 @@ def _averaged(values: Any, average: Any, decay: float, step: jax.Array) -> Any:
     return optax.incremental_update(values, average, share)
 
 
+def schedule(config: Training, steps_per_epoch: int) -> optax.Schedule:
+    """The learning rate of the weights by step."""
+    return optim.schedule(config.weights, config.train.epochs, steps_per_epoch)
+
+
 def build_steps(
-    config: Mapping[str, Any],
+    config: Training,
     network: nn.Module,
     task: Task,
     mesh: Mesh,
     steps_per_epoch: int,
     inputs: Any,
+    optimizer: optim.Optimizer | None = None,
 ) -> TrainSteps:
     """The jitted steps of the evaluation phase (paper, section 3.2 and appendix).
 
@@ -153,16 +161,18 @@ def build_steps(
     so that the result is that of training it apart, up to rounding.
 
     Args:
-      config: a validated config of a training, as a dict.
+      config: of the training.
       network: called as network(inputs, train, drop_path) -> (outputs, auxiliary outputs).
       task: what is learned.
       mesh: see `unnas_jax.core.sharding`.
       steps_per_epoch: the learning rate and drop path change once an epoch.
       inputs: the shape and dtype of the network's inputs.
+      optimizer: of the weights; None: that of the config.
     """
-    optimizer = optim.training(config, steps_per_epoch)
-    drop_path, epochs = config["network"]["drop_path"], config["train"]["epochs"]
-    auxiliary_weight, decay = config["network"]["auxiliary_weight"], config["train"]["ema"]
+    if optimizer is None:
+        optimizer = optim.optimizer(config.weights, schedule(config, steps_per_epoch))
+    drop_path, epochs = config.network.drop_path, config.train.epochs
+    auxiliary_weight, decay = config.network.auxiliary_weight, config.train.ema
     everywhere = sharding.replicated(mesh)
 
     def key_for(seed: jax.Array | int, purpose: int, step: jax.Array | int) -> jax.Array:
@@ -310,15 +320,11 @@ def joined(states: list[TrainState], mesh: Mesh) -> TrainState:
 
 
 def batch_shapes(
-    config: Mapping[str, Any], task: Task, seeds: int, mesh: Mesh
+    config: Training, task: Task, seeds: int, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of the global batches of images and labels of so many seeds, (S, B, ...)."""
-    crop = config["input"]["crop"]
-    images = (seeds, config["train"]["batch_size"])
-    shapes = {
-        "image": ((*images, crop, crop, 3), np.uint8),
-        "label": ((*images, crop, crop), np.uint8) if task.label_maps else (images, np.int32),
-    }
+    images = (seeds, config.train.batch_size)
+    shapes = shapes_of(task, images, config.input.crop)
     return {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=split_seeds(mesh))
         for name, (shape, dtype) in shapes.items()
@@ -326,7 +332,7 @@ def batch_shapes(
 
 
 def lower(
-    config: Mapping[str, Any], task: Task, steps: TrainSteps, seeds: int, mesh: Mesh
+    config: Training, task: Task, steps: TrainSteps, seeds: int, mesh: Mesh
 ) -> jax.stages.Lowered:
     """The program of one step of so many seeds together, not compiled."""
     batch = batch_shapes(config, task, seeds, mesh)
@@ -334,10 +340,10 @@ def lower(
     return lowered
 
 
-def memory(config: Mapping[str, Any], task: Task, steps: TrainSteps, seeds: int, mesh: Mesh) -> int:
+def memory(config: Training, task: Task, steps: TrainSteps, seeds: int, mesh: Mesh) -> int:
     """The bytes that a training of so many seeds together needs on each device.
 
-    Of a step as XLA plans it, and of the batches of the steps after it.
+    What XLA plans for a step, and the batches of the steps after it.
     """
     plan: Any = lower(config, task, steps, seeds, mesh).compile().memory_analysis()
     # The state is donated: it is among the arguments and again, as an alias, in the output.

@@ -16,6 +16,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from unnas_jax.config.sections import Alphas as AlphasSection
+from unnas_jax.config.sections import Weights
 from unnas_jax.core import sharding
 from unnas_jax.learning import optim
 from unnas_jax.spaces.darts import candidates
@@ -72,6 +74,7 @@ class Setting:
       stage: which of `SearchMethod.stages`.
       first_step: finished steps of the run when the stage begins.
       carried: what `SearchMethod.finish` of the stage before gave; None in the first stage.
+      optimizers: objects for `weights` and `alphas` in the place of those that the config names.
     """
 
     config: Mapping[str, Any]
@@ -81,6 +84,7 @@ class Setting:
     stage: int = 0
     first_step: int = 0
     carried: Any = None
+    optimizers: Mapping[str, optim.Optimizer] = dataclasses.field(default_factory=dict)
 
 
 class SearchMethod(abc.ABC):
@@ -168,9 +172,24 @@ class SearchMethod(abc.ABC):
         return None
 
     def learning_rate(self, step: int) -> Any:
-        """The weights' learning rate in the step after `step` finished ones, for the lines."""
-        schedule = optim.weights_schedule(self.config, self.setting.steps_per_epoch)
-        return schedule(step - self.setting.first_step)
+        """The weights' rate in the step after `step` finished ones; None if it is not known."""
+        if "weights" in self.setting.optimizers:
+            return None
+        return self.schedule()(step - self.setting.first_step)
+
+    def schedule(self) -> optax.Schedule:
+        """The weights' learning rate by the steps of the stage, as the config has it."""
+        weights, epochs = Weights.of(self.config["weights"]), self.config["train"]["epochs"]
+        return optim.schedule(weights, epochs, self.setting.steps_per_epoch)
+
+    def optimizers(self) -> tuple[optim.Optimizer, optim.Optimizer]:
+        """The optimizers of the weights and of the alphas."""
+        alphas, given = AlphasSection.of(self.config["alphas"]), self.setting.optimizers
+        return (
+            given.get("weights")
+            or optim.optimizer(Weights.of(self.config["weights"]), self.schedule()),
+            given.get("alphas") or optim.optimizer(alphas, alphas.learning_rate),
+        )
 
     # What alphas mean.
 

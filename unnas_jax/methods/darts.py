@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from unnas_jax.config.sections import Weights
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
@@ -114,6 +115,13 @@ class Darts(SearchMethod):
         order, start = config["search"]["order"], config["search"]["arch_start_epoch"]
         if order not in (1, 2):
             raise UserError(f"config.search.order={order!r}: use 1 or 2")
+        weights = Weights.of(config["weights"])
+        if order == 2 and weights.optimizer != optim.OBJECT and not optim.differentiable(weights):
+            raise UserError(
+                f"config.search.order=2: a step of {weights.optimizer!r} has no finite derivative "
+                "where a gradient is 0; give it an eps_root above 0 in "
+                "config.weights.optimizer_options, if it has one, or another optimizer"
+            )
         epochs = config["train"]["epochs"]
         if start >= epochs:
             raise UserError(
@@ -135,11 +143,6 @@ class Darts(SearchMethod):
         """The alphas in which the stage begins."""
         nodes, scale = self.config["network"]["nodes"], self.config["alphas"]["init_scale"]
         return supernet_lib.init_alphas(key, nodes, scale, self.operations())
-
-    def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-        """The optimizers of the weights and of the alphas."""
-        schedule = optim.weights_schedule(self.config, self.setting.steps_per_epoch)
-        return optim.weights(self.config["weights"], schedule), optim.alphas(self.config["alphas"])
 
     def key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
         """The key of the draws for a purpose in a step."""

@@ -260,16 +260,25 @@ class Checkpoints:
         """
         return self.restore_by(lambda position: like)
 
+    def restore_part(self, like: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """`restore` of some of the state's entries, whatever the others are; without the position.
+
+        Args:
+          like: shapes, dtypes and shardings of these entries, in dicts, by name.
+        """
+        restored = self.restore_by(lambda position: like, part=True)
+        return None if restored is None else restored[0]
+
     def restore_by(
-        self, like: Callable[[Mapping[str, Any]], State]
+        self, like: Callable[[Mapping[str, Any]], State], *, part: bool = False
     ) -> tuple[State, dict[str, Any]] | None:
-        """`restore` where it depends on the position what the state is like."""
+        """`restore` where it depends on the position what the state, or a part of it, is like."""
         damaged: list[int] = []
         # Anew every time: the run that a reader reads beside removes old ones.
         while left := [step for step in self._listed() if step not in damaged]:
             step = left[-1]
             try:
-                return self._restore(step, like)
+                return self._restore(step, like, part)
             except _Damage as error:
                 if step not in self._listed():
                     continue
@@ -303,13 +312,13 @@ class Checkpoints:
             ) from error
 
     def _restore(
-        self, step: int, like: Callable[[Mapping[str, Any]], State]
+        self, step: int, like: Callable[[Mapping[str, Any]], State], part: bool
     ) -> tuple[State, dict[str, Any]]:
         """Raises `_Damage` or `Interruption` in all processes of a run if one of them has to."""
-        self._check_shapes(step, like)
+        self._check_shapes(step, like, part)
         problem: Exception | None = None
         try:
-            found = self._read(step, like)
+            found = self._read(step, like, part)
         except Exception as error:  # Orbax and TensorStore raise many types.
             reason = failures.first_line(error)
             if failures.is_damage(error):
@@ -334,8 +343,8 @@ class Checkpoints:
         return found
 
     def _read(
-        self, step: int, like: Callable[[Mapping[str, Any]], State]
-    ) -> tuple[State, dict[str, Any]]:
+        self, step: int, like: Callable[[Mapping[str, Any]], Any], part: bool
+    ) -> tuple[Any, dict[str, Any]]:
         items = ocp.args.Composite(progress=ocp.args.JsonRestore())
         blueprint = like(self._manager.restore(step, args=items)["progress"])
 
@@ -345,18 +354,22 @@ class Checkpoints:
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(jax.tree.map(blank, blueprint)),
+                state=ocp.args.StandardRestore(None if part else jax.tree.map(blank, blueprint)),
                 progress=ocp.args.JsonRestore(),
             ),
         )
-        state = restored["state"]
+        state = on_host(restored["state"]) if part else restored["state"]
         position = verified(state, restored["progress"])
         name = first_not_finite(state)
         if name is not None:
             raise ValueError(f"{name} is not finite")
+        if part:
+            state = {name: state.get(name) or {} for name in blueprint}
         return jax.tree.map(_placed, blueprint, state), position
 
-    def _check_shapes(self, step: int, like: Callable[[Mapping[str, Any]], Any]) -> None:
+    def _check_shapes(
+        self, step: int, like: Callable[[Mapping[str, Any]], Any], part: bool
+    ) -> None:
         """Raises `UserError` if a checkpoint is whole, but its arrays are not those of `like`."""
         path = epath.Path(self.directory) / str(step)
         try:
@@ -367,6 +380,9 @@ class Checkpoints:
         except Exception:  # `_read` finds out why.
             return
         here = _shapes(blueprint)
+        if part:
+            entries = tuple(f"{name}/" for name in blueprint)
+            there = {name: shape for name, shape in there.items() if name.startswith(entries)}
         if there == here or layout == _layout(blueprint):
             return
         for name in sorted(there.keys() | here.keys()):

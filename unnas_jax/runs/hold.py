@@ -77,7 +77,7 @@ class _File:
             os.close(self._descriptor)
 
     def read(self) -> bytes:
-        # By its name: file systems between machines look anew when a file is opened.
+        # Opened anew by name: file systems shared by machines then look again.
         with open(self.path, "rb") as file:
             return file.read()
 

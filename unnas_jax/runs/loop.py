@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 import jax
 import numpy as np
 
+from unnas_jax.config.sections import Pace
 from unnas_jax.core import compilation, distributed, stopping
 from unnas_jax.core.logs import telling
 from unnas_jax.learning.feed import STEPS_AHEAD
@@ -51,7 +52,7 @@ class Plan:
     @classmethod
     def of(
         cls,
-        config: Mapping[str, Any],
+        config: Pace,
         per_epoch: int,
         steps: int,
         *,
@@ -61,19 +62,19 @@ class Plan:
         """The plan of a config's run.
 
         Args:
-          config: a valid one, as a dict.
+          config: its length, its lines and checkpoints.
           per_epoch: steps of an epoch.
           steps: of the whole run; config.train.max_steps may end it before.
           every_epochs: how often it evaluates.
           save_seconds: see the class.
         """
-        most = config["train"]["max_steps"]
+        most = config.train.max_steps
         return cls(
             total=min(steps, most) if most > 0 else steps,
             per_epoch=per_epoch,
-            batch_size=config["train"]["batch_size"],
-            log_every=config["log_every_steps"],
-            save_every=config["checkpoint_every_steps"],
+            batch_size=config.train.batch_size,
+            log_every=config.log_every_steps,
+            save_every=config.checkpoint_every_steps,
             evaluate_every=per_epoch * every_epochs,
             save_seconds=save_seconds,
         )
@@ -131,7 +132,7 @@ class Loop:
       identity: kept with every position, so that a run which continues can tell whether it
         still is the same.
       images: of a step, for the rate.
-      schedule: step -> learning rate, for the lines.
+      schedule: step -> learning rate, for the lines; None if it is not known.
       write: receives rows of metrics: write(kind, step, **values).
       publish: called before a checkpoint is saved, see `Workdir.publish`.
       after_save: called behind every checkpoint of an evaluation, for what is not urgent.
@@ -146,7 +147,7 @@ class Loop:
         metric: str,
         identity: Mapping[str, Any],
         images: int,
-        schedule: Callable[[int], Any],
+        schedule: Callable[[int], Any] | None,
         write: Callable[..., None],
         publish: Callable[[], None],
         after_save: Callable[[], None] = lambda: None,

@@ -20,17 +20,6 @@ Images = np.ndarray | tuple[np.ndarray, np.ndarray] | Mapping[str, np.ndarray]
 """uint8 (B, S, S, 3), alone, with labels (B,), or as `image` and `label`."""
 
 
-class _Search(Darts):
-    """DARTS with optimizers that are objects."""
-
-    def __init__(self, setting: Setting, optimizers: tuple[Any, Any]) -> None:
-        self._optimizers = optimizers
-        super().__init__(setting)
-
-    def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-        return self._optimizers
-
-
 class SearchStep:
     """Steps of DARTS, on all devices, by `unnas_jax.methods.darts.Darts`.
 
@@ -75,8 +64,10 @@ class SearchStep:
         config.seed, config.precision = seed, precision
         validation.validate(config)
         self._task, self._crop, self._mesh = task, crop, sharding.data_mesh()
-        setting = Setting(config.to_dict(), task, self._mesh, steps_per_epoch=1)
-        self._method = _Search(setting, (weights, alphas))
+        optimizers = {"weights": weights, "alphas": alphas}
+        self._method = Darts(
+            Setting(config.to_dict(), task, self._mesh, steps_per_epoch=1, optimizers=optimizers)
+        )
         self.supernet = self._method.supernet
 
     def init(self) -> SearchState:

@@ -79,14 +79,14 @@ class Result:
         return self._plan.total
 
     def read(self) -> dict[str, Any]:
-        """What is there; empty if nothing is."""
+        """The content of the file; empty if there is none."""
         result: dict[str, Any] = files.read_json(self._path) if os.path.exists(self._path) else {}
         return result
 
     def of(
         self, values: list[dict[str, float]], step: int, images: int, *, last: bool
     ) -> dict[str, Any]:
-        """What the metrics of every seed on so many images at a step say; logs them.
+        """The content for the metrics of every seed on so many images at a step; logs them.
 
         What the last evaluation of a run does not show is said, too.
         """

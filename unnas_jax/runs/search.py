@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from unnas_jax import __version__
 from unnas_jax.analysis import report, results, verdict
 from unnas_jax.analysis.history import Alphas, Row
+from unnas_jax.config.sections import Batches, Pace
 from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.logs import telling
@@ -25,7 +27,7 @@ from unnas_jax.data.inspection import check_images
 from unnas_jax.data.pipeline import evaluation_sample
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
-from unnas_jax.learning import metrics, trackers
+from unnas_jax.learning import metrics, optim, trackers
 from unnas_jax.learning.feed import Feed
 from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import SearchMethod, SearchState, Setting, Stage
@@ -50,7 +52,7 @@ def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
             f"{images} images; use a smaller batch"
         )
     stages = methods.of_config(config).stages(config, per_epoch)
-    return Plan.of(config, per_epoch, sum(stage.steps for stage in stages), every_epochs=1)
+    return Plan.of(Pace.of(config), per_epoch, sum(stage.steps for stage in stages), every_epochs=1)
 
 
 class _Outputs:
@@ -142,10 +144,19 @@ class _Stages:
       task: what the supernets learn.
       mesh: of the devices.
       plan: of the run.
+      optimizers: see `search`.
     """
 
-    def __init__(self, config: Mapping[str, Any], task: Task, mesh: Any, plan: Plan) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        task: Task,
+        mesh: Any,
+        plan: Plan,
+        optimizers: Mapping[str, optim.Optimizer],
+    ) -> None:
         self._config, self._task, self._mesh, self._plan = config, task, mesh, plan
+        self._optimizers = optimizers
         self._method = methods.of_config(config)
         self.stages: Sequence[Stage] = self._method.stages(config, plan.per_epoch)
         ends = itertools.accumulate(stage.steps for stage in self.stages)
@@ -165,7 +176,14 @@ class _Stages:
         if self._last is None or self._last[0] != key:
             first = self._ends[stage - 1] if stage else 0
             setting = Setting(
-                self._config, self._task, self._mesh, self._plan.per_epoch, stage, first, carried
+                self._config,
+                self._task,
+                self._mesh,
+                self._plan.per_epoch,
+                stage,
+                first,
+                carried,
+                self._optimizers,
             )
             self._last = key, self._method(setting)
         return self._last[1]
@@ -281,12 +299,18 @@ def versions() -> dict[str, str]:
     }
 
 
-def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
+def search(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    *,
+    optimizers: Mapping[str, optim.Optimizer] = types.MappingProxyType({}),
+) -> SearchState:
     """Runs a search to its end, or continues it, and leaves its files in `workdir`.
 
     Args:
       config: see `unnas_jax.config.schema.search`.
       workdir: a directory or an address gs://BUCKET/NAME; files as listed in the README.
+      optimizers: objects in the place of what the sections `weights` and `alphas` name.
 
     Returns:
       The final state, or that at which a signal stopped the run.
@@ -296,12 +320,16 @@ def search(config: ml_collections.ConfigDict, workdir: str) -> SearchState:
       Interruption: what the run needs failed; the same call continues it.
     """
     refuse_unguarded_main()
-    validation.validate(config)
+    optim.check_objects(optimizers, ("weights", "alphas"))
+    config = optim.with_objects(config, optimizers)
+    validation.validate(config, optimizers)
     with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
-        return _search(config.to_dict(), place)
+        return _search(config.to_dict(), place, optimizers)
 
 
-def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
+def _search(
+    c: dict[str, Any], workdir: Workdir, optimizers: Mapping[str, optim.Optimizer]
+) -> SearchState:
     # Everything that can be wrong, before anything long begins.
     mesh = sharding.data_mesh()
     for section in ("train", "eval"):
@@ -323,10 +351,10 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
         half_a, half_b = halves(len(records), c["seed"])
         plan = _plan(c, dataset, len(half_a))
         held_out = evaluation_sample(half_b, c["eval"]["max_images"], c["seed"])
-        feed = Feed(c, dataset, task, mesh)
+        feed = Feed(Batches.of(c), dataset, task, mesh)
 
         # Steps, state, and where it continues.
-        stages = _Stages(c, task, mesh, plan)
+        stages = _Stages(c, task, mesh, plan, optimizers)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir.checkpoints))
         restored = checkpoints.restore_by(lambda position: stages.at(position).shapes())
         state, position = restored or (stages.at({}).init(), {"step": 0, "validation": None})
@@ -358,7 +386,7 @@ def _search(c: dict[str, Any], workdir: Workdir) -> SearchState:
             backend=jax.default_backend(),
             total_steps=plan.total,
         )
-        if not outputs.history.rows:  # At the start, and of a checkpoint that was brought over.
+        if not outputs.history.rows:  # At the start, or after a checkpoint was brought over.
             outputs.alphas(method, state, step)
 
         # The loop.

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config.sections import Batches, Pace, Training
 from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset, halves, open_dataset
@@ -83,7 +85,7 @@ def _plan(config: Mapping[str, Any], dataset: Dataset, images: int, save_seconds
             "images to train on; use a smaller batch"
         )
     steps, every = per_epoch * config["train"]["epochs"], config["eval"]["every_epochs"]
-    return Plan.of(config, per_epoch, steps, every_epochs=every, save_seconds=save_seconds)
+    return Plan.of(Pace.of(config), per_epoch, steps, every_epochs=every, save_seconds=save_seconds)
 
 
 def _cells_of(workdir: Workdir, section: Mapping[str, Any]) -> tuple[Cells, dict[str, Any]]:
@@ -121,7 +123,7 @@ def _together(
     if count == 1 or jax.default_backend() == "cpu":
         return 1
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
-    needed = trainer.memory(config, task, steps, count, mesh)
+    needed = trainer.memory(Training.of(config), task, steps, count, mesh)
     if needed <= 0.9 * limit:
         return count
     _LOG.info("%d seeds at once would take %.1f GB: they train in turn.", count, needed / 1e9)
@@ -253,7 +255,11 @@ class _Learner:
 
 
 def train(
-    config: ml_collections.ConfigDict, workdir: str, *, save_seconds: float = 0.0
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    *,
+    optimizers: Mapping[str, optim.Optimizer] = types.MappingProxyType({}),
+    save_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """Trains a genotype's network to the end, or continues, and writes `result.json`.
 
@@ -262,6 +268,7 @@ def train(
     Args:
       config: see `unnas_jax.config.schema.training`.
       workdir: a directory or an address gs://BUCKET/NAME; files as listed in the README.
+      optimizers: an object in the place of what the section `weights` names.
       save_seconds: for so long after a checkpoint, or after the start, none is written, nor at the
         end, but when a signal stops it; for short trainings of which only the result is kept.
 
@@ -273,12 +280,16 @@ def train(
       Interruption: what the run needs failed; the same call continues it.
     """
     refuse_unguarded_main()
-    validation.validate(config)
+    optim.check_objects(optimizers, ("weights",))
+    config = optim.with_objects(config, optimizers)
+    validation.validate(config, optimizers)
     with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
-        return _train(config.to_dict(), place, save_seconds)
+        return _train(config.to_dict(), place, save_seconds, optimizers.get("weights"))
 
 
-def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str, Any]:
+def _train(
+    c: dict[str, Any], workdir: Workdir, save_seconds: float, optimizer: optim.Optimizer | None
+) -> dict[str, Any]:
     # Everything that can be wrong, before anything long begins.
     mesh = sharding.data_mesh()
     for section in ("train", "eval"):
@@ -318,7 +329,9 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
             "seeds": seeds,
         }
         result = Result(workdir, facts, task, plan, primary)
-        steps = trainer.build_steps(c, network, task, mesh, plan.per_epoch, examples.inputs)
+        steps = trainer.build_steps(
+            Training.of(c), network, task, mesh, plan.per_epoch, examples.inputs, optimizer
+        )
 
         # State, and where it continues.
         checkpoints = stack.enter_context(
@@ -338,7 +351,7 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
             [seeds[k : k + together] for k in range(0, len(seeds), together)],
             steps,
             task,
-            Feed(c, dataset, task, mesh),
+            Feed(Batches.of(c), dataset, task, mesh),
             mesh,
             training,
             held_out,
@@ -393,7 +406,7 @@ def _train(c: dict[str, Any], workdir: Workdir, save_seconds: float) -> dict[str
             metric=task.metric,
             identity={"data": data},
             images=plan.batch_size * len(seeds),
-            schedule=optim.training_schedule(c, plan.per_epoch),
+            schedule=None if optimizer else trainer.schedule(Training.of(c), plan.per_epoch),
             write=write,
             publish=workdir.publish,
         )

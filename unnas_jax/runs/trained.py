@@ -7,9 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from etils import epath
 
 from unnas_jax.config import run_config
+from unnas_jax.config.sections import Batches, Training
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.arrays import ArrayRecords
@@ -51,7 +53,8 @@ class Preprocessing:
             raise UserError("there is no image")
         records = ArrayRecords(images, np.zeros(len(images), np.int64))
         mesh = sharding.data_mesh(jax.devices()[:1])
-        feed = Feed({**self.config, "workers": 0}, self.dataset, self.task, mesh)
+        config = Batches.of({**self.config, "workers": 0})
+        feed = Feed(config, self.dataset, self.task, mesh)
         batches = feed.evaluation(records, np.arange(len(images)), place=False)
         return np.concatenate([batch["image"][batch["mask"] > 0] for batch in batches])
 
@@ -125,17 +128,20 @@ def load_network(
         network = build_network(config, task)
         mesh = sharding.data_mesh()
         inputs = example_shapes(config, task).inputs
-        steps = trainer.build_steps(config, network, task, mesh, 1, inputs)
+        # Its optimizer's state is not needed, nor is the optimizer known if it was an object.
+        nothing = optax.identity()
+        steps = trainer.build_steps(Training.of(config), network, task, mesh, 1, inputs, nothing)
+        shapes = steps.shapes(len(seeds))
+        wanted = {name: getattr(shapes, name) for name in ("params", "batch_stats", "average")}
         restored = None
         if epath.Path(place.checkpoints).is_dir():
             with checkpoint.Checkpoints(place.checkpoints, read_only=True) as checkpoints:
-                restored = checkpoints.restore(steps.shapes(len(seeds)))
+                restored = checkpoints.restore_part(wanted)
         if restored is None:
             raise UserError(f"workdir {name} has no checkpoint; train first")
         number = 0 if seed is None else seeds.index(seed)
-        variables = jax.tree.map(
-            lambda leaf: leaf[number], jax.device_get(trainer.evaluated(restored[0]))
-        )
+        evaluated = trainer.evaluated(shapes.replace(**restored))
+        variables = jax.tree.map(lambda leaf: leaf[number], jax.device_get(evaluated))
     return Logits(network), variables, Preprocessing(config, facts, task)
 
 

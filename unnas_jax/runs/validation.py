@@ -1,16 +1,17 @@
 """Whether the config of a search or a training can be run: keys, types, values, before anything."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import ml_collections
 
 from unnas_jax.config import schema, unknown_keys
+from unnas_jax.config.sections import Alphas, Weights
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops
 from unnas_jax.data.registry import entry_of
-from unnas_jax.learning import trackers
+from unnas_jax.learning import optim, trackers
 from unnas_jax.methods import registry as methods
 from unnas_jax.spaces import registry as spaces
 from unnas_jax.spaces.darts import supernet
@@ -49,6 +50,8 @@ def check_keys(
         value = config[key]
         if isinstance(default, Mapping):
             check(isinstance(value, Mapping), prefix + key, value, "give the keys of a section")
+            if not default:
+                continue  # Its keys are checked by what takes them.
             check_keys(value, default, f"{prefix}{key}.", whole)
             continue
         if prefix + key == "network.operations" and isinstance(value, Mapping):
@@ -76,8 +79,12 @@ def check_choice(key: str, value: Any, choices: Iterable[str]) -> None:
     check(value in choices, key, value, f"use one of {', '.join(sorted(choices))}")
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
+def validate(config: ml_collections.ConfigDict, objects: Collection[str] = ()) -> None:
     """Refuses unknown keys, wrong types and impossible values before anything is built.
+
+    Args:
+      config: of a search or a training.
+      objects: the sections whose optimizers the run gets as objects.
 
     Raises:
       UserError: names the key, its value and what to use instead.
@@ -85,9 +92,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     c = config.to_dict()
     experiment = c.get("experiment")
     check_choice("experiment", experiment, ("search", "train"))
-    # The options of a search's method are checked with it.
-    free: dict[str, Any] = {"method": {}} if experiment == "search" and "method" in c else {}
-    check_keys({**c, **free}, schema.SCHEMAS[str(experiment)]().to_dict())
+    check_keys(c, schema.SCHEMAS[str(experiment)]().to_dict())
 
     check_numbers(c, "train.batch_size eval.batch_size train.epochs input.crop", 1, strict=False)
     check_numbers(c, "log_every_steps checkpoint_every_steps", 1, strict=False)
@@ -120,6 +125,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     else:
         check(not path, "dataset.path", path, f"the dataset {name!r} has none; 'folder' has one")
     _validate_search(c) if experiment == "search" else _validate_training(c)
+    optim.validate("weights", Weights.of(c["weights"]), given="weights" in objects)
+    if experiment == "search":
+        optim.validate("alphas", Alphas.of(c["alphas"]), given="alphas" in objects)
+        methods.validate(c)
 
 
 def _validate_search(c: Mapping[str, Any]) -> None:
@@ -134,8 +143,6 @@ def _validate_search(c: Mapping[str, Any]) -> None:
     supernet.validate(c)
     for key in ("b1", "b2"):
         check(0 <= c["alphas"][key] < 1, f"alphas.{key}", c["alphas"][key], "must be in [0, 1)")
-    check(isinstance(c["method"], Mapping), "method", c["method"], "give the keys of a section")
-    methods.validate(c)
 
 
 def _validate_training(c: Mapping[str, Any]) -> None:

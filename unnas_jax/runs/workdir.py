@@ -26,7 +26,7 @@ MAY_CHANGE = (
     *_HOW,
     "dataset.path",  # What is there must not, see `registry.check_same`.
     "train.max_steps",
-    # Of a sweep: which units are done where, not what they are.
+    # In a sweep: where units are done, not what they are.
     *(f"training.{key}" for key in _HOW),
     "tasks",
     "sweep",
@@ -75,7 +75,7 @@ def local(path: str) -> Workdir:
 
 
 def _kept(place: Workdir) -> str:
-    """What a run that ends too early leaves, as a sentence that goes on."""
+    """What is left of a run that ends too early, as the end of a sentence."""
     if buckets.is_address(place.name):
         return "the last complete checkpoint is kept"
     try:
@@ -231,6 +231,6 @@ def _essential(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         for key, value in config.items()
         if prefix + key not in MAY_CHANGE
     }
-    if prefix.endswith("dataset.") and "path" in essential:  # Of a sweep.
+    if prefix.endswith("dataset.") and "path" in essential:  # Or training.dataset.
         essential["path"] = os.path.abspath(os.path.expanduser(str(essential["path"])))
     return essential

@@ -1,4 +1,4 @@
-"""One of several layers, which one being data: what programs for many cells are made of."""
+"""One of several layers, chosen by data: what programs for many cells are made of."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ Branch = Callable[[Any], Any]
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def choose(branches: Sequence[Branch], index: jax.Array, operands: Any) -> Any:
-    """What the branch with a number makes of the operands; only that one is computed.
+    """The result of the branch with this number; no other branch is computed.
 
     As `jax.lax.switch`, but for the gradient: a branch keeps its operands alone and computes the
     rest again, where `switch` would write room for what every branch keeps.
@@ -86,7 +86,7 @@ class Choice(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, index: jax.Array, train: bool) -> jax.Array:
-        """What the layer with this number, int32 or bool, makes of x."""
+        """The output of the layer with this number, int32 or bool."""
         bare = [layer.clone(parent=None, name=None) for _, layer in self.layers]
         params, statistics = {}, {}
         for (name, _), layer in zip(self.layers, bare, strict=True):

@@ -12,7 +12,7 @@ from unnas_jax.spaces import names, registry
 SCHEMA = "unnas_jax.architectures/1"
 FILE = "architectures.json"
 
-_MOST_BYTES = 2**25  # Of a list: all cells of NAS-Bench-101 as texts.
+_MOST_BYTES = 2**25  # Largest list: all cells of NAS-Bench-101 as texts.
 _MOST_TEXT = 2**14  # Characters of a cell.
 
 

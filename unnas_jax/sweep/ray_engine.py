@@ -21,7 +21,7 @@ _LOG = logging.getLogger("unnas_jax")
 def resources(
     cluster: dict[str, float], *, workers_per_device: int, cores_per_worker: int
 ) -> dict[str, Any]:
-    """What a unit asks of a cluster with some resources: a share of a GPU, a TPU chip, or cores."""
+    """What a unit asks of a cluster: a share of a GPU, a TPU chip, or cores."""
     if cluster.get("GPU"):
         share = 0.9 / workers_per_device
         variables = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{share:.3f}"}

@@ -48,7 +48,7 @@ _SAVE_SECONDS = 600.0  # What a unit loses at most when its worker dies.
 
 
 def best(curve: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Of every seed the best value over the evaluations, whose `values` have one for each."""
+    """The best value of every seed over the evaluations; their `values` list one a seed."""
     return np.max([row["values"] for row in curve], axis=0).tolist()
 
 
@@ -164,7 +164,7 @@ def all_units(config: ml_collections.ConfigDict, chosen: Sequence[Architecture])
 
 
 def _architectures(config: ml_collections.ConfigDict, workdir: str) -> list[Architecture]:
-    """Those of the workdir's architectures.json or, if it is not there yet, those to be in it."""
+    """The architectures in the workdir's architectures.json, or those to be written there."""
     path, space = os.path.join(workdir, architectures.FILE), config.training.network.space
     if os.path.exists(path):
         return architectures.read(path, space)
@@ -199,7 +199,7 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """With as many workers as now, at the mean pace so far; None while nothing tells."""
+        """The time left with as many workers as now, at the mean pace so far; None if unknown."""
         if not self.finished or not self.running:
             return None
         left = self.total - len(self.finished) - len(self.failed)

@@ -36,7 +36,7 @@ def _validate_sample(config: ml_collections.ConfigDict) -> None:
     validation.check(
         isinstance(recipes, Mapping), "recipes", recipes, "give a section for each task"
     )
-    validation.check_keys({**c, "recipes": {}}, fields)
+    validation.check_keys(c, fields)
     choices = (*tasks.TASKS, *registry.SCORES)
     for task in recipes:
         validation.check_choice(f"recipes.{task}", task, choices)

@@ -173,13 +173,22 @@ def classification_score(
     }
 
 
+def batch_shapes(
+    task: Task, images: tuple[int, ...], crop: int
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """The shapes and dtypes of a training batch as the feed makes it, by name.
+
+    Args:
+      task: says what it needs.
+      images: how many, with leading axes if there are any.
+      crop: their side.
+    """
+    label = ((*images, crop, crop), np.uint8) if task.label_maps else (images, np.int32)
+    return {"image": ((*images, crop, crop, 3), np.uint8), "label": label}
+
+
 def example_shapes(config: Mapping[str, Any], task: Task, images: int = 1) -> Examples:
     """The shapes and dtypes of the examples that a batch of images becomes."""
-    crop = config["input"]["crop"]
-    batch = {
-        "image": jax.ShapeDtypeStruct((images, crop, crop, 3), jnp.uint8),
-        "label": jax.ShapeDtypeStruct(
-            (images, crop, crop) if task.label_maps else (images,), jnp.int32
-        ),
-    }
+    shapes = batch_shapes(task, (images,), config["input"]["crop"])
+    batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
     return jax.eval_shape(lambda batch: task.examples(jax.random.key(0), batch, train=True), batch)

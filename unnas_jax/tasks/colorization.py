@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.data.crops import IGNORE
 from unnas_jax.layers import heads
 from unnas_jax.tasks import base, dense
-from unnas_jax.tasks.transforms import IGNORE, Augmentation, to_uint8
+from unnas_jax.tasks.transforms import Augmentation, to_uint8
 
 # The 313 colour centres: in each row of constant a, every multiple of 10 from the first b to the
 # last. Class ids count along b, row by row.

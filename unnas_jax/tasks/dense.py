@@ -28,12 +28,7 @@ def interpolation(source: int, target: int) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-def upsample(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Bilinear interpolation of (N, h, w, K) to (N, *size, K), float32, aligned corners."""
-    return _interpolate(logits, interpolation(logits.shape[1], size[0]), size[1])
-
-
-def _interpolate(logits: jax.Array, rows: Any, width: int) -> jax.Array:
+def interpolated(logits: jax.Array, rows: Any, width: int) -> jax.Array:
     """(N, h, w, K) to (N, R, width, K), rows by the matrix `rows` (R, h).
 
     In float32 on every backend: as factors of a matrix product in bfloat16, shares of two pixels
@@ -62,7 +57,7 @@ def _score_rows(
     logits: jax.Array, rows: Any, targets: jax.Array, weights: jax.Array, confusion: bool
 ) -> Sums:
     """The sums of a block of rows; `rows` (R, h) interpolates the logits' rows."""
-    block = _interpolate(logits, rows, targets.shape[2])
+    block = interpolated(logits, rows, targets.shape[2])
     valid = (targets >= 0) & (targets < block.shape[-1])
     classes = jnp.where(valid, targets, 0)
     pixel_weights = jnp.where(valid, weights[:, None, None], 0.0)

@@ -70,7 +70,7 @@ class Jigsaw(base.Task):
 
     @property
     def permutations(self) -> np.ndarray:
-        """Of every class: the place to which the tile of each patch goes, (classes, tiles)."""
+        """The place to which each class moves the tile of each patch, (classes, tiles)."""
         if self.permutation_list:
             return read(self.permutation_list, self.grid, self.num_classes)
         return permutations(self.grid, self.num_classes)

@@ -9,7 +9,7 @@ import numpy as np
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 
-_MOST_BYTES = 2**24  # Of a file: 200,000 permutations of nine tiles.
+_MOST_BYTES = 2**24  # Largest file: 200,000 permutations of nine tiles.
 
 _IRREDUCIBLE = 0b1011  # x^3 + x + 1, which makes GF(8) of the polynomials over GF(2).
 _INFINITY = 8
@@ -118,11 +118,3 @@ def permutations(grid: int, count: int) -> np.ndarray:
     if grid == 2:
         return np.array(list(itertools.permutations(range(4))), np.uint8)[:count]
     return _nine()[:count]
-
-
-def hamming(perms: np.ndarray) -> tuple[int, float]:
-    """The minimum and the mean Hamming distance over all pairs of rows of (K, T)."""
-    distances = np.concatenate(
-        [(perms[k + 1 :] != perms[k]).sum(axis=1) for k in range(len(perms) - 1)]
-    )
-    return int(distances.min()), float(distances.mean())

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.data.crops import IGNORE
+
 Components = tuple[tuple[float, ...], ...]
 """Principal components of RGB values in columns: rows R, G, B."""
 
@@ -22,9 +24,6 @@ COMPONENTS: Components = (
     (-0.5808, -0.0045, -0.8140),
     (-0.5836, -0.6948, 0.4203),
 )
-IGNORE = 255
-"""The label of pixels that do not count."""
-
 _LUMA = np.array([0.2125, 0.7154, 0.0721], np.float32)  # As scikit-image has it.
 
 

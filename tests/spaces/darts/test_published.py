@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from unnas_jax.config import recipes
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import candidates, published
 from unnas_jax.spaces.darts import genotype as genotype_lib
@@ -13,8 +14,8 @@ from unnas_jax.spaces.darts import genotype as genotype_lib
 def test_twenty_distinct_cells() -> None:
     assert len(published.GENOTYPES) == 20
     assert len(set(published.GENOTYPES.values())) == 20
-    assert published.IMAGENET_WIDTHS.keys() <= published.GENOTYPES.keys()
-    assert published.CITYSCAPES_WIDTHS.keys() <= published.IMAGENET_WIDTHS.keys()
+    assert recipes.IMAGENET_WIDTHS.keys() <= published.GENOTYPES.keys()
+    assert recipes.CITYSCAPES_WIDTHS.keys() <= recipes.IMAGENET_WIDTHS.keys()
 
 
 def test_some_as_printed_by_their_authors() -> None:

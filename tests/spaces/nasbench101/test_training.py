@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import tiny_training
+from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers import counting
@@ -42,7 +43,7 @@ def test_every_task_learns(task_name: str) -> None:
     mesh = sharding.data_mesh(jax.devices()[:1])
     inputs = example_shapes(c, task).inputs
     network = networks.build_network(c, task)
-    steps = trainer.build_steps(c, network, task, mesh, 10, inputs)
+    steps = trainer.build_steps(Training.of(c), network, task, mesh, 10, inputs)
     state = steps.init([0])
     before = jax.device_get(state.params)
     counted = complexity.of_network(c, task, network)

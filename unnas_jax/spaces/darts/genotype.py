@@ -291,6 +291,11 @@ def discretise(
     return strongest(**_weights(normal, reduce, operations), operations=operations)
 
 
+def bare_document(cells: Genotype) -> dict[str, Any]:
+    """The content of a `genotype.json` of cells of which nothing else is known."""
+    return {"schema": SCHEMA, "space": "darts", "genotype": cells.as_dict()}
+
+
 def document_of(
     cells: Genotype,
     weights: Mapping[str, np.ndarray],
@@ -308,10 +313,8 @@ def document_of(
     """
     names = everywhere(nodes_of(cells.normal)) if operations is None else operations
     return {
-        "schema": SCHEMA,
-        "space": "darts",
+        **bare_document(cells),
         "operations": as_json(names),
-        "genotype": cells.as_dict(),
         # The name that the file has had from the start; with DARTS it is the softmax of the alphas.
         "alphas_softmax": {
             kind: [
@@ -348,7 +351,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Genotype, dict[str, Any]]:
     name, content = os.fspath(path), reading.user_text(path, "genotype", kind="JSON")
     if is_text(content) and not content.lstrip().startswith("{"):
         genotype = parse(content)
-        return genotype, {"schema": SCHEMA, "space": "darts", "genotype": genotype.as_dict()}
+        return genotype, bare_document(genotype)
     value = reading.document(path, object, what="genotype", content=content)
     schema = value.get("schema") if isinstance(value, dict) else None
     if schema != SCHEMA:

@@ -1,4 +1,4 @@
-"""The parameters of the networks of many genotypes, of which few are traced."""
+"""Counts the parameters of many genotypes' networks, and traces only a few of them."""
 
 import dataclasses
 import functools

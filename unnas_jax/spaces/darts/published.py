@@ -136,43 +136,6 @@ GENOTYPES: dict[str, Genotype] = {
 }
 """Every published genotype by name."""
 
-IMAGENET_WIDTHS = {
-    "darts_v2": 48,
-    "pdarts": 48,
-    "pcdarts_c10": 48,
-    "pcdarts_in1k": 48,
-    "unnas_in1k_cls": 44,
-    "unnas_in1k_rot": 42,
-    "unnas_in1k_col": 46,
-    "unnas_in1k_jig": 42,
-    "unnas_in22k_cls": 46,
-    "unnas_in22k_rot": 42,
-    "unnas_in22k_col": 42,
-    "unnas_in22k_jig": 42,
-    "unnas_cityscapes_seg": 44,
-    "unnas_cityscapes_rot": 42,
-    "unnas_cityscapes_col": 54,
-    "unnas_cityscapes_jig": 44,
-}
-"""The widths of table 1: ImageNet-1K classification with 14 cells."""
-
-CITYSCAPES_WIDTHS = {
-    "darts_v2": 82,
-    "unnas_in1k_cls": 78,
-    "unnas_in1k_rot": 78,
-    "unnas_in1k_col": 80,
-    "unnas_in1k_jig": 78,
-    "unnas_in22k_cls": 80,
-    "unnas_in22k_rot": 78,
-    "unnas_in22k_col": 78,
-    "unnas_in22k_jig": 78,
-    "unnas_cityscapes_seg": 80,
-    "unnas_cityscapes_rot": 78,
-    "unnas_cityscapes_col": 86,
-    "unnas_cityscapes_jig": 80,
-}
-"""The widths of table 2: Cityscapes segmentation with 12 cells."""
-
 
 def resolve(name_or_path: str) -> Genotype:
     """The genotype of a published name, a text, a `genotype.json`, or a search's workdir.

@@ -1,13 +1,15 @@
-"""Random DARTS cells whose networks have a size within a window (paper, section 5.2)."""
+"""Random DARTS cells: as the paper samples them (section 5.2), and as a search may end."""
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.heads import ImageHead
-from unnas_jax.spaces.darts.candidates import OPERATIONS
+from unnas_jax.spaces.darts import candidates
+from unnas_jax.spaces.darts.candidates import OPERATIONS, Candidates
 from unnas_jax.spaces.darts.genotype import Genotype, Pairs
 from unnas_jax.spaces.darts.network import Network
 from unnas_jax.spaces.darts.parameters import parameters_of
@@ -17,7 +19,7 @@ _LOG = logging.getLogger("unnas_jax")
 # The network that a window of sizes is about: that of the paper's CIFAR-10 experiments (section
 # 5.2), whatever is trained, so that a seed gives the same architectures for every dataset.
 _WIDTH, _CELLS, _CLASSES, _SIDE = 16, 20, 10, 32
-_MAX_DRAWS_EACH = 10_000  # Of an architecture, before a window counts as empty.
+_MAX_DRAWS_EACH = 10_000  # Draws for one architecture before a window counts as empty.
 
 
 def _random_cell(rng: np.random.Generator, nodes: int) -> Pairs:
@@ -39,8 +41,32 @@ def draw_darts(seed: int, number: int, nodes: int = 4) -> Genotype:
     return Genotype(_random_cell(rng, nodes), concat, _random_cell(rng, nodes), concat)
 
 
+def _found_cell(rng: np.random.Generator, nodes: int, operations: Sequence[Any]) -> Pairs:
+    pairs = []
+    for node in range(nodes):
+        first = candidates.num_edges(node)  # Before those of this node.
+        for source in np.sort(rng.choice(node + 2, 2, replace=False)):
+            names = [name for name in operations[first + source] if name != "none"]
+            pairs.append((names[rng.integers(len(names))], int(source)))
+    return tuple(pairs)
+
+
+def draw_found(
+    rng: np.random.Generator, nodes: int = 4, operations: Candidates | None = None
+) -> Genotype:
+    """Draws uniformly from the cells that a search can end in.
+
+    Every node takes two distinct earlier states, each through one of the edge's operations that are
+    not `none`: of DARTS, or as given.
+    """
+    names = candidates.everywhere(nodes) if operations is None else operations
+    normal, reduce = (_found_cell(rng, nodes, names[kind]) for kind in candidates.KINDS)
+    concat = tuple(range(2, nodes + 2))
+    return Genotype(normal, concat, reduce, concat)
+
+
 def parameters(genotype: Genotype) -> int:
-    """Those of a cell's network at the paper's CIFAR-10 size: 20 cells of width 16."""
+    """The parameters of a cell's network at the paper's CIFAR-10 size: 20 cells of width 16."""
     network = Network(genotype, _WIDTH, _CELLS, stem="cifar", head=ImageHead(_CLASSES))
     return parameters_of(network, (_SIDE, _SIDE, 3))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from unnas_jax.core import files, reading
+from unnas_jax.core import cache, files, reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
 from unnas_jax.spaces.nasbench101.spec import MAX_EDGES, MAX_VERTICES, OPERATIONS, Spec
@@ -115,9 +115,8 @@ def decode(cell: int) -> Spec:
 
 
 def default_path() -> str:
-    """Where the list is kept: under $XDG_CACHE_HOME, by default ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(home, "unnas_jax", "nasbench101_cells.npy")
+    """Where the list is kept."""
+    return cache.path("nasbench101_cells.npy")
 
 
 def _read(path: str) -> np.ndarray | None:

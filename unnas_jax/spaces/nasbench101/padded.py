@@ -45,7 +45,7 @@ def projection(channels: int, dtype: Any, name: str) -> Choice:
 
 
 class Module(nn.Module):
-    """As `network.Module`, of a cell that is data.
+    """`network.Module` for a cell that is data.
 
     Attributes:
       channels: of the output.
@@ -92,7 +92,7 @@ def _placed(state: jax.Array, place: jax.Array, like: jax.Array) -> jax.Array:
 
 
 class Network(nn.Module):
-    """As `network.Network`, with the cell as a variable.
+    """`network.Network` with the cell as a variable.
 
     Attributes:
       feeding: how many vertices feed the output of the cells that it is for, at least 1; see

@@ -1,11 +1,11 @@
 """NAS-Bench-101 as a `registry.Space`: its trainings' settings, its cells, its networks."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from unnas_jax.core import files, precision, reading
+from unnas_jax.core import precision
 from unnas_jax.core.errors import UserError
+from unnas_jax.spaces import benchmark
 from unnas_jax.spaces.nasbench101 import enumeration
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
 from unnas_jax.spaces.nasbench101.network import Network
@@ -17,6 +17,7 @@ ANY = "011-001-000:conv3x3"
 
 from_dict = spec_lib.from_dict
 identity = spec_lib.identity
+file_of = benchmark.file_of
 
 
 def draw(section: Mapping[str, Any], seed: int) -> list[Spec]:
@@ -24,19 +25,9 @@ def draw(section: Mapping[str, Any], seed: int) -> list[Spec]:
     return enumeration.sample(section["count"], seed)
 
 
-def file_of(name: str) -> str | None:
-    """None for a cell's text (see `spec.parse`); a directory stands for its genotype.json."""
-    path = files.or_in(name, "genotype.json")
-    return path if path.endswith(".json") or os.path.isfile(path) else None
-
-
 def load(path: str) -> tuple[Spec, dict[str, Any]]:
     """The cell and the whole content of a file, which is as `Spec.as_dict` or has more keys."""
-    document = reading.document(path, object, what="cell")
-    try:
-        return spec_lib.from_dict(document), document
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    return benchmark.load(path, from_dict)
 
 
 def resolve(name: str) -> Spec:
@@ -48,17 +39,7 @@ def resolve(name: str) -> Spec:
 def validate(config: Mapping[str, Any]) -> None:
     """Raises `UserError` for settings of the DARTS space alone, or if there is no such cell."""
     section = config["network"]
-    if section["width"] == "fit":
-        raise UserError(
-            "config.network.width='fit': networks of NAS-Bench-101 have no window of sizes; give "
-            "the channels of the stem, 128 in the benchmark"
-        )
-    for key, what in (("auxiliary_weight", "auxiliary head"), ("drop_path", "drop path")):
-        if section[key]:
-            raise UserError(
-                f"config.network.{key}={section[key]}: networks of NAS-Bench-101 have no {what}; "
-                "use 0"
-            )
+    benchmark.refuse_settings(section, "NAS-Bench-101", width=128)
     resolve(section["genotype"])
 
 

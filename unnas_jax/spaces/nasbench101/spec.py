@@ -19,7 +19,7 @@ MAX_EDGES = 9
 
 SPACE = "nasbench101"
 
-_MOST_ROWS = 64  # Of a matrix before it is pruned.
+_MOST_ROWS = 64  # Rows of a matrix before it is pruned.
 
 # The benchmark's own names.
 _LONG_NAMES = {f"{operation}-bn-relu": operation for operation in OPERATIONS[:2]}
@@ -215,7 +215,7 @@ def relabellings(vertices: int) -> tuple[np.ndarray, np.ndarray]:
 def canonical(spec: Spec) -> Spec:
     """The pruned cell with its vertices in the one order that all isomorphic cells share.
 
-    Of all orders in which edges lead to later vertices it is the one with the smallest number of
+    It is the order, of those in which edges lead to later vertices, with the smallest number of
     the graph (see `relabellings`) and, among those, the first operations in the order of
     `OPERATIONS`. Two cells are isomorphic exactly if this is the same for both.
     """

@@ -1,11 +1,11 @@
 """NAS-Bench-201 as a `registry.Space`: its trainings' settings, its cells, its networks."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from unnas_jax.core import files, precision, reading
+from unnas_jax.core import precision
 from unnas_jax.core.errors import UserError
+from unnas_jax.spaces import benchmark
 from unnas_jax.spaces.nasbench201 import spec as spec_lib
 from unnas_jax.spaces.nasbench201.network import STAGES, Network
 from unnas_jax.spaces.nasbench201.spec import Spec
@@ -27,17 +27,12 @@ def file_of(name: str) -> str | None:
     """None for a cell's text (see `spec.parse`); a directory stands for its genotype.json."""
     if name.lstrip()[:1] in ("|", "["):
         return None
-    path = files.or_in(name, "genotype.json")
-    return path if path.endswith(".json") or os.path.isfile(path) else None
+    return benchmark.file_of(name)
 
 
 def load(path: str) -> tuple[Spec, dict[str, Any]]:
     """The cell and the whole content of a file, which is as `Spec.as_dict` or has more keys."""
-    document = reading.document(path, object, what="cell")
-    try:
-        return from_dict(document), document
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    return benchmark.load(path, from_dict)
 
 
 def resolve(name: str) -> Spec:
@@ -49,17 +44,7 @@ def resolve(name: str) -> Spec:
 def validate(config: Mapping[str, Any]) -> None:
     """Raises `UserError` for settings of other spaces, or if there is no such cell."""
     section = config["network"]
-    if section["width"] == "fit":
-        raise UserError(
-            "config.network.width='fit': networks of NAS-Bench-201 have no window of sizes; give "
-            "the channels of the stem, 16 in the benchmark"
-        )
-    for key, what in (("auxiliary_weight", "auxiliary head"), ("drop_path", "drop path")):
-        if section[key]:
-            raise UserError(
-                f"config.network.{key}={section[key]}: networks of NAS-Bench-201 have no {what}; "
-                "use 0"
-            )
+    benchmark.refuse_settings(section, "NAS-Bench-201", width=16)
     if section["stem"] != "cifar":
         raise UserError(
             f"config.network.stem={section['stem']!r}: networks of NAS-Bench-201 have one stem; "

@@ -76,7 +76,7 @@ class Spec:
 def parse(text: str) -> Spec:
     """The cell of a text such as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|`.
 
-    For every node but the input what enters it, operation~source; what `str` gives. Lists of
+    It lists what enters every node but the input, as operation~source; `str` gives it. Lists of
     numbers as `from_numbers` takes them will do, too: `[[3], [3, 1], [0, 2, 4]]`.
 
     Raises:

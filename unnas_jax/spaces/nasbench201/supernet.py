@@ -59,7 +59,7 @@ class Cell(nn.Module):
 
 
 class Supernet(nn.Module):
-    """As `network.Network`, but for the path, a variable, in place of a cell."""
+    """`network.Network` with a path, a variable, in the place of a cell."""
 
     head: nn.Module
     width: int = 16

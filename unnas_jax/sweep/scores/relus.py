@@ -96,7 +96,7 @@ def _evaluate(
 
 
 def _inside(eqn: Any, inputs: list[Any], visit: Visit) -> tuple[list[Any], jax.Array | None]:
-    """As `_evaluate`, of an operation with programs within."""
+    """`_evaluate` for an operation with programs within."""
     name, params = eqn.primitive.name, eqn.params
     if name == "cond":
         return _branches(params["branches"], inputs, visit)

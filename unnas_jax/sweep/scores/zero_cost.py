@@ -20,7 +20,7 @@ Apply = Callable[[Variables, jax.Array, bool], tuple[jax.Array, Any]]
 def applied(network: nn.Module) -> Apply:
     """A network of flax, called as network(inputs, train), which returns outputs or a pair.
 
-    Of a pair, which is how this project's networks answer, the first one counts.
+    This project's networks answer with a pair; its first entry counts.
     """
 
     def apply(variables: Variables, x: jax.Array, train: bool) -> tuple[jax.Array, Any]:

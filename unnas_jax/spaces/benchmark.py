@@ -1,0 +1,50 @@
+"""What the spaces of NAS benchmarks share: cells in files, and settings that they refuse."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from unnas_jax.core import files, reading
+from unnas_jax.core.errors import UserError
+
+Spec = TypeVar("Spec")
+
+
+def file_of(name: str) -> str | None:
+    """The file that a name means, a directory for its genotype.json; None for a cell's text."""
+    path = files.or_in(name, "genotype.json")
+    return path if path.endswith(".json") or os.path.isfile(path) else None
+
+
+def load(path: str, from_dict: Callable[[Mapping[str, Any]], Spec]) -> tuple[Spec, dict[str, Any]]:
+    """The cell and the whole content of a file, which is as `as_dict` wrote it or has more keys.
+
+    Raises:
+      UserError: the file is no cell's.
+    """
+    document = reading.document(path, object, what="cell")
+    try:
+        return from_dict(document), document
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def refuse_settings(section: Mapping[str, Any], benchmark: str, width: int) -> None:
+    """Raises `UserError` for settings of networks of the DARTS space alone.
+
+    Args:
+      section: a training's config.network.
+      benchmark: its name.
+      width: of the stem in the benchmark.
+    """
+    if section["width"] == "fit":
+        raise UserError(
+            f"config.network.width='fit': networks of {benchmark} have no window of sizes; give "
+            f"the channels of the stem, {width} in the benchmark"
+        )
+    for key, what in (("auxiliary_weight", "auxiliary head"), ("drop_path", "drop path")):
+        if section[key]:
+            raise UserError(
+                f"config.network.{key}={section[key]}: networks of {benchmark} have no {what}; "
+                "use 0"
+            )
