@@ -49,6 +49,8 @@ class Plain:
 
     num_classes: int = 3
     label_maps = False
+    records = False
+    memorises = False
     smoothing: float = 0.0
 
     def examples(self, key, batch, *, train):

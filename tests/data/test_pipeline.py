@@ -88,6 +88,7 @@ def test_types_and_shapes():
     assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
         "image": ((BATCH, 8, 8, 3), "uint8"),
         "label": ((BATCH,), "int32"),
+        "record": ((BATCH,), "int32"),
     }
 
 
@@ -97,6 +98,7 @@ def test_epochs_are_different_permutations():
     batches = train(indices, 12)
     seen = numbers(batches)
     np.testing.assert_array_equal(np.concatenate([b["label"] for b in batches]), 3 * seen)
+    np.testing.assert_array_equal(np.concatenate([b["record"] for b in batches]), seen)
     epochs = seen.reshape(3, 32)
     for epoch in epochs:
         assert len(set(epoch)) == 32 and set(epoch) <= set(indices)

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-TASK = {"grid": 3, "permutations": 1000, "permutation_list": "", "label_smoothing": 0.0}
+from unnas_jax.config import schema
+
+TASK = schema.search().task.to_dict()
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -30,8 +32,9 @@ def config(name: str, **task: Any) -> dict[str, Any]:
             "pad": 0,
             "swapped_statistics": False,
         },
-        "task": {"name": name, **TASK, **task},
+        "task": {**TASK, "name": name, **task},
         "precision": "float32",
+        "seed": 0,
     }
 
 

@@ -68,8 +68,8 @@ def draw(run: results.Run) -> Figure:
         accuracy.axhline(
             run.chance, color=style.FAINT, linestyle="--", linewidth=1.2, label="chance"
         )
-        # The cross-entropy of a uniform guess.
-        loss.axhline(-np.log(run.chance), color=style.FAINT, linestyle="--", linewidth=1.2)
+        if run.chance:  # The cross-entropy of a uniform guess.
+            loss.axhline(-np.log(run.chance), color=style.FAINT, linestyle="--", linewidth=1.2)
     epochs, values = series(train, "learning_rate")
     rate.plot(epochs, values, color="#666666", linewidth=1.2, marker="o" if len(epochs) < 3 else "")
     for axes, name in ((loss, "loss"), (accuracy, "accuracy"), (rate, "learning\nrate")):

@@ -20,9 +20,9 @@ def chance(metrics: Mapping[str, Any], num_classes: int) -> float:
 
     Args:
       metrics: of an evaluation; its `majority` counts what a task's answers really were.
-      num_classes: where it has none.
+      num_classes: where it has none; 0 of answers that are no classes.
     """
-    return float(metrics.get("majority", 1 / num_classes))
+    return float(metrics.get("majority", 1 / num_classes if num_classes else 0.0))
 
 
 def of_accuracy(accuracy: float, guess: float, images: int) -> list[str]:

@@ -54,7 +54,8 @@ def panels(
     )
     batch = next(batches)
     batches.close()
-    columns = {name: batch[name] for name in ("image", "label")}
+    names = ("image", "label", *(("record",) if task.records else ()))
+    columns = {name: batch[name] for name in names}
     examples = jax.jit(lambda key, batch: task.examples(key, batch, train=True))(
         jax.random.key(config["seed"]), columns
     )
@@ -106,7 +107,7 @@ def show(config: ml_collections.ConfigDict, path: str, images: int) -> None:
     section = values["input"]
     title = (
         f"{task.name} on {dataset.name}: {section['train_crop']} crops of {section['crop']}, "
-        f"{task.num_classes} classes"
+        + (f"{task.num_classes} classes" if task.num_classes else "no classes")
     )
     try:
         with files.replacing(path, "wb") as file:

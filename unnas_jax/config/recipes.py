@@ -21,6 +21,10 @@ TASKS = {
     "jig": "jigsaw",
     "cls": "classification",
     "seg": "segmentation",
+    "random": "random_labels",
+    "mask": "masked",
+    "con": "contrastive",
+    "reg": "regression",
 }
 
 
@@ -50,6 +54,18 @@ def photos(task: str) -> ml_collections.ConfigDict:
         config.task.update(grid=2, permutations=24)
         config.weights.learning_rate = 0.01
         config.train.epochs = 10
+    return config
+
+
+def digits(task: str) -> ml_collections.ConfigDict:
+    """A search on the embedded digits, for two CPU cores: `photos` at a lower resolution."""
+    config = photos(task)
+    config.dataset.name = "digits"
+    config.network.stem = "cifar"
+    config.input.update(crop=16, resize=16, train_crop="none", lighting=0.0)
+    config.train.update(batch_size=16, epochs=10)
+    if task == "mask":
+        config.task.mask_patch = 4
     return config
 
 
@@ -115,7 +131,7 @@ def cifar10(task: str) -> ml_collections.ConfigDict:
     config.weights.update(learning_rate=0.025, final_learning_rate=0.001, weight_decay=3e-4)
     config.alphas.learning_rate = 3e-4
     config.train.update(batch_size=64, epochs=50)
-    if task in ("rot", "jig"):
+    if task in ("rot", "jig", "con"):
         config.weights.update(learning_rate=0.0125, final_learning_rate=0.0005)
         config.alphas.learning_rate = 1.5e-4
         config.train.batch_size = 32
@@ -125,6 +141,15 @@ def cifar10(task: str) -> ml_collections.ConfigDict:
     if task == "jig":
         config.input.gray = 0.3
         config.task.update(grid=2, permutations=24)
+    if task == "random":
+        config.input.pad = 4
+    if task == "mask":
+        config.task.mask_patch = 4
+    if task == "con":
+        config.input.gray = 0.2
+    if task == "reg":
+        # The setting of the regression objective: few images, again and again.
+        config.train.update(batch_size=16, max_images=1024)
     return config
 
 
@@ -262,6 +287,32 @@ def sample_photos(space: str) -> ml_collections.ConfigDict:
     if space == "nasbench201":
         config.training.network.update(width="8", cells=3, stem="cifar")
         config.recipes.jigsaw.input.update(crop=72, resize=80)
+    return config
+
+
+def sample_digits(space: str) -> ml_collections.ConfigDict:
+    """A sample-based experiment on the embedded digits, for two CPU cores and some minutes."""
+    config = config_lib.sample()
+    config.tasks = ("classification", "rotation", "jigsaw")
+    config.sample.update(count=20)
+    config.training.seeds = 1
+    config.training.dataset.name = "digits"
+    config.training.input.update(crop=16, resize=16)
+    config.training.train.update(batch_size=32, epochs=6, precise_bn_images=0)
+    config.training.eval.update(batch_size=199, every_epochs=2)
+    config.training.log_every_steps = 100
+    config.recipes = {
+        "rotation": {"train": {"batch_size": 16, "epochs": 3}, "eval": {"every_epochs": 1}},
+        # The tiles have 12 pixels.
+        "jigsaw": {
+            "input": {"crop": 32, "resize": 32},
+            "weights": {"learning_rate": 0.05},
+            "train": {"batch_size": 16, "epochs": 4},
+        },
+    }
+    _space(config, space)
+    if space == "nasbench201":
+        config.training.network.update(width="8", cells=3)
     return config
 
 

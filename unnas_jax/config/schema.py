@@ -50,6 +50,13 @@ def _common() -> dict[str, Any]:
             "aspp_channels": 64,  # Segmentation: of each branch of the head.
             "aspp_rates": (6,),  # Segmentation: the dilations of its 3x3 convolutions.
             "label_smoothing": 0.0,  # Classification: the share of the wrong classes.
+            "random_classes": 0,  # Random labels: classes; 0: as many as the dataset has.
+            "mask_ratio": 0.75,  # Masked: the share of the patches that is hidden.
+            "mask_patch": 16,  # Masked: a patch's side in pixels.
+            "temperature": 0.5,  # Contrastive: of the softmax over similarities.
+            "projection": 128,  # Contrastive: the dimensions in which views are compared.
+            "view_area": 0.2,  # Contrastive: the least share of an image that a view shows.
+            "targets": "darts",  # Regression: one of unnas_jax.tasks.combinations.
         },
         "precision": "auto",  # float32, bfloat16, or bfloat16 where there is an accelerator.
         "log_every_steps": 50,
@@ -110,6 +117,7 @@ def search() -> ml_collections.ConfigDict:
                 "batch_size": 32,
                 "epochs": 2,
                 "max_steps": -1,  # Stop after so many steps; -1: all epochs.
+                "max_images": -1,  # Images of each half to learn from, drawn once; -1: all.
             },
             "eval": {
                 "batch_size": 256,
@@ -154,6 +162,7 @@ def training() -> ml_collections.ConfigDict:
                 "batch_size": 1024,
                 "epochs": 250,
                 "max_steps": -1,  # Stop after so many steps; -1: all epochs.
+                "max_images": -1,  # Images to learn from, drawn once; -1: all.
                 "seeds_together": -1,  # Seeds in one program; -1: one on CPUs, otherwise all.
                 "ema": 0.0,  # The decay of the weights' and statistics' moving average; 0: none.
                 "precise_bn_images": 0,  # Images for BN statistics before evaluations; 0: none.

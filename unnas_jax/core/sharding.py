@@ -83,6 +83,18 @@ def total(tree: Any) -> Any:
     return restore(jax.lax.psum(flat, axis))
 
 
+def gathered(x: jax.Array) -> jax.Array:
+    """The rows of all devices, in order, inside of `by_device`; elsewhere x has them all."""
+    axis = parted_axis()
+    return x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
+
+
+def first_row(rows: int) -> Any:
+    """The number of this device's first row in `gathered`, if every device has so many."""
+    axis = parted_axis()
+    return 0 if axis is None else jax.lax.axis_index(axis) * rows
+
+
 def bytes_of(tree: Any) -> int:
     """What the arrays or shapes of a tree take together, not padded, on all devices once."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

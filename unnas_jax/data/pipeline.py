@@ -154,11 +154,15 @@ class _TrainRow:
     mirrored: bool
 
     def __call__(self, position: int) -> dict[str, Any]:
-        image, label = _read(self.records, self.order(position), self.apply_exif, self.label_maps)
+        number = self.order(position)
+        image, label = _read(self.records, number, self.apply_exif, self.label_maps)
         rng = np.random.default_rng((self.seed, _CROP, position))
         height, width = image.shape[:2]
         box = crops.TRAIN_CROPS[self.train_crop](height, width, self.size, self.resize, rng)
-        return _cut(image, label, box, self.size, self.resampling, self.mirrored)
+        return {
+            **_cut(image, label, box, self.size, self.resampling, self.mirrored),
+            "record": np.int32(number),
+        }
 
 
 def _cut(
@@ -200,13 +204,14 @@ class _EvalRow:
 
     def __call__(self, position: int) -> dict[str, Any]:
         real = position < len(self.indices)
+        number = int(self.indices[position]) if real else 0
         if real:
-            example = self._example(int(self.indices[position]))
+            example = self._example(number)
         else:
             image = np.zeros((*self.size, 3), np.uint8)
             label = np.full(self.size, crops.IGNORE, np.uint8) if self.label_maps else np.int32(0)
             example = {"image": image, "label": label}
-        return {**example, "mask": np.float32(real)}
+        return {**example, "record": np.int32(number), "mask": np.float32(real)}
 
     def _example(self, i: int) -> dict[str, Any]:
         image, label = _read(self.records, i, self.apply_exif, self.label_maps)
@@ -348,8 +353,8 @@ def train_batches(
 
     Returns:
       An iterator with a method `close()` of {'image': uint8 (b, crop, crop, 3), 'label': int32
-      (b,) or, with `label_maps`, uint8 (b, crop, crop), 'index': int32 (b,), the global position,
-      to fold into random keys}.
+      (b,) or, with `label_maps`, uint8 (b, crop, crop), 'record': int32 (b,), the example's
+      number in `records`}.
 
     Raises:
       UserError: there are fewer examples than a batch has, the batch cannot be shared, or, while
@@ -417,8 +422,9 @@ def eval_batches(
 
     Returns:
       An iterator with a method `close()` of {'image': uint8 (b, height, width, 3), 'label': int32
-      (b,) or, with `label_maps`, uint8 (b, height, width), 'index': int32 (b,), the position in
-      `indices`, 'mask': float32 (b,), 1 for an image and 0 for padding}.
+      (b,) or, with `label_maps`, uint8 (b, height, width), 'record': int32 (b,), the example's
+      number in `records` (0 for padding), 'mask': float32 (b,), 1 for an image and 0 for
+      padding}.
 
     Raises:
       UserError: the batch cannot be shared, or, while iterating, an image does not decode or is

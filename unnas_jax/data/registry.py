@@ -52,6 +52,13 @@ DATASETS = Registry(
     "dataset",
     {
         "photos": Entry("unnas_jax.data.photos:open_dataset", classes=11),
+        "digits": Entry(
+            "unnas_jax.data.digits:open_dataset",
+            classes=10,
+            train_images=1200,
+            mean=(0.306,) * 3,
+            std=(0.323,) * 3,
+        ),
         "folder": Entry("unnas_jax.data.folder:open_dataset", takes_path=True),
         "imagenet2012": Entry(
             _TFDS,

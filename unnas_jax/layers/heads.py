@@ -1,11 +1,14 @@
 """The last layers of a network, one per kind of answer; called as head(features, train)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import Conv, batch_norm, uniform_fan_in
 
 
@@ -57,6 +60,103 @@ class PixelHead(nn.Module):
             bias_init=uniform_fan_in(fan_in),
             name="conv",
         )(features)
+
+
+class PatchHead(nn.Module):
+    """The values of all pixels: every pixel of the features answers for its square of the input.
+
+    A 1x1 convolution, whose channels become the square's pixels (Shi et al., 2016; SimMIM: Xie et
+    al., 2022). Features (N, h, w, C) to float32 (N, side, side, channels).
+    """
+
+    side: int
+    channels: int = 3
+
+    @nn.compact
+    def __call__(self, features: jax.Array, train: bool) -> jax.Array:
+        """The values of every pixel; nothing here differs in training."""
+        del train
+        count, rows, columns, fan_in = features.shape
+        square = -(-self.side // min(rows, columns))
+        x = nn.Conv(
+            square**2 * self.channels,
+            (1, 1),
+            dtype=jnp.float32,
+            kernel_init=uniform_fan_in(fan_in),
+            bias_init=uniform_fan_in(fan_in),
+            name="conv",
+        )(features)
+        x = x.reshape(count, rows, columns, square, square, self.channels)
+        x = jnp.swapaxes(x, 2, 3).reshape(count, rows * square, columns * square, self.channels)
+        return x[:, : self.side, : self.side]
+
+
+class ProjectionHead(nn.Module):
+    """A point for every image: pooling, a hidden layer as wide as the features, ReLU, a linear one.
+
+    As in SimCLR (Chen et al., 2020). Features (N, h, w, C) to float32 (N, dimensions).
+    """
+
+    dimensions: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array, train: bool) -> jax.Array:
+        """The points; nothing here differs in training."""
+        del train
+        x = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
+        fan_in = x.shape[-1]
+        for name, width in (("hidden", fan_in), ("linear", self.dimensions)):
+            start = uniform_fan_in(fan_in)
+            layer = nn.Dense(
+                width, dtype=jnp.float32, kernel_init=start, bias_init=start, name=name
+            )
+            x = layer(nn.relu(x) if name == "linear" else x)
+        return x
+
+
+class StageHeads(nn.Module):
+    """Batch norm and a 1x1 convolution with bias for the features of every stage.
+
+    Attributes:
+      channels: of the answer of each stage.
+      side: of the answers; features of other sides are resized to the nearest pixels.
+    """
+
+    channels: tuple[int, ...]
+    side: int
+
+    @property
+    def stages(self) -> bool:
+        """That it is called with the ends of all stages; see `unnas_jax.spaces.stages`."""
+        return True
+
+    @nn.compact
+    def __call__(self, features: Sequence[jax.Array], train: bool) -> list[jax.Array]:
+        """Features (N, H, W, C) of every stage to (N, side, side, channels).
+
+        Raises:
+          UserError: the network has another number of stages.
+        """
+        if isinstance(features, jax.Array):
+            raise UserError(
+                "a head for the ends of stages, which the networks of this space do not give it; "
+                "see unnas_jax.spaces.stages, or use another task"
+            )
+        if len(features) != len(self.channels):
+            raise UserError(
+                f"a head for networks of {len(self.channels)} stages, and this one has "
+                f"{len(features)}; use a deeper network or another task"
+            )
+        outputs = []
+        for k, (x, channels) in enumerate(zip(features, self.channels, strict=True)):
+            rows, columns = (np.arange(self.side) * size // self.side for size in x.shape[1:3])
+            if x.shape[1:3] != (self.side, self.side):
+                x = x[:, rows][:, :, columns]
+            x = batch_norm(train=train, affine=True, dtype=jnp.float32, name=f"bn_{k}")(x)
+            start = uniform_fan_in(x.shape[-1])
+            layer = nn.Conv(channels, (1, 1), kernel_init=start, bias_init=start, name=f"conv_{k}")
+            outputs.append(layer(x))
+        return outputs
 
 
 class AsppHead(nn.Module):

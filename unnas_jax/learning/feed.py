@@ -34,6 +34,7 @@ class Feed:
 
     def __init__(self, config: Batches, dataset: Dataset, task: Task, mesh: Mesh) -> None:
         self._config, self._mesh = config, mesh
+        self._names = (*_FOR_DEVICE, *(("record",) if task.records else ()))
         # Zero once it is normalised.
         self._padding = tuple(dataset.mean)[:: -1 if config.input.swapped_statistics else 1]
         self._common = {
@@ -100,5 +101,5 @@ class Feed:
             batches.close()
 
     def _columns(self, batch: Mapping[str, np.ndarray], place: bool) -> Any:
-        columns = {name: batch[name] for name in _FOR_DEVICE if name in batch}
+        columns = {name: batch[name] for name in self._names if name in batch}
         return sharding.to_devices(columns, self._mesh) if place else columns

@@ -32,7 +32,7 @@ def is_sound(row: Row) -> bool:
         reading.check(row, _SHAPES.get(row["kind"], object))
     except ValueError:
         return False
-    return row["step"] >= 0 and row.get("num_classes", 1) > 0
+    return row["step"] >= 0 and row.get("num_classes", 0) >= 0
 
 
 def _parse(line: bytes) -> Row | None:

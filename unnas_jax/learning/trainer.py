@@ -18,8 +18,9 @@ from unnas_jax.core import sharding
 from unnas_jax.layers.blocks import BN_MOMENTUM
 from unnas_jax.learning import optim
 from unnas_jax.learning.feed import STEPS_AHEAD
-from unnas_jax.tasks.base import Batch, Sums, Task, target_counts
+from unnas_jax.tasks.base import Batch, Sums, Task
 from unnas_jax.tasks.base import batch_shapes as shapes_of
+from unnas_jax.tasks.base import evaluated as evaluated_sums
 
 # What a random draw is for; folded into the seed's key together with the step.
 _INIT, _STEP, _EVALUATION, _STATISTICS, _NOISE = range(5)
@@ -267,8 +268,7 @@ def build_steps(
             train=False,
             rngs={"noise": jax.random.fold_in(key, _NOISE)},
         )
-        sums = task.score(outputs, examples, train=False)
-        return {**sums, "targets": target_counts(examples, task.num_classes)}
+        return evaluated_sums(task, outputs, examples)
 
     def over_seeds(function: Callable[..., Any], axes: Any, **options: Any) -> Any:
         def run(state: TrainState, *others: Any) -> Any:

@@ -21,7 +21,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
 from unnas_jax.methods.base import Alphas, SearchMethod, SearchState, Setting
 from unnas_jax.spaces.darts import supernet as supernet_lib
-from unnas_jax.tasks.base import Batch, Examples, Sums, example_shapes, target_counts
+from unnas_jax.tasks.base import Batch, Examples, Sums, evaluated, example_shapes
 
 # What a random draw is for; folded into the seed's key together with the step.
 INIT, ALPHAS, WEIGHT_STEP, ALPHA_STEP, EVALUATION, NOISE = range(6)
@@ -268,8 +268,7 @@ class Darts(SearchMethod):
             train=False,
             rngs={"noise": self.noise_key(EVALUATION, number)},
         )
-        sums = self.task.score(outputs, examples, train=False)
-        return {**sums, "targets": target_counts(examples, self.task.num_classes)}
+        return evaluated(self.task, outputs, examples)
 
     # The step, of compiled parts.
 

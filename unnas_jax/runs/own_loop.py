@@ -132,4 +132,6 @@ class SearchStep:
         if labels is None:
             labels = np.zeros(pixels.shape[:-1] if self._task.label_maps else len(pixels))
         batch = {"image": pixels, "label": np.asarray(labels, np.int32)}
+        if isinstance(images, Mapping) and "record" in images:
+            batch["record"] = np.asarray(images["record"], np.int32)
         return sharding.to_devices(batch, self._mesh)

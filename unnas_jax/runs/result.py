@@ -101,9 +101,10 @@ class Result:
             "finished": step == self._plan.total,
         }
         _LOG.info(
-            "Epoch %.3g, %d images held out: %s %.2f%% +- %.2f (%s).",
+            "Epoch %.3g, %d images %s: %s %.2f%% +- %.2f (%s).",
             result["epoch"],
             images,
+            "trained on" if self._task.memorises else "held out",
             metric,
             100 * result["mean"],
             100 * result["std"],

@@ -272,8 +272,9 @@ class _Learner:
         if recorded := self.method.record(self.state):
             self._outputs.metrics("method", step, **recorded)
         _LOG.info(
-            "Epoch %.3g, half B with running statistics: %s.",
+            "Epoch %.3g, half %s with running statistics: %s.",
             self._outputs.plan.epoch(step),
+            "A" if self._task.memorises else "B",
             ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
         )
         self._outputs.alphas(self.method, self.state, step)
@@ -348,9 +349,13 @@ def _search(
         task = registry.create(c, dataset)
         records, data = dataset.splits["train"], fingerprint(dataset)
         check_images(dataset, c["input"]["crop"], task)
-        half_a, half_b = halves(len(records), c["seed"])
+        half_a, half_b = (
+            evaluation_sample(half, c["train"]["max_images"], c["seed"])
+            for half in halves(len(records), c["seed"])
+        )
         plan = _plan(c, dataset, len(half_a))
-        held_out = evaluation_sample(half_b, c["eval"]["max_images"], c["seed"])
+        judged = half_a if task.memorises else half_b
+        held_out = evaluation_sample(judged, c["eval"]["max_images"], c["seed"])
         feed = Feed(Batches.of(c), dataset, task, mesh)
 
         # Steps, state, and where it continues.

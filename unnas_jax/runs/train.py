@@ -54,14 +54,18 @@ class _Subset:
     indices: np.ndarray
 
 
-def _subsets(config: Mapping[str, Any], dataset: Dataset) -> tuple[_Subset, _Subset]:
+def _subsets(config: Mapping[str, Any], dataset: Dataset, task: Task) -> tuple[_Subset, _Subset]:
     """The examples to train on and the ones to evaluate on.
 
-    Where the dataset has no held-out split, the second half of a fixed permutation is held out.
+    Where the dataset has no held-out split, the second half of a fixed permutation is held out. A
+    task that memorises is evaluated on what it trained on.
     """
     records = dataset.splits["train"]
     split = next((name for name in ("validation", "test") if name in dataset.splits), None)
-    if split is None:
+    if task.memorises:
+        training = _Subset("train", records, np.arange(len(records)))
+        held_out = training
+    elif split is None:
         kept, held = halves(len(records), 0)
         training, held_out = _Subset("train", records, kept), _Subset("train", records, held)
         _LOG.warning(
@@ -71,8 +75,13 @@ def _subsets(config: Mapping[str, Any], dataset: Dataset) -> tuple[_Subset, _Sub
     else:
         training = _Subset("train", records, np.arange(len(records)))
         held_out = _Subset(split, dataset.splits[split], np.arange(len(dataset.splits[split])))
-    chosen = evaluation_sample(held_out.indices, config["eval"]["max_images"], config["seed"])
-    return training, dataclasses.replace(held_out, indices=chosen)
+
+    def few(subset: _Subset, section: str) -> _Subset:
+        count, seed = config[section]["max_images"], config["seed"]
+        return dataclasses.replace(subset, indices=evaluation_sample(subset.indices, count, seed))
+
+    training = few(training, "train")
+    return training, few(training if task.memorises else held_out, "eval")
 
 
 def _plan(config: Mapping[str, Any], dataset: Dataset, images: int, save_seconds: float) -> Plan:
@@ -311,7 +320,7 @@ def _train(
             dataset = open_dataset(c["dataset"])
         task, data = registry.create(c, dataset), fingerprint(dataset)
         check_images(dataset, c["input"]["crop"], task)
-        training, held_out = _subsets(c, dataset)
+        training, held_out = _subsets(c, dataset, task)
         plan = _plan(c, dataset, len(training.indices), save_seconds)
 
         # Network and steps.

@@ -65,7 +65,11 @@ class Preprocessing:
         """
         crops = self.crops(images)
         shape = crops.shape[:3] if self.task.label_maps else crops.shape[:1]
-        batch = {"image": jax.numpy.asarray(crops), "label": jax.numpy.zeros(shape, "int32")}
+        batch = {
+            "image": jax.numpy.asarray(crops),
+            "label": jax.numpy.zeros(shape, "int32"),
+            "record": jax.numpy.arange(len(crops), dtype="int32"),
+        }
         return self.task.examples(jax.random.key(0), batch, train=False).inputs
 
 

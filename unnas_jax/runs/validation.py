@@ -114,6 +114,8 @@ def validate(config: ml_collections.ConfigDict, objects: Collection[str] = ()) -
     crop, resize = c["input"]["crop"], c["input"]["resize"]
     check(crop <= resize, "input.crop", crop, f"is larger than input.resize={resize}")
     steps, images = c["train"]["max_steps"], c["eval"]["max_images"]
+    few = c["train"]["max_images"]
+    check(few == -1 or few > 0, "train.max_images", few, "use -1 (all) or at least 1")
     check(steps == -1 or steps > 0, "train.max_steps", steps, "use -1 (all epochs) or at least 1")
     check(images == -1 or images > 0, "eval.max_images", images, "use -1 (all) or at least 1")
     trackers.check(c["trackers"])

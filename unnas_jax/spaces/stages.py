@@ -1,6 +1,6 @@
 """The features at the ends of a network's stages, for those who ask for them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,10 +12,22 @@ COLLECTION = "stages"
 """What `mutable` must name for `Module.apply` to give the features; see `of`."""
 
 
-def end(module: nn.Module, x: jax.Array) -> None:
+def end(module: nn.Module, x: jax.Array) -> jax.Array:
     """Marks x (N, H, W, C) as what a stage of a network gives; costs nothing unless asked for."""
     if not module.is_initializing():
         module.sow(COLLECTION, "ends", x)
+    return x
+
+
+def for_head(head: nn.Module, ends: Sequence[jax.Array], last: jax.Array) -> Any:
+    """What a network calls its head with.
+
+    Args:
+      head: has an attribute `stages` that is true if it answers from the ends of all stages.
+      ends: of the stages, the first one's first, as `end` gave them.
+      last: the network's last features, which any other head gets.
+    """
+    return tuple(ends) if getattr(head, "stages", False) else last
 
 
 def of(state: Mapping[str, Any]) -> tuple[jax.Array, ...]:

@@ -10,9 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.core import sharding
+from unnas_jax.core.errors import UserError
+
 Batch = Mapping[str, jax.Array]
 """`image` uint8 (B, S, S, 3), `label` int32 (B,) or, of label maps, (B, S, S), and in evaluation
-`mask` float32 (B,)."""
+`mask` float32 (B,). For tasks that ask for it (`Task.records`) also `record` int32 (B,), the
+images' numbers in their split."""
 
 Sums = dict[str, jax.Array]
 """float32 scalars `loss`, `correct` and `count`, each a sum over a batch (over pixels where the
@@ -27,12 +31,13 @@ class Examples:
     Attributes:
       inputs: (N, h, w, channels), float32 or in the network's format. N may be a multiple of the
         images (rotations, tiles).
-      targets: int32 (M,) or, for dense tasks, (M, h, w), one row per answer of the head.
+      targets: int32 (M,) or, for dense tasks, (M, h, w), one row per answer of the head; or, where
+        answers are no classes, what the task compares them with: arrays with M rows.
       weights: float32 (M,), 1 for real rows and 0 for padding.
     """
 
     inputs: jax.Array
-    targets: jax.Array
+    targets: Any
     weights: jax.Array
 
 
@@ -56,9 +61,13 @@ class Task(Protocol):
     docs/walks/task.md).
 
     Attributes:
-      num_classes: classes of one answer; chance accuracy is its inverse.
+      num_classes: classes of one answer; chance accuracy is its inverse. 0 where answers are no
+        classes: `summarize` then gives `majority`, what answering without looking would score.
       input_channels: channels of `Examples.inputs`.
       dense: whether an answer is given for each pixel.
+      records: whether its examples depend on which image it is, `record` in a batch.
+      memorises: whether what is learned belongs to the training images: the task is then evaluated
+        on them, without augmentation, because it has no answer for others.
       label_maps: whether it learns from the dataset's labels of pixels, (B, S, S) in a batch.
       whole_images: whether it can be evaluated on whole images, padded right and bottom.
       colours: whether it learns from the colours of images.
@@ -68,6 +77,8 @@ class Task(Protocol):
 
     name: ClassVar[str]
     dense: ClassVar[bool] = False
+    records: ClassVar[bool] = False
+    memorises: ClassVar[bool] = False
     label_maps: ClassVar[bool] = False
     whole_images: ClassVar[bool] = False
     colours: ClassVar[bool] = False
@@ -94,7 +105,7 @@ class Task(Protocol):
     def head(self, dtype: Any) -> nn.Module:
         """The last layers: `head(features (N, h', w', C), train) -> outputs`."""
 
-    def score(self, outputs: jax.Array, examples: Examples, *, train: bool) -> Sums:
+    def score(self, outputs: Any, examples: Examples, *, train: bool) -> Sums:
         """Loss and correct answers of a batch, summed; the training loss is loss / count.
 
         In evaluation (not `train`) also what the task's other metrics need.
@@ -135,6 +146,14 @@ def means(sums: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
+def evaluated(task: Task, outputs: Any, examples: Examples) -> Sums:
+    """The score of a batch in evaluation, with the `targets` of tasks that answer with classes."""
+    sums = task.score(outputs, examples, train=False)
+    if not task.num_classes:
+        return sums
+    return {**sums, "targets": target_counts(examples, task.num_classes)}
+
+
 def target_counts(examples: Examples, num_classes: int) -> jax.Array:
     """How often each class is the right answer: int32 (classes,), for the sums' `targets`."""
     rows = (slice(None), *(None,) * (examples.targets.ndim - 1))
@@ -149,6 +168,48 @@ def image_weights(batch: Batch) -> jax.Array:
     if "mask" in batch:
         return batch["mask"]
     return jnp.ones(batch["image"].shape[:1], jnp.float32)
+
+
+def record_numbers(task: Task, batch: Batch) -> jax.Array:
+    """int32 (B,): the batch's `record`; `UserError` if it has none."""
+    if "record" not in batch:
+        raise UserError(
+            f"task {task.name!r}: needs the images' numbers; give batches with the key 'record', "
+            "whole numbers that tell the images apart"
+        )
+    return batch["record"]
+
+
+def refuse_auxiliary_head(config: Mapping[str, Any], name: str) -> None:
+    """Raises `UserError` for an auxiliary head, which answers with a class."""
+    weight = config["network"].get("auxiliary_weight", 0.0)
+    if weight:
+        raise UserError(
+            f"config.network.auxiliary_weight={weight}: an auxiliary head answers with a class, "
+            f"which is not the task {name!r}; use 0, for no auxiliary head"
+        )
+
+
+def explained(sums: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics of a regression from whole sums: `accuracy` is the explained share of the squares.
+
+    1 - `loss` / `squares`, but at least 0, where `squares` is the loss of answering 0 everywhere;
+    that answer is the `majority`, whose share is 0.
+    """
+    squares = max(float(sums["squares"]), float(np.finfo(np.float32).tiny))
+    share = max(0.0, 1.0 - float(sums["loss"]) / squares)
+    return {**means(sums), "accuracy": share, "majority": 0.0}
+
+
+def regression_sums(loss: jax.Array, squares: jax.Array, count: jax.Array) -> Sums:
+    """`Sums` of a regression: `correct` over `count` is the batch's explained share of squares.
+
+    The batch is the global one, inside of `sharding.by_device`, too.
+    """
+    tiny = np.finfo(np.float32).tiny
+    left, all_squares = sharding.total(jax.lax.stop_gradient((loss, squares)))
+    share = jnp.maximum(1.0 - left / jnp.maximum(all_squares, tiny), 0.0)
+    return {"loss": loss, "correct": share * count, "count": count, "squares": squares}
 
 
 def classification_score(
@@ -184,7 +245,10 @@ def batch_shapes(
       crop: their side.
     """
     label = ((*images, crop, crop), np.uint8) if task.label_maps else (images, np.int32)
-    return {"image": ((*images, crop, crop, 3), np.uint8), "label": label}
+    shapes = {"image": ((*images, crop, crop, 3), np.uint8), "label": label}
+    if task.records:
+        shapes["record"] = (images, np.int32)
+    return shapes
 
 
 def example_shapes(config: Mapping[str, Any], task: Task, images: int = 1) -> Examples:

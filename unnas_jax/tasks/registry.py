@@ -10,13 +10,30 @@ from unnas_jax.data.records import IMAGENET_MEAN, IMAGENET_STD, Dataset
 from unnas_jax.tasks.base import Task
 from unnas_jax.tasks.classification import Classification
 from unnas_jax.tasks.colorization import Colorization
+from unnas_jax.tasks.contrastive import Contrastive
 from unnas_jax.tasks.jigsaw import Jigsaw
+from unnas_jax.tasks.masked import Masked
+from unnas_jax.tasks.random_labels import RandomLabels
+from unnas_jax.tasks.regression import Regression
 from unnas_jax.tasks.rotation import Rotation
 from unnas_jax.tasks.segmentation import Segmentation
 
 TASKS: Registry[type[Task]] = Registry(
     "task",
-    {task.name: task for task in (Rotation, Colorization, Jigsaw, Classification, Segmentation)},
+    {
+        task.name: task
+        for task in (
+            Rotation,
+            Colorization,
+            Jigsaw,
+            Classification,
+            Segmentation,
+            RandomLabels,
+            Masked,
+            Contrastive,
+            Regression,
+        )
+    },
 )
 """The tasks, by the value of config.task.name."""
 
@@ -47,13 +64,13 @@ def task(
     """A task by itself, without a run's config.
 
     Args:
-      name: rotation, colorization, jigsaw, classification, segmentation, or a registered one.
+      name: one of `TASKS`.
       dataset: whose classes and statistics are taken instead of the next three.
       classes: of the labels, for classification and segmentation.
       mean, std: of the RGB channels in [0, 1], by which images are normalised.
       options: fields of the config's sections `task` (grid, permutations, aspp_channels, ...) and
-        `input` (crop, lighting, gray, pad, ...), and `precision`; by default as in a search's
-        config.
+        `input` (crop, lighting, gray, pad, ...), `precision` and `seed`; by default as in a
+        search's config.
 
     Raises:
       UserError: there is no such task or option, or the task cannot do what they say.
@@ -61,7 +78,7 @@ def task(
     config = schema.search().to_dict()
     sections = {key: section for section in ("task", "input") for key in config[section]}
     for key, value in options.items():
-        if key == "precision":
+        if key in ("precision", "seed"):
             config[key] = value
         elif key in sections and key != "name":
             config[sections[key]][key] = value

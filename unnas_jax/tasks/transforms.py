@@ -128,9 +128,12 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
 def random_gray(key: jax.Array, images: jax.Array, probability: float) -> jax.Array:
     """Turns each of the images (B, H, W, 3) gray (their luma) with the given probability."""
     gray = jax.random.bernoulli(key, probability, (len(images), 1, 1, 1))
-    # Sums instead of a dot product, which a TPU would round to bfloat16.
-    luma = jnp.sum(images * _per_channel(_LUMA, images), axis=-1, keepdims=True)
-    return jnp.where(gray, luma, images)
+    return jnp.where(gray, _luma(images), images)
+
+
+def _luma(images: jax.Array) -> jax.Array:
+    """(..., 3) to (..., 1): by a sum, not a dot product, which a TPU would round to bfloat16."""
+    return jnp.sum(images * _per_channel(_LUMA, images), axis=-1, keepdims=True)
 
 
 def lighting(
@@ -153,6 +156,51 @@ def padded_crop(key: jax.Array, images: jax.Array, pad: int, value: np.ndarray) 
     wide = wide.at[:, pad : pad + size, pad : pad + size].set(images)
     corners = jax.random.randint(key, (len(images), 2), 0, 2 * pad + 1)
     return crops_at(wide, corners, size)
+
+
+def random_crops(key: jax.Array, images: jax.Array, least: float) -> jax.Array:
+    """A random region of each of the images (B, S, S, C), resized to S by linear interpolation.
+
+    Its area is uniform from the share `least` to all of the image, the logarithm of its aspect
+    from 3/4 to 4/3; sides that do not fit are cut to the image's.
+    """
+    size = images.shape[1]
+    area_key, aspect_key, place_key = jax.random.split(key, 3)
+    area = jax.random.uniform(area_key, (len(images), 1), jnp.float32, least, 1.0)
+    reach = np.log(4 / 3)
+    aspect = jnp.exp(jax.random.uniform(aspect_key, area.shape, jnp.float32, -reach, reach))
+    shares = jnp.sqrt(jnp.concatenate([area / aspect, area * aspect], axis=1))
+    sides = size * jnp.minimum(shares, 1.0)
+    corners = jax.random.uniform(place_key, sides.shape) * (size - sides)
+
+    def resized(image: jax.Array, side: jax.Array, corner: jax.Array) -> jax.Array:
+        scale = size / side
+        found: jax.Array = jax.image.scale_and_translate(
+            image, image.shape, (0, 1), scale, -corner * scale, "linear", antialias=False
+        )
+        return found
+
+    return jax.vmap(resized)(images, sides, corners)
+
+
+def random_jitter(key: jax.Array, images: jax.Array, strength: float = 0.4) -> jax.Array:
+    """Other brightness, contrast and saturation for four of five of the images (B, S, S, 3).
+
+    Each is a factor, uniform up to `strength` from 1, in this order (Chen et al., 2020, without the
+    change of hue); results are cut to [0, 1].
+    """
+    draw_key, share_key = jax.random.split(key)
+    shape = (3, len(images), 1, 1, 1)
+    bright, contrast, colour = jax.random.uniform(
+        draw_key, shape, jnp.float32, 1 - strength, 1 + strength
+    )
+    x = jnp.clip(bright * images, 0.0, 1.0)
+    mean = jnp.mean(_luma(x), axis=(1, 2), keepdims=True)
+    x = jnp.clip(mean + contrast * (x - mean), 0.0, 1.0)
+    gray = _luma(x)
+    x = jnp.clip(gray + colour * (x - gray), 0.0, 1.0)
+    chosen = jax.random.bernoulli(share_key, 0.8, (len(images), 1, 1, 1))
+    return jnp.where(chosen, x, jnp.clip(images, 0.0, 1.0))
 
 
 def crops_at(images: jax.Array, corners: jax.Array, size: int) -> jax.Array:

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from unnas_jax.layers.heads import StageHeads
 from unnas_jax.spaces import stages
 from unnas_jax.spaces.nasbench201 import spec
 from unnas_jax.sweep.scores import programs, regression, weights
 from unnas_jax.sweep.scores.regression import RECIPES
-from unnas_jax.sweep.scores.targets import Resized
+from unnas_jax.tasks.targets import Resized
 
 
 class Copies(nn.Module):
@@ -76,7 +77,7 @@ def test_one_step_is_sgd_with_momentum_and_decay_of_kernels() -> None:
     variables = network.init(jax.random.key(0), data.images, False)
     got = regression.loss_left(network, variables, data, one, 3)[-1]
 
-    heads = regression.Heads(one.channels, one.side)
+    heads = StageHeads(one.channels, one.side)
     features = [data.images] * 3
     start = heads.lazy_init(jax.random.fold_in(jax.random.key(3), 0), features, train=False)
     params, statistics = start["params"], start["batch_stats"]

@@ -140,10 +140,10 @@ class Network(nn.Module):
         states = Stem(self.stem, self.width, dtype=self.dtype, name="stem")(
             inputs.astype(self.dtype), train
         )
-        auxiliary = None
+        auxiliary, ends = None, []
         for index, cell in enumerate(cells_of(self)):
             if cell.reduction:
-                stages.end(self, states[1])
+                ends.append(stages.end(self, states[1]))
             output = cell(*states, train, drop_path)
             states = (states[1], output)
             wanted = train or self.is_initializing()
@@ -154,8 +154,8 @@ class Network(nn.Module):
                     dtype=self.dtype,
                     name="auxiliary",
                 )(output, train)
-        stages.end(self, states[1])
-        return self.head(states[1], train), auxiliary
+        ends.append(stages.end(self, states[1]))
+        return self.head(stages.for_head(self.head, ends, states[1]), train), auxiliary
 
 
 def cells_of(network: Network) -> list[Cell]:

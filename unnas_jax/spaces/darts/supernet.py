@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from unnas_jax.core import precision, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import Stem, plan
+from unnas_jax.spaces import stages
 from unnas_jax.spaces.darts import candidates as candidates_lib
 from unnas_jax.spaces.darts.candidates import KINDS, Candidates
 from unnas_jax.spaces.darts.fused import FusedCell
@@ -98,10 +99,14 @@ class Supernet(nn.Module):
         states = Stem(self.stem, self.width, dtype=self.dtype, name="stem")(
             inputs.astype(self.dtype), train
         )
+        ends = []
         for cell in cells_of(self):
+            if cell.reduction:
+                ends.append(stages.end(self, states[1]))
             output = cell(*states, weights["reduce" if cell.reduction else "normal"], train)
             states = (states[1], output)
-        return self.head(states[1], train)
+        ends.append(stages.end(self, states[1]))
+        return self.head(stages.for_head(self.head, ends, states[1]), train)
 
 
 def cells_of(supernet: Supernet) -> list[FusedCell | PlainCell]:

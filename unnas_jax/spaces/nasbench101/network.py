@@ -144,13 +144,14 @@ class Network(nn.Module):
         x = inputs.astype(self.dtype)
         for layer in stem_of(self):
             x = layer(x, train)
+        ends = []
         for index, stack in enumerate(stacks_of(self)):
             if index:
                 x = max_pool(x, 2, 2, 0)
             for module in stack:
                 x = module(x, train)
-            stages.end(self, x)
-        return self.head(x, train), None
+            ends.append(stages.end(self, x))
+        return self.head(stages.for_head(self.head, ends, x), train), None
 
 
 def stem_of(network: Network) -> list[ConvBNRelu]:

@@ -124,6 +124,7 @@ class Network(nn.Module):
         x = ConvBNRelu(self.width, 3, dtype=self.dtype, name="stem_0")(
             inputs.astype(self.dtype), train
         )
+        ends = []
         for stack in range(self.stacks):
             channels = self.width * 2**stack
             if stack:
@@ -132,8 +133,8 @@ class Network(nn.Module):
                 name = f"stack_{stack}_module_{module}"
                 room = -(-channels // self.feeding)
                 x = Module(channels, room, stack, self.dtype, name=name)(x, cell, train)
-            stages.end(self, x)
-        return self.head(x, train), None
+            ends.append(stages.end(self, x))
+        return self.head(stages.for_head(self.head, ends, x), train), None
 
 
 def feeding(spec: Spec) -> int:

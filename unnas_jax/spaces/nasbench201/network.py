@@ -123,7 +123,7 @@ class Network(nn.Module):
 
 def features(
     network: Any, inputs: jax.Array, train: bool, cell: Callable[[jax.Array, int, str], jax.Array]
-) -> jax.Array:
+) -> Any:
     """What the head of a network sees, from within its `__call__`.
 
     Args:
@@ -133,15 +133,17 @@ def features(
       cell: called with a cell's input, its channels and its name.
 
     Returns:
-      (N, H / 4, W / 4, 4 * width).
+      (N, H / 4, W / 4, 4 * width), or the ends of the stages; see `stages.for_head`.
     """
     width, dtype = network.width, network.dtype
     x = Stem(width, dtype, name="stem")(inputs.astype(dtype), train)
+    ends = []
     for stage in range(STAGES):
         channels = width * 2**stage
         if stage:
             x = Reduction(channels, dtype, name=f"reduction_{stage}")(x, train)
         for k in range(network.cells_each):
             x = cell(x, channels, f"stage_{stage}_cell_{k}")
-        stages.end(network, x)
-    return nn.relu(batch_norm(train=train, affine=True, dtype=dtype, name="bn")(x))
+        ends.append(stages.end(network, x))
+    last = nn.relu(batch_norm(train=train, affine=True, dtype=dtype, name="bn")(x))
+    return stages.for_head(network.head, ends, last)

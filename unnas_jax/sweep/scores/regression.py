@@ -17,34 +17,21 @@ import numpy as np
 import optax
 
 from unnas_jax.core.errors import UserError
-from unnas_jax.layers.blocks import batch_norm, uniform_fan_in
+from unnas_jax.layers.heads import StageHeads
 from unnas_jax.spaces import stages
-from unnas_jax.sweep.scores import targets as targets_lib
-from unnas_jax.sweep.scores.targets import Basis, Dots, Resized, Waves
+from unnas_jax.tasks.combinations import COMBINATIONS, Combination
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Recipe(Combination):
     """A published combination and how it is learned.
 
     Attributes:
-      bases: what is summed in the target of each stage.
-      channels: of the targets of each stage.
-      noise: of the images, which have zero mean and unit deviation.
-      gaussian: whether the noise is Gaussian of this deviation, else uniform up to it.
-      weights: of the stages' mean squared errors.
-      side: of the targets, in pixels.
       images: in the one batch.
       steps: of SGD.
       rate, momentum, decay: of SGD; kernels alone decay.
     """
 
-    bases: tuple[tuple[Basis, ...], ...]
-    channels: tuple[int, ...]
-    noise: float
-    gaussian: bool
-    weights: tuple[float, ...] = (0.25, 0.5, 1.0)
-    side: int = 8
     images: int = 16
     steps: int = 100
     rate: float = 0.1
@@ -52,103 +39,11 @@ class Recipe:
     decay: float = 4e-5
 
 
-# Found by the authors' evolutionary search with 20 labelled networks of NAS-Bench-101.
-_NASBENCH = Recipe(
-    bases=(
-        (
-            Waves(
-                1.1,
-                (0.014257, 0.016867, 0.014930, 0.020401, 0.022936, 0.017223, 0.015645, 0.019184,
-                 0.015500, 0.014574),
-                plane=True,
-            ),
-        ),
-        (
-            Waves(
-                1.8,
-                (0.299108, 0.306036, 0.303757, 0.288022, 0.293448, 0.296083, 0.305855, 0.292883,
-                 0.305620, 0.295861),
-            ),
-            Waves(
-                2.9,
-                (0.379844, 0.381836, 0.358341, 0.327626, 0.264875, 0.280770, 0.420505, 0.341421,
-                 0.303624, 0.420302),
-                plane=True,
-            ),
-            Resized(2.4),
-            Dots(1.1, 0.578125, blurred=True),
-        ),
-        (
-            Waves(
-                1.5,
-                (0.153934, 0.105726, 0.106632, 0.157566, 0.133736, 0.105100, 0.131915, 0.131757,
-                 0.102817, 0.109369),
-                local=False,
-            ),
-            Waves(
-                0.9,
-                (0.197937, 0.203089, 0.103390, 0.204843, 0.135664, 0.209057, 0.245402, 0.086357,
-                 0.135183, 0.145260),
-                plane=True,
-                local=False,
-            ),
-            Resized(2.2),
-            Dots(2.1, 0.4375, blurred=True, local=False),
-        ),
-    ),
-    channels=(64, 48, 16),
-    noise=0.1,
-    gaussian=False,
-)  # fmt: skip
-
 RECIPES: Mapping[str, Recipe] = {
-    "nasbench": _NASBENCH,
-    "darts": Recipe(
-        bases=(
-            (Resized(1.3), Dots(1.6, 0.5, blurred=True)),
-            (Resized(2.1), Dots(2.2, 0.71875), Dots(1.0, 0.609375, blurred=True, local=False)),
-            (Resized(0.5), Dots(1.7, 0.5625, blurred=True)),
-        ),
-        channels=(80, 32, 80),
-        noise=0.2,
-        gaussian=True,
-    ),
+    name: Recipe(**{field.name: getattr(one, field.name) for field in dataclasses.fields(one)})
+    for name, one in COMBINATIONS.items()
 }
-"""The combinations of the paper's searches on NAS-Bench-101 (used on NAS-Bench-201, too), DARTS."""
-
-
-class Heads(nn.Module):
-    """Batch norm and a 1x1 convolution with bias for the features of every stage.
-
-    Attributes:
-      channels: of the targets of each stage.
-      side: of the targets; features of other sides are resized to the nearest pixels.
-    """
-
-    channels: tuple[int, ...]
-    side: int
-
-    @nn.compact
-    def __call__(self, features: Sequence[jax.Array], train: bool) -> list[jax.Array]:
-        """Features (N, H, W, C) of every stage to (N, side, side, channels)."""
-        outputs = []
-        for k, (x, channels) in enumerate(zip(features, self.channels, strict=True)):
-            rows, columns = (np.arange(self.side) * size // self.side for size in x.shape[1:3])
-            if x.shape[1:3] != (self.side, self.side):
-                x = x[:, rows][:, :, columns]
-            x = batch_norm(train=train, affine=True, dtype=jnp.float32, name=f"bn_{k}")(x)
-            start = uniform_fan_in(x.shape[-1])
-            layer = nn.Conv(channels, (1, 1), kernel_init=start, bias_init=start, name=f"conv_{k}")
-            outputs.append(layer(x))
-        return outputs
-
-
-def noisy(key: jax.Array, images: jax.Array, recipe: Recipe) -> jax.Array:
-    """The images with noise."""
-    if recipe.gaussian:
-        return images + recipe.noise * jax.random.normal(key, images.shape, images.dtype)
-    low, high = -recipe.noise, recipe.noise
-    return images + jax.random.uniform(key, images.shape, images.dtype, low, high)
+"""The recipes of the paper's searches on NAS-Bench-101 (used on NAS-Bench-201, too) and DARTS."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,12 +59,15 @@ jax.tree_util.register_dataclass(Batch, ["images", "targets"], [])
 
 def batch(images: np.ndarray, recipe: Recipe, seed: int) -> Batch:
     """The images (normalised, as many as the recipe has) and targets drawn for them."""
-    rng = np.random.default_rng(seed)
-    found = tuple(
-        targets_lib.target(rng, bases, images, channels, recipe.side)
-        for bases, channels in zip(recipe.bases, recipe.channels, strict=True)
-    )
-    return Batch(jnp.asarray(images, jnp.float32), tuple(jnp.asarray(one) for one in found))
+    seen = jnp.asarray(images, jnp.float32)
+    return Batch(seen, _targets(jax.random.key(seed), seen, jnp.arange(len(seen)), recipe))
+
+
+@functools.partial(jax.jit, static_argnames="recipe")
+def _targets(
+    key: jax.Array, images: jax.Array, records: jax.Array, recipe: Recipe
+) -> tuple[jax.Array, ...]:
+    return recipe.targets(key, images, records)
 
 
 def optimizer(recipe: Recipe) -> optax.GradientTransformation:
@@ -184,7 +82,7 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformation:
 
 def error(
     network: nn.Module,
-    heads: Heads,
+    heads: StageHeads,
     recipe: Recipe,
     variables: Mapping[str, Any],
     images: jax.Array,
@@ -226,8 +124,8 @@ def _step(
     key: jax.Array,
     data: Batch,
 ) -> tuple[dict[str, Any], Any]:
-    heads = Heads(recipe.channels, recipe.side)
-    images = noisy(key, data.images, recipe)
+    heads = StageHeads(recipe.channels, recipe.side)
+    images = recipe.noisy(key, data.images)
     params = {name: own["params"] for name, own in variables.items()}
 
     def loss(params: Any) -> tuple[jax.Array, Any]:
@@ -244,8 +142,8 @@ def _step(
 def _left(
     network: nn.Module, recipe: Recipe, variables: dict[str, Any], key: jax.Array, data: Batch
 ) -> jax.Array:
-    heads = Heads(recipe.channels, recipe.side)
-    images = noisy(key, data.images, recipe)
+    heads = StageHeads(recipe.channels, recipe.side)
+    images = recipe.noisy(key, data.images)
     return error(network, heads, recipe, variables, images, data.targets, train=False)[0]
 
 
@@ -274,7 +172,7 @@ def loss_left(
       The losses, the last one that of the score. Not finite ones are infinite.
     """
     key = jax.random.key(seed)
-    heads = Heads(recipe.channels, recipe.side)
+    heads = StageHeads(recipe.channels, recipe.side)
     _, state = jax.eval_shape(
         lambda own: network.apply(
             own, data.images, False, mutable=["batch_stats", stages.COLLECTION]

@@ -1,0 +1,21 @@
+"""20 random cells of NAS-Bench-201 on the embedded digits, for two CPU cores: what to try second.
+
+    export XLA_FLAGS=--xla_backend_optimization_level=0
+    launch/local.sh --config=configs/sample_nasbench201_digits.py
+    unnas-jax status runs/sample_nasbench201_digits
+    unnas-jax figures runs/sample_nasbench201_digits --out=runs/figures
+
+Classification, rotation and 2x2 jigsaw of 1,200 handwritten digits, measured on 597 others.
+Networks are small (three stages of one cell, a stem of 8 channels) and train for 222 to 300 steps
+with one seed. Cost: 60 units of about 23 seconds of a core each, a quarter of it compilation: 12
+minutes on two idle cores. What came out is in docs/results/digits.
+"""
+
+import ml_collections
+
+from unnas_jax.config import recipes
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The recipe."""
+    return recipes.sample_digits("nasbench201")
