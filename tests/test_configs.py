@@ -31,11 +31,11 @@ from unnas_jax.layers import counting
 from unnas_jax.learning import trainer
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.darts import Darts
-from unnas_jax.runs import validation
 from unnas_jax.spaces import complexity, networks
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.supernet import build_supernet, init_alphas
+from unnas_jax.sweep import validation
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import example_shapes
 

@@ -40,7 +40,8 @@ def test_the_wheel_has_the_recipes_and_the_program(wheel: pathlib.Path) -> None:
     assert {path.stem for path in (wheel / "unnas_jax" / "configs").glob("*.py")} >= RECIPES
     [points] = wheel.glob("*.dist-info/entry_points.txt")
     assert "unnas-jax = unnas_jax.commands:program" in points.read_text()
-    assert (wheel / "unnas_jax" / "analysis" / "report.html").exists()
+    for page in ("report.html", "ranking.html", "macros.html"):
+        assert (wheel / "unnas_jax" / "analysis" / page).exists()
     assert not (wheel / "tests").exists() and not (wheel / "configs").exists()
 
 

@@ -39,6 +39,8 @@ _WHERE = {
     "register_space": "unnas_jax.spaces.registry:SPACES.register",
     "register_method": "unnas_jax.methods.registry",
     "register_operation": "unnas_jax.spaces.darts.operations:BUILDERS.register",
+    "register_score": "unnas_jax.sweep.scores.registry",
+    "Score": "unnas_jax.sweep.scores.registry",
     "register_optimizer": "unnas_jax.learning.optim",
     "register_tracker": "unnas_jax.learning.trackers",
     "Tracker": "unnas_jax.learning.trackers",
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
     from unnas_jax.spaces.darts.genotype import Genotype as Genotype
     from unnas_jax.spaces.darts.genotype import discretise as discretise
     from unnas_jax.spaces.darts.supernet import init_alphas as init_alphas
+    from unnas_jax.sweep.scores.registry import Score as Score
+    from unnas_jax.sweep.scores.registry import register_score as register_score
     from unnas_jax.tasks.registry import register_task as register_task
     from unnas_jax.tasks.registry import task as task
 

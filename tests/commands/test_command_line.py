@@ -14,7 +14,8 @@ from unnas_jax.commands import command_line, report
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import registry
-from unnas_jax.runs import validation, workdir
+from unnas_jax.runs import workdir
+from unnas_jax.sweep import validation
 from unnas_jax.tasks import permutations
 
 

@@ -10,7 +10,8 @@ from unnas_jax.commands import command_line
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
-from unnas_jax.runs import validation, workdir
+from unnas_jax.runs import workdir
+from unnas_jax.sweep import validation
 
 
 @pytest.mark.parametrize("experiment", ["search", "train"])

@@ -1,13 +1,13 @@
-"""Accuracies of a sample of architectures, from sweeps and from a CSV that other tools can write.
+"""Accuracies of a sample of architectures: from sweeps, and from files of other tools.
 
-The CSV has a header with the columns, in any order:
+Published results are read as `analysis.sources` says, any other CSV if it has these columns:
 
     architecture   a name that tells it apart, the same in all files
     task           classification, rotation, colorization, jigsaw, or another name
     dataset        where the task was learned
     seed           of the training; several rows of one architecture, task and dataset are averaged
-    accuracy       on held-out images, from 0 to 1
-    space          optional: the search space, `darts` or `nasbench101`
+    accuracy       on held-out images, from 0 to 1; of scores any number, higher is better
+    space          optional: the search space, such as `darts` or `nasbench101`
 """
 
 import csv
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from unnas_jax.analysis import result_files
+from unnas_jax.analysis import result_files, sources
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 
@@ -47,15 +47,24 @@ def _rows_of_sweep(directory: pathlib.Path) -> list[Row]:
     return rows
 
 
+def _rows_of_folder(directory: pathlib.Path) -> list[Row]:
+    summaries = sources.summaries(directory)
+    if not summaries:
+        return _rows_of_sweep(directory)
+    return [row for path in summaries for row in sources.rows_of_summary(path)]
+
+
 def _rows_of_csv(path: pathlib.Path) -> list[Row]:
     try:
         with reading.opened(path, reading.LARGE) as file:
-            text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-            return list(_parsed(path, csv.DictReader(text)))
+            reader = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""))
+            if "task" in (reader.fieldnames or ()):
+                return list(_parsed(path, reader))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read it ({reading.reason(error)})") from error
     except (csv.Error, ValueError) as error:
         raise UserError(f"{path}: not a table of comma-separated values ({error})") from error
+    return sources.rows_of_table(path)
 
 
 def _parsed(path: pathlib.Path, reader: csv.DictReader) -> Iterator[Row]:
@@ -74,7 +83,8 @@ def _parsed(path: pathlib.Path, reader: csv.DictReader) -> Iterator[Row]:
                 f"{path}, line {number}: the seed {reading.shown(row['seed'])} or the accuracy "
                 f"{reading.shown(row['accuracy'])} is no number"
             ) from error
-        if not (math.isfinite(accuracy) and 0 <= accuracy <= 1):
+        rate = row["task"] in sources.RATES
+        if not math.isfinite(accuracy) or (rate and not 0 <= accuracy <= 1):
             raise UserError(f"{path}, line {number}: accuracy {accuracy:g}: give it from 0 to 1")
         key = (row.get("space") or "", row["dataset"], row["task"])
         if not all((row["architecture"], row["dataset"], row["task"])):
@@ -85,7 +95,7 @@ def _parsed(path: pathlib.Path, reader: csv.DictReader) -> Iterator[Row]:
 
 
 def read(paths: Iterable[str | os.PathLike[str]]) -> list[Row]:
-    """The accuracies in workdirs of sweeps, finished or not, and in CSV files.
+    """The accuracies in workdirs of sweeps, finished or not, in tables and published summaries.
 
     Raises:
       UserError: nothing is there, it cannot be read, or a training is there twice.
@@ -96,7 +106,7 @@ def read(paths: Iterable[str | os.PathLike[str]]) -> list[Row]:
         path = pathlib.Path(given)
         if not path.exists():
             raise UserError(f"{path}: no such file or directory; give a sweep's workdir or a CSV")
-        found = _rows_of_sweep(path) if path.is_dir() else _rows_of_csv(path)
+        found = _rows_of_folder(path) if path.is_dir() else _rows_of_csv(path)
         for key, architecture, seed, _ in found:
             if (key, architecture, seed) in seen:
                 raise UserError(

@@ -8,7 +8,6 @@ to the other (figures 4 and 5). Pictures are PNG, SVG and PDF; the numbers are i
 """
 
 import csv
-import dataclasses
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -21,132 +20,22 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from unnas_jax.analysis import accuracies, style
-from unnas_jax.analysis.accuracies import Table
-from unnas_jax.analysis.statistics import (
-    Correlation,
-    Line,
-    RandomExperiments,
-    huber_line,
-    random_experiments,
-    spearman,
+from unnas_jax.analysis.comparisons import (
+    LEAST,
+    SUPERVISED,
+    Comparison,
+    compare,
+    dataset_name,
+    order,
+    rho_text,
+    space_name,
+    style_of,
 )
-from unnas_jax.core import files
+from unnas_jax.analysis.sources import UNTRAINED
+from unnas_jax.core import files, logs
 from unnas_jax.core.errors import UserError
 
-SUPERVISED = "classification"
 KINDS = ("png", "svg", "pdf")
-_LEAST = 3  # Architectures of which a correlation says anything.
-
-_TASKS = {
-    "rotation": ("Rotation", "#0072b2", "-", "o"),
-    "colorization": ("Colorization", "#d55e00", "--", "s"),
-    "jigsaw": ("Jigsaw", "#009e73", "-.", "^"),
-    SUPERVISED: ("Supervised", "#222222", ":", "D"),
-}
-_OTHER = "#8a5a00"
-_SPACES = {"darts": "DARTS", "nasbench101": "NAS-Bench-101", "": "all architectures"}
-_DATASETS = {"cifar10": "CIFAR-10", "imagenet2012": "ImageNet", "imagenet22k": "ImageNet-22K"}
-
-
-def _dataset(name: str) -> str:
-    return _DATASETS.get(name, name)
-
-
-def _space(name: str) -> str:
-    return _SPACES.get(name, name)
-
-
-def _task(name: str) -> tuple[str, str, str, str]:
-    """The label, colour, line style and marker of a task."""
-    return _TASKS.get(name, (name, _OTHER, "-", "v"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """A pretext accuracy against the supervised one, over the architectures that have both.
-
-    Attributes:
-      space: the search space.
-      source, task: where the pretext accuracy is from, and which it is.
-      target: the dataset of the supervised accuracy.
-      names: the architectures, in order.
-      pretext, supervised: the accuracies of each.
-      correlation, line, experiments: the statistics between them.
-    """
-
-    space: str
-    source: str
-    task: str
-    target: str
-    names: tuple[str, ...]
-    pretext: np.ndarray
-    supervised: np.ndarray
-    correlation: Correlation
-    line: Line | None
-    experiments: RandomExperiments
-
-    @property
-    def same(self) -> bool:
-        """Whether it compares a measurement with itself."""
-        return self.task == SUPERVISED and self.source == self.target
-
-    def __str__(self) -> str:
-        """A line of a table: which accuracies, of how many architectures, and their correlation."""
-        return (
-            f"{_space(self.space):14} {self.task:14} {self.source} -> {self.target:12} "
-            f"{self.correlation.count:4} architectures  {_rho(self.correlation)}"
-        )
-
-
-def _order(task: str) -> tuple[int, str]:
-    known = list(_TASKS)
-    return (known.index(task) if task in known else len(known), task)
-
-
-def compare(table: Table, *, seed: int = 0) -> list[Comparison]:
-    """Every task of every dataset against the labels of every dataset, space by space.
-
-    Args:
-      table: the accuracies.
-      seed: of the bootstrap and of the random experiments.
-    """
-    result = []
-    keys = sorted(table, key=lambda key: (key[0], key[1], _order(key[2])))
-    for space, target, supervised in keys:
-        if supervised != SUPERVISED:
-            continue
-        labels = table[space, target, supervised]
-        for _, source, task in (key for key in keys if key[0] == space):
-            values = table[space, source, task]
-            names = tuple(sorted(values.keys() & labels.keys()))
-            if len(names) < _LEAST:
-                continue
-            x = np.array([labels[name] for name in names])
-            y = np.array([values[name] for name in names])
-            result.append(
-                Comparison(
-                    space,
-                    source,
-                    task,
-                    target,
-                    names,
-                    y,
-                    x,
-                    spearman(x, y, seed=seed),
-                    huber_line(x, y),
-                    random_experiments(y, x, seed=seed),
-                )
-            )
-    return result
-
-
-def _rho(correlation: Correlation) -> str:
-    if np.isnan(correlation.rho):
-        return "ρ undefined"
-    text = f"ρ = {correlation.rho:.2f}"
-    if not np.isnan(correlation.low):
-        text += f"  [{correlation.low:.2f}, {correlation.high:.2f}]"
-    return text.replace("-", "−")
 
 
 def _percent(axes: Axes, axis: str) -> None:
@@ -166,8 +55,8 @@ def _frame(axes: Axes) -> None:
 
 
 def _scatter(axes: Axes, comparison: Comparison) -> None:
-    _, colour, _, _ = _task(comparison.task)
-    x, y = 100 * comparison.supervised, 100 * comparison.pretext
+    _, colour, _, _ = style_of(comparison.task)
+    x, y = 100 * comparison.supervised, comparison.factor * comparison.shown
     few = len(x) <= 60
     axes.scatter(
         x, y, s=18 if few else 8, color=colour, alpha=0.75 if few else 0.45, linewidths=0, zorder=3
@@ -177,10 +66,10 @@ def _scatter(axes: Axes, comparison: Comparison) -> None:
     left, right, low, high = *axes.get_xlim(), *axes.get_ylim()
     if comparison.line is not None:
         ends = np.array([x.min(), x.max()])
-        line = comparison.line
+        line, factor = comparison.line, comparison.factor
         axes.plot(
             ends,
-            line.slope * ends + 100 * line.intercept,
+            factor * (line.slope * ends / 100 + line.intercept),
             color=style.INK,
             linewidth=1.3,
             zorder=4,
@@ -191,7 +80,7 @@ def _scatter(axes: Axes, comparison: Comparison) -> None:
     axes.text(
         0.03,
         0.97,
-        _rho(comparison.correlation),
+        rho_text(comparison.correlation),
         transform=axes.transAxes,
         va="top",
         fontsize=9,
@@ -210,7 +99,7 @@ def draw_scatter(comparisons: Sequence[Comparison]) -> Figure:
       comparisons: of one source and one target.
     """
     spaces = sorted({c.space for c in comparisons})
-    tasks = sorted({c.task for c in comparisons}, key=_order)
+    tasks = sorted({c.task for c in comparisons}, key=order)
     source, target = comparisons[0].source, comparisons[0].target
     # Wide enough for the title over a single column, too.
     width, height = max(0.5 + 2.75 * len(tasks), 5.4), 0.55 + 2.45 * len(spaces)
@@ -226,23 +115,24 @@ def draw_scatter(comparisons: Sequence[Comparison]) -> Figure:
                 axes.set_axis_off()
                 continue
             _scatter(axes, comparison)
-            label = _task(task)[0]
-            axes.set_ylabel(f"{label} accuracy, %", fontsize=9)
+            axes.set_ylabel(comparison.measure, fontsize=9)
             axes.set_title(
-                f"{_space(space)}, {len(comparison.names)} architectures" if column == 0 else "",
+                f"{space_name(space)}, {len(comparison.names)} architectures"
+                if column == 0
+                else "",
                 fontsize=9.5,
                 fontweight="bold",
                 color=style.INK,
                 loc="left",
             )
             if row == len(spaces) - 1:
-                where = "" if source == target else f" on {_dataset(target)}"
+                where = "" if source == target else f" on {dataset_name(target)}"
                 axes.set_xlabel(f"Supervised accuracy{where}, %", fontsize=9)
-    title = (
-        f"{_dataset(source)}: pretext against supervised accuracy"
-        if source == target
-        else f"Accuracy on {_dataset(source)} against supervised accuracy on {_dataset(target)}"
-    )
+    if source == target:
+        title = f"{dataset_name(source)}: pretext against supervised accuracy"
+    else:
+        what = "Scores" if source == UNTRAINED else f"Accuracy on {dataset_name(source)}"
+        title = f"{what} against supervised accuracy on {dataset_name(target)}"
     figure.suptitle(title, fontsize=11.5, x=0.01, ha="left", color=style.INK)
     return figure
 
@@ -260,9 +150,9 @@ def draw_random_experiments(comparisons: Sequence[Comparison]) -> Figure:
     panels = figure.subplots(1, len(spaces), squeeze=False)[0]
     handles: dict[str, Line2D] = {}
     for axes, space in zip(panels, spaces, strict=True):
-        mine = sorted((c for c in comparisons if c.space == space), key=lambda c: _order(c.task))
+        mine = sorted((c for c in comparisons if c.space == space), key=lambda c: order(c.task))
         for comparison in mine:
-            label, colour, dashes, marker = _task(comparison.task)
+            label, colour, dashes, marker = style_of(comparison.task)
             found = comparison.experiments
             mean, band = 100 * found.means, 200 * found.deviations
             axes.fill_between(
@@ -291,14 +181,14 @@ def draw_random_experiments(comparisons: Sequence[Comparison]) -> Figure:
         _percent(axes, "y")
         _frame(axes)
         axes.set_title(
-            f"{_space(space)}, {count} architectures",
+            f"{space_name(space)}, {count} architectures",
             fontsize=9.5,
             fontweight="bold",
             color=style.INK,
             loc="left",
         )
         axes.set_xlabel("Experiment size (architectures drawn)", fontsize=9)
-    panels[0].set_ylabel(f"Supervised accuracy on {_dataset(target)}, %", fontsize=9)
+    panels[0].set_ylabel(f"Supervised accuracy on {dataset_name(target)}, %", fontsize=9)
     figure.legend(
         list(handles.values()),
         list(handles),
@@ -310,9 +200,9 @@ def draw_random_experiments(comparisons: Sequence[Comparison]) -> Figure:
     )
     # One line where there is room for it.
     between = "\n" if len(spaces) == 1 else " "
+    by = "score" if source == UNTRAINED else f"accuracy on {dataset_name(source)}"
     figure.suptitle(
-        f"Random experiments: the best by accuracy on {_dataset(source)}{between}"
-        "(mean ± 2 deviations)",
+        f"Random experiments: the best by {by}{between}(mean ± 2 deviations)",
         fontsize=11.5,
         x=0.01,
         ha="left",
@@ -323,9 +213,11 @@ def draw_random_experiments(comparisons: Sequence[Comparison]) -> Figure:
 
 def _pairs(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
     """The comparisons of every source and target, and a name for their files."""
-    for source, target in sorted({(c.source, c.target) for c in comparisons}):
-        mine = [c for c in comparisons if (c.source, c.target) == (source, target)]
-        yield (source if source == target else f"{source}_to_{target}"), mine
+    for source, target, labels in sorted({(c.source, c.target, c.labels) for c in comparisons}):
+        key = (source, target, labels)
+        mine = [c for c in comparisons if (c.source, c.target, c.labels) == key]
+        name = source if source == target else f"{source}_to_{target}"
+        yield (name if labels == SUPERVISED[0] else f"{name}_{labels}"), mine
 
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
@@ -337,12 +229,16 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
 
 
 def _correlations(comparisons: Sequence[Comparison]) -> bytes:
-    header = "space source_dataset task target_dataset architectures rho low high slope intercept"
+    header = (
+        "space source_dataset task target_dataset labels architectures rho low high slope "
+        "intercept without_labels without_task"
+    )
     rows = []
     for c in comparisons:
         line = (c.line.slope, c.line.intercept) if c.line else ("", "")
         of = c.correlation
-        rows.append((c.space, c.source, c.task, c.target, of.count, of.rho, of.low, of.high, *line))
+        key = (c.space, c.source, c.task, c.target, c.labels)
+        rows.append((*key, of.count, of.rho, of.low, of.high, *line, *c.unmatched))
     return _csv(header.split(), rows)
 
 
@@ -377,10 +273,11 @@ def write(
       UserError: nothing can be compared, or a file cannot be read or written.
     """
     rows = accuracies.read(paths)
-    comparisons = compare(accuracies.table(rows), seed=seed)
+    with logs.telling("Comparing", after=10.0):
+        comparisons = compare(accuracies.table(rows), seed=seed)
     if all(comparison.same for comparison in comparisons):
         raise UserError(
-            f"figures: no {_LEAST} architectures have both the task {SUPERVISED!r} and another "
+            f"figures: no {LEAST} architectures have both the task {SUPERVISED[0]!r} and another "
             "one; wait for the sweep, or give more results"
         )
     content = {

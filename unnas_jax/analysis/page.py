@@ -1,33 +1,22 @@
 """Writes the report of a search or a training: what its workdir says, on one HTML page."""
 
-import base64
 import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jinja2
 import markupsafe
 
 from unnas_jax.analysis import markup, results
 from unnas_jax.analysis.markup import percent
+from unnas_jax.analysis.templates import TEMPLATES
 from unnas_jax.core.logs import duration
 from unnas_jax.spaces.darts.genotype import Genotype
 
 Weights = Callable[[str], Sequence[float | None]]
 
 _REFRESH_SECONDS = 30  # How often a page that is still open reloads while a run goes on.
-
-# Values are escaped; whatever is no UTF-8 in them, such as a path's bytes, is made readable.
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("unnas_jax.analysis", ""),
-    autoescape=True,
-    undefined=jinja2.ChainableUndefined,
-    finalize=lambda value: markup.readable(value) if type(value) is str else value,
-    keep_trailing_newline=True,
-)
-_TEMPLATES.filters["base64"] = lambda content: base64.b64encode(content).decode("ascii")
 
 _EVALUATIONS: Mapping[str, tuple[str, str]] = {
     "photos": ("eval_photos", "the photographs"),
@@ -250,7 +239,7 @@ def render(
         svg = markupsafe.Markup(markup.inline_svg(pictures["cells.svg"]))
         cells = {"cells": _cells(run.genotype, weights), "cells_svg": svg, "weighed": run.softmax}
     versions = run.document.get("versions", {})
-    return _TEMPLATES.get_template("report.html").render(
+    return TEMPLATES.get_template("report.html").render(
         title=f"{run.config['task']['name']} on {run.config['dataset']['name']}",
         is_training=run.is_training,
         finished=run.finished,

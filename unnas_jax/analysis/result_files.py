@@ -8,6 +8,9 @@ from unnas_jax.core.errors import UserError
 
 SCHEMA = "unnas_jax.result/1"
 
+SCORE = "score"
+"""The metric of units whose values are no accuracies, but numbers of any size."""
+
 _RESULT = {
     "dataset": str,
     "task": str,
@@ -55,6 +58,9 @@ _UNIT = {
     "values": [float],
     "accuracy?": float,
     "chance?": (None, float),
+    "metric?": str,
+    "seconds?": float,
+    "warnings?": [str],
     "curve?": [{"epoch": float, "values": [float]}],
 }
 

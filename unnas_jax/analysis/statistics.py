@@ -3,23 +3,26 @@
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import stats
 from sklearn.linear_model import HuberRegressor
 
 _RESAMPLES = 5000
+_RESAMPLES_OF_PAIRS = 1000  # Kendall's tau is not vectorised.
+_MANY = 1000  # Architectures, of which fewer resamples without corrections give the same interval.
+_RESAMPLES_OF_MANY = 500
 _BATCH = 500  # Resamples that are ranked at once.
 _HUBER = 1.35  # Deviations from which a residual counts linearly: 95% efficient for normal ones.
 
 
 @dataclasses.dataclass(frozen=True)
 class Correlation:
-    """Spearman's rank correlation of two measurements of the same architectures.
+    """The rank correlation of two measurements of the same architectures.
 
     Attributes:
-      rho: the correlation; NaN where one of them is the same for all.
+      rho: Spearman's, or Kendall's tau; NaN where one of them is the same for all.
       low, high: its bootstrap interval.
       count: architectures.
     """
@@ -74,6 +77,8 @@ def spearman(
 ) -> Correlation:
     """Spearman's rho with a bootstrap interval over architectures (BCa, Efron 1987).
 
+    Of more than 1,000 architectures it is the interval of percentiles.
+
     Resampling makes ties, which pull rho towards zero; the interval's bias correction allows for
     that. Where no interval exists (all ranks agree, fewer than three architectures), it is NaN.
 
@@ -83,23 +88,60 @@ def spearman(
       seed: of the resampling.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    rho, low, high = float(_rho(x, y)), math.nan, math.nan
-    if len(x) > 2 and abs(rho) < 1:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # What it cannot give is NaN.
-            found = stats.bootstrap(
-                (x, y),
-                lambda a, b, axis: _rho(np.moveaxis(a, axis, -1), np.moveaxis(b, axis, -1)),
-                paired=True,
-                vectorized=True,
-                n_resamples=_RESAMPLES,
-                batch=_BATCH,
-                confidence_level=confidence,
-                method="BCa",
-                rng=np.random.default_rng(seed),
-            )
-        low, high = (float(end) for end in found.confidence_interval)
+    rho = float(_rho(x, y))
+    low, high = _interval(x, y, _rho, rho, _RESAMPLES, confidence, seed)
     return Correlation(rho, low, high, len(x))
+
+
+def kendall(
+    x: Sequence[float] | np.ndarray,
+    y: Sequence[float] | np.ndarray,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Correlation:
+    """Kendall's tau-b with an interval; the arguments are those of `spearman`."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    tau = float(_tau(x, y))
+    low, high = _interval(x, y, _tau, tau, _RESAMPLES_OF_PAIRS, confidence, seed)
+    return Correlation(tau, low, high, len(x))
+
+
+def _tau(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b of rows (..., count)."""
+    rows = zip(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]), strict=True)
+    found = [stats.kendalltau(a, b).statistic for a, b in rows]
+    return np.reshape(found, x.shape[:-1])
+
+
+def _interval(
+    x: np.ndarray,
+    y: np.ndarray,
+    statistic: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    value: float,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> tuple[float, float]:
+    """The ends of the BCa interval of a statistic of rows; NaN where there is none."""
+    if len(x) < 3 or not abs(value) < 1:
+        return math.nan, math.nan
+    many = len(x) > _MANY
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # What it cannot give is NaN.
+        found = stats.bootstrap(
+            (x, y),
+            lambda a, b, axis: statistic(np.moveaxis(a, axis, -1), np.moveaxis(b, axis, -1)),
+            paired=True,
+            vectorized=True,
+            n_resamples=min(resamples, _RESAMPLES_OF_MANY) if many else resamples,
+            batch=_BATCH,
+            confidence_level=confidence,
+            # BCa leaves each architecture out in turn, which takes the square of their number.
+            method="percentile" if many else "BCa",
+            rng=np.random.default_rng(seed),
+        )
+    return float(found.confidence_interval[0]), float(found.confidence_interval[1])
 
 
 def huber_line(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> Line | None:

@@ -19,6 +19,8 @@ COMMANDS = {
     "report": "redraw the pictures and the report of a search",
     "story": "on embedded photographs: search, then the found cell against random ones",
     "status": "where a sample stands: units done, running, failed, and the time left",
+    "rank": "some architectures on one's own images, without labels: which is the best",
+    "correlate": "scores of the cells of a table, against its published accuracies",
     "figures": "the paper's figures 2 to 5 from samples and CSV files",
     "tables": "the paper's tables 1 and 2 from evaluations",
     "complexity": "parameters and multiply-adds of a config's network",

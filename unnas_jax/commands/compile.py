@@ -31,8 +31,8 @@ from unnas_jax.learning import trainer
 from unnas_jax.learning.feed import STEPS_AHEAD
 from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import Setting
-from unnas_jax.runs import validation
 from unnas_jax.spaces import complexity, networks
+from unnas_jax.sweep import validation
 from unnas_jax.tasks.base import Task, example_shapes
 from unnas_jax.tasks.base import batch_shapes as shapes_of
 

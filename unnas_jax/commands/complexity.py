@@ -18,9 +18,9 @@ from unnas_jax.commands import command_line
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.registry import entry_of
 from unnas_jax.layers.counting import AUXILIARY
-from unnas_jax.runs import validation
 from unnas_jax.spaces import latency
 from unnas_jax.spaces.complexity import of_config
+from unnas_jax.sweep import validation
 
 
 def _table(counts: Mapping[str, Any], every_layer: bool) -> str:

@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from unnas_jax.config import schema, shipped
     from unnas_jax.core import distributed, logs, stopping
-    from unnas_jax.runs import validation
     from unnas_jax.runs.search import search
     from unnas_jax.runs.train import train
+    from unnas_jax.sweep import validation
     from unnas_jax.sweep.sample import sample
 
     config = values.config

@@ -18,7 +18,7 @@ from unnas_jax.commands import command_line
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset, halves, open_dataset, pipeline
-from unnas_jax.runs import validation
+from unnas_jax.sweep import validation
 from unnas_jax.tasks import base, registry
 
 _COLUMNS = 10

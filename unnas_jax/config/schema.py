@@ -211,7 +211,9 @@ def sample() -> ml_collections.ConfigDict:
                 # The least and the most of a DARTS network of 20 cells of width 16 for CIFAR-10.
                 "parameters": (685_000, 906_000),
             },
+            # What architectures are trained on; scores (synflow, naswot, ...) stand here, too.
             "tasks": ("classification", "rotation", "colorization", "jigsaw"),
+            "scores": {"images": 64},  # That scores look at.
             "training": shared.to_dict(),
             "recipes": {},
             "sweep": {
@@ -226,13 +228,16 @@ def sample() -> ml_collections.ConfigDict:
     )
 
 
-def of_unit(config: ml_collections.ConfigDict, task: str, cell: str) -> ml_collections.ConfigDict:
+def of_unit(
+    config: ml_collections.ConfigDict, task: str, cell: str, score: bool = False
+) -> ml_collections.ConfigDict:
     """The config of the trainings of one architecture on one task.
 
     Args:
       config: of a sample-based experiment.
-      task: a name of `unnas_jax.tasks`.
+      task: a name of `unnas_jax.tasks`, or of a score.
       cell: a text or name for `network.genotype`.
+      score: whether it is a score, for which the config tells network, images and seeds.
 
     Raises:
       UserError: `recipes` changes what there is not, or its type.
@@ -244,7 +249,8 @@ def of_unit(config: ml_collections.ConfigDict, task: str, cell: str) -> ml_colle
             unit.update(recipe)
     except (TypeError, ValueError) as error:
         raise UserError(f"config.recipes.{task}: {' '.join(str(error).split())}") from error
-    unit.task.name = task
+    if not score:
+        unit.task.name = task
     unit.network.genotype = cell
     return unit
 

@@ -19,10 +19,10 @@ from unnas_jax.config import schema as config_lib
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.registry import entry_of
-from unnas_jax.runs import validation
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts import published
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
+from unnas_jax.sweep import validation
 
 TASKS = {
     "cls": "classification",

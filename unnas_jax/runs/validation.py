@@ -1,7 +1,6 @@
-"""Whether a config can be run: its keys, types and values, before anything is built."""
+"""Whether the config of a search or a training can be run: keys, types, values, before anything."""
 
 import math
-import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -20,17 +19,26 @@ from unnas_jax.spaces.darts import supernet
 from unnas_jax.tasks import registry as tasks
 
 
-def _check(condition: bool, key: str, value: Any, remedy: str) -> None:
+def check(condition: bool, key: str, value: Any, remedy: str) -> None:
+    """Raises `UserError` for a value of a config, unless a condition holds."""
     if not condition:
         raise UserError(f"config.{key}={value!r}: {remedy}")
 
 
-def _check_keys(
+def check_keys(
     config: Mapping[str, Any],
     fields: Mapping[str, Any],
     prefix: str = "",
     whole: Mapping[str, Any] | None = None,
 ) -> None:
+    """Raises `UserError` unless a section has the keys of its defaults, with values of their types.
+
+    Args:
+      config: the section.
+      fields: its keys with their defaults.
+      prefix: of the section's keys, as in `network.`.
+      whole: the defaults of the whole config; None: `fields`.
+    """
     whole = fields if whole is None else whole
     for key in config:
         if key not in fields:
@@ -42,21 +50,21 @@ def _check_keys(
             raise UserError(f"config.{prefix}{key}: missing; its default is {default!r}")
         value = config[key]
         if isinstance(default, Mapping):
-            _check(isinstance(value, Mapping), prefix + key, value, "give the keys of a section")
+            check(isinstance(value, Mapping), prefix + key, value, "give the keys of a section")
             if not default:
                 continue  # Its keys are checked by what takes them.
-            _check_keys(value, default, f"{prefix}{key}.", whole)
+            check_keys(value, default, f"{prefix}{key}.", whole)
             continue
         if prefix + key == "network.operations" and isinstance(value, Mapping):
             continue  # By kind of cell.
         number = isinstance(default, float) and isinstance(value, int)
         same = type(value) is type(default) or number
-        _check(same, prefix + key, value, f"must be of type {type(default).__name__}")
+        check(same, prefix + key, value, f"must be of type {type(default).__name__}")
         if isinstance(value, float):
-            _check(math.isfinite(value), prefix + key, value, "must be finite")
+            check(math.isfinite(value), prefix + key, value, "must be finite")
 
 
-def _check_numbers(config: Mapping[str, Any], keys: str, minimum: float, strict: bool) -> None:
+def check_numbers(config: Mapping[str, Any], keys: str, minimum: float, strict: bool) -> None:
     """Checks that fields, given as `section.key` words, are at least or greater than a minimum."""
     words = "greater than" if strict else "at least"
     for key in keys.split():
@@ -64,18 +72,19 @@ def _check_numbers(config: Mapping[str, Any], keys: str, minimum: float, strict:
         for part in key.split("."):
             value = value[part]
         good = value > minimum if strict else value >= minimum
-        _check(good, key, value, f"must be {words} {minimum:g}")
+        check(good, key, value, f"must be {words} {minimum:g}")
 
 
-def _check_choice(key: str, value: Any, choices: Iterable[str]) -> None:
-    _check(value in choices, key, value, f"use one of {', '.join(sorted(choices))}")
+def check_choice(key: str, value: Any, choices: Iterable[str]) -> None:
+    """Raises `UserError` for a value of a config that is none of some."""
+    check(value in choices, key, value, f"use one of {', '.join(sorted(choices))}")
 
 
 def validate(config: ml_collections.ConfigDict, objects: Collection[str] = ()) -> None:
     """Refuses unknown keys, wrong types and impossible values before anything is built.
 
     Args:
-      config: of any experiment.
+      config: of a search or a training.
       objects: the sections whose optimizers the run gets as objects.
 
     Raises:
@@ -83,50 +92,47 @@ def validate(config: ml_collections.ConfigDict, objects: Collection[str] = ()) -
     """
     c = config.to_dict()
     experiment = c.get("experiment")
-    _check_choice("experiment", experiment, schema.SCHEMAS)
-    if experiment == "sample":
-        _validate_sample(config)
-        return
-    _check_keys(c, schema.SCHEMAS[str(experiment)]().to_dict())
+    check_choice("experiment", experiment, ("search", "train"))
+    check_keys(c, schema.SCHEMAS[str(experiment)]().to_dict())
 
-    _check_numbers(c, "train.batch_size eval.batch_size train.epochs input.crop", 1, strict=False)
-    _check_numbers(c, "log_every_steps checkpoint_every_steps", 1, strict=False)
-    _check_numbers(c, "weights.learning_rate", 0, strict=True)
-    _check_numbers(c, "seed input.lighting input.pad input.gray", 0, strict=False)
-    _check_numbers(c, "weights.final_learning_rate weights.weight_decay", 0, strict=False)
-    _check_choice("task.name", c["task"]["name"], tasks.TASKS)
+    check_numbers(c, "train.batch_size eval.batch_size train.epochs input.crop", 1, strict=False)
+    check_numbers(c, "log_every_steps checkpoint_every_steps", 1, strict=False)
+    check_numbers(c, "weights.learning_rate", 0, strict=True)
+    check_numbers(c, "seed input.lighting input.pad input.gray", 0, strict=False)
+    check_numbers(c, "weights.final_learning_rate weights.weight_decay", 0, strict=False)
+    check_choice("task.name", c["task"]["name"], tasks.TASKS)
     tasks.TASKS[c["task"]["name"]].validate(c)
-    _check_choice("network.stem", c["network"]["stem"], STEMS)
-    _check_choice("precision", c["precision"], ("auto", "float32", "bfloat16"))
-    _check_choice("input.train_crop", c["input"]["train_crop"], crops.TRAIN_CROPS)
-    _check_choice("input.resampling", c["input"]["resampling"], crops.RESAMPLINGS)
+    check_choice("network.stem", c["network"]["stem"], STEMS)
+    check_choice("precision", c["precision"], ("auto", "float32", "bfloat16"))
+    check_choice("input.train_crop", c["input"]["train_crop"], crops.TRAIN_CROPS)
+    check_choice("input.resampling", c["input"]["resampling"], crops.RESAMPLINGS)
     cells, momentum = c["network"]["cells"], c["weights"]["momentum"]
-    _check(cells >= 3, "network.cells", cells, "use at least 3, for cells of both kinds")
-    _check(0 <= momentum < 1, "weights.momentum", momentum, "must be in [0, 1)")
+    check(cells >= 3, "network.cells", cells, "use at least 3, for cells of both kinds")
+    check(0 <= momentum < 1, "weights.momentum", momentum, "must be in [0, 1)")
     gray, smoothing = c["input"]["gray"], c["task"]["label_smoothing"]
-    _check(gray <= 1, "input.gray", gray, "is a share from 0 to 1")
-    _check(0 <= smoothing < 1, "task.label_smoothing", smoothing, "must be in [0, 1)")
+    check(gray <= 1, "input.gray", gray, "is a share from 0 to 1")
+    check(0 <= smoothing < 1, "task.label_smoothing", smoothing, "must be in [0, 1)")
     cutout, task = c["input"]["cutout"], tasks.TASKS[c["task"]["name"]]
-    _check(0 <= cutout <= c["input"]["crop"], "input.cutout", cutout, "is a side within the crop")
+    check(0 <= cutout <= c["input"]["crop"], "input.cutout", cutout, "is a side within the crop")
     remedy = f"{task.name} would have to tell the colours of what was cut out; use 0"
-    _check(not (cutout and task.colours), "input.cutout", cutout, remedy)
+    check(not (cutout and task.colours), "input.cutout", cutout, remedy)
     crop, resize = c["input"]["crop"], c["input"]["resize"]
-    _check(crop <= resize, "input.crop", crop, f"is larger than input.resize={resize}")
+    check(crop <= resize, "input.crop", crop, f"is larger than input.resize={resize}")
     steps, images = c["train"]["max_steps"], c["eval"]["max_images"]
     few = c["train"]["max_images"]
-    _check(few == -1 or few > 0, "train.max_images", few, "use -1 (all) or at least 1")
-    _check(steps == -1 or steps > 0, "train.max_steps", steps, "use -1 (all epochs) or at least 1")
-    _check(images == -1 or images > 0, "eval.max_images", images, "use -1 (all) or at least 1")
+    check(few == -1 or few > 0, "train.max_images", few, "use -1 (all) or at least 1")
+    check(steps == -1 or steps > 0, "train.max_steps", steps, "use -1 (all epochs) or at least 1")
+    check(images == -1 or images > 0, "eval.max_images", images, "use -1 (all) or at least 1")
     trackers.check(c["trackers"])
-    _check(c["workers"] >= -1, "workers", c["workers"], "use -1 (by cores), 0 (threads) or more")
-    _check_numbers(c, "dataset.max_pixels", 1, strict=False)
+    check(c["workers"] >= -1, "workers", c["workers"], "use -1 (by cores), 0 (threads) or more")
+    check_numbers(c, "dataset.max_pixels", 1, strict=False)
     ignored = c["dataset"]["ignore_label"]
-    _check(0 <= ignored <= 255, "dataset.ignore_label", ignored, "use a number from 0 to 255")
+    check(0 <= ignored <= 255, "dataset.ignore_label", ignored, "use a number from 0 to 255")
     name, path = c["dataset"]["name"], c["dataset"]["path"]
     if entry_of(name).takes_path:
-        _check(bool(path), "dataset.path", path, "give the folder of images")
+        check(bool(path), "dataset.path", path, "give the folder of images")
     else:
-        _check(
+        check(
             not path,
             "dataset.path",
             path,
@@ -141,78 +147,37 @@ def validate(config: ml_collections.ConfigDict, objects: Collection[str] = ()) -
 
 def _validate_search(c: Mapping[str, Any]) -> None:
 
-    _check_numbers(c, "network.width network.nodes", 1, strict=False)
-    _check_numbers(c, "weights.clip_norm alphas.learning_rate alphas.init_scale", 0, strict=True)
-    _check_numbers(c, "alphas.weight_decay search.arch_start_epoch", 0, strict=False)
+    check_numbers(c, "network.width network.nodes", 1, strict=False)
+    check_numbers(c, "weights.clip_norm alphas.learning_rate alphas.init_scale", 0, strict=True)
+    check_numbers(c, "alphas.weight_decay search.arch_start_epoch", 0, strict=False)
     width = c["network"]["width"]
-    _check(width % 2 == 0, "network.width", width, "must be even: reductions halve it")
-    _check_choice("search.rematerialise", c["search"]["rematerialise"], schema.REMATERIALISE)
-    _check_choice("search.formulation", c["search"]["formulation"], supernet.FORMULATIONS)
+    check(width % 2 == 0, "network.width", width, "must be even: reductions halve it")
+    check_choice("search.rematerialise", c["search"]["rematerialise"], schema.REMATERIALISE)
+    check_choice("search.formulation", c["search"]["formulation"], supernet.FORMULATIONS)
     supernet.validate(c)
     for key in ("b1", "b2"):
-        _check(0 <= c["alphas"][key] < 1, f"alphas.{key}", c["alphas"][key], "must be in [0, 1)")
+        check(0 <= c["alphas"][key] < 1, f"alphas.{key}", c["alphas"][key], "must be in [0, 1)")
 
 
 def _validate_training(c: Mapping[str, Any]) -> None:
 
-    _check_choice("mode", c["mode"], ("train", "eval"))
-    _check_numbers(c, "seeds eval.every_epochs network.stacks network.modules", 1, strict=False)
-    _check_numbers(c, "weights.clip_norm weights.warmup_epochs", 0, strict=False)
-    _check_numbers(c, "network.auxiliary_weight train.precise_bn_images", 0, strict=False)
+    check_choice("mode", c["mode"], ("train", "eval"))
+    check_numbers(c, "seeds eval.every_epochs network.stacks network.modules", 1, strict=False)
+    check_numbers(c, "weights.clip_norm weights.warmup_epochs", 0, strict=False)
+    check_numbers(c, "network.auxiliary_weight train.precise_bn_images", 0, strict=False)
     width = c["network"]["width"]
     even = width.isdecimal() and int(width) >= 2 and int(width) % 2 == 0
-    _check(width == "fit" or even, "network.width", width, "use an even number, or 'fit'")
+    check(width == "fit" or even, "network.width", width, "use an even number, or 'fit'")
     for key in ("network.drop_path", "train.ema", "weights.warmup_factor"):
         section, field = key.split(".")
         value = c[section][field]
-        _check(0 <= value < 1, key, value, "must be in [0, 1)")
+        check(0 <= value < 1, key, value, "must be in [0, 1)")
     together = c["train"]["seeds_together"]
     remedy = "use -1 (by the backend) or at least 1"
-    _check(together == -1 or together > 0, "train.seeds_together", together, remedy)
-    _check_choice("eval.crop", c["eval"]["crop"], crops.EVAL_CROPS)
+    check(together == -1 or together > 0, "train.seeds_together", together, remedy)
+    check_choice("eval.crop", c["eval"]["crop"], crops.EVAL_CROPS)
     task = tasks.TASKS[c["task"]["name"]]
     remedy = f"{task.name} is evaluated on squares; use 'centre'"
-    _check(c["eval"]["crop"] == "centre" or task.whole_images, "eval.crop", "whole", remedy)
-    _check_choice("network.space", c["network"]["space"], spaces.SPACES)
+    check(c["eval"]["crop"] == "centre" or task.whole_images, "eval.crop", "whole", remedy)
+    check_choice("network.space", c["network"]["space"], spaces.SPACES)
     spaces.of_config(c).validate(c)
-
-
-def _validate_sample(config: ml_collections.ConfigDict) -> None:
-
-    c, fields = config.to_dict(), schema.sample().to_dict()
-    recipes = c.get("recipes", {})
-    _check(isinstance(recipes, Mapping), "recipes", recipes, "give a section for each task")
-    _check_keys(c, fields)
-    for task in recipes:
-        _check_choice(f"recipes.{task}", task, tasks.TASKS)
-    _check(len(c["tasks"]) > 0, "tasks", c["tasks"], "give at least one")
-    for task in c["tasks"]:
-        _check_choice("tasks", task, tasks.TASKS)
-    repeated = len(set(c["tasks"])) < len(c["tasks"])
-    _check(not repeated, "tasks", c["tasks"], "name each task once")
-    _check_numbers(c, "sample.count sample.nodes", 1, strict=False)
-    keys = "sweep.workers_per_device sweep.cores_per_worker sweep.attempts"
-    _check_numbers(c, keys, 1, strict=False)
-    _check_numbers(c, "seed", 0, strict=False)
-    window = c["sample"]["parameters"]
-    numbers = len(window) == 2 and all(isinstance(size, int) for size in window)
-    remedy = "give the least and the most number of parameters"
-    _check(numbers and window[0] <= window[1], "sample.parameters", window, remedy)
-    _check_choice("sweep.engine", c["sweep"]["engine"], ("local", "ray"))
-    index, slash, count = c["sweep"]["shard"].partition("/")
-    part = slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)
-    remedy = "give i/n, the part i, counted from 0, of n parts"
-    _check(bool(part), "sweep.shard", c["sweep"]["shard"], remedy)
-    mode = c["training"]["mode"]
-    _check(mode == "train", "training.mode", mode, "use 'train'")
-    space = c["training"]["network"]["space"]
-    _check_choice("training.network.space", space, spaces.SPACES)
-    for task in c["tasks"]:
-        try:
-            validate(schema.of_unit(config, task, spaces.SPACES[space].ANY))
-        except UserError as error:
-            words = str(error)
-            if not words.startswith("config.recipes."):
-                words = re.sub(r"\bconfig\.", "config.training.", words)
-                words += f" (with config.recipes.{task})" if task in recipes else ""
-            raise UserError(words) from error

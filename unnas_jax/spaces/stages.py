@@ -6,6 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from unnas_jax.core.errors import UserError
+
 COLLECTION = "stages"
 """What `mutable` must name for `Module.apply` to give the features; see `of`."""
 
@@ -29,6 +31,15 @@ def for_head(head: nn.Module, ends: Sequence[jax.Array], last: jax.Array) -> Any
 
 
 def of(state: Mapping[str, Any]) -> tuple[jax.Array, ...]:
-    """The features, first stage first, from the second result of an `apply`."""
+    """The features, first stage first, from the second result of an `apply`.
+
+    Raises:
+      UserError: the network marks no stages.
+    """
+    if COLLECTION not in state:
+        raise UserError(
+            "the network marks no ends of its stages, of which this score judges the features; "
+            "call unnas_jax.spaces.stages.end(self, x) after each, or use another score"
+        )
     ends: tuple[jax.Array, ...] = state[COLLECTION]["ends"]
     return ends

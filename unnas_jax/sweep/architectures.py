@@ -1,14 +1,13 @@
 """Samples of architectures: drawn from a search space, or read from a list."""
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unnas_jax.core import files, reading
 from unnas_jax.core.errors import UserError
-from unnas_jax.spaces import registry
+from unnas_jax.spaces import names, registry
 
 SCHEMA = "unnas_jax.architectures/1"
 FILE = "architectures.json"
@@ -30,18 +29,16 @@ class Architecture:
     cell: str
 
 
-def _named(space: str, cell: Any) -> Architecture:
-    # Isomorphic cells are one architecture.
-    identity = registry.SPACES[space].identity(cell)
-    digits = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    return Architecture(f"{space}-{digits}", str(cell))
+def named(space: str, cell: Any) -> Architecture:
+    """A cell of a space with its name."""
+    return Architecture(names.of_cell(space, cell), str(cell))
 
 
 def sample(config: Mapping[str, Any]) -> list[Architecture]:
     """The architectures that a valid config of a sweep (as a dict) asks for, by draws."""
     space = config["training"]["network"]["space"]
     cells = registry.SPACES[space].draw(config["sample"], config["seed"])
-    return [_named(space, cell) for cell in cells]
+    return [named(space, cell) for cell in cells]
 
 
 def _parse(space: str, entry: Any) -> Any:
@@ -95,7 +92,7 @@ def read(path: str, space: str) -> list[Architecture]:
     result = []
     for number, entry in enumerate(_entries(path), 1):
         try:
-            architecture = _named(space, _parse(space, entry))
+            architecture = named(space, _parse(space, entry))
         except UserError as error:
             raise UserError(f"architectures: {path}, entry {number}: {error}") from error
         first = found.setdefault(architecture.name, number)

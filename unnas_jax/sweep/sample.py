@@ -9,6 +9,8 @@ one unit of a sweep:
 
 import collections
 import dataclasses
+import functools
+import json
 import logging
 import os
 import socket
@@ -27,17 +29,20 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import rows
-from unnas_jax.runs import validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.train import train
-from unnas_jax.sweep import architectures, local_engine
+from unnas_jax.sweep import architectures, local_engine, validation
 from unnas_jax.sweep import units as sweep
 from unnas_jax.sweep.architectures import Architecture
+from unnas_jax.sweep.scores import batches, subjects
+from unnas_jax.sweep.scores import registry as scores
 from unnas_jax.sweep.units import Store, Unit
 
 _LOG = logging.getLogger("unnas_jax")
 
 SCHEMA = "unnas_jax.unit/1"
+
+_COUNTS = ("parameters", "multiply_adds")
 
 _SAVE_SECONDS = 600.0  # What a unit loses at most when its worker dies.
 
@@ -86,16 +91,73 @@ def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
     }
 
 
+@functools.lru_cache(maxsize=2)
+def _batch(section: str, count: int, side: int, seed: int) -> scores.Batch:
+    return batches.of_dataset(open_dataset(json.loads(section)), count, side, seed)
+
+
+def score_unit(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores one architecture with all its seeds.
+
+    Args:
+      task: `config`, of a training, as a dict; `architecture`, its name; `score`, that of the
+        score; `images`, how many it looks at.
+
+    Returns:
+      What is kept of it, as of a training; `values` are the score by seed, `metric` is "score".
+    """
+    start, config = time.monotonic(), task["config"]
+    section = json.dumps(config["dataset"], sort_keys=True)
+    seeds = list(range(config["seed"], config["seed"] + config["seeds"]))
+    with compilation.measured() as compiled:
+        # All architectures see the same images.
+        batch = _batch(section, task["images"], config["input"]["crop"], config["seed"])
+        values = [
+            scores.value(task["score"], subjects.subject(config, batch, seed)) for seed in seeds
+        ]
+        subject = subjects.subject(config, batch, seeds[0])
+        counts = {name: int(scores.value(name, subject)) for name in _COUNTS}
+    return {
+        "schema": SCHEMA,
+        "architecture": task["architecture"],
+        "space": config["network"]["space"],
+        "cell": config["network"]["genotype"],
+        "dataset": config["dataset"]["name"],
+        "task": task["score"],
+        "metric": result_files.SCORE,
+        "seeds": seeds,
+        **counts,
+        "step": 0,
+        "chance": None,
+        "warnings": [],
+        "accuracy": float(np.mean(values)),
+        "values": values,
+        "curve": [],
+        "seconds": time.monotonic() - start,
+        "compile": dataclasses.asdict(compiled),
+        "finished_at": time.time(),
+        "host": socket.gethostname(),
+    }
+
+
+def do_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
+    """Scores or trains one architecture; see `score_unit` and `train_unit`."""
+    return score_unit(task) if "score" in task else train_unit(task, scratch)
+
+
+def _task_of_unit(
+    config: ml_collections.ConfigDict, architecture: Architecture, task: str
+) -> dict[str, Any]:
+    score = task in scores.SCORES
+    unit = config_lib.of_unit(config, task, architecture.cell, score)
+    found = {"architecture": architecture.name, "config": unit.to_dict()}
+    return found | ({"score": task, "images": config.scores.images} if score else {})
+
+
 def all_units(config: ml_collections.ConfigDict, chosen: Sequence[Architecture]) -> list[Unit]:
     """A unit for every architecture and task, the tasks of an architecture after each other."""
     return [
-        Unit(
-            f"{architecture.name}/{task}",
-            {
-                "architecture": architecture.name,
-                "config": config_lib.of_unit(config, task, architecture.cell).to_dict(),
-            },
-        )
+        Unit(f"{architecture.name}/{task}", _task_of_unit(config, architecture, task))
         for architecture in chosen
         for task in config.tasks
     ]
@@ -263,7 +325,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
         ended = ray_engine.run(
             store,
             units,
-            train_unit,
+            do_unit,
             address=options.address,
             attempts=options.attempts,
             workers_per_device=options.workers_per_device,
@@ -273,7 +335,9 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
     else:
         # Here, so that what is missing is told once, and only one process prepares a dataset.
         for task in config.tasks:
-            open_dataset(config_lib.of_unit(config, task, "").dataset.to_dict())
+            open_dataset(
+                config_lib.of_unit(config, task, "", task in scores.SCORES).dataset.to_dict()
+            )
         places = local_engine.slots(
             *local_engine.devices(),
             workers_per_device=options.workers_per_device,
@@ -281,7 +345,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
         )
         _LOG.info("%d workers; what they print goes to %s/logs.", len(places), workdir)
         ended = local_engine.run(
-            store, units, train_unit, places, attempts=options.attempts, report=report
+            store, units, do_unit, places, attempts=options.attempts, report=report
         )
     for unit in units:
         store.tidy(unit)

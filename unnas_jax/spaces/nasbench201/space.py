@@ -25,7 +25,7 @@ def draw(section: Mapping[str, Any], seed: int) -> list[Spec]:
 
 def file_of(name: str) -> str | None:
     """None for a cell's text (see `spec.parse`); a directory stands for its genotype.json."""
-    if name.lstrip().startswith("|"):
+    if name.lstrip()[:1] in ("|", "["):
         return None
     return benchmark.file_of(name)
 

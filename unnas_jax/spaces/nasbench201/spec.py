@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -75,11 +76,14 @@ class Spec:
 def parse(text: str) -> Spec:
     """The cell of a text such as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|`.
 
-    It lists what enters every node but the input, as operation~source; `str` gives it.
+    It lists what enters every node but the input, as operation~source; `str` gives it. Lists of
+    numbers as `from_numbers` takes them will do, too: `[[3], [3, 1], [0, 2, 4]]`.
 
     Raises:
       UserError: it is no such text.
     """
+    if text.lstrip().startswith("["):
+        return from_numbers(_lists(text))
     nodes = text.strip().split("+")
     found: dict[tuple[int, int], str] = {}
     try:
@@ -101,6 +105,16 @@ def parse(text: str) -> Spec:
     except ValueError as error:
         raise UserError(f"cell {text!r}: {error}; write it as {_EXAMPLE}") from error
     return Spec(tuple(found[edge] for edge in EDGES))
+
+
+def _lists(text: str) -> Any:
+    try:
+        return reading.parse_json(text)
+    except ValueError as error:
+        raise UserError(
+            f"cell {reading.shown(text)}: is no JSON ({error}); write it as "
+            "[[3], [3, 1], [0, 2, 4]]"
+        ) from error
 
 
 def from_dict(value: Mapping[str, Any]) -> Spec:

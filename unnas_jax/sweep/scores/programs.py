@@ -79,28 +79,46 @@ class Program:
     place: Callable[[Path], Path]
 
 
-def program(cell: Any, head: nn.Module, size: Size, dtype: Any = jnp.float32) -> Program:
-    """The program of a cell: of `Genotype`, or of either benchmark's `Spec`."""
+def own_network(cell: Any, head: nn.Module, size: Size, dtype: Any = jnp.float32) -> nn.Module:
+    """The network of a cell: of `Genotype`, or of either benchmark's `Spec`."""
     width, depth = size.width, size.depth
     if isinstance(cell, Cell201):
-        return Program(
-            supernet.Supernet(head, width, depth, dtype=dtype),
-            nasbench201.Network(cell, head, width, depth, dtype=dtype),
-            {supernet.COLLECTION: supernet.path(cell)},
-            functools.partial(supernet.place, cell),
-        )
+        return nasbench201.Network(cell, head, width, depth, dtype=dtype)
     if isinstance(cell, Cell101):
-        cell = cell.pruned()
-        return Program(
-            padded.Network(padded.feeding(cell), head, width, modules=depth, dtype=dtype),
-            nasbench101.Network(cell, head, width, modules=depth, dtype=dtype),
-            {padded.COLLECTION: padded.cell(cell, width)},
-            functools.partial(padded.place, cell),
-        )
+        return nasbench101.Network(cell.pruned(), head, width, modules=depth, dtype=dtype)
     if not isinstance(cell, Genotype):
-        raise TypeError(f"no program for cells of the type {type(cell).__name__}")
-    network = darts.Network(cell, width, 3 * depth, stem="cifar", head=head, dtype=dtype)
-    return Program(network, network, {}, lambda path: path)
+        raise TypeError(f"no network for cells of the type {type(cell).__name__}")
+    return darts.Network(cell, width, 3 * depth, stem="cifar", head=head, dtype=dtype)
+
+
+def program(cell: Any, head: nn.Module, size: Size, dtype: Any = jnp.float32) -> Program:
+    """The program of a cell: of `Genotype`, or of either benchmark's `Spec`."""
+    return of_network(own_network(cell, head, size, dtype))
+
+
+def of_network(own: nn.Module) -> Program:
+    """The program that computes what a cell's own network does; that network's, if there is none.
+
+    There are programs for many cells of NAS-Bench-201, and of NAS-Bench-101 with the stem for
+    small images.
+    """
+    if isinstance(own, nasbench201.Network):
+        cell201 = own.spec
+        return Program(
+            supernet.Supernet(own.head, own.width, own.cells_each, dtype=own.dtype),
+            own,
+            {supernet.COLLECTION: supernet.path(cell201)},
+            functools.partial(supernet.place, cell201),
+        )
+    if isinstance(own, nasbench101.Network) and own.stem == "cifar":
+        cell101, size = own.spec.pruned(), (own.width, own.stacks, own.modules)
+        return Program(
+            padded.Network(padded.feeding(cell101), own.head, *size, dtype=own.dtype),
+            own,
+            {padded.COLLECTION: padded.cell(cell101, own.width, own.stacks)},
+            functools.partial(padded.place, cell101),
+        )
+    return Program(own, own, {}, lambda path: path)
 
 
 _templates: dict[Any, dict[Path, jax.ShapeDtypeStruct]] = {}

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.layers.heads import StageHeads
 from unnas_jax.spaces import stages
 from unnas_jax.tasks.combinations import COMBINATIONS, Combination
@@ -178,7 +179,13 @@ def loss_left(
         ),
         variables,
     )
-    start = heads.lazy_init(jax.random.fold_in(key, 0), stages.of(state), train=False)
+    ends = stages.of(state)
+    if len(ends) != len(recipe.channels):
+        raise UserError(
+            f"the network has {len(ends)} stages, the regression {len(recipe.channels)} targets; "
+            "use a network of as many stages, or another score"
+        )
+    start = heads.lazy_init(jax.random.fold_in(key, 0), ends, train=False)
     both = jax.tree.map(jnp.array, {"network": dict(variables), "heads": dict(start)})
     moments = optimizer(recipe).init({name: own["params"] for name, own in both.items()})
     losses = []

@@ -1,0 +1,35 @@
+"""The results in docs/results/scores: correlations that follow from their rows."""
+
+import csv
+import pathlib
+
+import pytest
+from scipy import stats
+
+from tests.conftest import ROOT
+from unnas_jax.analysis import published, statistics
+from unnas_jax.commands import figures as command
+
+FOLDER = ROOT / "docs" / "results" / "scores"
+NAMES = sorted(p.name.removesuffix("_correlations.csv") for p in FOLDER.glob("*_correlations.csv"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_correlations_follow_from_the_rows(name: str) -> None:
+    columns = published.read(FOLDER / f"{name}.csv").columns
+    rows = list(csv.DictReader((FOLDER / f"{name}_correlations.csv").read_text().splitlines()))
+    assert rows
+    for row in rows:
+        x, y = columns[row["score"]], columns[row["column"]]
+        assert len(x) == int(row["cells"])
+        assert float(row["rho"]) == pytest.approx(stats.spearmanr(x, y).statistic, abs=2e-4)
+        assert float(row["rho_low"]) < float(row["rho"]) < float(row["rho_high"])
+
+
+def test_the_figures_are_redrawn(tmp_path: pathlib.Path, monkeypatch, capsys) -> None:
+    """By the one command that the page names."""
+    monkeypatch.setattr(statistics, "_RESAMPLES", 50)
+    table = FOLDER / "nasbench101_imagenet.csv"
+    assert command.main([str(table), f"--out={tmp_path}"]) == 0
+    assert "gennas" in capsys.readouterr().out
+    assert (tmp_path / "scatter_scores_to_imagenet2012.png").stat().st_size > 10_000

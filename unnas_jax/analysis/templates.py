@@ -1,0 +1,18 @@
+"""The templates of pages, which lie beside this file."""
+
+import base64
+
+import jinja2
+
+from unnas_jax.analysis import markup
+
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("unnas_jax.analysis", ""),
+    autoescape=True,
+    undefined=jinja2.ChainableUndefined,
+    finalize=lambda value: markup.readable(value) if type(value) is str else value,
+    keep_trailing_newline=True,
+)
+"""Values are escaped; whatever is no UTF-8 in them, such as a path's bytes, is made readable."""
+
+TEMPLATES.filters["base64"] = lambda content: base64.b64encode(content).decode("ascii")

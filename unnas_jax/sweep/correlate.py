@@ -1,0 +1,313 @@
+"""Scores of the cells of a table of published accuracies, and how the two correlate.
+
+A row is kept for every cell and score as soon as it is computed:
+
+    correlate.json     the settings, with which the same command continues
+    scores.jsonl       cell, score, value, seconds
+    scores.csv         a row for every cell with all scores, beside its published accuracies
+    correlations.csv   Spearman's rho and Kendall's tau with 95% intervals
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unnas_jax.analysis import known_correlations, published, statistics
+from unnas_jax.analysis.published import Table
+from unnas_jax.config import schema
+from unnas_jax.core import files, logs, reading
+from unnas_jax.core.errors import UserError
+from unnas_jax.spaces import registry as spaces
+from unnas_jax.sweep import architectures
+from unnas_jax.sweep.scores import registry, subjects
+from unnas_jax.sweep.scores.registry import Batch
+
+_LOG = logging.getLogger("unnas_jax")
+
+_LEAST = 3  # Cells of which a correlation says anything.
+_SAY_S = 10.0
+_ROW = {"cell": str, "name": str, "score": str, "value": float, "seconds": float}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+      name: see `architectures.Architecture`.
+      text: as the space writes it.
+      row: of the table, from 0.
+    """
+
+    name: str
+    text: str
+    row: int
+
+
+def choose(table: Table, space: str, *, count: int, skip: int, seed: int) -> list[Cell]:
+    """Cells of a table in random order, no two of which are the same architecture.
+
+    Args:
+      table: where they are from.
+      space: what they are cells of.
+      count: how many; 0: all.
+      skip: so many of the order are passed over first: cells on which settings were chosen.
+      seed: of the order.
+
+    Raises:
+      UserError: a text is no cell, or there are not so many cells.
+    """
+    found: dict[str, Cell] = {}
+    again = 0
+    for row in np.random.default_rng(seed).permutation(len(table.cells)).tolist():
+        if count and len(found) == skip + count:
+            break
+        cell = published.cell_of(table, row, space)
+        name = architectures.named(space, cell).name
+        again += name in found
+        found.setdefault(name, Cell(name, str(cell), row))
+    if len(found) < skip + max(count, 1):
+        raise UserError(
+            f"{table.path}: has {len(found):,} different cells; give a smaller --count or --skip"
+        )
+    if again:
+        _LOG.info("Passed over %d rows of cells that compute the same as earlier ones.", again)
+    return list(found.values())[skip:]
+
+
+def config_of(space: str, cell: str, *, width: int, depth: int, side: int) -> dict[str, Any]:
+    """The config of a cell's network.
+
+    Args:
+      space: what it is a cell of.
+      cell: its text.
+      width: channels of the stem.
+      depth: cells of each of the three stages.
+      side: of the images, in pixels.
+    """
+    config = schema.training().to_dict()
+    config["network"].update(
+        space=space,
+        genotype=cell,
+        width=str(width),
+        cells=3 * depth,
+        modules=depth,
+        stem="cifar",
+        auxiliary_weight=0.0,
+    )
+    config["input"]["crop"] = side
+    return config
+
+
+class Rows:
+    """The values that were computed, by cell and score; a file that is only appended to."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.values: dict[tuple[str, str], float] = {}
+        self.seconds: dict[str, list[float]] = {}
+        if not os.path.exists(path):
+            return
+        try:
+            with reading.opened(path, reading.LARGE) as file:
+                for line in reading.lines(file):
+                    self._read(line)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path}: cannot be read ({reading.reason(error)}); move it away"
+            ) from error
+
+    def _read(self, line: bytes) -> None:
+        try:
+            row = reading.parse_json(line)
+            reading.check(row, _ROW)
+        except ValueError:  # Half a line, of a process that was killed.
+            return
+        self._note(row)
+
+    def _note(self, row: Mapping[str, Any]) -> None:
+        self.values[row["name"], row["score"]] = float(row["value"])
+        self.seconds.setdefault(row["score"], []).append(float(row["seconds"]))
+
+    def add(self, cell: Cell, score: str, value: float, seconds: float) -> None:
+        """Keeps a value."""
+        row: dict[str, Any] = {"cell": cell.text, "name": cell.name, "score": score}
+        row |= {"value": value, "seconds": round(seconds, 3)}
+        with open(self.path, "ab") as file:
+            # Half a line of a killed process must not take this one with it.
+            file.write((("\n" if _is_torn(self.path) else "") + json.dumps(row) + "\n").encode())
+        self._note(row)
+
+
+def _is_torn(path: str) -> bool:
+    with open(path, "rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
+def keep_settings(workdir: str, settings: Mapping[str, Any]) -> None:
+    """Writes what the rows of a workdir depend on; `UserError` if it holds other settings."""
+    path = os.path.join(workdir, "correlate.json")
+    if not os.path.exists(path):
+        files.write_json(path, dict(settings))
+        return
+    before = reading.document(path, {str: object}, remedy="give another --workdir")
+    # More scores, or cells, may be asked for later.
+    free = ("scores", "count")
+    lines = schema.difference(
+        {key: value for key, value in before.items() if key not in free},
+        {key: value for key, value in settings.items() if key not in free},
+    )
+    if lines:
+        raise UserError(
+            f"workdir {workdir}: holds scores with other settings ({lines[0]}); give the same, or "
+            "another --workdir"
+        )
+
+
+def compute(
+    cells: Sequence[Cell],
+    scores: Sequence[str],
+    batch: Batch,
+    rows: Rows,
+    *,
+    space: str,
+    size: Mapping[str, int],
+    seed: int,
+) -> None:
+    """Computes what is missing, cell after cell, and says how long it will take.
+
+    Args:
+      cells: to be scored.
+      scores: by name.
+      batch: the images.
+      rows: where values are kept.
+      space: of the cells.
+      size: `width`, `depth` and `side`, see `config_of`.
+      seed: of the weights.
+
+    Raises:
+      UserError: a score cannot judge the cells.
+    """
+    left = [
+        (cell, score) for cell in cells for score in scores if (cell.name, score) not in rows.values
+    ]
+    _LOG.info(
+        "%d cells, scores %s: %d values to compute, %d are there.",
+        len(cells),
+        ", ".join(scores),
+        len(left),
+        len(cells) * len(scores) - len(left),
+    )
+    begun = said = time.monotonic()
+    for done, (cell, score) in enumerate(left):
+        start = time.monotonic()
+        config = config_of(space, cell.text, **size)
+        if done == 0:
+            spaces.of_config(config).validate(config)
+        with logs.telling(f"{score} of {cell.name}", after=30.0):
+            value = registry.value(score, subjects.subject(config, batch, seed))
+        rows.add(cell, score, value, time.monotonic() - start)
+        now = time.monotonic()
+        if now - said > _SAY_S or done + 1 == len(left):
+            said = now
+            ahead = (now - begun) / (done + 1) * (len(left) - done - 1)
+            _LOG.info("%d of %d values, %s left", done + 1, len(left), logs.duration(ahead))
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a score and a column correlate.
+
+    Attributes:
+      score: its name.
+      column: of the table.
+      rho, tau: Spearman's and Kendall's correlation, with their intervals.
+      published: Spearman's rho that others found, with its source; None if none is known.
+    """
+
+    score: str
+    column: str
+    rho: statistics.Correlation
+    tau: statistics.Correlation
+    published: tuple[float, str] | None
+
+    def __str__(self) -> str:
+        """A line of a table."""
+        known = ""
+        if self.published:
+            value, source = self.published
+            known = f"   published {value:+.3f} ({source})"
+        return (
+            f"{self.score:14} {self.column:22} {self.rho.count:6} cells   rho {_shown(self.rho)}   "
+            f"tau {_shown(self.tau)}{known}"
+        )
+
+
+def _shown(found: statistics.Correlation) -> str:
+    if math.isnan(found.rho):
+        return "undefined"
+    return f"{found.rho:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
+def correlations(
+    table: Table, cells: Sequence[Cell], scores: Sequence[str], rows: Rows, space: str
+) -> list[Result]:
+    """The correlations of every score with every column, over the cells that have both."""
+    found = []
+    for column, accuracies in table.columns.items():
+        for score in scores:
+            pairs = [
+                (rows.values[cell.name, score], accuracies[cell.row])
+                for cell in cells
+                if (cell.name, score) in rows.values and not math.isnan(accuracies[cell.row])
+            ]
+            if len(pairs) < _LEAST:
+                continue
+            x, y = np.array(pairs).T
+            rho, tau = statistics.spearman(x, y), statistics.kendall(x, y)
+            known = known_correlations.published(space, column, score)
+            found.append(Result(score, column, rho, tau, known))
+    return found
+
+
+def scores_csv(table: Table, cells: Sequence[Cell], scores: Sequence[str], rows: Rows) -> str:
+    """A row for every cell that has all scores, in the order in which cells were drawn."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["name", "cell", *table.columns, *scores])
+    for cell in cells:
+        if all((cell.name, score) in rows.values for score in scores):
+            known = [values[cell.row] for values in table.columns.values()]
+            own = [f"{rows.values[cell.name, score]:.9g}" for score in scores]
+            writer.writerow([cell.name, cell.text, *known, *own])
+    return buffer.getvalue()
+
+
+def correlations_csv(results: Sequence[Result]) -> str:
+    """The correlations as CSV."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    header = "score column cells rho rho_low rho_high tau tau_low tau_high published source"
+    writer.writerow(header.split())
+    for one in results:
+        numbers = [
+            f"{value:.4f}"
+            for found in (one.rho, one.tau)
+            for value in (found.rho, found.low, found.high)
+        ]
+        writer.writerow(
+            [one.score, one.column, one.rho.count, *numbers, *(one.published or ("", ""))]
+        )
+    return buffer.getvalue()
