@@ -1,10 +1,12 @@
 """Settings of every test: eight fake CPU devices, strict numerics, one compilation cache."""
 
 import importlib.util
+import logging
 import mmap
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 
 
 def _known(flag: str) -> bool:
@@ -38,6 +40,17 @@ from unnas_jax.data import open_dataset  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_nans", False)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """What a test starts logging to, a stream that is closed, is left to no other."""
+    log = logging.getLogger("unnas_jax")
+    handlers, level, propagate = list(log.handlers), log.level, log.propagate
+    yield
+    log.handlers[:] = handlers
+    log.setLevel(level)
+    log.propagate = propagate
 
 
 @pytest.fixture(scope="module")

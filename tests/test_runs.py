@@ -59,7 +59,7 @@ def losses(workdir: pathlib.Path) -> list[tuple]:
     return [
         (row["kind"], row["step"], row["loss"], row["accuracy"])
         for row in rows(workdir)
-        if row["kind"] != "start"
+        if row["kind"] in ("train", "validation")
     ]
 
 

@@ -262,7 +262,7 @@ def test_damaged_rows_are_skipped_and_said(tmp_path: pathlib.Path) -> None:
     [
         (lambda p: None, "no such workdir"),
         (lambda p: p.mkdir(), "not a workdir"),
-        (lambda p: p.write_text(""), "no such workdir"),
+        (lambda p: p.write_text(""), "is a file"),
         (lambda p: (synthetic.write(p), (p / "alphas.npz").write_text("x")), "alphas.npz: damaged"),
         # A folder in the place of a picture stands for whatever keeps a file from being written.
         (lambda p: (synthetic.write(p), (p / "curves.png").mkdir()), "cannot write"),

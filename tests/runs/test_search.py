@@ -168,6 +168,10 @@ class _Smooth:
     def __init__(self, supernet):
         self.lazy_init = supernet.lazy_init
 
+    def clone(self, **changes):
+        """Alphas, or the operations' weights made of them: both will do."""
+        return self
+
     def apply(self, variables, x, alphas, *, train, mutable=None, rngs=None):
         params = variables["params"]
         kernel, head = params["stem"]["conv_0"]["conv"]["kernel"], params["head"]["linear"]

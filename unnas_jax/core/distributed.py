@@ -189,9 +189,9 @@ def bounded() -> Iterator[None]:
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise
-        words = refusal.told()
-        if words:
-            refusal.end(words, leave)
+        ended = refusal.told()
+        if ended:
+            refusal.end(*ended, leave)
         # The error is this process's alone; the others lose this process.
         known = error if isinstance(error, Interruption) else failures.explanation(error)
         if known is not None:
@@ -202,10 +202,13 @@ def bounded() -> Iterator[None]:
         if not any(sign in str(error).lower() for sign in _SIGNS):
             traceback.print_exc()
             leave(1)
+        words = (
+            f"lost the others ({failures.first_line(error)}); the same command in all processes "
+            "continues from the last checkpoint"
+        )
+        refusal.tell(words, LOST)
         print(
-            f"unnas_jax: process {jax.process_index()} of {jax.process_count()} lost the others "
-            f"({failures.first_line(error)}); the same command in all processes continues from the "
-            "last checkpoint",
+            f"unnas_jax: process {jax.process_index()} of {jax.process_count()} {words}",
             file=sys.stderr,
         )
         leave(LOST)

@@ -1,7 +1,8 @@
-"""A mistake that one process of a run finds ends all of them, with its words and its status.
+"""What ends one process of a run ends all of them, with its words and its status.
 
 A damaged image is read by one process alone. Without its words the others would see no more than
-that it is gone, and whoever starts lost runs again would start this one for ever.
+that it is gone, and whoever starts lost runs again would start this one for ever. And when a
+process is lost, those that do not talk to it directly would wait for those that do.
 """
 
 import atexit
@@ -26,27 +27,28 @@ def _client() -> Any:
     return jax_distributed.global_state.client
 
 
-def tell(message: str) -> None:
-    """Lets all processes know why this one ends; the first to do so counts."""
+def tell(message: str, status: int = 2) -> None:
+    """Lets all processes know why this one ends, and how; the first to do so counts."""
     _stop.set()  # From now on this process speaks for itself.
     if _client() is not None:
         with contextlib.suppress(Exception):  # Another was first, or the service is gone.
-            _client().key_value_set(_KEY, f"process {jax.process_index()}: {message}")
+            _client().key_value_set(_KEY, f"{status} process {jax.process_index()}: {message}")
 
 
-def told() -> str:
-    """Why another process ends the run, or ''."""
+def told() -> tuple[int, str] | None:
+    """The status and the words with which another process ends the run."""
     if _client() is not None:
         with contextlib.suppress(Exception):  # JAX raises where there is no such value yet.
-            return str(_client().key_value_try_get(_KEY))
-    return ""
+            status, _, message = str(_client().key_value_try_get(_KEY)).partition(" ")
+            return int(status), message
+    return None
 
 
-def end(message: str, leave: Callable[[int], Any]) -> None:
-    """Repeats another process's words, once, and leaves with the status of a user's mistake."""
+def end(status: int, message: str, leave: Callable[[int], Any]) -> None:
+    """Repeats another process's words, once, and leaves with its status."""
     _ending.acquire()
     print(f"unnas_jax: {message}", file=sys.stderr, flush=True)
-    leave(2)
+    leave(status)
 
 
 def watch(leave: Callable[[int], Any]) -> None:
@@ -58,9 +60,9 @@ def watch(leave: Callable[[int], Any]) -> None:
 
     def poll() -> None:
         while not _stop.wait(_POLL_S):
-            message = told()
-            if message and not _stop.is_set():
-                end(message, leave)
+            ended = told()
+            if ended and not _stop.is_set():
+                end(*ended, leave)
 
     thread = threading.Thread(target=poll, name="refusal", daemon=True)
     thread.start()

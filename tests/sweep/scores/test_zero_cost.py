@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import batch_norm
 from unnas_jax.spaces.nasbench201 import spec
 from unnas_jax.sweep.scores import programs, relus, weights, zero_cost
@@ -70,7 +71,7 @@ def test_every_rectifier_is_visited() -> None:
 
 
 def test_a_function_without_rectifiers_is_told() -> None:
-    with pytest.raises(ValueError, match="no rectifier"):
+    with pytest.raises(UserError, match="no rectifier"):
         relus.visited(lambda x: x * 2, jnp.sum)(jnp.ones(3))
 
 
