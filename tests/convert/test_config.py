@@ -129,7 +129,7 @@ REPORT_ONLY = ("eval.batch_size: ", "eval.max_images: ")
 def differences(tree, recipe):
     """What a recipe has otherwise than a file; no file has notes.
 
-    Recipes here do without three habits of the release (README, "How it differs"): it interpolates
+    Recipes here do without three habits of the release (docs/differences.md): it interpolates
     at every scale, and mirrors images and swaps the statistics of red and blue, but for CIFAR-10
     and colorization. For colorization it also cuts values off.
     """
@@ -180,7 +180,7 @@ def test_samples_are_the_recipes_here(group, task):
 def test_evaluations_are_the_recipes_here():
     for tree, expected, listed in (
         (EVALUATION, recipe("eval_in1k", "unnas_in1k_rot"), []),
-        # Whole images take long; README, "How it differs".
+        # Whole images take long; docs/differences.md.
         (
             SEGMENTATION,
             recipe("eval_cityscapes", "darts_v2"),

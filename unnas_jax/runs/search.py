@@ -309,7 +309,7 @@ def search(
 
     Args:
       config: see `unnas_jax.config.schema.search`.
-      workdir: a directory or an address gs://BUCKET/NAME; files as listed in the README.
+      workdir: a directory or an address gs://BUCKET/NAME; files as docs/files.md lists them.
       optimizers: objects in the place of what the sections `weights` and `alphas` name.
 
     Returns:

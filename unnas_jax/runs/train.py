@@ -173,7 +173,7 @@ def train(
 
     Args:
       config: see `unnas_jax.config.schema.training`.
-      workdir: a directory or an address gs://BUCKET/NAME; files as listed in the README.
+      workdir: a directory or an address gs://BUCKET/NAME; files as docs/files.md lists them.
       optimizers: an object in the place of what the section `weights` names.
       save_seconds: for so long after a checkpoint, or after the start, none is written, nor at the
         end, but when a signal stops it; for short trainings of which only the result is kept.
