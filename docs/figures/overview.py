@@ -24,7 +24,7 @@ SIZE = 96
 
 def photographs() -> list[np.ndarray]:
     """Three images, (SIZE, SIZE, 3) uint8."""
-    records = un.open_dataset("photos").splits["train"]
+    records = un.open_dataset({"name": "photos", "path": "", "data_dir": ""}).splits["train"]
     opened = (Image.open(io.BytesIO(records[i]["image"])).convert("RGB") for i in RECORDS)
     return [np.asarray(image.resize((SIZE, SIZE))) for image in opened]
 
@@ -68,9 +68,9 @@ def main() -> None:
         return axes
 
     def title(x: float, text: str, y: float = 0.93) -> None:
-        figure.text(x, y, text, ha="center", fontsize=12, color=style.INK)
+        figure.text(x, y, text, ha="center", fontsize=11, color=style.INK)
 
-    title(0.06, "images, no labels")
+    title(0.068, "images, no labels")
     for n, image in enumerate((a, b, c)):
         place((0.015, 0.62 - 0.295 * n, 0.09, 0.27)).imshow(image)
     title(0.245, "pretext tasks")
@@ -87,7 +87,7 @@ def main() -> None:
     supernet(place((0.385, 0.12, 0.24, 0.72)))
     title(0.83, "the normal cell that it found")
     cells = plt.imread(workdir / "cells.png")
-    place((0.665, 0.08, 0.33, 0.78)).imshow(cells[: len(cells) // 2])
+    place((0.665, 0.08, 0.33, 0.78)).imshow(cells[: int(0.46 * len(cells))])
     for x in (0.125, 0.365, 0.645):
         figure.text(x, 0.46, "\u2192", fontsize=24, ha="center", color=style.FAINT)
     figure.savefig(pathlib.Path(__file__).with_name("overview.png"))
