@@ -97,6 +97,23 @@ def test_empty_folders_go_while_others_are_made(tmp_path):
         assert not list((tmp_path / "w" / kind).iterdir())
 
 
+def test_a_folder_that_goes_while_it_is_looked_at(tmp_path, monkeypatch):
+    """It was there when `mkdir` was called, and is gone when `os.makedirs` looks for it."""
+    store, (unit, _) = Store(tmp_path / "w"), units(tmp_path, 2)
+    mkdir, seen = os.mkdir, set()
+
+    def was_there(path, *args, **kwargs):
+        if path not in seen:
+            seen.add(path)
+            raise FileExistsError(17, "File exists", path)
+        mkdir(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "mkdir", was_there)
+    assert os.path.isdir(store.scratch(unit))
+    store.fail(unit, "no luck")
+    assert store.failed(unit)
+
+
 def test_two_starts_at_once_share_the_units(tmp_path):
     store, todo = Store(tmp_path / "w"), units(tmp_path, 8, seconds=0.1)
     code = (

@@ -60,9 +60,12 @@ class Claim:
 
 
 def _insisting(action: Callable[[], None]) -> None:
-    """Makes something in a folder that others may remove meanwhile, because it was empty."""
+    """Makes something in a folder that others may remove meanwhile, because it was empty.
+
+    `os.makedirs` says that a folder exists when it did and is gone a moment later.
+    """
     for _ in range(100):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
             return action()
     action()
 
