@@ -1,5 +1,6 @@
 """The launch scripts' dry runs: what would run where, and which mistakes are refused."""
 
+import configparser
 import pathlib
 import re
 import shlex
@@ -11,6 +12,7 @@ import yaml
 
 from tests.conftest import ROOT
 
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 TPU = ["launch/tpu_pod.sh", "run", "--dry-run", "--name=n", "--zone=z", "--type=v5litepod-16"]
 GKE = [
     "launch/gke.sh",
@@ -31,7 +33,7 @@ def run(*command: str, status: int = 0, cwd: pathlib.Path = ROOT, **environment:
         env={"PATH": "/usr/bin:/bin", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == status, done.stderr
     return done.stdout if status == 0 else done.stderr
@@ -181,3 +183,33 @@ def test_a_mistake_that_one_host_sees_is_not_tried_again(tmp_path, statuses, run
     said = run("bash", *command, *FLAGS, status=2, STATUSES=statuses, **environment)
     assert (tmp_path / "runs").read_text().split() == ["run"] * runs
     assert words in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_hosted_workflow_is_well_formed_and_runs_what_is_there(path: pathlib.Path) -> None:
+    workflow = yaml.safe_load(path.read_text())
+    # YAML 1.1 reads the key `on` as true.
+    assert set(workflow) == {"name", True, "permissions", "concurrency", "jobs"}
+    assert workflow[True].keys() >= {"push", "pull_request"}
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        assert set(job) <= {"runs-on", "timeout-minutes", "strategy", "steps"} and job["steps"]
+        for step in job["steps"]:
+            assert set(step) <= {"uses", "with", "run"} and len(step.keys() & {"uses", "run"}) == 1
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"])
+                continue
+            run("bash", "-n", "-c", step["run"])
+            for script in re.findall(r"\S+\.sh\b", step["run"]):
+                assert (ROOT / script).is_file()
+
+
+def test_the_hosted_tests_run_on_every_python_that_is_named() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())["jobs"]
+    package = configparser.ConfigParser()
+    package.read(ROOT / "setup.cfg")
+    named = re.findall(r"Python :: (3\.\d+)", package["metadata"]["classifiers"])
+    assert jobs["newest"]["strategy"]["matrix"]["python"] == named and len(named) > 1
+    [oldest] = [s["with"]["python-version"] for s in jobs["lowest"]["steps"] if "with" in s]
+    assert package["options"]["python_requires"] == f">={oldest}" and oldest == min(named)
+    assert any("--resolution lowest-direct" in s.get("run", "") for s in jobs["lowest"]["steps"])

@@ -1,9 +1,10 @@
-"""What a wheel installs, in an empty directory, far from the checkout."""
+"""What is distributed: sources with all that the tests need, and a wheel that works anywhere."""
 
 import os
 import pathlib
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -14,15 +15,46 @@ RECIPES = {path.stem for path in (conftest.ROOT / "configs").glob("*.py")} - {"_
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A directory with what the wheel of this checkout installs."""
-    root = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", f"--wheel-dir={root}"]
-    subprocess.run([*command, str(conftest.ROOT)], check=True, cwd=root)
-    [file] = root.glob("unnas_jax-*.whl")
+def built(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A directory with the source distribution of this checkout, and the wheel made of that."""
+    root = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "-m", "build", "--no-isolation", f"--outdir={root}"]
+    done = subprocess.run([*command, str(conftest.ROOT)], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return root
+
+
+@pytest.fixture(scope="module")
+def wheel(built: pathlib.Path) -> pathlib.Path:
+    """A directory with what the wheel installs."""
+    [file] = built.glob("unnas_jax-*.whl")
     with zipfile.ZipFile(file) as archive:
-        archive.extractall(root / "site")
-    return root / "site"
+        archive.extractall(built / "site")
+    return built / "site"
+
+
+def test_the_sources_have_what_the_tests_read(built: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    [file] = built.glob("unnas_jax-*.tar.gz")
+    with tarfile.open(file) as archive:
+        archive.extractall(tmp_path, filter="data")
+    [root] = tmp_path.iterdir()
+    found = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    folders = (".ci", ".github", "benchmarks", "configs", "docs", "launch", "tests", "unnas_jax")
+    expected = {
+        str(path.relative_to(conftest.ROOT))
+        for folder in folders
+        for path in (conftest.ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    expected |= {"README.md", "CITATION.cff", "LICENSE", "main.py", "mkdocs.yml", "pyproject.toml"}
+    assert expected <= found, sorted(expected - found)
+    about = (root / "PKG-INFO").read_text()
+    assert "License-Expression: MIT" in about and "Keywords: neural architecture search" in about
+    tests = [root / "tests" / name for name in ("test_rooms.py", "spaces/test_genotype.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, tests)]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def run(wheel: pathlib.Path, here: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -30,7 +62,7 @@ def run(wheel: pathlib.Path, here: pathlib.Path, *arguments: str) -> subprocess.
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=here,
-        env={**os.environ, "PYTHONPATH": str(wheel)},
+        env={**os.environ, "XLA_FLAGS": conftest.QUICK, "PYTHONPATH": str(wheel)},
         capture_output=True,
         text=True,
     )
@@ -52,7 +84,7 @@ def test_a_recipe_is_found_by_name(wheel: pathlib.Path, tmp_path: pathlib.Path) 
 
 
 def test_a_search_runs_from_the_wheel(wheel: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    small = ["network.cells=3", "network.nodes=2", "network.width=4", "train.max_steps=2"]
+    small = ["network.cells=3", "network.nodes=1", "network.width=4", "train.max_steps=2"]
     small += ["train.batch_size=8", "eval.max_images=8", "eval.batch_size=8"]
     small += ["input.crop=16", "input.resize=16", f"dataset.data_dir={tmp_path / 'data'}"]
     flags = [f"--config.{change}" for change in small]
