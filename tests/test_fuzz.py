@@ -34,7 +34,7 @@ def test_damaged_files_are_taken_or_refused_in_one_line(run: Run) -> None:
     assert run.outcomes.keys() == run.loaders.keys()
 
 
-def test_bombs_are_refused_in_a_second_and_little_memory(run: Run) -> None:
+def test_bombs_are_refused_in_seconds_and_little_memory(run: Run) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for content in bombs().values():
         for name in run.loaders:

@@ -98,10 +98,22 @@ def test_the_report_is_whole_after_every_row(tmp_path: pathlib.Path) -> None:
     assert report.content == {"a": {"b": 1, "c": 1}}
 
 
-def test_timed_is_the_time_of_a_step() -> None:
-    found = gpu_schedule.timed(lambda: time.sleep(0.02), lambda _: None, 0.3)
-    assert 20.0 <= found["ms"] < 60.0
-    assert found["dispatch_ms"] <= found["ms"]
+def test_timed_is_the_time_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20 ms, of which 5 pass before it returns, by a clock that nothing else moves."""
+    now, left = 0.0, 0.0
+
+    def step() -> None:
+        nonlocal now, left
+        now, left = now + 0.005, left + 0.015
+
+    def wait(_: None) -> None:
+        nonlocal now, left
+        now, left = now + left, 0.0
+
+    clock = types.SimpleNamespace(perf_counter=lambda: now)
+    monkeypatch.setattr(gpu_schedule, "time", clock)
+    found = gpu_schedule.timed(step, wait, 0.9)
+    assert found == {"ms": 20.0, "spread": 0.0, "dispatch_ms": 5.0, "steps": 42}
 
 
 def test_summary_of_a_trace() -> None:

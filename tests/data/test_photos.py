@@ -104,7 +104,7 @@ def test_two_processes_prepare_at_once_and_the_same(photos, photos_dir, tmp_path
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         for _ in range(2)
     ]
-    assert [process.communicate(timeout=120)[0] for process in both] == ["True\n"] * 2
+    assert [process.communicate(timeout=300)[0] for process in both] == ["True\n"] * 2
     assert os.listdir(tmp_path / "photos") == ["1.0.0"]  # Nothing incomplete is left.
     other = open_dataset({"name": "photos", "path": "", "data_dir": str(tmp_path)})
     for split, records in photos.splits.items():

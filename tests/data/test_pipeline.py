@@ -231,10 +231,10 @@ def test_resumes_at_any_step(start):
 
 
 def test_resumes_far_ahead_at_once():
-    begin = time.monotonic()
+    begin = time.process_time()
     (batch,) = train(np.arange(COUNT), 1, start_step=10**8)
     assert len(set(numbers([batch]))) == BATCH
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -94,7 +94,7 @@ def test_a_killed_run_goes_on(tmp_path, source, workers):
         [sys.executable, "-m", "tests.data.numbered"], env=environment, start_new_session=True
     )
     staging = data_dir / "numbered" / "1.0.0.incomplete"
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 300
     # A shard is complete with what is known of it.
     while len(list(staging.glob("index/*.written.json"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -132,7 +132,7 @@ def test_nothing_that_is_not_finite_is_saved_or_recorded(made, what, words):
     assert ("record", 8) not in made.events
 
 
-def test_a_short_run_saves_nothing_but_at_a_signal(made):
+def test_a_short_run_saves_nothing_but_at_a_signal(made, capsys):
     plan = dataclasses.replace(PLAN, save_seconds=1000.0)
     assert made(plan).run() == 10
     assert [step for kind, step in made.events if kind == "record"] == [4, 8, 10]
@@ -142,7 +142,10 @@ def test_a_short_run_saves_nothing_but_at_a_signal(made):
     def interrupt(step):
         if step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.5)  # A thread receives it, which a busy machine lets wait.
+            end = time.monotonic() + 120  # A thread receives it, which a busy machine lets wait.
+            while "saves and leaves" not in capsys.readouterr().err:
+                assert time.monotonic() < end
+                time.sleep(0.01)
 
     made.learner.on_step = interrupt
     assert made_loop.run() == made.checkpoints.latest()
