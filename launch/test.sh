@@ -17,7 +17,6 @@ prepare_environment test
 
 # Tests compile the same programs again and again; workers share what one of them compiled.
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$PWD/.jax_cache}"
-export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0.5}"
 read -r -a spread <<<"${UNNAS_PYTEST_ARGS--n 2 --dist loadfile}"
 
 summary=()

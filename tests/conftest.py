@@ -28,7 +28,8 @@ os.environ["XLA_FLAGS"] = (
 )
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+# Small programs are most of them, and the same in every test: all are kept.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 sys.path.insert(0, str(ROOT))  # For configs/ and benchmarks/, which are not installed.
 
 import cv2  # noqa: E402

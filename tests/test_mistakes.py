@@ -16,7 +16,7 @@ from unnas_jax.runs import workdir as workdir_lib
 
 
 def config(images, max_steps=8, **changes):
-    c = tiny.config(epochs=12)
+    c = tiny.quick(epochs=12)
     c.dataset.update(name="folder", path=str(images))
     c.train.max_steps = max_steps
     c.checkpoint_every_steps = 3

@@ -4,9 +4,8 @@ from tests import tiny
 
 
 def get_config():
-    config = tiny.config(epochs=12)
+    config = tiny.quick(epochs=12)
     config.dataset.name = "folder"
-    config.network.nodes = 1
     config.train.batch_size = 8
     config.log_every_steps = 3
     config.checkpoint_every_steps = 3

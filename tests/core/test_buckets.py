@@ -44,9 +44,8 @@ def upload(objects, name, directory):
 
 
 def test_a_search_in_a_bucket_is_saved_and_continues(objects, images):
-    config = tiny.config(epochs=2, batch_size=8)
+    config = tiny.quick(epochs=2, batch_size=8)
     config.dataset.update(name="folder", path=str(images))
-    config.network.nodes = 1
     config.workers = 0
     address = "gs://bucket/runs/parts"
     config.train.max_steps = 4

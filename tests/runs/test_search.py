@@ -23,10 +23,10 @@ STEPS_PER_EPOCH = 4
 
 
 @functools.cache
-def _built(devices=1, order=1, seed=0, task="rotation", alpha_rate=1e-2, nodes=2, weight_rate=0.05):
+def _built(devices=1, order=1, seed=0, task="rotation", alpha_rate=1e-2, weight_rate=0.05):
     config = tiny.config(task)
     config.weights.learning_rate = weight_rate
-    config.network.nodes = nodes
+    config.network.nodes = 1
     config.alphas.learning_rate = alpha_rate
     config.seed = seed
     mesh = sharding.data_mesh(jax.devices()[:devices])
@@ -119,7 +119,7 @@ def test_weight_steps_move_weights_but_not_alphas(one_device):
 @pytest.fixture(scope="module")
 def warmed_up(images, tmp_path_factory):
     """A search of three epochs whose alphas stand still during the first."""
-    config = tiny.config(epochs=3)
+    config = tiny.quick(epochs=3)
     config.dataset.update(name="folder", path=str(images))
     config.search.arch_start_epoch = 1.0
     config.workers = 0
@@ -252,7 +252,7 @@ def test_second_order_is_the_slope_of_the_loss_after_a_weight_step():
     [(0.0, 4, 0), (1.0, 4, 4), (0.3, 4, 2), (0.25, 4, 1), (0.1, 30, 3), (0.7, 10, 7), (1.05, 7, 8)],
 )
 def test_alphas_start_at_the_first_step_at_or_after_that_part_of_an_epoch(epoch, per_epoch, first):
-    c = tiny.config().to_dict()
+    c = tiny.quick().to_dict()
     c["search"]["arch_start_epoch"] = epoch
     task = registry.create(c, tiny.dataset())
     needs_b = Darts(Setting(c, task, sharding.data_mesh(jax.devices()[:1]), per_epoch)).needs_b
@@ -268,7 +268,7 @@ def test_a_search_reports_on_the_same_drawn_images_when_it_continues(images, tmp
         return evaluation(self, records, indices, **options)
 
     monkeypatch.setattr(Feed, "evaluation", record)
-    c = tiny.config(epochs=12)
+    c = tiny.quick(epochs=12)
     c.dataset.update(name="folder", path=str(images))
     c.eval.max_images = 16
     for steps in (4, 8):
@@ -297,7 +297,7 @@ class _Shuffled:
 
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_rotation_is_learned_unless_targets_are_shuffled(shuffled):
-    config = tiny.config()
+    config = tiny.quick()
     config.weights.learning_rate = 0.1
     config.train.epochs = 12
     data = tiny.dataset(256)
