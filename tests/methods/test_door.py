@@ -43,12 +43,12 @@ def rows(workdir: pathlib.Path, *kinds: str) -> list[dict]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_devices():
+def one_device():
     """Of the eight, which would only take longer to compile for."""
     with pytest.MonkeyPatch.context() as patch:
         mesh = sharding.data_mesh
         patch.setattr(
-            sharding, "data_mesh", lambda devices=None: mesh(devices or jax.devices()[:2])
+            sharding, "data_mesh", lambda devices=None: mesh(devices or jax.devices()[:1])
         )
         yield
 
@@ -149,6 +149,7 @@ class Named(Darts):
 def test_a_registered_method_is_found_and_runs(images, tmp_path):
     registry.METHODS.register(Named.name, Named)
     config = config_of("named", images)
+    config.network.operations = tiny.FEW
     config.train.max_steps = 1
     state = search(config, str(tmp_path / "w"))
     assert int(state.step) == 1 and set(state.alphas) == {"normal", "reduce"}
