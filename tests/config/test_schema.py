@@ -1,5 +1,6 @@
 """Configs: what is refused before anything is built, and differences between two."""
 
+import dataclasses
 import pathlib
 import re
 
@@ -7,6 +8,7 @@ import pytest
 from absl import flags
 
 from unnas_jax.commands import command_line
+from unnas_jax.config import options
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
@@ -103,6 +105,24 @@ def test_whole_images_are_for_tasks_that_can_tell_or_ignore_their_padding(task):
     config.task.name = task
     with pytest.raises(UserError, match="config.eval.crop='whole': .* use 'centre'"):
         validation.validate(config)
+
+
+@pytest.mark.parametrize("experiment", config_lib.SCHEMAS)
+def test_every_field_says_what_it_means_and_records_have_them_all(experiment):
+    config, record = config_lib.SCHEMAS[experiment]().to_dict(), config_lib.RECORDS[experiment]
+    meanings = options.meanings(record)
+
+    def fields(section, prefix=""):
+        for key, value in section.items():
+            if isinstance(value, dict) and value:
+                yield from fields(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key
+
+    silent = [key for key in fields(config) if not meanings.get(key, "").strip().endswith(".")]
+    assert not silent
+    lines = config_lib.difference(config, dataclasses.asdict(record.of(config)))
+    assert all(": (absent) -> " in line for line in lines)
 
 
 def test_difference_names_what_differs():
