@@ -40,16 +40,28 @@ class Section:
     """A section of a config, or several of them."""
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Self:
+    def of(cls, config: "Config") -> Self:
         """The record of a valid config, or of a section; it leaves out what it has no field for."""
+        if isinstance(config, cls):
+            return config
+        given = as_dict(config)
         values = {}
         for field in dataclasses.fields(cls):
-            if field.name in config:
-                value, kind = config[field.name], field.type
+            if field.name in given:
+                value, kind = given[field.name], field.type
                 if isinstance(kind, type) and issubclass(kind, Section):
                     value = kind.of(value)
                 values[field.name] = value
         return cls(**values)
+
+
+Config = Mapping[str, Any] | Section
+"""A valid config, or a section of one: as a dict, or as a record that has all that is needed."""
+
+
+def as_dict(config: Config) -> Mapping[str, Any]:
+    """The fields of a config or a section; their sections are as they were."""
+    return vars(config) if isinstance(config, Section) else config
 
 
 def defaults(kind: type[Section], experiment: str) -> dict[str, Any]:

@@ -355,6 +355,40 @@ class TaskConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class Shown(Section):
+    """What the shapes of a network's inputs follow from."""
+
+    input: Input
+
+
+@dataclasses.dataclass(frozen=True)
+class SupernetConfig(Section):
+    """What supernets are made of."""
+
+    network: SupernetSection
+    search: SearchSection
+    precision: str
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig(Section):
+    """What discrete networks are made of."""
+
+    network: NetworkSection
+    precision: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted(Section):
+    """What the counts of a network depend on, besides the network."""
+
+    dataset: DatasetSection
+    task: TaskSection
+    input: Input
+    eval: Eval
+
+
+@dataclasses.dataclass(frozen=True)
 class Batches(Section):
     """What the streams of batches are made of."""
 

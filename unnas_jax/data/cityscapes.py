@@ -22,7 +22,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import (
     archives,
@@ -299,7 +300,7 @@ def _classes(data: bytes, end: str) -> np.ndarray:
 # Opening.
 
 
-def open_dataset(section: Mapping[str, Any]) -> Dataset:
+def open_dataset(section: DatasetSection) -> Dataset:
     """Cityscapes as prepared here or, if it is not, by TFDS (`cityscapes/semantic_segmentation`).
 
     Args:
@@ -308,7 +309,7 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
     Raises:
       UserError: it is not prepared.
     """
-    name, data_dir = section["name"], section.get("data_dir", "")
+    name, data_dir = section.name, section.data_dir
     try:
         builder = tfds_source.find_builder(_NAME, name, data_dir)
     except UserError:

@@ -6,13 +6,11 @@ person: the first 1,200 are for training and the last 597, most of them by other
 out.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import cv2
 import numpy as np
 from sklearn import datasets
 
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.data.arrays import ArrayRecords
 from unnas_jax.data.records import Dataset
 
@@ -37,7 +35,7 @@ def enlarged(bitmap: np.ndarray) -> np.ndarray:
     return np.repeat(large[..., None], 3, axis=-1)
 
 
-def open_dataset(section: Mapping[str, Any]) -> Dataset:
+def open_dataset(section: DatasetSection) -> Dataset:
     """The digits, in memory.
 
     Args:
@@ -48,7 +46,7 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
     labels = labels.astype(np.int64)
     splits = {"train": slice(TRAIN), "test": slice(TRAIN, None)}
     return Dataset(
-        section["name"],
+        section.name,
         {split: ArrayRecords(images[part], labels[part]) for split, part in splits.items()},
         len(CLASSES),
         CLASSES,

@@ -18,6 +18,7 @@ from etils import epath
 from tensorflow_datasets.core import file_adapters, read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core import buckets, files
 from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.data import crops, registry, shards
@@ -291,7 +292,7 @@ def _not_found(name: str, wanted: str, data_dir: str) -> UserError:
     )
 
 
-def open_dataset(section: Mapping[str, Any]) -> Dataset:
+def open_dataset(section: DatasetSection) -> Dataset:
     """Opens a prepared dataset.
 
     Args:
@@ -300,7 +301,7 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
     Raises:
       UserError: the name is unknown, or the dataset is not prepared as it must be.
     """
-    name, data_dir = section["name"], section.get("data_dir", "")
+    name, data_dir = section.name, section.data_dir
     return from_builder(find_builder(name.removeprefix("tfds:"), name, data_dir), name)
 
 

@@ -64,7 +64,7 @@ def with_weights_of(state: TrainState, workdir: str) -> TrainState:
         len(taken),
         workdir,
         other.step,
-        other.config["task"]["name"],
+        other.config.task.name,
         other.dataset.name,
     )
     variables = traverse_util.unflatten_dict({**ours, **taken})

@@ -70,7 +70,7 @@ def answers(trained: Trained, paths: Sequence[str], batch_size: int) -> Iterator
     Raises:
       UserError: the network was trained to answer neither with classes of images nor of pixels.
     """
-    name = trained.config["task"]["name"]
+    name = trained.config.task.name
     if name not in ("classification", "segmentation"):
         raise UserError(
             f"workdir {trained.name}: its network answers the task {name!r}, not with classes of "
@@ -131,7 +131,7 @@ def _prepare(trained: Trained, path: str) -> _Prepared:
         with open(path, "rb") as file:
             data = file.read()
         with decoding.open_header(data) as header:
-            verify.pixels(header, trained.config["dataset"]["max_pixels"])
+            verify.pixels(header, trained.config.dataset.max_pixels)
         problem = verify.examine(data).reason
         if problem:
             return _Prepared(path, problem=problem)
@@ -150,15 +150,15 @@ def _prepare(trained: Trained, path: str) -> _Prepared:
 
 def _whole(trained: Trained, image: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     """All of an image at the scale of the evaluation, padded; and the size before the padding."""
-    section, evaluation = trained.config["input"], trained.config["eval"]
+    section, evaluation = trained.config.input, trained.config.eval
     height, width = image.shape[:2]
     padded = (0, 0)
-    if evaluation["crop"] == "whole":
-        padded = evaluation["whole_size"]
+    if evaluation.crop == "whole":
+        padded = evaluation.whole_size
     else:
-        scale = section["resize"] / min(height, width)
+        scale = section.resize / min(height, width)
         size = max(1, round(height * scale)), max(1, round(width * scale))
-        image = crops.resized(image, size, section["resampling"])
+        image = crops.resized(image, size, section.resampling)
         height, width = size
     if height > padded[0] or width > padded[1]:
         padded = -(-height // _SIDES) * _SIDES, -(-width // _SIDES) * _SIDES

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unnas_jax.analysis import result_files, verdict
+from unnas_jax.config.schema import TrainConfig
 from unnas_jax.core import buckets, files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset
@@ -21,7 +22,7 @@ _LOG = logging.getLogger("unnas_jax")
 
 
 def facts_of(
-    config: Mapping[str, Any],
+    config: TrainConfig,
     dataset: Dataset,
     cells: Cells,
     document: Mapping[str, Any],
@@ -33,9 +34,9 @@ def facts_of(
         "schema": result_files.SCHEMA,
         "experiment": "train",
         "dataset": dataset.name,
-        "task": config["task"]["name"],
-        "space": config["network"]["space"],
-        "genotype": config["network"]["genotype"],
+        "task": config.task.name,
+        "space": config.network.space,
+        "genotype": config.network.genotype,
         "genotype_source": searched if all(searched.values()) else None,
         "cells_used": cells.as_dict(),
         "width": network.width,

@@ -16,6 +16,7 @@ import numpy as np
 
 from unnas_jax.analysis import report, results, verdict
 from unnas_jax.analysis.history import Alphas, Row
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import Batches, Pace
 from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
@@ -42,17 +43,18 @@ from unnas_jax.tasks.base import Sums, Task
 _LOG = logging.getLogger("unnas_jax")
 
 
-def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
+def _plan(given: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
     """When a search does what: an evaluation and a checkpoint end every epoch."""
-    batch_size = config["train"]["batch_size"]
+    pace = Pace.of(given)
+    batch_size = pace.train.batch_size
     per_epoch = images // batch_size
     if per_epoch == 0:
         raise UserError(
             f"config.train.batch_size={batch_size}: half of the dataset {dataset.name!r} has only "
             f"{images} images; use a smaller batch"
         )
-    stages = methods.of_config(config).stages(config, per_epoch)
-    return Plan.of(Pace.of(config), per_epoch, sum(stage.steps for stage in stages), every_epochs=1)
+    stages = methods.of_config(given).stages(given, per_epoch)
+    return Plan.of(pace, per_epoch, sum(stage.steps for stage in stages), every_epochs=1)
 
 
 class _Outputs:
@@ -62,14 +64,15 @@ class _Outputs:
     """
 
     def __init__(
-        self, workdir: str, config: Mapping[str, Any], plan: Plan, step: int, primary: bool
+        self, workdir: str, given: Mapping[str, Any], plan: Plan, step: int, primary: bool
     ) -> None:
-        self.workdir, self.config, self.plan, self.primary = workdir, config, plan, primary
+        self.config = SearchConfig.of(given)
+        self.workdir, self.plan, self.primary = workdir, plan, primary
         self.history = Alphas(())
         self.next_drawing = 0.0
         self.log = None
         if primary:
-            tracking = trackers.started(config["trackers"], workdir, config, step)
+            tracking = trackers.started(self.config.trackers, workdir, given, step)
             self.log = metrics.MetricsLog(workdir, step, tracking)
         self.facts: dict[str, Any] = {}
         self.validation: dict[str, Any] = {}
@@ -106,7 +109,7 @@ class _Outputs:
             alphas, mixing = dict(row.alphas), dict(row.mixing)
         cells, operations = method.cells(alphas), method.operations()
         self.warnings = verdict.of_alphas(
-            self.history.mixing, cells, self.config["search"]["arch_start_epoch"], operations
+            self.history.mixing, cells, self.config.search.arch_start_epoch, operations
         )
         if self.validation:
             self.warnings += verdict.of_training(
@@ -116,10 +119,10 @@ class _Outputs:
             cells,
             mixing,
             {
-                "dataset": self.config["dataset"]["name"],
-                "task": self.config["task"]["name"],
+                "dataset": self.config.dataset.name,
+                "task": self.config.task.name,
                 "method": method.name,
-                "seed": self.config["seed"],
+                "seed": self.config.seed,
                 "step": step,
                 "epoch": epoch,
                 "finished": step == self.plan.total or named is not None,
@@ -328,38 +331,39 @@ def search(
 
 
 def _search(
-    c: dict[str, Any], workdir: Workdir, optimizers: Mapping[str, optim.Optimizer]
+    given: dict[str, Any], workdir: Workdir, optimizers: Mapping[str, optim.Optimizer]
 ) -> SearchState:
+    c = SearchConfig.of(given)
     # Everything that can be wrong, before anything long begins.
     mesh = sharding.data_mesh()
-    for section in ("train", "eval"):
-        sharding.check_batch_size(f"{section}.batch_size", c[section]["batch_size"], mesh)
+    sharding.check_batch_size("train.batch_size", c.train.batch_size, mesh)
+    sharding.check_batch_size("eval.batch_size", c.eval.batch_size, mesh)
     primary = distributed.is_primary()
     with contextlib.ExitStack() as stack:
         with distributed.together("workdir"):
-            workdir_lib.check_apart(workdir, c["dataset"])
+            workdir_lib.check_apart(workdir, c.dataset)
             if primary:
                 stack.enter_context(workdir_lib.alone(workdir))
-            workdir_lib.claim(workdir, c, write=primary)
+            workdir_lib.claim(workdir, given, write=primary)
 
         # Data.
         with distributed.together("data"):
             workdir_lib.check_shared(workdir)
-            dataset = open_dataset(c["dataset"])
+            dataset = open_dataset(c.dataset)
         task = registry.create(c, dataset)
         records, data = dataset.splits["train"], fingerprint(dataset)
-        check_images(dataset, c["input"]["crop"], task)
+        check_images(dataset, c.input.crop, task)
         half_a, half_b = (
-            evaluation_sample(half, c["train"]["max_images"], c["seed"])
-            for half in halves(len(records), c["seed"])
+            evaluation_sample(half, c.train.max_images, c.seed)
+            for half in halves(len(records), c.seed)
         )
-        plan = _plan(c, dataset, len(half_a))
+        plan = _plan(given, dataset, len(half_a))
         judged = half_a if task.memorises else half_b
-        held_out = evaluation_sample(judged, c["eval"]["max_images"], c["seed"])
+        held_out = evaluation_sample(judged, c.eval.max_images, c.seed)
         feed = Feed(Batches.of(c), dataset, task, mesh)
 
         # Steps, state, and where it continues.
-        stages = _Stages(c, task, mesh, plan, optimizers)
+        stages = _Stages(given, task, mesh, plan, optimizers)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir.checkpoints))
         restored = checkpoints.restore_by(lambda position: stages.at(position).shapes())
         state, position = restored or (stages.at({}).init(), {"step": 0, "validation": None})
@@ -367,7 +371,7 @@ def _search(
         check_same(workdir.name, position.get("data"), data, ("train",))
         step, ranking = int(position["step"]), position["validation"]
         outputs = stack.enter_context(
-            contextlib.closing(_Outputs(workdir.path, c, plan, step, primary))
+            contextlib.closing(_Outputs(workdir.path, given, plan, step, primary))
         )
         _LOG.info(
             "Searching on %s with %s: %d + %d images, %d steps of %d an epoch, %d devices (%s)%s.",
@@ -396,10 +400,10 @@ def _search(
 
         # The loop.
         def train(half: np.ndarray, number: int, steps: Sequence[int] | None = None) -> Any:
-            seed = 2 * c["seed"] + number
+            seed = 2 * c.seed + number
             return feed.train(records, half, seed=seed, start_step=step, steps=steps)
 
-        monitor = Monitor(c["train"]["epochs"], position.get("measured", ()))
+        monitor = Monitor(c.train.epochs, position.get("measured", ()))
         learner = _Learner(
             stages,
             method,

@@ -9,6 +9,8 @@ from typing import Any
 
 from unnas_jax.config import run_config
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config.options import Config
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core import buckets, failures, files
 from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.runs import hold
@@ -156,15 +158,16 @@ def opened(workdir: str, *, write: bool = True) -> Iterator[Workdir]:
         publish()
 
 
-def check_apart(workdir: Workdir, section: Mapping[str, Any]) -> None:
+def check_apart(workdir: Workdir, section: Config) -> None:
     """Raises `UserError` if a run's pictures would be among the images of its own folder.
 
     Args:
       workdir: which need not exist yet.
       section: `dataset` of the config.
     """
-    images = section.get("path", "")
-    if section.get("name") != "folder" or not images or buckets.is_address(workdir.name + images):
+    dataset = DatasetSection.of(section)
+    images = dataset.path
+    if dataset.name != "folder" or not images or buckets.is_address(workdir.name + images):
         return
     inside = os.path.realpath(workdir.path)
     around = os.path.realpath(os.path.expanduser(images))

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unnas_jax.config.sections import SampleSection
 from unnas_jax.core import files, reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import names, registry
@@ -37,7 +38,7 @@ def named(space: str, cell: Any) -> Architecture:
 def sample(config: Mapping[str, Any]) -> list[Architecture]:
     """The architectures that a valid config of a sweep (as a dict) asks for, by draws."""
     space = config["training"]["network"]["space"]
-    cells = registry.SPACES[space].draw(config["sample"], config["seed"])
+    cells = registry.SPACES[space].draw(SampleSection.of(config["sample"]), config["seed"])
     return [named(space, cell) for cell in cells]
 
 

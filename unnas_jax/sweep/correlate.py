@@ -24,6 +24,7 @@ import numpy as np
 from unnas_jax.analysis import known_correlations, published, statistics
 from unnas_jax.analysis.published import Table
 from unnas_jax.config import schema
+from unnas_jax.config.sections import NetworkSection
 from unnas_jax.core import files, logs, reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import registry as spaces
@@ -215,7 +216,8 @@ def compute(
         start = time.monotonic()
         config = config_of(space, cell.text, **size)
         if done == 0:
-            spaces.of_config(config).validate(config)
+            section = NetworkSection.of(config["network"])
+            spaces.of_section(section).validate(section)
         with logs.telling(f"{score} of {cell.name}", after=30.0):
             value = registry.value(score, subjects.subject(config, batch, seed))
         rows.add(cell, score, value, time.monotonic() - start)

@@ -10,7 +10,6 @@ one unit of a sweep:
 import collections
 import dataclasses
 import functools
-import json
 import logging
 import os
 import socket
@@ -24,6 +23,7 @@ import numpy as np
 from unnas_jax.analysis import result_files
 from unnas_jax.config import run_config
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core import compilation, logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
@@ -92,8 +92,8 @@ def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
 
 
 @functools.lru_cache(maxsize=2)
-def _batch(section: str, count: int, side: int, seed: int) -> scores.Batch:
-    return batches.of_dataset(open_dataset(json.loads(section)), count, side, seed)
+def _batch(section: DatasetSection, count: int, side: int, seed: int) -> scores.Batch:
+    return batches.of_dataset(open_dataset(section), count, side, seed)
 
 
 def score_unit(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def score_unit(task: Mapping[str, Any]) -> dict[str, Any]:
       What is kept of it, as of a training; `values` are the score by seed, `metric` is "score".
     """
     start, config = time.monotonic(), task["config"]
-    section = json.dumps(config["dataset"], sort_keys=True)
+    section = DatasetSection.of(config["dataset"])
     seeds = list(range(config["seed"], config["seed"] + config["seeds"]))
     with compilation.measured() as compiled:
         # All architectures see the same images.

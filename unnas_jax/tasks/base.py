@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.options import Config
+from unnas_jax.config.sections import Shown, TaskConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 
@@ -88,11 +90,11 @@ class Task(Protocol):
     input_channels: int
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: TaskConfig) -> None:
         """Raises `UserError` for a config that this task cannot run."""
 
     @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a valid config on a `unnas_jax.data.Dataset`, of which it reads the facts."""
 
     def examples(self, key: jax.Array, batch: Batch, *, train: bool) -> Examples:
@@ -190,9 +192,9 @@ def record_numbers(task: Task, batch: Batch) -> jax.Array:
     return batch["record"]
 
 
-def refuse_auxiliary_head(config: Mapping[str, Any], name: str) -> None:
+def refuse_auxiliary_head(config: TaskConfig, name: str) -> None:
     """Raises `UserError` for an auxiliary head, which answers with a class."""
-    weight = config["network"].get("auxiliary_weight", 0.0)
+    weight = config.network.auxiliary_weight
     if weight:
         raise UserError(
             f"config.network.auxiliary_weight={weight}: an auxiliary head answers with a class, "
@@ -261,8 +263,8 @@ def batch_shapes(
     return shapes
 
 
-def example_shapes(config: Mapping[str, Any], task: Task, images: int = 1) -> Examples:
+def example_shapes(config: Config, task: Task, images: int = 1) -> Examples:
     """The shapes and dtypes of the examples that a batch of images becomes."""
-    shapes = batch_shapes(task, (images,), config["input"]["crop"])
+    shapes = batch_shapes(task, (images,), Shown.of(config).input.crop)
     batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
     return jax.eval_shape(lambda batch: task.examples(jax.random.key(0), batch, train=True), batch)

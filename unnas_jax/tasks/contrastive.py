@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.sections import TaskConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers import heads
@@ -39,33 +40,33 @@ class Contrastive(base.Task):
     input_channels: int = 3
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: TaskConfig) -> None:
         """Raises `UserError` for impossible values, and a batch in which nothing is compared."""
         base.refuse_auxiliary_head(config, cls.name)
-        task = config["task"]
+        task = config.task
         for key, good, remedy in (
-            ("temperature", task["temperature"] > 0, "must be greater than 0"),
-            ("projection", task["projection"] >= 1, "must be at least 1"),
-            ("view_area", 0 < task["view_area"] <= 1, "is a share above 0, up to 1"),
+            ("temperature", task.temperature > 0, "must be greater than 0"),
+            ("projection", task.projection >= 1, "must be at least 1"),
+            ("view_area", 0 < task.view_area <= 1, "is a share above 0, up to 1"),
         ):
             if not good:
-                raise UserError(f"config.task.{key}={task[key]}: {remedy}")
-        for section in ("train", "eval"):
-            if config[section]["batch_size"] < 2:
+                raise UserError(f"config.task.{key}={getattr(task, key)}: {remedy}")
+        for name, section in (("train", config.train), ("eval", config.eval)):
+            if section.batch_size < 2:
                 raise UserError(
-                    f"config.{section}.batch_size={config[section]['batch_size']}: views are told "
+                    f"config.{name}.batch_size={section.batch_size}: views are told "
                     "from those of other images in the batch; use at least 2"
                 )
 
     @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a config on a dataset."""
-        task = config["task"]
+        task = config.task
         return cls(
-            Augmentation.create(config, dataset),
-            task["temperature"],
-            task["projection"],
-            task["view_area"],
+            Augmentation.create(config.input, dataset),
+            task.temperature,
+            task.projection,
+            task.view_area,
         )
 
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:

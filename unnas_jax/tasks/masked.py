@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.sections import TaskConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers import heads
 from unnas_jax.tasks import base
@@ -34,11 +35,11 @@ class Masked(base.Task):
     input_channels: int = 3
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: TaskConfig) -> None:
         """Raises `UserError` if no patch is hidden, or all are."""
         base.refuse_auxiliary_head(config, cls.name)
-        task, crop = config["task"], config["input"]["crop"]
-        patch, ratio = task["mask_patch"], task["mask_ratio"]
+        task, crop = config.task, config.input.crop
+        patch, ratio = task.mask_patch, task.mask_ratio
         if not 1 <= patch <= crop // 2:
             raise UserError(
                 f"config.task.mask_patch={patch}: use from 1 to {crop // 2}, half of "
@@ -52,11 +53,11 @@ class Masked(base.Task):
             )
 
     @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a config on a dataset."""
-        task = config["task"]
-        augmentation = Augmentation.create(config, dataset)
-        return cls(augmentation, config["input"]["crop"], task["mask_patch"], task["mask_ratio"])
+        task = config.task
+        augmentation = Augmentation.create(config.input, dataset)
+        return cls(augmentation, config.input.crop, task.mask_patch, task.mask_ratio)
 
     def masks(self, key: jax.Array, count: int) -> jax.Array:
         """Where images are hidden: bool (count, S, S); the same number of patches in each.

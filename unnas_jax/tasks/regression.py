@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.sections import TaskConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers import heads
 from unnas_jax.tasks import base
@@ -42,26 +43,26 @@ class Regression(base.Task):
     input_channels: int = 3
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: TaskConfig) -> None:
         """Raises `UserError` if there are no such targets."""
         base.refuse_auxiliary_head(config, cls.name)
-        name = config["task"]["targets"]
+        name = config.task.targets
         if name not in COMBINATIONS:
             raise UserError(
                 f"config.task.targets={name!r}: use one of {', '.join(sorted(COMBINATIONS))}"
             )
         side = COMBINATIONS[name].side
-        if config["input"]["crop"] < side:
+        if config.input.crop < side:
             raise UserError(
-                f"config.input.crop={config['input']['crop']}: the targets have {side} pixels; use "
+                f"config.input.crop={config.input.crop}: the targets have {side} pixels; use "
                 "at least as many"
             )
 
     @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a config on a dataset."""
-        augmentation = Augmentation.create(config, dataset)
-        return cls(augmentation, COMBINATIONS[config["task"]["targets"]], config["seed"])
+        augmentation = Augmentation.create(config.input, dataset)
+        return cls(augmentation, COMBINATIONS[config.task.targets], config.seed)
 
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
         """One example per image, never augmented; targets are (B, side, side, channels) each."""

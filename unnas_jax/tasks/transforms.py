@@ -5,13 +5,13 @@ comes from the key that the caller passes, so a step's examples are a function o
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.sections import Input
 from unnas_jax.data.crops import IGNORE
 
 Components = tuple[tuple[float, ...], ...]
@@ -51,17 +51,16 @@ class Augmentation:
     components: Components = COMPONENTS
 
     @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, section: Input, dataset: Any) -> Self:
         """The augmentation of a config's section `input` on a `unnas_jax.data.Dataset`."""
-        section = config["input"]
-        order = slice(None, None, -1 if section["swapped_statistics"] else 1)
+        order = slice(None, None, -1 if section.swapped_statistics else 1)
         return cls(
             mean=tuple(dataset.mean)[order],
             std=tuple(dataset.std)[order],
-            lighting=section["lighting"],
-            gray=section["gray"],
-            pad=section["pad"],
-            cutout=section["cutout"],
+            lighting=section.lighting,
+            gray=section.gray,
+            pad=section.pad,
+            cutout=section.cutout,
             components=COMPONENTS[order],
         )
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from unnas_jax.config.options import Config
+from unnas_jax.config.sections import SupernetSection
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.registry import nearest
 from unnas_jax.spaces.darts.operations import BUILDERS
@@ -121,9 +123,10 @@ def _lists(candidates: Candidates) -> Iterator[tuple[str, int, tuple[str, ...]]]
             yield kind, number, names
 
 
-def of_network(section: Mapping[str, Any]) -> Candidates:
+def of_network(section: Config) -> Candidates:
     """The candidates of the section `network` of a search's config."""
-    return parse(section.get("operations", ()), section["nodes"])
+    section = SupernetSection.of(section)
+    return parse(section.operations, section.nodes)
 
 
 def are_darts(candidates: Candidates) -> bool:

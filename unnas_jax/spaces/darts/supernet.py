@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unnas_jax.config.options import Config
+from unnas_jax.config.sections import SupernetConfig
 from unnas_jax.core import precision, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import Stem, plan
@@ -164,43 +166,44 @@ def _check_formulation(formulation: str, operations: Candidates, key: str) -> No
         )
 
 
-def validate(config: Mapping[str, Any]) -> None:
+def validate(config: Config) -> None:
     """Refuses operations that there are not, and a formulation that does not know them.
 
     Raises:
       UserError: names the key and the remedy.
     """
-    network = config["network"]
-    operations = candidates_lib.of_network(network)
+    of_supernet = SupernetConfig.of(config)
+    operations = candidates_lib.of_network(of_supernet.network)
     candidates_lib.check(operations)
-    parts, width = network["partial_channels"], network["width"]
+    parts, width = of_supernet.network.partial_channels, of_supernet.network.width
     if parts < 1 or width % (2 * parts) and parts > 1:
         raise UserError(
             f"config.network.partial_channels={parts}: must be 1, or divide "
             f"network.width={width} into even numbers of channels, which reductions halve"
         )
-    _check_formulation(config["search"]["formulation"], operations, "config.search.formulation")
+    _check_formulation(of_supernet.search.formulation, operations, "config.search.formulation")
 
 
-def build_supernet(config: Mapping[str, Any], task: Task) -> Supernet:
-    """The supernet of a config (as a dict) with the head of a task."""
-    network, formulation = config["network"], config["search"]["formulation"]
-    dtype = precision.compute_dtype(config["precision"])
+def build_supernet(config: Config, task: Task) -> Supernet:
+    """The supernet of a config with the head of a task."""
+    of_supernet = SupernetConfig.of(config)
+    network, formulation = of_supernet.network, of_supernet.search.formulation
+    dtype = precision.compute_dtype(of_supernet.precision)
     operations = candidates_lib.of_network(network)
     if formulation == "auto":
         fused = "depthwise" if sharding.platform() == "cpu" else "dense"
         formulation = fused if candidates_lib.are_darts(operations) else "per_edge"
     return Supernet(
-        width=network["width"],
-        cells=network["cells"],
-        nodes=network["nodes"],
-        stem=network["stem"],
+        width=network.width,
+        cells=network.cells,
+        nodes=network.nodes,
+        stem=network.stem,
         head=task.head(dtype),
         single_reduction=task.single_reduction,
         formulation=formulation,
         operations=operations,
-        rematerialise=config["search"]["rematerialise"] == "cell",
-        parts=network["partial_channels"],
-        auxiliary_skip=network["auxiliary_skip"],
+        rematerialise=of_supernet.search.rematerialise == "cell",
+        parts=network.partial_channels,
+        auxiliary_skip=network.auxiliary_skip,
         dtype=dtype,
     )

@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import decoding
 from unnas_jax.data.records import Dataset, describe
@@ -15,7 +16,7 @@ from unnas_jax.sweep.scores.registry import Batch
 _CLASSES = 10  # Of classifiers where images have none.
 
 
-def section(images: str, data_dir: str) -> dict[str, Any]:
+def section(images: str, data_dir: str) -> DatasetSection:
     """The section `dataset` of a config for images that are named on a command line.
 
     Args:
@@ -23,13 +24,9 @@ def section(images: str, data_dir: str) -> dict[str, Any]:
       data_dir: of a prepared dataset; '': the default.
     """
     name = images in DATASETS or images.startswith("tfds:")
-    return {
-        "name": images if name else "folder",
-        "path": "" if name else images,
-        "data_dir": data_dir,
-        "subset": "",
-        "max_pixels": decoding.MAX_PIXELS,
-    }
+    return DatasetSection(
+        name=images if name else "folder", path="" if name else images, data_dir=data_dir
+    )
 
 
 def _square(image: np.ndarray, side: int) -> np.ndarray:
