@@ -17,11 +17,8 @@ from unnas_jax.config.sections import (
     Eval,
     Input,
     NetworkSection,
-    SampleSection,
-    Scores,
     SearchSection,
     SupernetSection,
-    Sweep,
     TaskSection,
     Train,
     Weights,
@@ -80,6 +77,45 @@ class TrainConfig(Common):
     mode: str = option("train, or eval: evaluate the workdir's newest checkpoint.", "train")
     seeds: int = option("Networks to train, each with its own seed.", 3)
     network: NetworkSection
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSection(Section):
+    """Which architectures a sweep trains."""
+
+    count: int = option("Architectures to draw.", 500)
+    architectures: str = option(
+        "A file that lists the cells to train; empty: random cells are drawn.", ""
+    )
+    nodes: int = option("Nodes of a cell of the space darts, besides its two inputs.", 4)
+    parameters: tuple[int, int] = option(
+        "The least and the most parameters of a drawn cell's network in the space darts, with 20 "
+        "cells of width 16 for CIFAR-10.",
+        (685_000, 906_000),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores(Section):
+    """What the scores of a sweep look at."""
+
+    images: int = option("Training images of which a score is computed.", 64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep(Section):
+    """Where the trainings of a sweep run."""
+
+    engine: str = option(
+        "What runs the trainings: local (processes of this machine), or ray.", "local"
+    )
+    address: str = option("The address of the Ray cluster; auto: the one that Ray finds.", "auto")
+    shard: str = option(
+        "i/n: of the architectures only every n-th, from number i (from 0) on.", "0/1"
+    )
+    workers_per_device: int = option("Trainings that share an accelerator at a time.", 1)
+    cores_per_worker: int = option("CPU cores of a training, on machines without accelerators.", 1)
+    attempts: int = option("Crashed processes after which a training counts as failed.", 3)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from unnas_jax.config.options import Config, as_dict
@@ -164,8 +165,15 @@ def check(section: DatasetSection) -> None:
 
 def _section(dataset: str | Config, fields: Mapping[str, Any]) -> DatasetSection:
     """The section of a name, or of a section, with other values of some fields."""
+    if not isinstance(dataset, str | Mapping | DatasetSection):
+        raise UserError(
+            "open_dataset: give a name, such as 'photos', or a config's section `dataset`, not "
+            f"{type(dataset).__name__}"
+        )
     given = {"name": dataset} if isinstance(dataset, str) else as_dict(dataset)
     values: dict[str, Any] = {**given, **fields}
+    if "name" not in values:
+        raise UserError("config.dataset.name: is missing; give the name of a dataset")
     known = as_dict(DatasetSection())
     for key, value in values.items():
         if key not in known:
@@ -178,17 +186,17 @@ def _section(dataset: str | Config, fields: Mapping[str, Any]) -> DatasetSection
         if type(value) is not type(known[key]):
             kind = type(known[key]).__name__
             raise UserError(f"config.dataset.{key}={value!r}: must be of type {kind}")
-    if isinstance(dataset, str) and dataset not in DATASETS and os.path.isdir(dataset):
-        raise UserError(
-            f"config.dataset.name={dataset!r}: is a folder; open it with "
-            f"open_dataset('folder', path={dataset!r})"
-        )
     section = DatasetSection.of(values)
+    if section.name not in DATASETS and os.path.isdir(os.path.expanduser(section.name)):
+        raise UserError(
+            f"config.dataset.name={section.name!r}: is a folder; open it with "
+            f"open_dataset('folder', path={section.name!r})"
+        )
     check(section)
     return section
 
 
-def open_dataset(dataset: str | Config, **fields: Any) -> Dataset:
+def open_dataset(dataset: str | Config = MappingProxyType({}), /, **fields: Any) -> Dataset:
     """Opens a dataset by its name; prepares it if it can.
 
         photos = un.open_dataset("photos")

@@ -20,7 +20,7 @@ from unnas_jax.core import compilation, distributed, stopping
 from unnas_jax.core.logs import telling
 from unnas_jax.learning.feed import STEPS_AHEAD
 from unnas_jax.learning.progress import Progress
-from unnas_jax.runs import checkpoint
+from unnas_jax.runs import checkpoint, snapshot
 from unnas_jax.tasks.base import Sums
 
 _LOG = logging.getLogger("unnas_jax")
@@ -231,8 +231,8 @@ class Loop:
 
     def _finite_state(self, step: int) -> Any:
         """The learner's state on the host."""
-        state = checkpoint.on_host(self._learner.state)
-        name = checkpoint.first_not_finite(state)
+        state = snapshot.on_host(self._learner.state)
+        name = snapshot.first_not_finite(state)
         if name is not None:
             self._progress.refuse(f"the state ({name})", step)
         return state

@@ -5,7 +5,6 @@ import itertools
 import json
 import logging
 import os
-import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,11 +13,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from unnas_jax.analysis import report, results, verdict
-from unnas_jax.analysis.history import Alphas, Row
 from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import Batches, Pace
-from unnas_jax.core import distributed, files, sharding
+from unnas_jax.core import distributed, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.logs import telling
 from unnas_jax.data import Dataset, halves, open_dataset
@@ -26,17 +23,16 @@ from unnas_jax.data.inspection import check_images
 from unnas_jax.data.pipeline import evaluation_sample
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
-from unnas_jax.learning import metrics, optim, trackers
+from unnas_jax.learning import optim
 from unnas_jax.learning.feed import Feed
 from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import SearchMethod, SearchState, Setting, Stage
-from unnas_jax.runs import checkpoint, validation
+from unnas_jax.runs import checkpoint, snapshot, validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.loop import Loop, Plan
 from unnas_jax.runs.monitor import Monitor
-from unnas_jax.runs.versions import versions
+from unnas_jax.runs.outputs import Outputs
 from unnas_jax.runs.workdir import Workdir
-from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Sums, Task
 
@@ -55,97 +51,6 @@ def _plan(given: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
         )
     stages = methods.of_config(given).stages(given, per_epoch)
     return Plan.of(pace, per_epoch, sum(stage.steps for stage in stages), every_epochs=1)
-
-
-class _Outputs:
-    """The files of a search that grow with it: metrics, alphas, genotype, pictures.
-
-    Made on the process that writes; elsewhere every method does nothing.
-    """
-
-    def __init__(
-        self, workdir: str, given: Mapping[str, Any], plan: Plan, step: int, primary: bool
-    ) -> None:
-        self.config = SearchConfig.of(given)
-        self.workdir, self.plan, self.primary = workdir, plan, primary
-        self.history = Alphas(())
-        self.next_drawing = 0.0
-        self.log = None
-        if primary:
-            tracking = trackers.started(self.config.trackers, workdir, given, step)
-            self.log = metrics.MetricsLog(workdir, step, tracking)
-        self.facts: dict[str, Any] = {}
-        self.validation: dict[str, Any] = {}
-        self.warnings: list[str] = []
-        if primary and step:
-            self.history = results.alphas_until(os.path.join(workdir, "alphas.npz"), step)
-
-    def metrics(self, kind: str, step: int, **values: Any) -> None:
-        """Writes a row of metrics."""
-        if kind == "start":
-            self.facts = values
-        elif kind == "validation":
-            self.validation = values
-        if self.log:
-            self.log.write(kind, step, epoch=self.plan.epoch(step), **values)
-
-    def alphas(
-        self, method: SearchMethod, state: SearchState, step: int, named: int | None = None
-    ) -> None:
-        """Writes the alphas' history and the genotype they stand for now.
-
-        Or that after the epoch `named`, counted from 0, with which the search ends.
-        """
-        if not self.primary:
-            return
-        alphas = {name: np.asarray(value) for name, value in state.alphas.items()}
-        mixing, stage = method.mixing(alphas), method.setting.stage
-        epoch = self.plan.epoch(step)
-        self.history = self.history.with_row(Row(step, epoch, stage, alphas, mixing))
-        with files.replacing(os.path.join(self.workdir, "alphas.npz"), "wb") as file:
-            np.savez_compressed(file, **self.history.columns())
-        if named is not None:
-            row = self.history.at(named + 1)
-            alphas, mixing = dict(row.alphas), dict(row.mixing)
-        cells, operations = method.cells(alphas), method.operations()
-        self.warnings = verdict.of_alphas(
-            self.history.mixing, cells, self.config.search.arch_start_epoch, operations
-        )
-        if self.validation:
-            self.warnings += verdict.of_training(
-                [self.validation], self.facts["num_classes"], self.facts["validation_images"]
-            )
-        document = genotype_lib.document_of(
-            cells,
-            mixing,
-            {
-                "dataset": self.config.dataset.name,
-                "task": self.config.task.name,
-                "method": method.name,
-                "seed": self.config.seed,
-                "step": step,
-                "epoch": epoch,
-                "finished": step == self.plan.total or named is not None,
-                **({} if named is None else {"stopped": {"of_epoch": named + 1}}),
-                "warnings": self.warnings,
-                "versions": versions(),
-            },
-            operations,
-        )
-        files.write_json(os.path.join(self.workdir, "genotype.json"), document)
-
-    def pictures(self, *, final: bool) -> None:
-        """Redraws the pictures and the report; before the end only as long as it costs 5%."""
-        now = time.monotonic()
-        if not self.primary or not (final or now >= self.next_drawing):
-            return
-        report.write(self.workdir)
-        self.next_drawing = now + 20 * (time.monotonic() - now)
-
-    def close(self) -> None:
-        """Closes the metrics' files."""
-        if self.log:
-            self.log.close()
 
 
 class _Stages:
@@ -208,7 +113,7 @@ class _Stages:
         """The method of the next stage."""
         stage = method.setting.stage + 1
         # Through JSON, as if the run had been stopped here.
-        carried = json.loads(json.dumps(method.finish(checkpoint.on_host(state))))
+        carried = json.loads(json.dumps(method.finish(snapshot.on_host(state))))
         _LOG.info("Stage %d of %d: %s.", stage + 1, len(self.stages), self.stages[stage].name)
         return self.at({"stage": stage, "carried": carried})
 
@@ -233,7 +138,7 @@ class _Learner:
         method: SearchMethod,
         state: SearchState,
         task: Task,
-        outputs: _Outputs,
+        outputs: Outputs,
         monitor: Monitor,
         batches_a: Iterator[Any],
         batches_b: Callable[[Sequence[int]], contextlib.AbstractContextManager[Iterator[Any]]],
@@ -371,7 +276,7 @@ def _search(
         check_same(workdir.name, position.get("data"), data, ("train",))
         step, ranking = int(position["step"]), position["validation"]
         outputs = stack.enter_context(
-            contextlib.closing(_Outputs(workdir.path, given, plan, step, primary))
+            contextlib.closing(Outputs(workdir.path, given, plan, step, primary))
         )
         _LOG.info(
             "Searching on %s with %s: %d + %d images, %d steps of %d an epoch, %d devices (%s)%s.",

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from unnas_jax.config.sections import NetworkSection, SampleSection
+from unnas_jax.config.schema import SampleSection
+from unnas_jax.config.sections import NetworkSection
 from unnas_jax.core.registry import Registry
 from unnas_jax.spaces.darts import network as darts_network
 from unnas_jax.spaces.darts import space as darts

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unnas_jax.config.sections import SampleSection
+from unnas_jax.config.schema import SampleSection
 from unnas_jax.core import files, reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import names, registry

@@ -25,7 +25,7 @@ from unnas_jax.layers.pooling import avg_pool, max_pool
 from unnas_jax.spaces.darts import partial
 from unnas_jax.spaces.darts.candidates import OPERATIONS, edges
 from unnas_jax.spaces.darts.joining import Joining, from_all, from_each
-from unnas_jax.spaces.darts.per_edge import Skips, preprocessed
+from unnas_jax.spaces.darts.per_edge import Cell, Skips
 
 CONVOLUTIONS = (
     ("sep_conv_3x3", 3, 1),
@@ -297,25 +297,14 @@ class SourceEdges(nn.Module):
         ]
 
 
-class FusedCell(nn.Module):
-    """A cell of the supernet: nodes that sum the mixed operations of all earlier states.
+class FusedCell(Cell, kw_only=True):
+    """A cell in a fused form.
 
     Attributes:
-      channels: the channels C of every state; the output has nodes * C.
-      reduction: whether the edges from the two inputs have stride 2.
-      reduce_input0: whether input 0 has twice the side of input 1.
-      parts: K of `partial`; 1: all channels are worked on.
-      auxiliary_skip: whether every edge has one more skip connection.
+      dense: which form of `SourceEdges`.
     """
 
-    channels: int
-    nodes: int
-    reduction: bool
-    reduce_input0: bool
     dense: bool
-    parts: int = 1
-    auxiliary_skip: bool = False
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -326,15 +315,8 @@ class FusedCell(nn.Module):
         train: bool,
         skips: Skips | None = None,
     ) -> jax.Array:
-        """Weights (edges, operations): the softmax of this kind of cell's alphas."""
-        states = preprocessed(
-            input0,
-            input1,
-            train,
-            channels=self.channels,
-            reduce_input0=self.reduce_input0,
-            dtype=self.dtype,
-        )
+        """See `Cell`."""
+        states = self.inputs(input0, input1, train)
         if not self.dense:
             states = [chwn(state) for state in states]
         axis = -1 if self.dense else 0

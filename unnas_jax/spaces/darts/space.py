@@ -3,7 +3,8 @@
 import logging
 from typing import Any
 
-from unnas_jax.config.sections import NetworkSection, SampleSection
+from unnas_jax.config.schema import SampleSection
+from unnas_jax.config.sections import NetworkSection
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import reductions

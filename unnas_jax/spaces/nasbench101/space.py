@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from unnas_jax.config.sections import NetworkSection, SampleSection
+from unnas_jax.config.schema import SampleSection
+from unnas_jax.config.sections import NetworkSection
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import benchmark
 from unnas_jax.spaces.nasbench101 import enumeration
