@@ -41,7 +41,7 @@ class Section:
 
     @classmethod
     def of(cls, config: "Config") -> Self:
-        """The record of a valid config, or of a section; it leaves out what it has no field for."""
+        """The record of a valid config or section; fields that it does not have are left out."""
         if isinstance(config, cls):
             return config
         given = as_dict(config)

@@ -144,7 +144,7 @@ def cifar10(task: str) -> ml_collections.ConfigDict:
 
     Tasks that make several examples of an image take half the batch and half the rates, as in the
     paper's searches on ImageNet. Images are padded and cropped for classification and rotation
-    only: padding would tell a jigsaw's outer tiles, and has no colour to learn.
+    only: padding would mark a jigsaw's outer tiles, and has no colour to learn.
     """
     config = config_lib.search()
     config.dataset.name = "cifar10"
@@ -194,8 +194,8 @@ def partial(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def partial_imagenet(task: str) -> ml_collections.ConfigDict:
     """PC-DARTS' search on ImageNet-1K, besides the method: half of the channels, a batch of 1024.
 
-    Its data are 10% of every class for the weights and 2.5% for the alphas. Here the two halves of
-    a subset are as large as each other; `dataset.subset` names one.
+    The paper learns weights from 10% of every class and alphas from 2.5%. Here both learn from
+    halves of one subset, which `dataset.subset` names.
     """
     config = imagenet_1k(task)
     scale = 0.5 if task in ("rot", "jig") else 1.0
@@ -244,13 +244,13 @@ def fair(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def restricted(operations: Any) -> ml_collections.ConfigDict:
-    """DARTS' search on CIFAR-10 with labels, of which the edges have other operations.
+    """DARTS' search on CIFAR-10 with labels and other operations on the edges.
 
     Args:
       operations: a value of `network.operations`.
     """
     config = cifar10("cls")
-    with config.ignore_type():  # By kind of cell it is no tuple.
+    with config.ignore_type():  # By kind of cell it is a dict, not a tuple.
         config.network.operations = operations
     return config
 

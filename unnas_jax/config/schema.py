@@ -1,4 +1,4 @@
-"""The configs of the experiments with their defaults, and what one does with whole configs."""
+"""The configs of the experiments with their defaults, and functions of whole configs."""
 
 import dataclasses
 import hashlib
@@ -26,7 +26,7 @@ from unnas_jax.config.sections import (
 from unnas_jax.core.errors import UserError
 
 FREE = ("method", "weights.optimizer_options", "alphas.optimizer_options")
-"""Sections with any keys, which are checked by what takes them."""
+"""Sections with free keys, which the method or the optimizer checks."""
 
 REMATERIALISE = ("none", "cell")
 """What a search's backward pass computes again instead of keeping it."""
@@ -34,7 +34,7 @@ REMATERIALISE = ("none", "cell")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Common(Section):
-    """What the configs of searches and trainings have alike."""
+    """The fields that the configs of searches and trainings share."""
 
     experiment: str = option(
         "What is run: search, train, or sample.", search="search", train="train"
@@ -97,7 +97,7 @@ class SampleSection(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Scores(Section):
-    """What the scores of a sweep look at."""
+    """The images of which a sweep computes scores."""
 
     images: int = option("Training images of which a score is computed.", 64)
 
@@ -181,10 +181,10 @@ def of_unit(
       config: of a sample-based experiment.
       task: a name of `unnas_jax.tasks`, or of a score.
       cell: a text or name for `network.genotype`.
-      score: whether it is a score, for which the config tells network, images and seeds.
+      score: whether it is a score, which takes network, images and seeds from the config.
 
     Raises:
-      UserError: `recipes` changes what there is not, or its type.
+      UserError: `recipes` changes a field that does not exist, or its type.
     """
     unit = ml_collections.ConfigDict(config.training.to_dict())
     recipe = config.recipes.get(task, {})
@@ -203,7 +203,7 @@ SCHEMAS = {"search": search, "train": training, "sample": sample}
 """The experiments, by the value of config.experiment."""
 
 RECORDS = {"search": SearchConfig, "train": TrainConfig, "sample": SampleConfig}
-"""What their configs are as records."""
+"""The records of their configs."""
 
 
 def _as_json(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The sections of a config: every field with its type, its defaults and what it means.
 
-`unnas_jax.config.schema` makes the configs of them; functions take the record of the part that they
-need. A record with records in it is made of the whole config: `Batches.of(config)`.
+`unnas_jax.config.schema` builds the configs from them; functions take the record of the part that
+they need. A record of several sections is made from the whole config: `Batches.of(config)`.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from unnas_jax.config.options import Section, option
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSection(Section):
-    """Which images."""
+    """The section `dataset`: which images."""
 
     name: str = option(
         "The dataset: a name of `unnas_jax.data`, or `tfds:NAME[/CONFIG][:VERSION]`.",
@@ -38,7 +38,7 @@ class DatasetSection(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Input(Section):
-    """How images are cropped and augmented."""
+    """The section `input`: how images are cropped and augmented."""
 
     crop: int = option("The side of the square that is cut from an image, in pixels.", 224)
     resize: int = option(
@@ -71,7 +71,7 @@ class Input(Section):
 
 @dataclasses.dataclass(frozen=True)
 class TaskSection(Section):
-    """What is learned."""
+    """The section `task`: what is learned."""
 
     name: str = option(
         "The task, a name of `unnas_jax.tasks`.", search="rotation", train="classification"
@@ -132,7 +132,7 @@ class SupernetSection(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Regularisation(Section):
-    """The fields of a training's section `network` that are no facts of the network."""
+    """The fields of a training's section `network` that are not properties of the network."""
 
     auxiliary_weight: float = option(
         "The weight of the auxiliary head's loss; 0: no such head.", train=0.4, absent=0.0
@@ -247,7 +247,7 @@ class Alphas(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Train(Section):
-    """How long is trained, and on how many images."""
+    """The length and the size of a training."""
 
     batch_size: int = option(
         "Images of a step on all devices, before the task makes examples of them.",
@@ -304,7 +304,7 @@ class Eval(Section):
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig(Section):
-    """What tasks are made of."""
+    """The part of a config from which tasks are made."""
 
     task: TaskSection
     input: Input
@@ -317,14 +317,14 @@ class TaskConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Shown(Section):
-    """What the shapes of a network's inputs follow from."""
+    """The part from which the shapes of a network's inputs follow."""
 
     input: Input
 
 
 @dataclasses.dataclass(frozen=True)
 class SupernetConfig(Section):
-    """What supernets are made of."""
+    """The part from which supernets are built."""
 
     network: SupernetSection
     search: SearchSection
@@ -333,7 +333,7 @@ class SupernetConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig(Section):
-    """What discrete networks are made of."""
+    """The part from which discrete networks are built."""
 
     network: NetworkSection
     precision: str
@@ -341,7 +341,7 @@ class NetworkConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Counted(Section):
-    """What the counts of a network depend on, besides the network."""
+    """The part, besides the network, on which its counts depend."""
 
     dataset: DatasetSection
     task: TaskSection
@@ -351,7 +351,7 @@ class Counted(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Batches(Section):
-    """What the streams of batches are made of."""
+    """The part from which the streams of batches are made."""
 
     input: Input
     train: Train
@@ -361,7 +361,7 @@ class Batches(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Training(Section):
-    """What the steps of a training are made of."""
+    """The part from which the steps of a training are built."""
 
     weights: Weights
     train: Train
@@ -371,7 +371,7 @@ class Training(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Pace(Section):
-    """How long a run is, and how often it tells and saves."""
+    """The length of a run, and how often it logs and saves."""
 
     train: Train
     log_every_steps: int

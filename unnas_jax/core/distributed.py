@@ -163,7 +163,7 @@ def together(name: str) -> Iterator[None]:
 
 
 def leave(status: int) -> NoReturn:
-    """Prints a last line and ends this process without waiting for the others."""
+    """Writes out what was printed and ends this process, without waiting for the others."""
     if is_primary():
         # Process 0 keeps the coordination service: its end would cut off what the others still
         # print.

@@ -88,7 +88,7 @@ COLORS = (
 )
 """RGB of the classes, as Cityscapes paints them."""
 
-# Not "cityscapes", of which TFDS looks for nothing but its own configurations.
+# Not "cityscapes": TFDS looks only for its own configurations of that name.
 _NAME = "cityscapes_fine"
 
 _TRAINED_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -232,7 +232,7 @@ def _members(root: str) -> Iterator[tuple[str, archives.Place]]:
 
 
 def _list_split(folder: str, images: Sequence[_File], labels: Sequence[_File]) -> shards.Listing:
-    """Pairs of image and label map; where there are two kinds of map, the one with all ids."""
+    """Pairs of image and label map; of two kinds of map, the one with all ids."""
     maps: dict[tuple[str, str], _File] = {}
     for end in reversed(_LABEL_ENDS):
         maps |= {(file.city, file.image): file for file in labels if file.end == end}

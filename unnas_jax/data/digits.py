@@ -23,7 +23,7 @@ SIDE = 32
 """Pixels a side, to which the bitmaps are enlarged: a task may cut them in tiles."""
 
 MEAN, STD = 0.306, 0.323
-"""Of the enlarged training images, in [0, 1]; their three channels are alike."""
+"""The mean and deviation of the enlarged training images, in [0, 1]; the channels are equal."""
 
 _LEVELS = 16
 
@@ -39,7 +39,7 @@ def open_dataset(section: DatasetSection) -> Dataset:
     """The digits, in memory.
 
     Args:
-      section: a config's `dataset`: of its fields only `name`.
+      section: a config's `dataset`: only its field `name` counts.
     """
     bitmaps, labels = datasets.load_digits(return_X_y=True)
     images = np.stack([enlarged(bitmap) for bitmap in bitmaps.reshape(-1, 8, 8)])

@@ -55,9 +55,9 @@ class FolderRecords:
 
 
 def open_dataset(section: DatasetSection) -> Dataset:
-    """The images of a folder; what is left out, and why, is said in warnings.
+    """The images of a folder; warnings tell which files are left out, and why.
 
-    Which directories are splits and classes: see `layout.arrange`.
+    `layout.arrange` says which directories are splits and classes.
 
     Args:
       section: a config's `dataset`: of its fields `name`, `path` (the folder; `~` is expanded) and

@@ -69,8 +69,8 @@ def open_dataset(section: DatasetSection) -> Dataset:
 
     A label map is a PNG of 8 bits, gray or with a palette, of the image's size; its numbers are the
     classes from 0 on, and 255 and `ignore_label` those of pixels that do not count. A file
-    classes.txt in the folder, a name a line, names the classes. What is left out, and why, is said
-    in a warning.
+    classes.txt in the folder, a name a line, names the classes. A warning tells which files are
+    left out, and why.
 
     Args:
       section: a config's `dataset`: of its fields `name`, `path`, `max_pixels`, `ignore_label`.
@@ -175,7 +175,7 @@ def _pairs(root: str, directory: str, key: str) -> tuple[list[tuple[str, str]], 
 
 
 def _examined(root: str, pairs: Sequence[tuple[str, str]]) -> list[np.ndarray | str]:
-    """Of every pair the pixels of each number, int64 (256,), or why it cannot be used."""
+    """For every pair, the pixels of each number, int64 (256,), or why it cannot be used."""
 
     def one(pair: tuple[str, str]) -> np.ndarray | str:
         image, label = (os.path.join(root, path) for path in pair)

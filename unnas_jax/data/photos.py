@@ -1,8 +1,8 @@
 """The embedded dataset `photos`: crops of the colour photographs in packages that are installed.
 
 Eleven photographs (people, an animal, things, a building, the sky, tissue) come with scikit-image,
-scikit-learn and Matplotlib. Each is cut by a vertical line: training crops come from its left,
-test crops from its right, and no pixel from both. The label is the number of the photograph.
+scikit-learn and Matplotlib. Each is cut by a vertical line: training crops come from its left and
+test crops from its right, so that they share no pixel. The label is the number of the photograph.
 """
 
 import contextlib

@@ -23,7 +23,7 @@ _TFDS = "unnas_jax.data.tfds_source:open_dataset"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """All that is known of a dataset before it is opened.
+    """The facts of a dataset that are known before it is opened.
 
     Functions are given as 'module:function' where their libraries should be imported only when the
     dataset is asked for, or as they are.
@@ -149,7 +149,7 @@ def function_of(value: str | Callable[..., Any]) -> Callable[..., Any]:
 
 
 def entry_of(name: str) -> Entry:
-    """The entry of a config's dataset; datasets of TFDS have what is known of their namesakes.
+    """The entry of a config's dataset; a dataset of TFDS has the facts of its namesake here.
 
     Raises:
       UserError: there is no such dataset.

@@ -183,7 +183,7 @@ def _check_shards(builder: tfds.core.DatasetBuilder, name: str) -> None:
         for path, length in zip(template.sharded_filepaths(len(lengths)), lengths, strict=True):
             found = "is missing"
             if path.name in present:
-                # What is in a bucket arrived whole or not at all.
+                # An object of a bucket arrived whole or not at all.
                 found = "" if buckets.is_address(directory) else _damage(path, length)
             if found:
                 raise UserError(
@@ -330,7 +330,7 @@ def find_builder(wanted: str, name: str, data_dir: str) -> tfds.core.DatasetBuil
         raise UserError(
             f"config.dataset.name={name!r}: {line}; write tfds:NAME[/CONFIG][:VERSION]"
         ) from error
-    except Exception as error:  # Of damaged metadata, JSON's, protobuf's and TFDS's own.
+    except Exception as error:  # Damaged metadata raises errors of JSON, protobuf and TFDS.
         if buckets.is_address(root):
             raise buckets.unreachable("config.dataset.data_dir", root, error) from error
         line = " ".join(str(error).split())[:200]
