@@ -1,4 +1,4 @@
-"""Compiles a config's steps for a TPU slice that need not be here, and says what they need.
+"""Compiles a config's steps for a TPU slice, without having it, and reports their needs.
 
     unnas-jax compile --config=configs/rot_in1k.py --topology=v5e:4x4
 
@@ -44,7 +44,7 @@ _QUICK: Any = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -
 
 
 def slice_mesh(topology: str) -> Mesh:
-    """The mesh of a slice that need not be here.
+    """The mesh of a slice, which this machine need not have.
 
     Args:
       topology: such as v5e:4x4, as `jax.experimental.topologies` takes it.
@@ -79,7 +79,7 @@ def slice_mesh(topology: str) -> Mesh:
 
 
 def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
-    """What a program needs on each chip.
+    """The needs of a program on each chip.
 
     Args:
       program: of `SearchMethod.lower` or `trainer.lower`.
@@ -137,7 +137,7 @@ class Resident:
 
 
 def resident(state: Any, states: int, batch: Any, batches: int, mesh: Mesh) -> Resident:
-    """What stays on each chip of a mesh.
+    """The arrays that stay on each chip of a mesh.
 
     Args:
       state, batch: shapes of what one program works on.
@@ -164,7 +164,7 @@ def needed(needs: Sequence[Mapping[str, Any]], stays: Resident) -> int:
 
 
 def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> dict[str, Any]:
-    """What the steps of a config need on each chip of a slice.
+    """The needs of the steps of a config on each chip of a slice.
 
     Args:
       config: a validated one, as a dict.
@@ -185,7 +185,7 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
     mesh = slice_mesh(topology)
     sharding.check_batch_size("train.batch_size", config["train"]["batch_size"], mesh)
     task = complexity.task_of(config)
-    # What is built and traced in here is so for the slice's platform, not for this machine's.
+    # Within this block programs are built for the slice's platform, not for this machine's.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         if config["experiment"] == "search":
             steps = methods.of_config(config)(Setting(config, task, mesh, 1))

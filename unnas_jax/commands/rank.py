@@ -1,4 +1,4 @@
-"""Which of some architectures suits one's own images, without labels: `unnas-jax rank`.
+"""Ranks architectures for one's own images, without labels: `unnas-jax rank`.
 
     unnas-jax rank --images=DIR --architectures=cells.txt --by=rotation,synflow --workdir=DIR
 

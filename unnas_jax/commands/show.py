@@ -1,4 +1,4 @@
-"""Draws what a network is fed: `unnas-jax show --config=configs/X.py`.
+"""Draws the inputs of a network: `unnas-jax show --config=configs/X.py`.
 
 One look at the sheet shows a broken pipeline. Every group of pictures is an image: first the crop
 as it leaves the host, then what the task makes of it, with the targets in words.

@@ -27,7 +27,7 @@ _LOG = logging.getLogger("unnas_jax")
 SCHEMA = "unnas_jax.export/1"
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-"""For which StableHLO is written."""
+"""The platforms for which StableHLO is written."""
 
 _SHAPES = 1e-3  # Relative to the largest output; beyond it an export is not the same network.
 
@@ -60,7 +60,7 @@ def _stablehlo(trained: Trained, folder: str, shape: Sequence[int]) -> Written:
     _, variables = trained.module()
 
     def network(inputs: jax.Array) -> jax.Array:
-        with sharding.nowhere():  # Plain convolutions: what suits this machine suits no other.
+        with sharding.nowhere():  # Plain convolutions: the fast ones suit this machine alone.
             return outputs(trained, variables, inputs)
 
     group = _group(trained)
@@ -260,7 +260,7 @@ def _says(trained: Trained) -> str:
 def _facts(
     trained: Trained, form: str, written: Written, shape: Sequence[int], classes: int
 ) -> dict[str, Any]:
-    """What `network.json` says: everything that the use of the other files needs."""
+    """The content of `network.json`: everything that the use of the other files needs."""
     config, section = trained.config, trained.config.network
     height, width, channels = shape
     first, group = _first(form), _group(trained)

@@ -1,4 +1,4 @@
-"""What makes a network's inputs of images, for its use elsewhere: as facts and as NumPy source."""
+"""The preprocessing of a network for its use elsewhere: as facts and as NumPy source."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ _NORMALISED = ("classification", "rotation", "segmentation")
 
 
 def is_known(trained: Trained) -> bool:
-    """Whether the inputs are the normalised crops of images, and nothing else is made of them."""
+    """Whether the inputs are just the normalised crops of images."""
     return trained.config.task.name in _NORMALISED
 
 

@@ -165,7 +165,7 @@ def from_release(
 
     Returns:
       The state, in NumPy arrays; the release's count of training batches, if it has one; and
-      notes on what has no place here, and on optimizers' states that are not there.
+      notes on entries without counterpart, and on missing states of optimizers.
 
     Raises:
       UserError: names what is missing, extra or misshapen.

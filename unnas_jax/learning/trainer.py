@@ -22,7 +22,7 @@ from unnas_jax.tasks.base import Batch, Sums, Task
 from unnas_jax.tasks.base import batch_shapes as shapes_of
 from unnas_jax.tasks.base import evaluated as evaluated_sums
 
-# What a random draw is for; folded into the seed's key together with the step.
+# Purposes of draws; folded into the seed's key together with the step.
 _INIT, _STEP, _EVALUATION, _STATISTICS, _NOISE = range(5)
 
 
@@ -35,8 +35,8 @@ class TrainState(flax.struct.PyTreeNode):
       seed: int32, from which every random draw of this network comes.
       step: int32, the number of finished steps.
       params, batch_stats: of the network.
-      average: `params` and `batch_stats` averaged over the steps (see `_averaged`), which are then
-        what is evaluated; empty if there is no average.
+      average: `params` and `batch_stats` averaged over the steps (see `_averaged`), which
+        evaluations then use; empty if there is no average.
       optimizer: its state.
     """
 
@@ -100,11 +100,11 @@ def pooled(statistics: Sequence[Any], examples: Sequence[int]) -> Any:
     """The statistics of several batches together, from those of each (Wu and Johnson, 2021).
 
     A mean is the mean of the batches' means. A variance is E[v + m^2] - E[m]^2 of the batches'
-    variances v and means m: how far the batches lie from each other is part of it.
+    variances v and means m: the distances between batches are part of it.
 
     Args:
       statistics: of every batch a tree of arrays, the batch norms being dicts of `mean` and `var`.
-      examples: how many each batch has; it counts by them.
+      examples: how many each batch has; its weight in the means.
 
     Returns:
       A tree like the others, of NumPy arrays.
@@ -131,13 +131,13 @@ def pooled(statistics: Sequence[Any], examples: Sequence[int]) -> Any:
 
 
 def _averaged(values: Any, average: Any, decay: float, step: jax.Array) -> Any:
-    """The exponential moving average after one value more, free of what it was before the first.
+    """The exponential moving average with one value more, without the bias of its initial value.
 
-    That of `optax.ema(decay, debias=True)`: after step t the value of step k counts
-    (1 - decay) decay^(t - k) / (1 - decay^t), so that early averages are of few values and not of
-    the initial ones.
+    As `optax.ema(decay, debias=True)`: after step t the value of step k has the weight (1 - decay)
+    decay^(t - k) / (1 - decay^t), so that early averages are of few values and not of the initial
+    ones.
     """
-    # 1 - decay^t loses its digits where t is small and decay near 1.
+    # In float32, 1 - decay^t loses its digits where t is small and decay near 1.
     share = (1.0 - decay) / -jnp.expm1(step * math.log(decay))
     return optax.incremental_update(values, average, share)
 
@@ -159,7 +159,7 @@ def build_steps(
     """The jitted steps of the evaluation phase (paper, section 3.2 and appendix).
 
     Seeds trained together are one vectorised program; each one's draws depend on its seed alone,
-    so that the result is that of training it apart, up to rounding.
+    so that the result is that of training it alone, up to rounding.
 
     Args:
       config: of the training.
@@ -248,7 +248,7 @@ def build_steps(
     def statistics(state: TrainState, batch: Batch, number: jax.Array) -> Any:
         key = key_for(state.seed, _STATISTICS, number)
         examples = task.examples(key, batch, train=True)
-        # From zero, one update leaves (1 - momentum) times the batch's own statistics.
+        # One update from zero gives (1 - momentum) times the batch's own statistics.
         zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
         _, updated = network.apply(
             {**evaluated(state), "batch_stats": zeros},

@@ -31,7 +31,7 @@ from unnas_jax.runs.workdir import DAMAGED
 
 
 class _Damage(Exception):
-    """A checkpoint does not hold what was saved."""
+    """A checkpoint that does not hold what was saved."""
 
 
 class Checkpoints:
@@ -63,7 +63,7 @@ class Checkpoints:
         try:
             self.close()
         except Exception:
-            if error is None:  # Or else the first error is told.
+            if error is None:  # Otherwise the first error is raised.
                 raise
 
     def _open(self) -> ocp.CheckpointManager:
@@ -117,15 +117,15 @@ class Checkpoints:
     def _remove_unfinished(self) -> None:
         """Removes what a killed run left half written.
 
-        Not at the start: an evaluation reads beside a training that writes. The manager's own
-        option would, and in a thread that nothing waits for.
+        Not at the start, because an evaluation may read beside a training that writes. The manager
+        has an option for it, but removes at the start, in a thread that nothing waits for.
         """
         if distributed.is_primary():
             for unfinished in ocp.utils.tmp_checkpoints(self.directory):
                 unfinished.get().rmtree()
 
     def tidy(self) -> None:
-        """Removes what a killed run left, and would have removed, for a run that saves no more.
+        """Removes leftovers of a killed run, and old checkpoints, for a run that saves no more.
 
         All processes of a run call it.
         """
@@ -144,7 +144,7 @@ class Checkpoints:
         return steps[-1] if steps else None
 
     def last_good(self) -> int | None:
-        """The same, once what is being saved is complete."""
+        """`latest`, after waiting for a save in progress."""
         self.wait()
         return self.latest()
 
@@ -166,8 +166,8 @@ class Checkpoints:
     def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
         """The newest sound state and its position, or None if there is no checkpoint.
 
-        A checkpoint that is damaged is told about, and the one before it is taken; who writes also
-        moves it aside, to `checkpoints_damaged`. Any other error leaves all as it is.
+        A damaged checkpoint is skipped with a warning, for the one before it; a run that writes
+        also moves it to `checkpoints_damaged`. Any other error changes nothing.
 
         Args:
           like: a state whose structure, shapes, dtypes and shardings the result takes.
@@ -179,7 +179,7 @@ class Checkpoints:
         return self.restore_by(lambda position: like)
 
     def restore_part(self, like: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """`restore` of some of the state's entries, whatever the others are; without the position.
+        """`restore` of some of the state's entries alone, without the position.
 
         Args:
           like: shapes, dtypes and shardings of these entries, in dicts, by name.
@@ -190,10 +190,10 @@ class Checkpoints:
     def restore_by(
         self, like: Callable[[Mapping[str, Any]], State], *, part: bool = False
     ) -> tuple[State, dict[str, Any]] | None:
-        """`restore` where it depends on the position what the state, or a part of it, is like."""
+        """`restore` of a state, or a part of it, whose form depends on the position."""
         failures.require_addresses(f"{self.directory}: too little memory to read a checkpoint")
         damaged: list[int] = []
-        # Anew every time: the run that a reader reads beside removes old ones.
+        # Listed every time: a run beside this reader may remove old ones.
         while left := [step for step in self._listed() if step not in damaged]:
             step = left[-1]
             try:

@@ -21,7 +21,7 @@ from unnas_jax.spaces.darts import genotype as genotype_lib
 class Outputs:
     """The files of a search that grow with it: metrics, alphas, genotype, pictures.
 
-    Made on the process that writes; elsewhere every method does nothing.
+    Only the process that writes does so; in the others every method does nothing.
     """
 
     def __init__(

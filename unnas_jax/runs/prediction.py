@@ -1,4 +1,4 @@
-"""What the network of a training says of image files: in batches, unreadable files set apart."""
+"""Predictions of a trained network for image files: in batches, with unreadable files named."""
 
 import concurrent.futures
 import dataclasses
@@ -28,7 +28,7 @@ _EVERY_S = 10.0  # Between two lines of progress.
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What the network says of a file.
+    """The prediction for a file.
 
     Attributes:
       path: of the file.
@@ -62,7 +62,7 @@ class _Prepared:
 
 
 def answers(trained: Trained, paths: Sequence[str], batch_size: int) -> Iterator[Answer]:
-    """What the network of a training says of files, in their order; a generator.
+    """The predictions of a trained network for files, in their order; a generator.
 
     Images are turned upright as their EXIF orientation says. For classes of images it sees the crop
     that the evaluation saw; for label maps all of the image, at the evaluation's scale.
@@ -166,7 +166,7 @@ def _whole(trained: Trained, image: np.ndarray) -> tuple[np.ndarray, tuple[int, 
 
 
 def _batches(prepared: Iterable[_Prepared], batch_size: int) -> Iterator[list[_Prepared]]:
-    """Files that follow each other, whose crops have one shape, and files that are broken."""
+    """Runs of files whose crops have one shape, with the broken files among them."""
     batch: list[_Prepared] = []
     shape: tuple[int, ...] | None = None
     for each in prepared:

@@ -40,7 +40,7 @@ _LOG = logging.getLogger("unnas_jax")
 
 
 def _plan(given: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
-    """When a search does what: an evaluation and a checkpoint end every epoch."""
+    """The plan of a search: an evaluation and a checkpoint end every epoch."""
     pace = Pace.of(given)
     batch_size = pace.train.batch_size
     per_epoch = images // batch_size
@@ -83,8 +83,8 @@ class _Stages:
     def at(self, position: Mapping[str, Any]) -> SearchMethod:
         """The method at the `stage` and with what it has `carried`, as a position holds them.
 
-        Positions of versions that knew no stages are in the first one. The last method that was
-        made is kept.
+        Positions of versions that knew no stages are in the first one. The last method made is
+        cached.
         """
         stage, carried = position.get("stage", 0), position.get("carried")
         if stage not in range(len(self.stages)):
@@ -126,7 +126,7 @@ class _Learner:
       method, state: where it goes on.
       task: what is learned.
       outputs: the files.
-      monitor: of what it measures of itself.
+      monitor: of its diagnostics.
       batches_a: of half A, from the step on where it goes on.
       batches_b: makes a block with those of half B for some steps.
       held_out: makes an iterator of the batches to evaluate on.
@@ -218,7 +218,7 @@ def search(
     Args:
       config: see `unnas_jax.config.schema.search`.
       workdir: a directory or an address gs://BUCKET/NAME; files as docs/files.md lists them.
-      optimizers: objects in the place of what the sections `weights` and `alphas` name.
+      optimizers: objects that replace the optimizers named in the sections `weights` and `alphas`.
 
     Returns:
       The final state, or that at which a signal stopped the run.

@@ -70,9 +70,9 @@ class Seeds:
 
     Attributes:
       groups: the seeds of every group; states and streams are lists with one for each.
-      confusion: of every seed how often class i (row) was answered j in the last evaluation; empty
-        where the task does not count it.
-      batch_size, precise_bn_images: how many images a statistics batch and all of them have.
+      confusion: for every seed, how often class i (row) was answered as j in the last evaluation;
+        empty if the task does not count it.
+      batch_size, precise_bn_images: the images of one batch for statistics, and of all of them.
     """
 
     groups: list[list[int]]

@@ -15,11 +15,11 @@ State = TypeVar("State")
 _DIGEST = "digest"
 
 LAYOUT = "layout"
-"""Where a signed position has the `layout` of its state."""
+"""The key of the `layout` of the state in a signed position."""
 
 
 def _named(tree: Any) -> list[tuple[str, Any]]:
-    """A tree's arrays by their path, in order, whatever types of containers it has."""
+    """A tree's arrays by their path, in order, for any types of containers."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     named = [(jax.tree_util.keystr(p, simple=True, separator="/"), leaf) for p, leaf in leaves]
     return sorted(named, key=lambda pair: pair[0])
@@ -61,7 +61,7 @@ def layout(state: Any) -> str:
 
 
 def signed(state: Any, position: Mapping[str, Any]) -> dict[str, Any]:
-    """A position with digests, by which `verified` sees any bit that changes in it or in the state.
+    """A position with digests, by which `verified` notices any changed bit of it or of the state.
 
     SHA-256 takes 0.8 s for every GB of the state (an AMD EPYC core with instructions for it), once
     at a save and once at a restore.
@@ -86,7 +86,7 @@ def verified(state: Any, progress: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def placed(like: Any, value: np.ndarray) -> Any:
-    """A value where the array of which it takes the place is."""
+    """A value on the devices of the array that it replaces."""
     place = getattr(like, "sharding", None)
     if place is None:
         return value

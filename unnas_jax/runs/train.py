@@ -47,7 +47,7 @@ _KEPT_CELLS = "genotype.json"
 
 
 def _plan(config: TrainConfig, dataset: Dataset, images: int, save_seconds: float) -> Plan:
-    """When a training does what."""
+    """The plan of a training."""
     batch_size = config.train.batch_size
     per_epoch = images // batch_size
     if per_epoch == 0:
@@ -110,7 +110,7 @@ def _added(sums: list[Sums]) -> Sums:
 class _Learner:
     """The trainings of all seeds as the loop sees them."""
 
-    position: Mapping[str, Any] = {}  # The states say all.
+    position: Mapping[str, Any] = {}  # The states are enough.
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ def train(
     Args:
       config: see `unnas_jax.config.schema.training`.
       workdir: a directory or an address gs://BUCKET/NAME; files as docs/files.md lists them.
-      optimizers: an object in the place of what the section `weights` names.
+      optimizers: an object that replaces the optimizer named in the section `weights`.
       save_seconds: for so long after a checkpoint, or after the start, none is written, nor at the
         end, but when a signal stops it; for short trainings of which only the result is kept.
 

@@ -33,7 +33,7 @@ from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Task, example_shapes
 from unnas_jax.tasks.transforms import Augmentation
 
-_WANTED = ("params", "batch_stats", "average")  # Of a state.
+_WANTED = ("params", "batch_stats", "average")  # The entries of a state.
 
 CHECKPOINTS = ("last", "best")
 """Which checkpoint of a training: its last, or that of its best evaluation."""
@@ -41,7 +41,7 @@ CHECKPOINTS = ("last", "best")
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What an evaluation does to images before the network sees them.
+    """The preprocessing of an evaluation.
 
     Attributes:
       input, eval: of the training's config.
@@ -72,7 +72,7 @@ class Preprocessing:
         return np.stack([self.crop(image) for image in images])
 
     def crop(self, image: np.ndarray) -> np.ndarray:
-        """What an evaluation shows of an image, uint8 (H, W, 3): uint8 (S, S, 3)."""
+        """The crop of an image, uint8 (H, W, 3), in an evaluation: uint8 (S, S, 3)."""
         if self.input.mirrored:
             image = np.ascontiguousarray(image[:, ::-1])
         if self.eval.crop == "whole":
@@ -87,7 +87,7 @@ class Preprocessing:
 
     @property
     def padding(self) -> tuple[int, ...]:
-        """The colour beside whole images, which is zero once it is normalised."""
+        """The colour of the padding of whole images, which is zero when normalised."""
         mean = Augmentation.create(self.input, self.dataset).mean
         return tuple(round(255 * value) for value in mean)
 
@@ -138,7 +138,7 @@ class Trained:
     Attributes:
       name: of its workdir.
       config: of the training.
-      dataset: what is known of it; without images.
+      dataset: the facts of the dataset; without images.
       task: what was learned.
       network: called as network(inputs, train); its head's output is the first of a pair.
       variables: what evaluations use, as NumPy arrays whose leading axis is that of `seeds`.
@@ -157,7 +157,7 @@ class Trained:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What makes the network's inputs of images."""
+        """The function that makes the network's inputs from images."""
         return Preprocessing(self.config.input, self.config.eval, self.dataset, self.task)
 
     def module(self) -> tuple[Logits | Ensemble, dict[str, Any]]:
@@ -184,16 +184,16 @@ def load_network(
       workdir: of the training, a directory or an address gs://BUCKET/NAME.
       seed: which of its networks, by its seed; None: the first; 'all': all of them as an
         `Ensemble`, which is called like one.
-      checkpoint: 'last', or 'best': that of the best evaluation (best by held-out images, of which
-        its accuracy then says too much).
+      checkpoint: 'last', or 'best': that of the best evaluation (chosen by held-out images, so that
+        its accuracy on them is too optimistic).
       dataset: of trainings on datasets that are not known by name: for its statistics, and for the
         training images where the evaluation takes batch-norm statistics of them.
 
     Returns:
       The module, called as module.apply(variables, inputs); its parameters and running statistics
       as NumPy arrays (the averages, if the training made them; with the statistics of training
-      images, if the evaluation took them); and what makes its inputs of images, which has the
-      `class_names`, too.
+      images, if the evaluation took them); and the function that makes its inputs from images,
+      which also has the `class_names`.
 
     Raises:
       UserError: it is not the workdir of a training, has no sound checkpoint, or the statistics of
@@ -233,7 +233,7 @@ def read(
         if not chosen:
             raise UserError(f"seed={seed}: {name} has the seeds {', '.join(map(str, seeds))}")
         kept = os.path.join(place.path, "genotype.json")
-        if os.path.exists(kept):  # A file that may be gone by now, or changed.
+        if os.path.exists(kept):  # The file that the config names may be gone by now, or changed.
             network_section = dataclasses.replace(config.network, genotype=kept)
             config = dataclasses.replace(config, network=network_section)
         known = _facts(place, config, dataset)
@@ -285,13 +285,13 @@ def _restored(
 
 
 def _facts(place: Workdir, config: TrainConfig, dataset: Dataset | None) -> Dataset:
-    """What is known of a training's dataset, without its images."""
+    """The facts of a training's dataset, without its images."""
     if dataset is not None:
         return dataclasses.replace(dataset, splits={})
     kept = facts.read(place.path)
     if kept is not None:
         return kept
-    # Of a run from before it was kept.
+    # A run of an older version, which kept no facts.
     name = config.dataset.name
     try:
         entry = entry_of(name)
@@ -319,7 +319,7 @@ def _images(
     dataset: Dataset | None,
     position: Mapping[str, Any],
 ) -> Dataset:
-    """The images of a training, of which its evaluation takes statistics."""
+    """The training images from which an evaluation takes statistics."""
     try:
         images = open_dataset(config.dataset) if dataset is None else dataset
     except UserError as error:

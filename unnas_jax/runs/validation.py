@@ -1,4 +1,4 @@
-"""Whether the config of a search or a training can be run: keys, types, values, before anything."""
+"""Checks the config of a search or a training before a run: keys, types, values."""
 
 import math
 import operator
@@ -54,7 +54,7 @@ def check_keys(
         if isinstance(default, Mapping):
             check(isinstance(value, Mapping), prefix + key, value, "give the keys of a section")
             if not default:
-                continue  # Its keys are checked by what takes them.
+                continue  # The method or the optimizer checks its keys.
             check_keys(value, default, f"{prefix}{key}.", whole)
             continue
         if prefix + key == "network.operations" and isinstance(value, Mapping):

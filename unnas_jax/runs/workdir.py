@@ -15,7 +15,7 @@ from unnas_jax.core import buckets, failures, files
 from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.runs import hold
 
-# A run may be continued with other values of these: they do not change what it computes.
+# A run may be continued with other values of these fields: they do not change its results.
 _HOW = (
     "workers",
     "trackers",
@@ -26,9 +26,9 @@ _HOW = (
 )
 MAY_CHANGE = (
     *_HOW,
-    "dataset.path",  # What is there must not, see `registry.check_same`.
+    "dataset.path",  # The place of the images may change, not the images, see `records.check_same`.
     "train.max_steps",
-    # In a sweep: where units are done, not what they are.
+    # In a sweep: where units run, not what they are.
     *(f"training.{key}" for key in _HOW),
     "tasks",
     "sweep",
@@ -77,7 +77,7 @@ def local(path: str) -> Workdir:
 
 
 def _kept(place: Workdir) -> str:
-    """What is left of a run that ends too early, as the end of a sentence."""
+    """What is kept of a run that ends too early, as the end of a sentence."""
     if buckets.is_address(place.name):
         return "the last complete checkpoint is kept"
     try:
@@ -91,7 +91,7 @@ def _kept(place: Workdir) -> str:
 
 @contextlib.contextmanager
 def _explained(place: Workdir) -> Iterator[None]:
-    """A block in which errors of the system are one line."""
+    """A block in which errors of the system become one line."""
     try:
         yield
     except (UserError, Interruption):

@@ -1,4 +1,4 @@
-"""What the spaces of NAS benchmarks share: cells in files, and settings that they refuse."""
+"""Functions of the spaces of NAS benchmarks: cells in files, and settings that are refused."""
 
 import os
 from collections.abc import Callable, Mapping

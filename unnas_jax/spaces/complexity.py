@@ -25,7 +25,7 @@ _LOG = logging.getLogger("unnas_jax")
 
 @dataclasses.dataclass(frozen=True)
 class _Facts:
-    """What tasks ask of a dataset, without the dataset."""
+    """The facts that tasks need of a dataset, without the dataset."""
 
     name: str
     num_classes: int
@@ -108,7 +108,7 @@ def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str
       UserError: the number of classes is needed and not known, or no such genotype.
     """
     task = task_of(config, classes)
-    # Neither changes a count; `auto` would start the backend to see what it is.
+    # The format changes no count, and `auto` would start the backend.
     plain = {**config, "precision": "float32"}
     network: Supernet | Network
     if config["experiment"] == "search":

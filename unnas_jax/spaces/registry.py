@@ -1,4 +1,4 @@
-"""The search spaces by name, to which others can add theirs, and what a space is to a training."""
+"""The search spaces by name, to which others can add theirs, and the interface of a space."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from unnas_jax.spaces.nasbench201.spec import Spec as Spec201
 from unnas_jax.tasks.base import Examples, Task
 
 Cells = Genotype | Spec | Spec201
-"""What tells the networks of a space apart; all have `as_dict`, and the text that `str` gives."""
+"""The cells of a space; all have `as_dict`, and `str` gives their text."""
 
 Network = darts_network.Network | nasbench101_network.Network | nasbench201_network.Network
 """A discrete network, called as network(inputs, train, drop_path); it returns the outputs of its
@@ -29,7 +29,7 @@ class Space(Protocol):
     """A search space: a module, or an object, with these functions; see docs/walks/space.md."""
 
     ANY: str
-    """A cell's text, in the place of cells that are yet to be chosen."""
+    """The text of a valid cell, where none is chosen yet."""
 
     def draw(self, section: SampleSection, seed: int) -> Sequence[Cells]:
         """The random cells that a sweep's section `sample` asks for, all different."""

@@ -13,7 +13,7 @@ from unnas_jax.spaces import names, registry
 SCHEMA = "unnas_jax.architectures/1"
 FILE = "architectures.json"
 
-_MOST_BYTES = 2**25  # Largest list: all cells of NAS-Bench-101 as texts.
+_MOST_BYTES = 2**25  # Bytes of a list: all cells of NAS-Bench-101 as texts.
 _MOST_TEXT = 2**14  # Characters of a cell.
 
 
@@ -84,7 +84,7 @@ def read(path: str, space: str) -> list[Architecture]:
     Args:
       path: of an `architectures.json`, of a JSON list of cells (texts, or as `as_dict` gives them),
         or of a text with a cell a line, where `#` begins a comment.
-      space: what they are cells of.
+      space: the space of the cells.
 
     Raises:
       UserError: names the entry, counted from 1, that is no cell of the space or is there twice.

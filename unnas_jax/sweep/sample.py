@@ -1,4 +1,4 @@
-"""Sample-based experiments: architectures x tasks x seeds, each pair a unit of a sweep.
+"""Sample-based experiments: architectures x tasks, each pair a unit of a sweep, of some seeds.
 
 Trains every architecture of a sample on every task from scratch (paper, section 5), each pair as
 one unit of a sweep:
@@ -44,11 +44,11 @@ SCHEMA = "unnas_jax.unit/1"
 
 _COUNTS = ("parameters", "multiply_adds")
 
-_SAVE_SECONDS = 600.0  # What a unit loses at most when its worker dies.
+_SAVE_SECONDS = 600.0  # Seconds of work that a unit loses at most when its worker dies.
 
 
 def best(curve: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The best value of every seed over the evaluations; their `values` list one a seed."""
+    """For each seed, the best of its values over the evaluations of a curve."""
     return np.max([row["values"] for row in curve], axis=0).tolist()
 
 
@@ -60,7 +60,7 @@ def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
       scratch: the directory of the trainings, which continue there.
 
     Returns:
-      What is kept of it: `accuracy` is the mean over seeds of `values`, the best over the epochs
+      The unit's result: `accuracy` is the mean over seeds of `values`, the best over the epochs
       of the task's metric on the held-out images; `curve` has all of them. `seconds` and `compile`
       are of the last start alone. None if a signal stopped it.
     """
@@ -104,7 +104,7 @@ def score_unit(task: Mapping[str, Any]) -> dict[str, Any]:
         score; `images`, how many it looks at.
 
     Returns:
-      What is kept of it, as of a training; `values` are the score by seed, `metric` is "score".
+      The unit's result, as of a training; `values` are the score by seed, `metric` is "score".
     """
     start, config = time.monotonic(), task["config"]
     section = DatasetSection.of(config["dataset"])
@@ -207,7 +207,7 @@ class Status:
         return left * mean / len(self.running)
 
     def lines(self) -> list[str]:
-        """For people: a line that sums up, then on tasks that taught nothing, then on units."""
+        """Lines to print: a summary, tasks that taught nothing, units."""
         words = [f"{len(self.finished)} of {self.total} units done"]
         words += [f"{len(self.running)} running", f"{len(self.failed)} failed"]
         if self.finished:
@@ -279,7 +279,7 @@ def status_of(workdir: str) -> Status:
 
 
 def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
-    """Trains every architecture on every task, or what is missing of that.
+    """Trains every architecture on every task, except for units that are finished.
 
     Args:
       config: see `unnas_jax.config.sample`.
@@ -296,7 +296,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
     refuse_unguarded_main()
     validation.validate(config)
     place = workdir_lib.local(workdir)
-    # First, so that a list that cannot be read leaves the workdir to another one.
+    # First: a list that cannot be read must not claim the workdir.
     chosen = _architectures(config, workdir)
     workdir_lib.check_apart(place, config.training.dataset.to_dict())
     workdir_lib.claim(place, config.to_dict())
@@ -333,7 +333,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
             report=report,
         )
     else:
-        # Here, so that what is missing is told once, and only one process prepares a dataset.
+        # Opened here: an error is then told once, and only one process prepares a dataset.
         for task in config.tasks:
             open_dataset(
                 config_lib.of_unit(config, task, "", task in scores.SCORES).dataset.to_dict()

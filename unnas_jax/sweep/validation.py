@@ -1,4 +1,4 @@
-"""Whether the config of any experiment, samples among them, can be run."""
+"""Checks the config of any experiment, also of samples, before a run."""
 
 import re
 from collections.abc import Mapping

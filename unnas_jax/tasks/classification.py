@@ -14,12 +14,12 @@ from unnas_jax.tasks import base, dense
 from unnas_jax.tasks.transforms import Augmentation, displayable
 
 _TOP = 5
-_MOST = 100  # Classes of which an evaluation counts which is taken for which.
+_MOST = 100  # The most classes for which an evaluation counts a confusion.
 
 
 @dataclasses.dataclass(frozen=True)
 class Classification(base.Task):
-    """The dataset's labels as classes; smoothed in training if the config says so."""
+    """The dataset's labels as classes, smoothed in training by `label_smoothing`."""
 
     name: ClassVar[str] = "classification"
     whole_images: ClassVar[bool] = True

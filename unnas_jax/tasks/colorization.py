@@ -29,7 +29,7 @@ _ROW_SIZES = (AB_ROWS[:, 2] - AB_ROWS[:, 1]) // 10 + 1
 _ROW_STARTS = np.concatenate([[0], np.cumsum(_ROW_SIZES)[:-1]])
 NUM_COLORS = int(_ROW_SIZES.sum())
 
-_NO_COLOR = -1  # What is padding has none to learn.
+_NO_COLOR = -1  # The class of padding, which does not count.
 
 # sRGB to XYZ with a D65 white point, the white of the 2 degree observer, as in scikit-image.
 _XYZ = np.array(

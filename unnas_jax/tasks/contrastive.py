@@ -17,7 +17,7 @@ from unnas_jax.tasks import base
 from unnas_jax.tasks.transforms import Augmentation, displayable, random_crops, random_jitter
 
 _ALIKE = np.float32(-1e9)
-"""The similarity of what is not compared: a view with itself, and padding."""
+"""The similarity of pairs that do not count: a view with itself, and padding."""
 
 _TINY = np.float32(1e-12)
 
@@ -72,7 +72,7 @@ class Contrastive(base.Task):
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
         """Examples 2i and 2i + 1 are the views of image i, which is the target.
 
-        In evaluation, too, views are drawn.
+        Views are drawn in evaluation, too.
         """
         crop_key, jitter_key, augment_key = jax.random.split(key, 3)
         twice = jnp.repeat(batch["image"], 2, axis=0)

@@ -16,7 +16,7 @@ from unnas_jax.tasks import base
 from unnas_jax.tasks.permutations import limit, permutations, read
 from unnas_jax.tasks.transforms import Augmentation, crops_at, displayable
 
-_TILE_SHARE = 0.76  # Of a patch's side: the gaps keep edges from giving neighbours away.
+_TILE_SHARE = 0.76  # A tile's side over its patch's: gaps keep edges from giving neighbours away.
 _MIN_DEVIATION = 1e-5  # A tile of one colour has none; its rounding noise must stay small.
 
 

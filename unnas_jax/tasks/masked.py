@@ -18,7 +18,7 @@ from unnas_jax.tasks.transforms import Augmentation, displayable
 
 @dataclasses.dataclass(frozen=True)
 class Masked(base.Task):
-    """Images in which random square patches have the mean colour; what was there?
+    """Images in which random square patches have the mean colour; the answer is what was there.
 
     The answer is compared on hidden pixels only, by its mean squared error in the normalised
     image. The metric is the share of these pixels' squares that it explains, 0 for an answer of the
@@ -60,7 +60,7 @@ class Masked(base.Task):
         return cls(augmentation, config.input.crop, task.mask_patch, task.mask_ratio)
 
     def masks(self, key: jax.Array, count: int) -> jax.Array:
-        """Where images are hidden: bool (count, S, S); the same number of patches in each.
+        """The hidden pixels, bool (count, S, S), with the same number of patches in each image.
 
         Where the side is no multiple of the patches' the last ones are cut off.
         """
@@ -75,7 +75,7 @@ class Masked(base.Task):
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
         """One example per image; the targets are its `pixels` (B, S, S, 3) and `hidden` (B, S, S).
 
-        In evaluation, too, patches are drawn.
+        Patches are drawn in evaluation, too.
         """
         augment_key, mask_key = jax.random.split(key)
         x = self.augmentation.normalise(self.augmentation(augment_key, batch["image"], train=train))

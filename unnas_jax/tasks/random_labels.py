@@ -1,7 +1,7 @@
 """Random labels (RLNAS: Zhang et al., CVPR 2021): the class that was drawn for an image.
 
-Classes are drawn once, uniformly: there is nothing to see in an image that tells its own, so a
-network learns them by heart. How well it does says how easily it is trained.
+Classes are drawn once, uniformly: nothing in an image tells its class, so a network learns them by
+heart. How well it does so tells how easily it is trained.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from unnas_jax.layers import heads
 from unnas_jax.tasks import base
 from unnas_jax.tasks.transforms import Augmentation, displayable
 
-_LABELS = 20210609  # What the draws are for, beside the seed.
+_LABELS = 20210609  # The purpose of the draws, a part of their key.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,7 +80,7 @@ def task(
 
     Args:
       name: one of `TASKS`.
-      dataset: whose classes and statistics are taken instead of the next three.
+      dataset: the dataset from which classes and statistics are taken, instead of the next three.
       classes: of the labels, for classification and segmentation.
       mean, std: of the RGB channels in [0, 1], by which images are normalised.
       options: fields of the config's sections `task` (grid, permutations, aspp_channels, ...) and
@@ -88,7 +88,7 @@ def task(
         search's config.
 
     Raises:
-      UserError: there is no such task or option, or the task cannot do what they say.
+      UserError: there is no such task or option, or their values are impossible.
     """
     config = schema.search().to_dict()
     sections = {key: section for section in ("task", "input") for key in config[section]}

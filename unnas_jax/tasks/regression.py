@@ -1,7 +1,7 @@
 """Regression (GenNAS: Li et al., NeurIPS 2021): synthetic maps at the end of every stage.
 
-The maps are waves, dots and small copies of the image (see `unnas_jax.tasks.targets`). Those that
-are an image's own are drawn once, by its number: a network learns them by heart. The method's own
+The maps are waves, dots and small copies of the image (see `unnas_jax.tasks.targets`). Maps that
+depend on the image are drawn once, by its number: a network learns them by heart. The method's own
 setting is one batch of few images, again and again (`config.train.max_images`).
 """
 
@@ -21,7 +21,7 @@ from unnas_jax.tasks import base
 from unnas_jax.tasks.combinations import COMBINATIONS, Combination
 from unnas_jax.tasks.transforms import Augmentation, displayable, to_uint8
 
-_TARGETS = 20211206  # What the draws are for, beside the seed.
+_TARGETS = 20211206  # The purpose of the draws, a part of their key.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Segmentation(base.Task):
         return base.Examples(x, labels, base.image_weights(batch))
 
     def panels(self, examples: base.Examples, dataset: Any) -> list[list[base.Panel]]:
-        """Image and painted classes; what does not count is black."""
+        """Image and painted classes; ignored pixels are black."""
         images = displayable(self.augmentation, examples.inputs)
         colors = palette(self.num_classes, dataset.colors)
         rows = []
@@ -110,7 +110,7 @@ def ious(confusion: np.ndarray) -> np.ndarray:
 
 
 def palette(classes: int, customary: Sequence[tuple[int, ...]] = ()) -> np.ndarray:
-    """A colour for every number of a label map, uint8 (256, 3); black for what is no class."""
+    """A colour for every number of a label map, uint8 (256, 3); black for numbers of no class."""
     colors = np.zeros((256, 3), np.uint8)
     for k in range(classes):
         hues = np.multiply(colorsys.hsv_to_rgb(k / classes, 0.6 + 0.4 * (k % 2), 0.9), 255)

@@ -103,7 +103,7 @@ class Augmentation:
         return x
 
     def _crop(self, key: jax.Array, x: jax.Array, fill: np.ndarray) -> jax.Array:
-        """The draws depend on the key and the batch's size only, not on what the channels are."""
+        """The draws depend on the key and the batch's size only, not on the channels."""
         return padded_crop(key, x, self.pad, fill) if self.pad else x
 
     def normalise(self, x: jax.Array) -> jax.Array:
@@ -129,7 +129,7 @@ def cut_out(key: jax.Array, x: jax.Array, side: int, fill: np.ndarray) -> jax.Ar
 
 
 def displayable(augmentation: Augmentation, x: Any) -> np.ndarray:
-    """What `Augmentation.normalise` gave, (..., 3), as uint8 RGB for people; clipped."""
+    """Normalised images (..., 3) as uint8 RGB for pictures; clipped."""
     rgb = np.asarray(x, np.float32) * np.asarray(augmentation.std) + np.asarray(augmentation.mean)
     return to_uint8(rgb)
 
@@ -140,7 +140,7 @@ def to_uint8(x: np.ndarray) -> np.ndarray:
 
 
 def _per_channel(values: Any, x: jax.Array) -> np.ndarray:
-    """Values (C,), float32, in a shape that meets the last axis of x."""
+    """Values (C,), float32, in a shape that broadcasts along the last axis of x."""
     return np.asarray(values, np.float32).reshape((1,) * (x.ndim - 1) + (-1,))
 
 

@@ -24,7 +24,7 @@ OPERATIONS = (
 """The candidates of DARTS on every edge, in the order of the alphas' last axis (Liu et al.)."""
 
 MAX_NODES = 12
-"""Of a cell: DARTS has 4, the largest published cell 5; what they cost grows with the square."""
+"""Of a cell: DARTS has 4, the largest published cell 5; the cost grows with the square."""
 
 KINDS = ("normal", "reduce")
 """The two kinds of cell."""
@@ -68,8 +68,8 @@ def parse(value: Any, nodes: int, key: str = _KEY) -> Candidates:
       key: the value's name, for messages.
 
     Raises:
-      UserError: it is none of these, or has lists for another number of edges. Whether there are
-        operations of these names is asked by `check`, not here: files outlive registrations.
+      UserError: it is none of these, or has lists for another number of edges. Whether operations
+        of these names exist is for `check`: files outlive registrations.
     """
     if not isinstance(value, Mapping):
         return dict.fromkeys(KINDS, _of_kind(value, nodes, key))
@@ -99,7 +99,7 @@ def _of_kind(value: Any, nodes: int, key: str) -> tuple[tuple[str, ...], ...]:
 
 
 def check(candidates: Candidates) -> None:
-    """Raises `UserError` for an operation that there is not, and for an edge without a choice."""
+    """Raises `UserError` for an unknown operation, and for an edge without a choice."""
     for kind, number, names in _lists(candidates):
         where = f"edge {number} of the {kind} cell"
         for name in names:
@@ -145,7 +145,7 @@ def mask(edges_of_kind: Sequence[Sequence[str]]) -> np.ndarray:
 
 
 def equal_weights(edges_of_kind: Sequence[Sequence[str]]) -> np.ndarray:
-    """The weights of the operations where an edge prefers none, (E, O), see `mask`."""
+    """The weights of operations on edges without preference, (E, O), see `mask`."""
     used = mask(edges_of_kind)
     weights: np.ndarray = used / used.sum(axis=1, keepdims=True)
     return weights

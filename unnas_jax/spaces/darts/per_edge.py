@@ -1,6 +1,6 @@
 """The plain definition of a supernet's cell: every operation on every edge by itself, then summed.
 
-It takes any operations. The fused forms (`fused`) are held to it by the tests.
+It takes any operations. Tests compare the fused forms (`fused`) with it.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from unnas_jax.spaces.darts import partial
 from unnas_jax.spaces.darts.operations import BUILDERS, Pool, by_image
 
 Skips = Mapping[str, jax.Array]
-"""What a remedy does to the skip connections of a supernet's edges, float32 scalars:
+"""Numbers by which remedies change the skip connections of a supernet's edges, float32 scalars:
 
 - `auxiliary`: the weight of one more skip on every edge besides the mixed operations (DARTS-), 1 if
   it is not there;
@@ -27,10 +27,10 @@ Skips = Mapping[str, jax.Array]
 def candidate(
     x: jax.Array, train: bool, *, operation: str, channels: int, stride: int, dtype: Any
 ) -> jax.Array:
-    """What an operation makes of x in the module in whose `__call__` this runs.
+    """The output of an operation for x; called within the `__call__` of a module.
 
     Batch norms have neither scale nor bias, and a pooling is followed by one: otherwise operations
-    could rescale what their weights are to tell.
+    could rescale their outputs, and weights would not be comparable.
     """
     module = BUILDERS[operation](
         channels=channels, stride=stride, affine=False, dtype=dtype, name=operation
@@ -111,7 +111,7 @@ class MixedOperation(nn.Module):
             total = total + weight * skip(part, train)
         if rest is None:
             return total
-        # The weights of an edge sum to that of the edge itself, which its bypass has.
+        # The weights of an edge sum to the weight of the edge itself, which the bypass gets.
         around = jnp.sum(weights) * partial.bypassed(rest, self.stride)
         return partial.shuffled([total, around], self.parts, -1)
 
@@ -138,7 +138,7 @@ class MixedOperation(nn.Module):
         return weights[index] * Choice(layers, name="chosen")(x, index, train)
 
     def _dropped(self, x: jax.Array, probability: jax.Array) -> jax.Array:
-        """Zero for some values, scaled so that the mean over draws stays."""
+        """The output with some values set to zero, scaled so that its mean over draws stays."""
         keep = 1.0 - probability
         draws = by_image(jax.random.uniform, self.make_rng("noise"), x.shape)
         return jnp.where(draws < keep, x / keep.astype(x.dtype), jnp.zeros((), x.dtype))

@@ -17,7 +17,7 @@ from unnas_jax.tasks.base import Examples, Task
 _LOG = logging.getLogger("unnas_jax")
 
 ANY = "darts_v2"
-"""A cell, in the place of one to be chosen."""
+"""A valid cell, where none is chosen yet."""
 
 resolve = published.resolve
 from_dict = genotype_lib.from_dict

@@ -50,7 +50,7 @@ def softmax(alphas: Alphas, operations: Candidates | None = None) -> dict[str, j
 
     Args:
       alphas: by kind of cell.
-      operations: of every edge; None: of all edges as many as the alphas have.
+      operations: of every edge; None: all edges have as many as the alphas.
     """
 
     def of_kind(kind: str, values: jax.Array) -> jax.Array:
@@ -76,8 +76,8 @@ class Supernet(nn.Module):
       operations: of every edge; None: those of DARTS.
       rematerialise: keep only the cells' inputs for the backward pass and compute each cell again:
         less memory, a forward pass more.
-      mix: makes of the alphas the operations' weights on the edges, `normal` and `reduce`, and what
-        `per_edge.Skips` has; None: `softmax`.
+      mix: alphas -> the operations' weights on the edges, `normal` and `reduce`, and the numbers of
+        `per_edge.Skips`; None: `softmax`.
       parts: K of PC-DARTS, see `partial`: one channel of K is worked on; 1: all are.
       auxiliary_skip: whether every edge has one more skip connection, of weight `auxiliary`.
       one: compute one operation alone on every edge, that of the largest weight; `per_edge` only.
@@ -99,7 +99,7 @@ class Supernet(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        if self.operations is not None:  # Of a mapping that can be hashed, as modules are.
+        if self.operations is not None:  # A mapping that can be hashed, because modules are.
             self.operations = flax.core.freeze(dict(self.operations))
         super().__post_init__()
 
@@ -167,7 +167,7 @@ def _check_formulation(formulation: str, operations: Candidates, key: str) -> No
 
 
 def validate(config: Config) -> None:
-    """Refuses operations that there are not, and a formulation that does not know them.
+    """Refuses unknown operations, and a formulation that does not know them.
 
     Raises:
       UserError: names the key and the remedy.

@@ -13,7 +13,7 @@ from unnas_jax.spaces.nasbench101.spec import Spec
 from unnas_jax.tasks.base import Examples, Task
 
 ANY = "011-001-000:conv3x3"
-"""A cell, in the place of one to be chosen."""
+"""A valid cell, where none is chosen yet."""
 
 from_dict = spec_lib.from_dict
 identity = spec_lib.identity

@@ -12,7 +12,7 @@ from unnas_jax.spaces.nasbench201.spec import Spec
 from unnas_jax.tasks.base import Examples, Task
 
 ANY = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
-"""A cell, in the place of one to be chosen."""
+"""A valid cell, where none is chosen yet."""
 
 identity = spec_lib.identity
 from_dict = spec_lib.from_dict

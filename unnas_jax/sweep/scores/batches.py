@@ -1,4 +1,4 @@
-"""The few images by which architectures are scored, from a dataset."""
+"""The few images of a dataset for which architectures are scored."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from unnas_jax.data.records import Dataset, describe
 from unnas_jax.data.registry import DATASETS
 from unnas_jax.sweep.scores.registry import Batch
 
-_CLASSES = 10  # Of classifiers where images have none.
+_CLASSES = 10  # Classes of classifiers where images have no labels.
 
 
 def section(images: str, data_dir: str) -> DatasetSection:

@@ -1,4 +1,4 @@
-"""From a training's config to what is scored: the architecture's network with any head."""
+"""From a training's config to the subject of a score: the architecture's network with any head."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
