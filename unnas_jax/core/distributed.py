@@ -142,7 +142,7 @@ def largest(number: int) -> int:
 
 
 @contextlib.contextmanager
-def together(name: str) -> Iterator[None]:
+def all_or_none(name: str) -> Iterator[None]:
     """A block that all processes run: an error in one of them is raised in all.
 
     Raises:
@@ -154,7 +154,7 @@ def together(name: str) -> Iterator[None]:
     except UserError as error:
         own = error
     if jax.process_count() > 1:
-        barrier(f"together:{name}")
+        barrier(f"all_or_none:{name}")
         refused = np.flatnonzero(multihost_utils.process_allgather(np.bool_(own is not None)))
         if refused.size and own is None:
             own = UserError(f"process {refused[0]} refuses to start; its message says why")

@@ -54,7 +54,7 @@ def nowhere() -> contextlib.AbstractContextManager[Any]:
     return jax.sharding.use_abstract_mesh(mesh)
 
 
-def parted_axis() -> str | None:
+def batch_axis() -> str | None:
     """The mesh axis whose devices each have a part of the batch in what is being traced, if any."""
     return "data" if "data" in jax.sharding.get_abstract_mesh().manual_axes else None
 
@@ -76,7 +76,7 @@ def by_device(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 
 def total(tree: Any) -> Any:
     """The sum of all devices' float32 arrays inside of `by_device`, in one reduction."""
-    axis = parted_axis()
+    axis = batch_axis()
     if axis is None:
         return tree
     flat, restore = ravel_pytree(tree)
@@ -85,13 +85,13 @@ def total(tree: Any) -> Any:
 
 def gathered(x: jax.Array) -> jax.Array:
     """The rows of all devices, in order, inside of `by_device`; elsewhere x has them all."""
-    axis = parted_axis()
+    axis = batch_axis()
     return x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
 
 
 def first_row(rows: int) -> Any:
     """The number of this device's first row in `gathered`, if every device has so many."""
-    axis = parted_axis()
+    axis = batch_axis()
     return 0 if axis is None else jax.lax.axis_index(axis) * rows
 
 

@@ -21,7 +21,7 @@ def _say(text: str) -> None:
     print(f"unnas_jax: {text}", file=sys.stderr, flush=True)
 
 
-def _together() -> bool:
+def _one_of_several() -> bool:
     """Whether this process is one of several of a run."""
     jax = sys.modules.get("jax")  # jax takes seconds to import.
     return jax is not None and bool(jax.distributed.is_initialized())
@@ -43,7 +43,7 @@ class _Watch:
         self._first = 0.0
         # Signals that the parent ignores stay ignored: nohup's SIGHUP, Ctrl-C in a sweep's
         # processes. In a run of several processes JAX's preemption service receives SIGTERM.
-        own = () if _together() else (signal.SIGTERM,)
+        own = () if _one_of_several() else (signal.SIGTERM,)
         taken = [
             number
             for number in (signal.SIGINT, signal.SIGHUP, *own)
@@ -77,7 +77,7 @@ class _Watch:
                 os._exit(128 + number)
             return
         self.asked, self._first = True, time.monotonic()
-        if _together():
+        if _one_of_several():
             os.kill(os.getpid(), signal.SIGTERM)  # All processes stop after the same step.
         elif self.leave:
             self.leave_now(number.name)
@@ -85,7 +85,7 @@ class _Watch:
 
     def begin(self) -> None:
         """Marks the beginning of a program that has nothing to save yet."""
-        self.leave = self.status is not None and not _together()
+        self.leave = self.status is not None and not _one_of_several()
         if self.leave and self.asked:
             self.leave_now("a signal")
 
@@ -131,7 +131,7 @@ def on_signals() -> Iterator[Callable[[int], bool]]:
 
     def stop(step: int) -> bool:
         receiver.leave = False
-        if _together():
+        if _one_of_several():
             # Imported here: a program can then receive signals before it imports jax.
             from jax.experimental import multihost_utils
 

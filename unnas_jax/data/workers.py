@@ -146,8 +146,8 @@ def _pack(examples: Sequence[Mapping[str, Any]]) -> tuple[_Columns, int, int]:
     for name, value in examples[0].items():
         one = np.asarray(value)
         columns[name] = ((len(examples), *one.shape), one.dtype.str, size)
-        whole = one.nbytes * len(examples)
-        size += -(-whole // _ALIGNMENT) * _ALIGNMENT
+        column = one.nbytes * len(examples)
+        size += -(-column // _ALIGNMENT) * _ALIGNMENT
     descriptor = _anonymous(size)
     try:
         memory = mmap.mmap(descriptor, size)

@@ -32,8 +32,8 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
     def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         def draw(data: Any) -> np.ndarray:
             # Two words of 32 bits, or four: `JAX_DEFAULT_PRNG_IMPL` decides.
-            whole = functools.reduce(lambda high, word: high << 32 | int(word), np.asarray(data), 0)
-            generator = np.random.Generator(np.random.Philox(key=whole))
+            seed = functools.reduce(lambda high, word: high << 32 | int(word), np.asarray(data), 0)
+            generator = np.random.Generator(np.random.Philox(key=seed))
             return generator.uniform(-bound, bound, tuple(shape)).astype(dtype)
 
         data = jax.random.key_data(key)
@@ -57,7 +57,7 @@ def batch_norm(*, train: bool, affine: bool, dtype: Any, name: str) -> nn.Module
         "dtype": dtype,
         "name": name,
     }
-    axis = sharding.parted_axis()
+    axis = sharding.batch_axis()
     if sharding.platform() == "cpu" and axis is None:
         return BatchNorm(affine=affine, **constants)
     return nn.BatchNorm(
@@ -107,7 +107,7 @@ class BatchNormOfParts(nn.Module):
         }
         if train:
             found = [self._moments(part) for part in parts]
-            if axis := sharding.parted_axis():
+            if axis := sharding.batch_axis():
                 near = jnp.split(running["mean"].value, np.cumsum(sizes)[:-1])
                 found = _of_all_devices(found, near, axis)
             # Rounding must not make a variance negative.

@@ -97,7 +97,7 @@ def with_statistics(state: TrainState, statistics: Any) -> TrainState:
 
 
 def pooled(statistics: Sequence[Any], examples: Sequence[int]) -> Any:
-    """The statistics of several batches together, from those of each (Wu and Johnson, 2021).
+    """The statistics of all batches, from those of each (Wu and Johnson, 2021).
 
     A mean is the mean of the batches' means. A variance is E[v + m^2] - E[m]^2 of the batches'
     variances v and means m: the distances between batches are part of it.
@@ -113,11 +113,11 @@ def pooled(statistics: Sequence[Any], examples: Sequence[int]) -> Any:
     def mean(values: Sequence[Any]) -> Any:
         return np.average(np.asarray(values, np.float64), axis=0, weights=examples)
 
-    def together(*values: Any) -> Any:
+    def of_all(*values: Any) -> Any:
         first = values[0]
         if not isinstance(first, Mapping):
             return mean(values).astype(np.asarray(first).dtype)
-        found = {key: together(*(value[key] for value in values)) for key in first}
+        found = {key: of_all(*(value[key] for value in values)) for key in first}
         if found.keys() == {"mean", "var"}:
             means, variances = (
                 [np.asarray(value[key], np.float64) for value in values] for key in ("mean", "var")
@@ -127,7 +127,7 @@ def pooled(statistics: Sequence[Any], examples: Sequence[int]) -> Any:
             found["var"] = spread.astype(np.asarray(first["var"]).dtype)
         return found
 
-    return together(*statistics)
+    return of_all(*statistics)
 
 
 def _averaged(values: Any, average: Any, decay: float, step: jax.Array) -> Any:
@@ -298,25 +298,24 @@ def build_steps(
     )
 
 
-def parted(state: TrainState, together: int, mesh: Mesh) -> list[TrainState]:
-    """The state of all seeds as states of up to `together` seeds each."""
+def grouped(state: TrainState, size: int, mesh: Mesh) -> list[TrainState]:
+    """The state of all seeds as states of up to `size` seeds each."""
     count = len(state.seed)
-    if together >= count:
+    if size >= count:
         return [state]
     host = jax.device_get(state)
     return [
-        sharding.replicate(jax.tree.map(lambda leaf, k=k: leaf[k : k + together], host), mesh)
-        for k in range(0, count, together)
+        sharding.replicate(jax.tree.map(lambda leaf, k=k: leaf[k : k + size], host), mesh)
+        for k in range(0, count, size)
     ]
 
 
 def joined(states: list[TrainState], mesh: Mesh) -> TrainState:
-    """The inverse of `parted`."""
+    """The inverse of `grouped`."""
     if len(states) == 1:
         return states[0]
     host = jax.device_get(states)
-    whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *host)
-    return sharding.replicate(whole, mesh)
+    return sharding.replicate(jax.tree.map(lambda *leaves: np.concatenate(leaves), *host), mesh)
 
 
 def batch_shapes(

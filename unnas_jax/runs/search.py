@@ -245,14 +245,14 @@ def _search(
     sharding.check_batch_size("eval.batch_size", c.eval.batch_size, mesh)
     primary = distributed.is_primary()
     with contextlib.ExitStack() as stack:
-        with distributed.together("workdir"):
+        with distributed.all_or_none("workdir"):
             workdir_lib.check_apart(workdir, c.dataset)
             if primary:
                 stack.enter_context(workdir_lib.alone(workdir))
             workdir_lib.claim(workdir, given, write=primary)
 
         # Data.
-        with distributed.together("data"):
+        with distributed.all_or_none("data"):
             workdir_lib.check_shared(workdir)
             dataset = open_dataset(c.dataset)
         task = registry.create(c, dataset)

@@ -135,6 +135,8 @@ class Seeds:
             for of_group, group in zip(jax.device_get(sums), self.groups, strict=True)
             for k in range(len(group))
         ]
-        whole = [total(of_seed) for of_seed in of_seeds]
-        self.confusion[:] = [of_seed["confusion"] for of_seed in whole if "confusion" in of_seed]
+        sums_of_all = [total(of_seed) for of_seed in of_seeds]
+        self.confusion[:] = [
+            of_seed["confusion"] for of_seed in sums_of_all if "confusion" in of_seed
+        ]
         return [self.task.summarize(of_seed) for of_seed in of_seeds]

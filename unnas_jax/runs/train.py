@@ -81,7 +81,7 @@ def _cells_of(workdir: Workdir, section: NetworkSection) -> tuple[Cells, dict[st
     return cells, document
 
 
-def _together(
+def _group_size(
     config: TrainConfig, task: Task, steps: TrainSteps, state: TrainState, mesh: Mesh
 ) -> int:
     """How many seeds one program trains: all if they fit on an accelerator, one on a CPU.
@@ -103,7 +103,7 @@ def _together(
 
 @jax.jit
 def _added(sums: list[Sums]) -> Sums:
-    """The sums of all seeds of all groups together."""
+    """The sums of all groups of seeds, joined and summed."""
     return jax.tree.map(lambda *values: jax.numpy.concatenate(values).sum(), *sums)
 
 
@@ -210,7 +210,7 @@ def _train(
     if evaluate_only and not epath.Path(workdir.checkpoints).is_dir():
         raise no_checkpoint
     with contextlib.ExitStack() as stack:
-        with distributed.together("workdir"):
+        with distributed.all_or_none("workdir"):
             workdir_lib.check_apart(workdir, c.dataset)
             if primary and not evaluate_only:
                 stack.enter_context(workdir_lib.alone(workdir))
@@ -218,7 +218,7 @@ def _train(
         cells, document = _cells_of(workdir, c.network)
 
         # Data.
-        with distributed.together("data"):
+        with distributed.all_or_none("data"):
             workdir_lib.check_shared(workdir)
             dataset = open_dataset(c.dataset)
         task, data = registry.create(c, dataset), fingerprint(dataset)
@@ -261,11 +261,11 @@ def _train(
         read = (held_out.split,) if evaluate_only else (training.split, held_out.split)
         check_same(workdir.name, position.get("data"), data, set(read))
         step, ranking = int(position["step"]), position["validation"]
-        together = _together(c, task, steps, state, mesh)
-        states = trainer.parted(state, together, mesh)
+        size = _group_size(c, task, steps, state, mesh)
+        states = trainer.grouped(state, size, mesh)
         del restored, state  # A step gives its memory to the next one's.
         trained = Seeds(
-            [seeds[k : k + together] for k in range(0, len(seeds), together)],
+            [seeds[k : k + size] for k in range(0, len(seeds), size)],
             steps,
             task,
             Feed(Batches.of(c), dataset, task, mesh),
@@ -300,7 +300,7 @@ def _train(
             len(training.indices),
             plan.total,
             ", ".join(map(str, seeds)),
-            together,
+            size,
             mesh.size,
             jax.default_backend(),
             f", continuing at step {step}" if step else "",

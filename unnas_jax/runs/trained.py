@@ -342,9 +342,9 @@ def _precise(
     """The state with the statistics that its evaluation uses."""
     mesh = sharding.data_mesh()
     training, held_out = subsets(config, images, task)
-    together = 1 if jax.default_backend() == "cpu" else len(seeds)
+    size = 1 if jax.default_backend() == "cpu" else len(seeds)
     trained = Seeds(
-        [seeds[k : k + together] for k in range(0, len(seeds), together)],
+        [seeds[k : k + size] for k in range(0, len(seeds), size)],
         steps,
         task,
         Feed(dataclasses.replace(Batches.of(config), workers=0), images, task, mesh),
@@ -354,4 +354,4 @@ def _precise(
         config.train.batch_size,
         config.train.precise_bn_images,
     )
-    return trainer.joined(trained.precise(trainer.parted(state, together, mesh)), mesh)
+    return trainer.joined(trained.precise(trainer.grouped(state, size, mesh)), mesh)

@@ -107,8 +107,8 @@ class Choice(nn.Module):
         def branch(name: str, layer: nn.Module) -> Branch:
             def apply(operands: Any) -> Any:
                 x, params, kept = operands
-                whole = (("params", params), ("batch_stats", kept))
-                own = {kind: values[name] for kind, values in whole if name in values}
+                variables = (("params", params), ("batch_stats", kept))
+                own = {kind: values[name] for kind, values in variables if name in values}
                 with layers.in_branch():
                     if not train:
                         return layer.apply(own, x, train), kept

@@ -102,9 +102,9 @@ class Contrastive(base.Task):
 
     def summarize(self, sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Loss, accuracy and, as `majority`, the accuracy of guessing."""
-        whole = base.total(sums)
-        found = base.means(whole)
-        found["majority"] = float(whole["guess"]) / max(float(whole["count"]), 1.0)
+        summed = base.total(sums)
+        found = base.means(summed)
+        found["majority"] = float(summed["guess"]) / max(float(summed["count"]), 1.0)
         return found
 
 

@@ -87,11 +87,11 @@ class Masked(base.Task):
     def panels(self, examples: base.Examples, dataset: Any) -> list[list[base.Panel]]:
         """What the network sees, and the whole image."""
         seen = displayable(self.augmentation, examples.inputs)
-        whole = displayable(self.augmentation, examples.targets["pixels"])
+        originals = displayable(self.augmentation, examples.targets["pixels"])
         shares = np.mean(np.asarray(examples.targets["hidden"]), axis=(1, 2))
         return [
             [base.Panel(f"{100 * share:.0f}% hidden", a), base.Panel("to be answered", b)]
-            for a, b, share in zip(seen, whole, shares, strict=True)
+            for a, b, share in zip(seen, originals, shares, strict=True)
         ]
 
     def head(self, dtype: Any) -> nn.Module:

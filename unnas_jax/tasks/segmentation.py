@@ -98,8 +98,8 @@ class Segmentation(base.Task):
 
     def summarize(self, sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Loss, pixel accuracy and the mIoU of all pixels together."""
-        whole = base.total(sums)
-        return {**base.means(whole), "miou": mean_iou(whole["confusion"])}
+        summed = base.total(sums)
+        return {**base.means(summed), "miou": mean_iou(summed["confusion"])}
 
 
 def ious(confusion: np.ndarray) -> np.ndarray:

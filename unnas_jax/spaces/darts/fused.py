@@ -341,10 +341,10 @@ class FusedCell(Cell, kw_only=True):
             if source > 0:
                 # All edges into node source - 1 have been added.
                 node = source - 1
-                whole = sums[node]
+                state = sums[node]
                 if self.parts > 1:
-                    whole = partial.shuffled([whole, around[node]], self.parts, axis)
-                states.append(whole)
+                    state = partial.shuffled([state, around[node]], self.parts, axis)
+                states.append(state)
         if self.dense:
             return jnp.concatenate(states[2:], axis=-1)
         return chwn(jnp.concatenate(states[2:]))

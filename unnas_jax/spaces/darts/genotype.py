@@ -104,8 +104,8 @@ class Genotype:
 
         def cell(pairs: Pairs, concat: tuple[int, ...]) -> str:
             text = ",".join(f"{operation}:{source}" for operation, source in pairs)
-            whole = concat == tuple(range(2, len(pairs) // 2 + 2))
-            return text if whole else f"{text}@{'.'.join(map(str, concat))}"
+            by_default = concat == tuple(range(2, len(pairs) // 2 + 2))
+            return text if by_default else f"{text}@{'.'.join(map(str, concat))}"
 
         return f"{cell(self.normal, self.normal_concat)}+{cell(self.reduce, self.reduce_concat)}"
 

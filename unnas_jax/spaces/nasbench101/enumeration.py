@@ -125,8 +125,8 @@ def _read(path: str) -> np.ndarray | None:
         cells = reading.array(path, "u", 2**24)
     except (OSError, ValueError):
         return None
-    whole = cells.dtype == np.uint32 and cells.shape == (COUNT,)
-    return cells if whole and bool(np.all(np.diff(cells.astype(np.int64)) > 0)) else None
+    sound = cells.dtype == np.uint32 and cells.shape == (COUNT,)
+    return cells if sound and bool(np.all(np.diff(cells.astype(np.int64)) > 0)) else None
 
 
 def write(cells: np.ndarray, path: str) -> None:
