@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from unnas_jax.config import options
-from unnas_jax.config.options import Section, option
+from unnas_jax.config.options import Config, Section, option
 from unnas_jax.config.sections import (
     Alphas,
     DatasetSection,
@@ -202,8 +202,20 @@ def of_unit(
 SCHEMAS = {"search": search, "train": training, "sample": sample}
 """The experiments, by the value of config.experiment."""
 
-RECORDS = {"search": SearchConfig, "train": TrainConfig, "sample": SampleConfig}
+RECORDS: dict[str, type[Section]] = {
+    "search": SearchConfig,
+    "train": TrainConfig,
+    "sample": SampleConfig,
+}
 """The records of their configs."""
+
+
+def record(config: Config) -> SearchConfig | TrainConfig:
+    """The record of the config of a search or a training."""
+    if isinstance(config, SearchConfig | TrainConfig):
+        return config
+    kind = SearchConfig if options.as_dict(config)["experiment"] == "search" else TrainConfig
+    return kind.of(config)
 
 
 def _as_json(value: Any) -> Any:

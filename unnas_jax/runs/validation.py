@@ -101,8 +101,7 @@ def validate(config: ml_collections.ConfigDict, objects: Collection[str] = ()) -
     experiment = given.get("experiment")
     check_choice("experiment", experiment, ("search", "train"))
     check_keys(given, schema.SCHEMAS[str(experiment)]().to_dict())
-    c: SearchConfig | TrainConfig
-    c = (SearchConfig if experiment == "search" else TrainConfig).of(given)
+    c = schema.record(given)
 
     check_numbers(c, "train.batch_size eval.batch_size train.epochs input.crop", 1, strict=False)
     check_numbers(c, "log_every_steps checkpoint_every_steps", 1, strict=False)

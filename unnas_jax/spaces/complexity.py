@@ -2,13 +2,14 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 
+from unnas_jax.config import schema
 from unnas_jax.config.options import Config
-from unnas_jax.config.sections import Counted, SupernetConfig
+from unnas_jax.config.schema import SearchConfig
+from unnas_jax.config.sections import Counted
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.registry import entry_of
 from unnas_jax.layers.counting import Counts, answer, count
@@ -92,8 +93,8 @@ def of_network(config: Config, task: Task, network: Supernet | Network) -> Count
     return count(network, inputs, train=False)
 
 
-def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str, Any]:
-    """The counts of the network that a config (a valid one, as a dict) trains.
+def of_config(config: Config, classes: int | None = None) -> dict[str, Any]:
+    """The counts of the network that a valid config trains.
 
     Args:
       config: of a search or of a training.
@@ -107,24 +108,21 @@ def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str
     Raises:
       UserError: the number of classes is needed and not known, or no such genotype.
     """
-    task = task_of(config, classes)
+    c = schema.record(config)
+    task = task_of(c, classes)
     # The format changes no count, and `auto` would start the backend.
-    plain = {**config, "precision": "float32"}
+    c = dataclasses.replace(c, precision="float32")
     network: Supernet | Network
-    if config["experiment"] == "search":
+    if isinstance(c, SearchConfig):
         # Every operation on every edge, as both of these forms compute it.
-        of_supernet = SupernetConfig.of(plain)
-        known = candidates.are_darts(candidates.of_network(of_supernet.network))
-        search = dataclasses.replace(
-            of_supernet.search,
-            formulation="depthwise" if known else "per_edge",
-            rematerialise="none",
-        )
-        network = supernet_lib.build_supernet(dataclasses.replace(of_supernet, search=search), task)
+        known = candidates.are_darts(candidates.of_network(c.network))
+        form = "depthwise" if known else "per_edge"
+        search = dataclasses.replace(c.search, formulation=form, rematerialise="none")
+        network = supernet_lib.build_supernet(dataclasses.replace(c, search=search), task)
     else:
-        network = networks.build_network(plain, task)
-    counts = of_network(config, task, network)
-    height, width = counted_size(config, task)
+        network = networks.build_network(c, task)
+    counts = of_network(c, task, network)
+    height, width = counted_size(c, task)
     return {
         **counts.totals(),
         "width": network.width,

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unnas_jax.config.schema import SampleSection
+from unnas_jax.config.schema import SampleConfig
 from unnas_jax.core import files, reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import names, registry
@@ -35,10 +35,10 @@ def named(space: str, cell: Any) -> Architecture:
     return Architecture(names.of_cell(space, cell), str(cell))
 
 
-def sample(config: Mapping[str, Any]) -> list[Architecture]:
-    """The architectures that a valid config of a sweep (as a dict) asks for, by draws."""
-    space = config["training"]["network"]["space"]
-    cells = registry.SPACES[space].draw(SampleSection.of(config["sample"]), config["seed"])
+def sample(config: SampleConfig) -> list[Architecture]:
+    """The architectures that a valid config of a sweep asks for, by draws."""
+    space = config.training.network.space
+    cells = registry.SPACES[space].draw(config.sample, config.seed)
     return [named(space, cell) for cell in cells]
 
 

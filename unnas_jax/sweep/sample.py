@@ -23,6 +23,7 @@ import numpy as np
 from unnas_jax.analysis import result_files
 from unnas_jax.config import run_config
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config.schema import SampleConfig, TrainConfig
 from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core import compilation, logs
 from unnas_jax.core.errors import UserError
@@ -106,12 +107,11 @@ def score_unit(task: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
       The unit's result, as of a training; `values` are the score by seed, `metric` is "score".
     """
-    start, config = time.monotonic(), task["config"]
-    section = DatasetSection.of(config["dataset"])
-    seeds = list(range(config["seed"], config["seed"] + config["seeds"]))
+    start, config = time.monotonic(), TrainConfig.of(task["config"])
+    seeds = list(range(config.seed, config.seed + config.seeds))
     with compilation.measured() as compiled:
         # All architectures see the same images.
-        batch = _batch(section, task["images"], config["input"]["crop"], config["seed"])
+        batch = _batch(config.dataset, task["images"], config.input.crop, config.seed)
         values = [
             scores.value(task["score"], subjects.subject(config, batch, seed)) for seed in seeds
         ]
@@ -120,9 +120,9 @@ def score_unit(task: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "architecture": task["architecture"],
-        "space": config["network"]["space"],
-        "cell": config["network"]["genotype"],
-        "dataset": config["dataset"]["name"],
+        "space": config.network.space,
+        "cell": config.network.genotype,
+        "dataset": config.dataset.name,
         "task": task["score"],
         "metric": result_files.SCORE,
         "seeds": seeds,
@@ -163,13 +163,17 @@ def all_units(config: ml_collections.ConfigDict, chosen: Sequence[Architecture])
     ]
 
 
+def _record(config: ml_collections.ConfigDict) -> SampleConfig:
+    return SampleConfig.of(config.to_dict())
+
+
 def _architectures(config: ml_collections.ConfigDict, workdir: str) -> list[Architecture]:
     """The architectures in the workdir's architectures.json, or those to be written there."""
     path, space = os.path.join(workdir, architectures.FILE), config.training.network.space
     if os.path.exists(path):
         return architectures.read(path, space)
     given = config.sample.architectures
-    return architectures.read(given, space) if given else architectures.sample(config.to_dict())
+    return architectures.read(given, space) if given else architectures.sample(_record(config))
 
 
 def _keep(chosen: list[Architecture], config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -298,17 +302,18 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
     place = workdir_lib.local(workdir)
     # First: a list that cannot be read must not claim the workdir.
     chosen = _architectures(config, workdir)
-    workdir_lib.check_apart(place, config.training.dataset.to_dict())
+    c = _record(config)
+    workdir_lib.check_apart(place, c.training.dataset)
     workdir_lib.claim(place, config.to_dict())
     _keep(chosen, config, workdir)
-    store, options = Store(workdir), config.sweep
-    units = sweep.shard(all_units(config, chosen), options.shard, len(config.tasks))
+    store, options = Store(workdir), c.sweep
+    units = sweep.shard(all_units(config, chosen), options.shard, len(c.tasks))
     for unit in units:
         store.forget_failure(unit)
     _LOG.info(
         "%d architectures, tasks %s; this start (shard %s) has %d units, %d of them done.",
         len(chosen),
-        ", ".join(config.tasks),
+        ", ".join(c.tasks),
         options.shard,
         len(units),
         sum(store.finished(unit) for unit in units),
@@ -334,7 +339,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
         )
     else:
         # Opened here: an error is then told once, and only one process prepares a dataset.
-        for task in config.tasks:
+        for task in c.tasks:
             open_dataset(
                 config_lib.of_unit(config, task, "", task in scores.SCORES).dataset.to_dict()
             )
