@@ -316,40 +316,6 @@ class TaskConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown(Section):
-    """The part from which the shapes of a network's inputs follow."""
-
-    input: Input
-
-
-@dataclasses.dataclass(frozen=True)
-class SupernetConfig(Section):
-    """The part from which supernets are built."""
-
-    network: SupernetSection
-    search: SearchSection
-    precision: str
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkConfig(Section):
-    """The part from which discrete networks are built."""
-
-    network: NetworkSection
-    precision: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Counted(Section):
-    """The part, besides the network, on which its counts depend."""
-
-    dataset: DatasetSection
-    task: TaskSection
-    input: Input
-    eval: Eval
-
-
-@dataclasses.dataclass(frozen=True)
 class Batches(Section):
     """The part from which the streams of batches are made."""
 

@@ -178,15 +178,6 @@ class Checkpoints:
         """
         return self.restore_by(lambda position: like)
 
-    def restore_part(self, like: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """`restore` of some of the state's entries alone, without the position.
-
-        Args:
-          like: shapes, dtypes and shardings of these entries, in dicts, by name.
-        """
-        restored = self.restore_by(lambda position: like, part=True)
-        return None if restored is None else restored[0]
-
     def restore_by(
         self, like: Callable[[Mapping[str, Any]], State], *, part: bool = False
     ) -> tuple[State, dict[str, Any]] | None:

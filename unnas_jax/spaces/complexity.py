@@ -9,7 +9,6 @@ import jax
 from unnas_jax.config import schema
 from unnas_jax.config.options import Config
 from unnas_jax.config.schema import SearchConfig
-from unnas_jax.config.sections import Counted
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.registry import entry_of
 from unnas_jax.layers.counting import Counts, answer, count
@@ -39,7 +38,7 @@ _ASSUMED = {"classification": 1000, "segmentation": 20}
 
 
 def _facts(config: Config, classes: int | None) -> _Facts:
-    counted = Counted.of(config)
+    counted = schema.record(config)
     name, known = counted.dataset.name, entry_of(counted.dataset.name).classes
     assumed = _ASSUMED.get(counted.task.name)
     if classes is None and assumed and entry_of(name).takes_path:
@@ -72,7 +71,7 @@ def task_of(config: Config, classes: int | None = None) -> Task:
 
 def counted_size(config: Config, task: Task) -> tuple[int, int]:
     """Height and width of the inputs for which a config's network is counted: an evaluation's."""
-    counted = Counted.of(config)
+    counted = schema.record(config)
     if counted.eval.crop == "whole":
         height, width = counted.eval.whole_size
         return height, width

@@ -1,7 +1,7 @@
 """The discrete network that the config of a training describes."""
 
 from unnas_jax.config.options import Config
-from unnas_jax.config.sections import NetworkConfig
+from unnas_jax.config.schema import TrainConfig
 from unnas_jax.core import precision
 from unnas_jax.spaces import registry
 from unnas_jax.spaces.registry import Network
@@ -14,6 +14,6 @@ def build_network(config: Config, task: Task) -> Network:
     Raises:
       UserError: no such cells, or no width fits the window of `width='fit'`.
     """
-    of_network = NetworkConfig.of(config)
-    section, dtype = of_network.network, precision.compute_dtype(of_network.precision)
+    c = TrainConfig.of(config)
+    section, dtype = c.network, precision.compute_dtype(c.precision)
     return registry.of_section(section).build(section, task, dtype)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from unnas_jax.config.options import Config
-from unnas_jax.config.sections import SupernetConfig
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.core import precision, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import Stem, plan
@@ -172,23 +172,23 @@ def validate(config: Config) -> None:
     Raises:
       UserError: names the key and the remedy.
     """
-    of_supernet = SupernetConfig.of(config)
-    operations = candidates_lib.of_network(of_supernet.network)
+    c = SearchConfig.of(config)
+    operations = candidates_lib.of_network(c.network)
     candidates_lib.check(operations)
-    parts, width = of_supernet.network.partial_channels, of_supernet.network.width
+    parts, width = c.network.partial_channels, c.network.width
     if parts < 1 or width % (2 * parts) and parts > 1:
         raise UserError(
             f"config.network.partial_channels={parts}: must be 1, or divide "
             f"network.width={width} into even numbers of channels, which reductions halve"
         )
-    _check_formulation(of_supernet.search.formulation, operations, "config.search.formulation")
+    _check_formulation(c.search.formulation, operations, "config.search.formulation")
 
 
 def build_supernet(config: Config, task: Task) -> Supernet:
     """The supernet of a config with the head of a task."""
-    of_supernet = SupernetConfig.of(config)
-    network, formulation = of_supernet.network, of_supernet.search.formulation
-    dtype = precision.compute_dtype(of_supernet.precision)
+    c = SearchConfig.of(config)
+    network, formulation = c.network, c.search.formulation
+    dtype = precision.compute_dtype(c.precision)
     operations = candidates_lib.of_network(network)
     if formulation == "auto":
         fused = "depthwise" if sharding.platform() == "cpu" else "dense"
@@ -202,7 +202,7 @@ def build_supernet(config: Config, task: Task) -> Supernet:
         single_reduction=task.single_reduction,
         formulation=formulation,
         operations=operations,
-        rematerialise=of_supernet.search.rematerialise == "cell",
+        rematerialise=c.search.rematerialise == "cell",
         parts=network.partial_channels,
         auxiliary_skip=network.auxiliary_skip,
         dtype=dtype,

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 
 from unnas_jax.config.options import Config
-from unnas_jax.config.sections import NetworkConfig
+from unnas_jax.config.schema import TrainConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import networks
 from unnas_jax.sweep.scores.registry import Batch, Subject
@@ -20,7 +20,7 @@ def builder(config: Config, classes: int) -> Callable[[nn.Module, Any], nn.Modul
     Raises:
       UserError: the network is of a kind whose head or number format cannot be exchanged.
     """
-    plain = dataclasses.replace(NetworkConfig.of(config), precision="float32")
+    plain = dataclasses.replace(TrainConfig.of(config), precision="float32")
     task = tasks.task("classification", classes=max(classes, 2), precision="float32")
     network = networks.build_network(plain, task)
     fields = {field.name for field in dataclasses.fields(network)}
@@ -38,5 +38,5 @@ def builder(config: Config, classes: int) -> Callable[[nn.Module, Any], nn.Modul
 
 def subject(config: Config, batch: Batch, seed: int) -> Subject:
     """The architecture of a valid config, to be scored."""
-    space = NetworkConfig.of(config).network.space
+    space = TrainConfig.of(config).network.space
     return Subject(builder(config, batch.classes), batch, seed, space)
