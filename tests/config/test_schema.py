@@ -12,8 +12,12 @@ from unnas_jax.config import options
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
+from unnas_jax.data import crops
+from unnas_jax.layers.blocks import STEMS
 from unnas_jax.runs import workdir
+from unnas_jax.spaces.darts import supernet
 from unnas_jax.sweep import validation
+from unnas_jax.tasks.combinations import COMBINATIONS
 
 
 @pytest.mark.parametrize("experiment", ["search", "train"])
@@ -123,6 +127,23 @@ def test_every_field_says_what_it_means_and_records_have_them_all(experiment):
     assert not silent
     lines = config_lib.difference(config, dataclasses.asdict(record.of(config)))
     assert all(": (absent) -> " in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "experiment, key, names",
+    [
+        ("search", "input.train_crop", crops.TRAIN_CROPS),
+        ("search", "input.resampling", crops.RESAMPLINGS),
+        ("train", "eval.crop", crops.EVAL_CROPS),
+        ("search", "network.stem", STEMS),
+        ("search", "task.targets", COMBINATIONS),
+        ("search", "search.formulation", supernet.FORMULATIONS),
+        ("search", "search.rematerialise", config_lib.REMATERIALISE),
+    ],
+)
+def test_meanings_name_the_values_that_are_possible(experiment, key, names):
+    words = set(re.findall(r"\w+", options.meanings(config_lib.RECORDS[experiment])[key]))
+    assert set(names) <= words
 
 
 def test_difference_names_what_differs():

@@ -16,7 +16,7 @@ class DatasetSection(Section):
     """The section `dataset`: which images."""
 
     name: str = option(
-        "The dataset: a name of `unnas_jax.data`, or `tfds:NAME[/CONFIG][:VERSION]`.",
+        "The dataset: a name of the page Datasets, or `tfds:NAME[/CONFIG][:VERSION]`.",
         "imagenet2012",
     )
     path: str = option("The folder of images, for the datasets `folder` and `folder_maps`.", "")
@@ -46,7 +46,8 @@ class Input(Section):
         256,
     )
     train_crop: str = option(
-        "How training images are cropped, one of `unnas_jax.data.crops.TRAIN_CROPS`.",
+        "How training images are cropped: random_resized, resize_random, scale_random, centre, "
+        "none.",
         "random_resized",
     )
     pad: int = option(
@@ -58,9 +59,7 @@ class Input(Section):
     )
     lighting: float = option("The standard deviation of the PCA lighting; 0: none.", 0.1)
     gray: float = option("The share of training images that are turned gray, from 0 to 1.", 0.0)
-    resampling: str = option(
-        "How images are resized, one of `unnas_jax.data.crops.RESAMPLINGS`.", "area"
-    )
+    resampling: str = option("How images are resized: area, bilinear, bilinear_cut_off.", "area")
     swapped_statistics: bool = option(
         "Swap red's and blue's mean, deviation and lighting, as the PyTorch release does.", False
     )
@@ -74,7 +73,7 @@ class TaskSection(Section):
     """The section `task`: what is learned."""
 
     name: str = option(
-        "The task, a name of `unnas_jax.tasks`.", search="rotation", train="classification"
+        "The task, a name of the page Tasks.", search="rotation", train="classification"
     )
     grid: int = option("Jigsaw: patches along a side, 2 or 3.", 3)
     permutations: int = option("Jigsaw: the number of permutations, its classes.", 1000)
@@ -102,9 +101,7 @@ class TaskSection(Section):
     view_area: float = option(
         "Contrastive: the least share of an image's area that a view shows.", 0.2
     )
-    targets: str = option(
-        "Regression: the maps to learn, a name of `unnas_jax.tasks.combinations`.", "darts"
-    )
+    targets: str = option("Regression: the combination of maps to learn: darts, nasbench.", "darts")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +111,9 @@ class SupernetSection(Section):
     width: int = option("Channels of the first cell before it concatenates its nodes; even.", 16)
     cells: int = option("The number of cells, at least 3.", 8)
     nodes: int = option("Nodes of a cell, besides its two inputs.", 4)
-    stem: str = option(
-        "The layers before the cells, one of `unnas_jax.layers.blocks.STEMS`.", "imagenet"
-    )
+    stem: str = option("The layers before the cells: imagenet, imagenet_wide, cifar.", "imagenet")
     operations: Any = option(
-        "The operations of all edges, names of `unnas_jax.spaces.darts.operations`, or under "
+        "The operations of all edges, such as `sep_conv_3x3`, or under "
         "`normal` and `reduce` such a list or one for each edge; empty: those of DARTS.",
         (),
     )
@@ -161,22 +156,20 @@ class NetworkSection(Regularisation):
     cells: int = option("The number of cells, in the spaces darts and nasbench201.", 14)
     stacks: int = option("The number of stacks, in the space nasbench101.", 3)
     modules: int = option("The modules of each stack, in the space nasbench101.", 3)
-    stem: str = option(
-        "The layers before the cells, one of `unnas_jax.layers.blocks.STEMS`.", "imagenet"
-    )
+    stem: str = option("The layers before the cells: imagenet, imagenet_wide, cifar.", "imagenet")
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchSection(Section):
     """How the supernet is searched."""
 
-    method: str = option("The search method, a name of `unnas_jax.methods`.", "darts")
+    method: str = option("The search method, a name of the page Search methods.", "darts")
     order: int = option(
         "The order of the alphas' gradient: 1: at the current weights; 2: through a weight step.", 1
     )
     arch_start_epoch: float = option("The epoch from which on the alphas are trained.", 1.0)
     formulation: str = option(
-        "How the supernet is computed, one of `unnas_jax.spaces.darts.supernet.FORMULATIONS`.",
+        "How the supernet is computed: auto, dense, depthwise, per_edge.",
         "auto",
     )
     rematerialise: str = option(
