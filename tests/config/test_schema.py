@@ -129,6 +129,20 @@ def test_every_field_says_what_it_means_and_records_have_them_all(experiment):
     assert all(": (absent) -> " in line for line in lines)
 
 
+@pytest.mark.parametrize("experiment", config_lib.SCHEMAS)
+def test_defaults_are_of_the_fields_types(experiment):
+    def check(record):
+        for field in dataclasses.fields(record):
+            if dataclasses.is_dataclass(field.type):
+                check(field.type)
+            elif field.type in (str, int, float, bool):
+                assert {type(value) for value in field.metadata["defaults"].values()} == {
+                    field.type
+                }
+
+    check(config_lib.RECORDS[experiment])
+
+
 @pytest.mark.parametrize(
     "experiment, key, names",
     [
