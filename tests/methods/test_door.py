@@ -26,6 +26,7 @@ from unnas_jax.spaces.darts.genotype import strongest
 from unnas_jax.tasks import registry as tasks
 
 STAGE = 8  # Steps: two epochs of four.
+pytestmark = pytest.mark.usefixtures("on_one_device")
 
 
 def config_of(method, images):
@@ -40,17 +41,6 @@ def config_of(method, images):
 def rows(workdir: pathlib.Path, *kinds: str) -> list[dict]:
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     return [line for line in lines if line["kind"] in kinds]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """Of the eight, which would only take longer to compile for."""
-    with pytest.MonkeyPatch.context() as patch:
-        mesh = sharding.data_mesh
-        patch.setattr(
-            sharding, "data_mesh", lambda devices=None: mesh(devices or jax.devices()[:1])
-        )
-        yield
 
 
 @pytest.fixture(scope="module")
