@@ -81,6 +81,7 @@ def search() -> ml_collections.ConfigDict:
             "experiment": "search",
             **_common(),
             "network": {
+                "space": "darts",  # Or nasbench201, in which single_path searches.
                 "width": 16,
                 "cells": 8,
                 "nodes": 4,
@@ -90,6 +91,7 @@ def search() -> ml_collections.ConfigDict:
                 "operations": (),
                 "partial_channels": 1,  # Operations work on one channel of so many (PC-DARTS).
                 "auxiliary_skip": False,  # One more skip on every edge, which decays (DARTS-).
+                "affine": False,  # Whether batch norms in cells of DARTS have scale and bias.
             },
             "search": {
                 "method": "darts",  # One of unnas_jax.methods.

@@ -32,10 +32,11 @@ def preprocessed(
     channels: int,
     reduce_input0: bool,
     dtype: Any,
+    affine: bool = False,
 ) -> list[jax.Array]:
     """The first two states of a cell, in whose `__call__` this runs: its inputs, alike in size."""
     before = FactorizedReduction if reduce_input0 else ReluConvBN
-    settings: dict[str, Any] = {"affine": False, "dtype": dtype}
+    settings: dict[str, Any] = {"affine": affine, "dtype": dtype}
     return [
         before(channels, name="preprocess0", **settings)(input0, train),
         ReluConvBN(channels, name="preprocess1", **settings)(input1, train),
@@ -43,19 +44,26 @@ def preprocessed(
 
 
 def candidate(
-    x: jax.Array, train: bool, *, operation: str, channels: int, stride: int, dtype: Any
+    x: jax.Array,
+    train: bool,
+    *,
+    operation: str,
+    channels: int,
+    stride: int,
+    affine: bool,
+    dtype: Any,
 ) -> jax.Array:
     """What an operation makes of x in the module in whose `__call__` this runs.
 
-    Batch norms have neither scale nor bias, and a pooling is followed by one: otherwise operations
-    could rescale what their weights are to tell.
+    A pooling is followed by a batch norm. Where operations are mixed, batch norms have neither
+    scale nor bias (`affine`): operations could rescale what their weights are to tell.
     """
     module = BUILDERS[operation](
-        channels=channels, stride=stride, affine=False, dtype=dtype, name=operation
+        channels=channels, stride=stride, affine=affine, dtype=dtype, name=operation
     )
     output: jax.Array = module(x, train)
     if isinstance(module, Pool):
-        norm = batch_norm(train=train, affine=False, dtype=dtype, name=f"{operation}_bn")
+        norm = batch_norm(train=train, affine=affine, dtype=dtype, name=f"{operation}_bn")
         output = norm(output)
     return output
 
@@ -67,11 +75,13 @@ class Alone(nn.Module):
       operation: a name of `BUILDERS`.
       channels: of the input and the output.
       stride: of both axes.
+      affine: see `candidate`.
     """
 
     operation: str
     channels: int
     stride: int
+    affine: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -83,6 +93,7 @@ class Alone(nn.Module):
             operation=self.operation,
             channels=self.channels,
             stride=self.stride,
+            affine=self.affine,
             dtype=self.dtype,
         )
 
@@ -98,7 +109,8 @@ class MixedOperation(nn.Module):
       stride: of both axes.
       parts: K of `partial`; 1: all channels are worked on.
       auxiliary_skip: whether there is one more skip connection.
-      one: compute one operation alone, that of the largest weight.
+      one: compute one operation alone, that of the largest weight; none if all weights are 0.
+      affine: see `candidate`.
     """
 
     operations: tuple[str, ...]
@@ -107,6 +119,7 @@ class MixedOperation(nn.Module):
     parts: int = 1
     auxiliary_skip: bool = False
     one: bool = False
+    affine: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -135,7 +148,8 @@ class MixedOperation(nn.Module):
 
     def _settings(self) -> dict[str, Any]:
         channels = self.channels // self.parts
-        return {"channels": channels, "stride": self.stride, "dtype": self.dtype}
+        own = {"channels": channels, "stride": self.stride, "affine": self.affine}
+        return {**own, "dtype": self.dtype}
 
     def _all(self, x: jax.Array, weights: jax.Array, train: bool, skips: Skips) -> Any:
         total: Any = 0
@@ -149,10 +163,12 @@ class MixedOperation(nn.Module):
 
     def _one(self, x: jax.Array, weights: jax.Array, train: bool, skips: Skips) -> Any:
         del skips
-        layers = tuple(
-            (name, Alone(operation=name, **self._settings())) for name in self.operations
-        )
-        index = jnp.argmax(weights[: len(layers)])
+        weights = weights[: len(self.operations)]
+        nothing = () if "none" in self.operations else ("none",)
+        names = (*self.operations, *nothing)
+        layers = tuple((name, Alone(operation=name, **self._settings())) for name in names)
+        index = jnp.where(jnp.any(weights != 0), jnp.argmax(weights), names.index("none"))
+        weights = jnp.append(weights, jnp.zeros(len(nothing), weights.dtype))
         return weights[index] * Choice(layers, name="chosen")(x, index, train)
 
     def _dropped(self, x: jax.Array, probability: jax.Array) -> jax.Array:
@@ -173,7 +189,8 @@ class PlainCell(nn.Module):
       nodes: how many.
       reduction: whether the edges from the two inputs have stride 2.
       reduce_input0: whether input 0 has twice the side of input 1.
-      parts, auxiliary_skip, one: of every edge, see `MixedOperation`.
+      parts, auxiliary_skip, one, affine: of every edge, see `MixedOperation`; preprocessing is
+        `affine`, too.
     """
 
     operations: tuple[tuple[str, ...], ...]
@@ -184,6 +201,7 @@ class PlainCell(nn.Module):
     parts: int = 1
     auxiliary_skip: bool = False
     one: bool = False
+    affine: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -202,6 +220,7 @@ class PlainCell(nn.Module):
             train,
             channels=self.channels,
             reduce_input0=self.reduce_input0,
+            affine=self.affine,
             dtype=self.dtype,
         )
         rows = iter(zip(self.operations, weights, strict=True))
@@ -216,6 +235,7 @@ class PlainCell(nn.Module):
                     parts=self.parts,
                     auxiliary_skip=self.auxiliary_skip,
                     one=self.one,
+                    affine=self.affine,
                     dtype=self.dtype,
                     name=f"edge_{source}_{node}",
                 )

@@ -45,6 +45,12 @@ def validate(config: Mapping[str, Any]) -> None:
     """Raises `UserError` for settings of other spaces, or if there is no such cell."""
     section = config["network"]
     benchmark.refuse_settings(section, "NAS-Bench-201", width=16)
+    check_stack(section)
+    resolve(section["genotype"])
+
+
+def check_stack(section: Mapping[str, Any]) -> None:
+    """Raises `UserError` if there is no network of this stem and so many cells."""
     if section["stem"] != "cifar":
         raise UserError(
             f"config.network.stem={section['stem']!r}: networks of NAS-Bench-201 have one stem; "
@@ -56,7 +62,6 @@ def validate(config: Mapping[str, Any]) -> None:
             f"config.network.cells={cells}: networks of NAS-Bench-201 have {STAGES} stages of "
             f"equally many cells; use a multiple of {STAGES}, 15 in the benchmark"
         )
-    resolve(section["genotype"])
 
 
 def build(config: Mapping[str, Any], task: Task) -> Network:
