@@ -14,29 +14,27 @@ import jax
 import ml_collections
 import numpy as np
 
-from unnas_jax.analysis import report, results, verdict
+from unnas_jax.analysis import choice, report, results, verdict
 from unnas_jax.analysis.history import Alphas, Row
-from unnas_jax.config.sections import Batches, Pace
+from unnas_jax.config.sections import Pace
 from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.logs import telling
-from unnas_jax.data import Dataset, halves, open_dataset
-from unnas_jax.data.inspection import check_images
-from unnas_jax.data.pipeline import evaluation_sample
+from unnas_jax.data import Dataset, open_dataset
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import metrics, optim, trackers
-from unnas_jax.learning.feed import Feed
 from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import SearchMethod, SearchState, Setting, Stage
 from unnas_jax.runs import checkpoint, validation
 from unnas_jax.runs import workdir as workdir_lib
+from unnas_jax.runs.choosing import Choosing
+from unnas_jax.runs.images import Images
 from unnas_jax.runs.loop import Loop, Plan
 from unnas_jax.runs.monitor import Monitor
 from unnas_jax.runs.versions import versions
 from unnas_jax.runs.workdir import Workdir
 from unnas_jax.spaces.darts import genotype as genotype_lib
-from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Sums, Task
 
 _LOG = logging.getLogger("unnas_jax")
@@ -77,6 +75,19 @@ class _Outputs:
         if primary and step:
             self.history = results.alphas_until(os.path.join(workdir, "alphas.npz"), step)
 
+    def _provenance(self, method: SearchMethod, step: int) -> dict[str, Any]:
+        """What genotype.json says of where its cells come from."""
+        return {
+            "dataset": self.config["dataset"]["name"],
+            "task": self.config["task"]["name"],
+            "method": method.name,
+            "seed": self.config["seed"],
+            "step": step,
+            "epoch": self.plan.epoch(step),
+            "warnings": self.warnings,
+            "versions": versions(),
+        }
+
     def metrics(self, kind: str, step: int, **values: Any) -> None:
         """Writes a row of metrics."""
         if kind == "start":
@@ -108,28 +119,39 @@ class _Outputs:
         self.warnings = verdict.of_alphas(
             self.history.mixing, cells, self.config["search"]["arch_start_epoch"], operations
         )
-        if self.validation:
-            self.warnings += verdict.of_training(
-                [self.validation], self.facts["num_classes"], self.facts["validation_images"]
-            )
-        document = genotype_lib.document_of(
-            cells,
-            mixing,
-            {
-                "dataset": self.config["dataset"]["name"],
-                "task": self.config["task"]["name"],
-                "method": method.name,
-                "seed": self.config["seed"],
-                "step": step,
-                "epoch": epoch,
-                "finished": step == self.plan.total or named is not None,
-                **({} if named is None else {"stopped": {"of_epoch": named + 1}}),
-                "warnings": self.warnings,
-                "versions": versions(),
-            },
-            operations,
-        )
+        self.warnings += self._of_training()
+        finished = step == self.plan.total or named is not None
+        provenance = {
+            **self._provenance(method, step),
+            "finished": finished,
+            **({} if named is None else {"stopped": {"of_epoch": named + 1}}),
+        }
+        document = genotype_lib.document_of(cells, mixing, provenance, operations)
         files.write_json(os.path.join(self.workdir, "genotype.json"), document)
+
+    def _of_training(self) -> list[str]:
+        if not self.validation:
+            return []
+        return verdict.of_training(
+            [self.validation], self.facts["num_classes"], self.facts["validation_images"]
+        )
+
+    def chosen(self, method: SearchMethod, choosing: Choosing) -> None:
+        """Writes the genotype that was the best of the candidates."""
+        if not self.primary:
+            return
+        best, self.warnings = choosing.best(), self._of_training()
+        criterion = str(method.options.get("criterion", "merit"))
+        document = {
+            **method.document(choosing.cells[best["cell"]]),
+            **self._provenance(method, self.plan.total),
+            "finished": True,
+            "cell": best["cell"],
+            "candidates": choice.summary(choosing.rows(), criterion),
+        }
+        files.write_json(os.path.join(self.workdir, "genotype.json"), document)
+        words = choice.described(best)
+        _LOG.info("The best of %d cells, %s: %s", len(choosing.cells), words, best["cell"])
 
     def pictures(self, *, final: bool) -> None:
         """Redraws the pictures and the report; before the end only as long as it costs 5%."""
@@ -283,14 +305,21 @@ class _Learner:
     def record(self, step: int, metrics: Mapping[str, float]) -> bool:
         self._outputs.metrics("validation", step, **metrics)
         epoch = self._outputs.plan.epoch(step)
-        measured = self._monitor.measure(self.method, self.state, epoch, self._last_b)
-        self._outputs.metrics("method", step, **measured, **self.method.record(self.state))
+        numbers = dict(self.method.record(self.state))
+        if not self.method.chooses:
+            measured = self._monitor.measure(self.method, self.state, epoch, self._last_b)
+            numbers = {**measured, **numbers}
+        if numbers:
+            self._outputs.metrics("method", step, **numbers)
         _LOG.info(
-            "Epoch %.3g, half %s with running statistics: %s.",
-            self._outputs.plan.epoch(step),
+            "Epoch %.3g, half %s with %s: %s.",
+            epoch,
             "A" if self._task.memorises else "B",
+            "random cells" if self.method.chooses else "running statistics",
             ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
         )
+        if self.method.chooses:
+            return False
         named = self._monitor.named(self.method)
         if named is not None:
             rule = self.method.options["stop"]
@@ -346,17 +375,9 @@ def _search(
         with distributed.together("data"):
             workdir_lib.check_shared(workdir)
             dataset = open_dataset(c["dataset"])
-        task = registry.create(c, dataset)
-        records, data = dataset.splits["train"], fingerprint(dataset)
-        check_images(dataset, c["input"]["crop"], task)
-        half_a, half_b = (
-            evaluation_sample(half, c["train"]["max_images"], c["seed"])
-            for half in halves(len(records), c["seed"])
-        )
-        plan = _plan(c, dataset, len(half_a))
-        judged = half_a if task.memorises else half_b
-        held_out = evaluation_sample(judged, c["eval"]["max_images"], c["seed"])
-        feed = Feed(Batches.of(c), dataset, task, mesh)
+        images, data = Images.of(c, dataset, mesh), fingerprint(dataset)
+        task = images.task
+        plan = _plan(c, dataset, len(images.half_a))
 
         # Steps, state, and where it continues.
         stages = _Stages(c, task, mesh, plan, optimizers)
@@ -373,8 +394,8 @@ def _search(
             "Searching on %s with %s: %d + %d images, %d steps of %d an epoch, %d devices (%s)%s.",
             dataset.name,
             task.name,
-            len(half_a),
-            len(half_b),
+            len(images.half_a),
+            len(images.half_b),
             plan.total,
             plan.per_epoch,
             mesh.size,
@@ -385,20 +406,20 @@ def _search(
             "start",
             step,
             num_classes=task.num_classes,
-            train_images=len(half_a),
-            validation_images=len(held_out),
+            train_images=len(images.half_a),
+            validation_images=len(images.held_out),
             devices=mesh.size,
             backend=jax.default_backend(),
             total_steps=plan.total,
         )
-        if not outputs.history.rows:  # At the start, or after a checkpoint was brought over.
+        choosing = None
+        if method.chooses:
+            with distributed.together("candidates"):
+                choosing = Choosing(workdir.path, method, plan.total, write=primary)
+        elif not outputs.history.rows:  # At the start, or after a checkpoint was brought over.
             outputs.alphas(method, state, step)
 
         # The loop.
-        def train(half: np.ndarray, number: int, steps: Sequence[int] | None = None) -> Any:
-            seed = 2 * c["seed"] + number
-            return feed.train(records, half, seed=seed, start_step=step, steps=steps)
-
         monitor = Monitor(c["train"]["epochs"], position.get("measured", ()))
         learner = _Learner(
             stages,
@@ -407,9 +428,9 @@ def _search(
             task,
             outputs,
             monitor,
-            stack.enter_context(train(half_a, 0)),
-            lambda steps: train(half_b, 1, steps),
-            lambda: feed.evaluation(records, held_out),
+            stack.enter_context(images.train(0, step)),
+            lambda steps: images.train(1, step, steps),
+            images.evaluation,
         )
         stack.enter_context(contextlib.closing(learner))
         del state  # A step gives its memory to the next one's.
@@ -426,7 +447,17 @@ def _search(
             after_save=lambda: outputs.pictures(final=False),
         )
         ended = monitor.named(method) is not None or loop.run(step, ranking) == plan.total
-        if ended or loop.ended:
+        ended |= loop.ended
+        if ended and choosing is not None:
+            chooser, state = learner.method, learner.state
+
+            def judge(cells: Sequence[Any]) -> list[dict[str, float]]:
+                return chooser.judge(state, cells, images.first, images.evaluation)
+
+            ended = choosing.run(judge, workdir.publish)
+            if ended:
+                outputs.chosen(chooser, choosing)
+        if ended:
             outputs.pictures(final=True)
             _LOG.info("Finished. See %s", os.path.join(workdir.name, "report.html"))
             for words in outputs.warnings:

@@ -154,7 +154,8 @@ def _validate_search(c: Mapping[str, Any]) -> None:
     check(width % 2 == 0, "network.width", width, "must be even: reductions halve it")
     check_choice("search.rematerialise", c["search"]["rematerialise"], schema.REMATERIALISE)
     check_choice("search.formulation", c["search"]["formulation"], supernet.FORMULATIONS)
-    supernet.validate(c)
+    if c["network"]["space"] == "darts":
+        supernet.validate(c)
     for key in ("b1", "b2"):
         check(0 <= c["alphas"][key] < 1, f"alphas.{key}", c["alphas"][key], "must be in [0, 1)")
 

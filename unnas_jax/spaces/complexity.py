@@ -10,7 +10,7 @@ import jax
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.registry import entry_of
 from unnas_jax.layers.counting import Counts, answer, count
-from unnas_jax.spaces import networks
+from unnas_jax.spaces import networks, single_path
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.spaces.darts.supernet import Supernet
@@ -108,7 +108,9 @@ def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str
     # Neither changes a count; `auto` would start the backend to see what it is.
     plain = {**config, "precision": "float32"}
     network: Supernet | Network
-    if config["experiment"] == "search":
+    if config["experiment"] == "search" and config["network"]["space"] != "darts":
+        network = single_path.of_config(config).build(plain, task).network
+    elif config["experiment"] == "search":
         # Every operation on every edge, as both of these forms compute it.
         known = candidates.are_darts(candidates.of_network(config["network"]))
         forms = {"formulation": "depthwise" if known else "per_edge", "rematerialise": "none"}

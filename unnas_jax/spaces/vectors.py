@@ -1,9 +1,9 @@
 """How far the weights of a cell have turned in training: the angle of RLNAS (Zhang et al., 2021).
 
-A cell's weights are one vector: along every path through the cell the weights of its operations, one
-after the other, so that an operation counts once for each path that leads through it; then the
-other layers, once. Operations without weights stand for what they compute: a skip for the identity
-matrix, a pooling for its kernel, all of whose entries are 1/9. `none` ends a path.
+A cell's weights are one vector: along every path through the cell the weights of its operations,
+one after the other, so that an operation counts once for each path that leads through it; then
+the other layers, once. Operations without weights stand for what they compute: a skip for the
+identity matrix, a pooling for its kernel, all of whose entries are 1/9. `none` ends a path.
 
 The angle between the vector before training and the vector after it is the score: the larger, the
 better did the cell learn.

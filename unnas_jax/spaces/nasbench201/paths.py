@@ -68,9 +68,7 @@ class Paths:
         if not train:
             outputs: Any = self.network.apply(own, inputs, train=False)
             return outputs[0], variables["batch_stats"]
-        (answers, _), updated = self.network.apply(
-            own, inputs, train=True, mutable=["batch_stats"]
-        )
+        (answers, _), updated = self.network.apply(own, inputs, train=True, mutable=["batch_stats"])
         return answers, updated["batch_stats"]
 
     def cells(self, count: int, seed: int) -> Sequence[Spec]:
@@ -82,9 +80,7 @@ class Paths:
         net = self.network
         parts = [Part(("stem",)), Part(("bn",)), Part(("head",), bias=False)]
         chosen = {
-            edge: name
-            for edge, name in zip(EDGES, cell.operations, strict=True)
-            if name != "none"
+            edge: name for edge, name in zip(EDGES, cell.operations, strict=True) if name != "none"
         }
         times = vectors.repeats(list(chosen), (0,), (NODES - 1,))
         for stage in range(STAGES):
@@ -113,4 +109,3 @@ class Paths:
     def check_inputs(self, examples: Examples) -> None:
         """As trainings of the space do."""
         space.check_inputs({}, examples)
-
