@@ -107,7 +107,7 @@ def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str
     task = task_of(config, classes)
     # Neither changes a count; `auto` would start the backend to see what it is.
     plain = {**config, "precision": "float32"}
-    network: Supernet | Network
+    network: Any
     if config["experiment"] == "search" and config["network"]["space"] != "darts":
         network = single_path.of_config(config).build(plain, task).network
     elif config["experiment"] == "search":

@@ -22,13 +22,11 @@ Path = Any
 
 
 class Paths(Protocol):
-    """The supernet of a space, and the paths through it. It never changes and can be hashed.
+    """The supernet of a space, and the paths through it. It never changes and can be hashed."""
 
-    Attributes:
-      network: the supernet; its parameters are those of all operations.
-    """
-
-    network: nn.Module
+    @property
+    def network(self) -> nn.Module:
+        """The supernet; its parameters are those of all operations."""
 
     def draw(self, key: jax.Array) -> Path:
         """A path, uniformly; to be traced."""
