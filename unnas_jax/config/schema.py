@@ -215,7 +215,10 @@ def sample() -> ml_collections.ConfigDict:
             },
             # What architectures are trained on; scores (synflow, naswot, ...) stand here, too.
             "tasks": ("classification", "rotation", "colorization", "jigsaw"),
-            "scores": {"images": 64},  # That scores look at.
+            "scores": {
+                "images": 64,  # That scores look at.
+                "supernet": "",  # The workdir of a single-path search, whose weights cells share.
+            },
             "training": shared.to_dict(),
             "recipes": {},
             "sweep": {

@@ -187,6 +187,22 @@ class SinglePath(SearchMethod):
         """The criterion's value of each cell, and what was found with it."""
         if self.options["criterion"] == "angle":
             return [{"merit": found, "angle": found} for found in self.angles(state, cells)]
+        metrics = self.metrics(state, cells, training, held_out)
+        if self.options["criterion"] == "loss":
+            return [{"merit": -found["loss"], **found} for found in metrics]
+        return [{"merit": found[self.task.metric], **found} for found in metrics]
+
+    def metrics(
+        self,
+        state: SearchState,
+        cells: Sequence[Cells],
+        training: Callable[[int], Iterator[Batch]],
+        held_out: Callable[[], Iterator[Batch]],
+    ) -> list[dict[str, float]]:
+        """What an evaluation of each cell finds, with the statistics of training images.
+
+        The arguments are those of `judge`.
+        """
         paths = [self._placed(self.paths.of(cell)) for cell in cells]
         # All cells take a batch in turn, so that it is decoded once for all of them.
         statistics = [state.batch_stats] * len(cells)
@@ -202,10 +218,7 @@ class SinglePath(SearchMethod):
             place = self._placed(np.int32(number))
             for found, path, own in zip(sums, paths, statistics, strict=True):
                 found.append(self._scores(state, path, own, batch, place))
-        metrics = [self.task.summarize(of_cell) for of_cell in jax.device_get(sums)]
-        if self.options["criterion"] == "loss":
-            return [{"merit": -found["loss"], **found} for found in metrics]
-        return [{"merit": found[self.task.metric], **found} for found in metrics]
+        return [self.task.summarize(of_cell) for of_cell in jax.device_get(sums)]
 
     def statistics(
         self, state: SearchState, path: Any, batch: Batch, number: jax.Array, so_far: Any

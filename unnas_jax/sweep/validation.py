@@ -63,6 +63,10 @@ def _validate_sample(config: ml_collections.ConfigDict) -> None:
     space = c["training"]["network"]["space"]
     validation.check_choice("training.network.space", space, spaces.SPACES)
     validation.check_numbers(c, "scores.images", 2, strict=False)
+    alone = [task for task in c["tasks"] if task in registry.SCORES]
+    if not c["scores"]["supernet"] and any(registry.SCORES[task].needs_supernet for task in alone):
+        name = next(task for task in alone if registry.SCORES[task].needs_supernet)
+        raise UserError(f"config.scores.supernet='': the score {name} {registry.NO_SUPERNET}")
     for task in c["tasks"]:
         try:
             validation.validate(

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 
 from unnas_jax.core.errors import UserError
+from unnas_jax.runs.shared import Shared
 from unnas_jax.spaces import networks
 from unnas_jax.sweep.scores.registry import Batch, Subject
 from unnas_jax.tasks import registry as tasks
@@ -34,7 +35,9 @@ def builder(config: Mapping[str, Any], classes: int) -> Callable[[nn.Module, Any
     return build
 
 
-def subject(config: Mapping[str, Any], batch: Batch, seed: int) -> Subject:
+def subject(
+    config: Mapping[str, Any], batch: Batch, seed: int, supernet: Shared | None = None
+) -> Subject:
     """The architecture of a valid config (as a dict), to be scored."""
-    space = config["network"]["space"]
-    return Subject(builder(config, batch.classes), batch, seed, space)
+    space, cell = config["network"]["space"], config["network"]["genotype"]
+    return Subject(builder(config, batch.classes), batch, seed, space, cell, supernet)
