@@ -13,13 +13,14 @@ import pytest
 
 from tests import tiny
 from unnas_jax.analysis import results
+from unnas_jax.commands import correlate
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import trainer
 from unnas_jax.methods import draws, registry
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.single_path import SinglePath
-from unnas_jax.runs import choosing, validation
+from unnas_jax.runs import choosing, shared, validation
 from unnas_jax.runs.search import search
 from unnas_jax.spaces import vectors
 from unnas_jax.spaces.darts import genotype
@@ -141,6 +142,31 @@ def test_it_goes_on_exactly_in_training_and_in_judging(
     lines = (workdir / "candidates.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines if '"merit"' in line] == judged(other)
     assert (workdir / "genotype.json").read_text() == (other / "genotype.json").read_text()
+
+
+def test_its_weights_judge_the_cells_of_a_table(finished, tmp_path, capsys) -> None:
+    """The score of a candidate is what the search found of it."""
+    state, workdir = finished
+    rows = judged(workdir)
+    table = tmp_path / "table.csv"
+    lines = [f'"{row["cell"]}",{k}' for k, row in enumerate(rows)]
+    table.write_text("\n".join(["cell,accuracy", *lines, f'"{rows[0]["cell"]}",9']) + "\n")
+    out = tmp_path / "out"
+    flags = [f"--table={table}", f"--supernet={workdir}", f"--workdir={out}"]
+    scores = "--scores=shared_weights,angle"
+    assert correlate.main([*flags, "--space=darts", scores]) == 0
+    lines = map(json.loads, (out / "scores.jsonl").read_text().splitlines())
+    found = {(row["cell"], row["score"]): row["value"] for row in lines}
+    assert len(found) == 10
+    method = shared.read(workdir).method
+    for row in rows:
+        assert found[row["cell"], "shared_weights"] == row["accuracy"]
+        cell = method.paths.resolve(row["cell"])
+        first, last = method.initial().params, jax.device_get(state.params)
+        angle = vectors.angle(jax.device_get(first), last, method.paths.parts(cell))
+        assert found[row["cell"], "angle"] == angle > 0
+    assert "shared_weights" in capsys.readouterr().out
+    assert correlate.main([*flags, "--space=darts", scores, "--show"]) == 0
 
 
 CHANGES = [

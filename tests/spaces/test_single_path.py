@@ -153,7 +153,7 @@ def routes(edges: dict[tuple[int, int], Any], here: int, ends: set[int]) -> Iter
 def test_a_vector_of_darts_entry_by_entry() -> None:
     """All paths written out: from either input, ending at any node."""
     cell = genotype.parse(
-        "conv_3x3:0,skip_connect:1,avg_pool_3x3:2,none:0+none:0,none:1,conv_3x3:2,skip_connect:1"
+        "sep_conv_3x3:0,skip_connect:1,avg_pool_3x3:2,none:0+none:0,none:1,sep_conv_3x3:2,skip_connect:1"
     )
     width, of = 2, darts(width=2)
 
@@ -163,10 +163,10 @@ def test_a_vector_of_darts_entry_by_entry() -> None:
         for k in range(3):
             tree[f"cell_{k}"] = {f"preprocess{i}": {"k": RNG.normal(size=4)} for i in range(2)}
         first = tree["cell_0"]
-        first["edge_0_0"] = {"chosen": {"conv_3x3": {"k": RNG.normal(size=7)}}}
+        first["edge_0_0"] = {"chosen": {"sep_conv_3x3": {"k": RNG.normal(size=7)}}}
         first["edge_2_1"] = {"chosen": {"avg_pool_3x3": {"bn": RNG.normal(size=2)}}}
         for k in (1, 2):
-            tree[f"cell_{k}"]["edge_2_1"] = {"chosen": {"conv_3x3": {"k": RNG.normal(size=3)}}}
+            tree[f"cell_{k}"]["edge_2_1"] = {"chosen": {"sep_conv_3x3": {"k": RNG.normal(size=3)}}}
             tree[f"cell_{k}"]["edge_1_1"] = {"chosen": {"skip_connect": {"k": RNG.normal(size=6)}}}
         return tree
 
@@ -175,7 +175,7 @@ def test_a_vector_of_darts_entry_by_entry() -> None:
         parts += [tree[f"cell_{k}"][f"preprocess{i}"]["k"] for k in range(3) for i in range(2)]
         first = tree["cell_0"]
         edges: dict[tuple[int, int], Any] = {
-            (0, 2): first["edge_0_0"]["chosen"]["conv_3x3"]["k"],
+            (0, 2): first["edge_0_0"]["chosen"]["sep_conv_3x3"]["k"],
             (1, 2): np.eye(width).ravel(),
             (2, 3): np.r_[
                 np.full(9 * width, 1 / 9), first["edge_2_1"]["chosen"]["avg_pool_3x3"]["bn"]

@@ -113,7 +113,8 @@ def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str
     elif config["experiment"] == "search":
         # Every operation on every edge, as both of these forms compute it.
         known = candidates.are_darts(candidates.of_network(config["network"]))
-        forms = {"formulation": "depthwise" if known else "per_edge", "rematerialise": "none"}
+        form = "depthwise" if known and not config["network"]["affine"] else "per_edge"
+        forms = {"formulation": form, "rematerialise": "none"}
         plain["search"] = {**config["search"], **forms}
         network = supernet_lib.build_supernet(plain, task)
     else:
