@@ -43,6 +43,24 @@ def one_device():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_instance_for_a_setting():
+    """Which never changes: so programs are traced once for all launches of this module."""
+    made, init = dict[str, dict[str, Any]](), SinglePath.__init__
+
+    def shared_init(self: SinglePath, setting: Setting) -> None:
+        c = {**setting.config, "dataset": {}}
+        key = json.dumps([c, setting.mesh.size, setting.steps_per_epoch, str(setting.task)])
+        if key not in made:
+            init(self, setting)
+            made[key] = self.__dict__
+        self.__dict__.update(made[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SinglePath, "__init__", shared_init)
+        yield
+
+
 def config_of(images: Any, criterion: str = "accuracy", **network: Any) -> Any:
     config = tiny.config(epochs=2)
     config.dataset.update(name="folder", path=str(images))
@@ -274,6 +292,10 @@ def own_tree(tree: Any, cell: Genotype) -> Any:
     return found
 
 
+def network_of(cell: Genotype, task: Any) -> Network:
+    return Network(cell, 4, 3, stem="cifar", head=task.head("float32"))
+
+
 def test_judging_evaluates_the_cell_s_own_network(darts_method) -> None:
     """With its weights, and the statistics of the training images; padding does not count."""
     method, state = darts_method, darts_method.init()
@@ -295,22 +317,22 @@ def test_judging_evaluates_the_cell_s_own_network(darts_method) -> None:
     assert found == again and asked == [2, 2]  # 12 images are two batches of 8.
 
     task, variables = method.task, jax.device_get(state)
-    network = Network(cell, 4, 3, stem="cifar", head=task.head("float32"))
+    examples_of = jax.jit(task.examples, static_argnames="train")
+    applied = jax.jit(network_of(cell, task).apply, static_argnums=2, static_argnames="mutable")
     params = own_tree(variables.params, cell)
     zeros = jax.tree.map(np.zeros_like, own_tree(variables.batch_stats, cell))
     each = []
     for number, images in enumerate(training):
         key = method._statistics_key(np.int32(number))
-        examples = task.examples(key, images, train=True)
-        _, updated = network.apply(
-            {"params": params, "batch_stats": zeros}, examples.inputs, True, mutable=["batch_stats"]
-        )
+        inputs = examples_of(key, images, train=True).inputs
+        own = {"params": params, "batch_stats": zeros}
+        _, updated = applied(own, inputs, True, mutable="batch_stats")
         each.append(jax.tree.map(lambda x: np.asarray(x) / 0.1, updated["batch_stats"]))
     own = {"params": params, "batch_stats": trainer.pooled(each, [8, 8])}
     sums = []
     for number, images in enumerate(held):
-        examples = task.examples(method.key(draws.EVALUATION, number), images, train=False)
-        outputs, _ = network.apply(own, examples.inputs, False)
+        examples = examples_of(method.key(draws.EVALUATION, number), images, train=False)
+        outputs, _ = applied(own, examples.inputs, False)
         sums.append(task.score(outputs, examples, train=False))
     expected = task.summarize(sums)
     assert sums[1]["count"] == 20 and found["merit"] == found["accuracy"] == expected["accuracy"]

@@ -89,7 +89,6 @@ def test_several_workers_leave_the_same_rows(table, images, tmp_path, monkeypatc
         return [{key: value for key, value in row.items() if key != "seconds"} for row in lines]
 
     assert len(rows(two)) == 8 and rows(two) == rows(one)
-    assert run(table, images, tmp_path / "three", "--workers=2", "--scores=snip") == 2
 
 
 def test_cells_that_are_passed_over_are_others(table) -> None:
