@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import optax
 from etils import epath
 
@@ -21,7 +22,7 @@ from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.images import Images
 from unnas_jax.runs.workdir import Workdir
 
-_WANTED = ("step", "params", "batch_stats")  # Of a state.
+_WANTED = ("params", "batch_stats")  # Of a state.
 
 _MOST_BYTES = 2**30
 """Of batches that are kept for the next cell; more are decoded again for each."""
@@ -108,7 +109,8 @@ def read(workdir: str | os.PathLike[str]) -> Shared:
             raise UserError(f"workdir {name} has no checkpoint; search first")
         found, position = restored
         check_same(name, position.get("data"), fingerprint(dataset), ("train",))
-        state = shapes.replace(**found, weights_opt=(), alphas_opt=())
+        step = sharding.replicate(np.int32(position["step"]), mesh)
+        state = shapes.replace(**found, step=step, weights_opt=(), alphas_opt=())
     return Shared(name, config["network"]["space"], int(position["step"]), method, state, images)
 
 
