@@ -1,6 +1,5 @@
 """20 random cells of NAS-Bench-201 on the embedded digits, for two CPU cores: what to try second.
 
-    export XLA_FLAGS=--xla_backend_optimization_level=0
     launch/local.sh --config=configs/sample_nasbench201_digits.py
     unnas-jax status runs/sample_nasbench201_digits
     unnas-jax figures runs/sample_nasbench201_digits --out=runs/figures
@@ -13,9 +12,9 @@ minutes on two idle cores. What came out is in docs/results/digits.
 
 import ml_collections
 
-from unnas_jax.config import recipes
+from unnas_jax.config import sweep_recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return recipes.sample_digits("nasbench201")
+    return sweep_recipes.digits("nasbench201")

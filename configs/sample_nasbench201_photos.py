@@ -1,6 +1,5 @@
 """24 random cells of NAS-Bench-201 on the embedded photographs, for two CPU cores: a demonstration.
 
-    export XLA_FLAGS=--xla_backend_optimization_level=0
     launch/local.sh --config=configs/sample_nasbench201_photos.py
     unnas-jax status runs/sample_nasbench201_photos
     unnas-jax figures runs/sample_nasbench201_photos --out=runs/figures
@@ -11,9 +10,9 @@ Networks are small (three stages of one cell, a stem of 8 channels) and train as
 
 import ml_collections
 
-from unnas_jax.config import recipes
+from unnas_jax.config import sweep_recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return recipes.sample_photos("nasbench201")
+    return sweep_recipes.photos("nasbench201")

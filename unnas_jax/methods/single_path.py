@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import BN_MOMENTUM
@@ -74,7 +75,7 @@ class SinglePath(SearchMethod):
         for key in ("candidates", "bn_images"):
             if options[key] < 1:
                 raise UserError(f"config.method.{key}={options[key]}: must be at least 1")
-        single_path.of_config(config).validate(config)
+        single_path.of_config(config).validate(SearchConfig.of(config))
 
     # Training.
 

@@ -2,12 +2,13 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import Batches
 from unnas_jax.data import Dataset, halves
 from unnas_jax.data.inspection import check_images
@@ -40,21 +41,21 @@ class Images:
     seed: int
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], dataset: Dataset, mesh: Mesh) -> "Images":
-        """The images of a search's valid config, as a dict.
+    def of(cls, config: SearchConfig, dataset: Dataset, mesh: Mesh) -> "Images":
+        """The images of a search's config.
 
         Raises:
           UserError: the task cannot be had with this dataset, or its images are too small.
         """
         task, records = registry.create(config, dataset), dataset.splits["train"]
-        check_images(dataset, config["input"]["crop"], task)
-        seed = config["seed"]
+        check_images(dataset, config.input.crop, task)
+        seed = config.seed
         half_a, half_b = (
-            evaluation_sample(half, config["train"]["max_images"], seed)
+            evaluation_sample(half, config.train.max_images, seed)
             for half in halves(len(records), seed)
         )
         judged = half_a if task.memorises else half_b
-        held_out = evaluation_sample(judged, config["eval"]["max_images"], seed)
+        held_out = evaluation_sample(judged, config.eval.max_images, seed)
         feed = Feed(Batches.of(config), dataset, task, mesh)
         return cls(task, records, half_a, half_b, held_out, feed, seed)
 

@@ -5,166 +5,49 @@ import itertools
 import json
 import logging
 import os
-import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
-from unnas_jax.analysis import choice, report, results, verdict
-from unnas_jax.analysis.history import Alphas, Row
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import Pace
-from unnas_jax.core import distributed, files, sharding
+from unnas_jax.core import distributed, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.logs import telling
 from unnas_jax.data import Dataset, open_dataset
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
-from unnas_jax.learning import metrics, optim, trackers
+from unnas_jax.learning import optim
 from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import SearchMethod, SearchState, Setting, Stage
-from unnas_jax.runs import checkpoint, validation
+from unnas_jax.runs import checkpoint, snapshot, validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.choosing import Choosing
 from unnas_jax.runs.images import Images
 from unnas_jax.runs.loop import Loop, Plan
 from unnas_jax.runs.monitor import Monitor
-from unnas_jax.runs.versions import versions
+from unnas_jax.runs.outputs import Outputs
 from unnas_jax.runs.workdir import Workdir
-from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.tasks.base import Sums, Task
 
 _LOG = logging.getLogger("unnas_jax")
 
 
-def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
-    """When a search does what: an evaluation and a checkpoint end every epoch."""
-    batch_size = config["train"]["batch_size"]
+def _plan(given: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
+    """The plan of a search: an evaluation and a checkpoint end every epoch."""
+    pace = Pace.of(given)
+    batch_size = pace.train.batch_size
     per_epoch = images // batch_size
     if per_epoch == 0:
         raise UserError(
             f"config.train.batch_size={batch_size}: half of the dataset {dataset.name!r} has only "
             f"{images} images; use a smaller batch"
         )
-    stages = methods.of_config(config).stages(config, per_epoch)
-    return Plan.of(Pace.of(config), per_epoch, sum(stage.steps for stage in stages), every_epochs=1)
-
-
-class _Outputs:
-    """The files of a search that grow with it: metrics, alphas, genotype, pictures.
-
-    Made on the process that writes; elsewhere every method does nothing.
-    """
-
-    def __init__(
-        self, workdir: str, config: Mapping[str, Any], plan: Plan, step: int, primary: bool
-    ) -> None:
-        self.workdir, self.config, self.plan, self.primary = workdir, config, plan, primary
-        self.history = Alphas(())
-        self.next_drawing = 0.0
-        self.log = None
-        if primary:
-            tracking = trackers.started(config["trackers"], workdir, config, step)
-            self.log = metrics.MetricsLog(workdir, step, tracking)
-        self.facts: dict[str, Any] = {}
-        self.validation: dict[str, Any] = {}
-        self.warnings: list[str] = []
-        if primary and step:
-            self.history = results.alphas_until(os.path.join(workdir, "alphas.npz"), step)
-
-    def _provenance(self, method: SearchMethod, step: int) -> dict[str, Any]:
-        """What genotype.json says of where its cells come from."""
-        return {
-            "dataset": self.config["dataset"]["name"],
-            "task": self.config["task"]["name"],
-            "method": method.name,
-            "seed": self.config["seed"],
-            "step": step,
-            "epoch": self.plan.epoch(step),
-            "warnings": self.warnings,
-            "versions": versions(),
-        }
-
-    def metrics(self, kind: str, step: int, **values: Any) -> None:
-        """Writes a row of metrics."""
-        if kind == "start":
-            self.facts = values
-        elif kind == "validation":
-            self.validation = values
-        if self.log:
-            self.log.write(kind, step, epoch=self.plan.epoch(step), **values)
-
-    def alphas(
-        self, method: SearchMethod, state: SearchState, step: int, named: int | None = None
-    ) -> None:
-        """Writes the alphas' history and the genotype they stand for now.
-
-        Or that after the epoch `named`, counted from 0, with which the search ends.
-        """
-        if not self.primary:
-            return
-        alphas = {name: np.asarray(value) for name, value in state.alphas.items()}
-        mixing, stage = method.mixing(alphas), method.setting.stage
-        epoch = self.plan.epoch(step)
-        self.history = self.history.with_row(Row(step, epoch, stage, alphas, mixing))
-        with files.replacing(os.path.join(self.workdir, "alphas.npz"), "wb") as file:
-            np.savez_compressed(file, **self.history.columns())
-        if named is not None:
-            row = self.history.at(named + 1)
-            alphas, mixing = dict(row.alphas), dict(row.mixing)
-        cells, operations = method.cells(alphas), method.operations()
-        self.warnings = verdict.of_alphas(
-            self.history.mixing, cells, self.config["search"]["arch_start_epoch"], operations
-        )
-        self.warnings += self._of_training()
-        finished = step == self.plan.total or named is not None
-        provenance = {
-            **self._provenance(method, step),
-            "finished": finished,
-            **({} if named is None else {"stopped": {"of_epoch": named + 1}}),
-        }
-        document = genotype_lib.document_of(cells, mixing, provenance, operations)
-        files.write_json(os.path.join(self.workdir, "genotype.json"), document)
-
-    def _of_training(self) -> list[str]:
-        if not self.validation:
-            return []
-        return verdict.of_training(
-            [self.validation], self.facts["num_classes"], self.facts["validation_images"]
-        )
-
-    def chosen(self, method: SearchMethod, choosing: Choosing) -> None:
-        """Writes the genotype that was the best of the candidates."""
-        if not self.primary:
-            return
-        best, self.warnings = choosing.best(), self._of_training()
-        criterion = str(method.options.get("criterion", "merit"))
-        document = {
-            **method.document(choosing.cells[best["cell"]]),
-            **self._provenance(method, self.plan.total),
-            "finished": True,
-            "cell": best["cell"],
-            "candidates": choice.summary(choosing.rows(), criterion),
-        }
-        files.write_json(os.path.join(self.workdir, "genotype.json"), document)
-        words = choice.described(best)
-        _LOG.info("The best of %d cells, %s: %s", len(choosing.cells), words, best["cell"])
-
-    def pictures(self, *, final: bool) -> None:
-        """Redraws the pictures and the report; before the end only as long as it costs 5%."""
-        now = time.monotonic()
-        if not self.primary or not (final or now >= self.next_drawing):
-            return
-        report.write(self.workdir)
-        self.next_drawing = now + 20 * (time.monotonic() - now)
-
-    def close(self) -> None:
-        """Closes the metrics' files."""
-        if self.log:
-            self.log.close()
+    stages = methods.of_config(given).stages(given, per_epoch)
+    return Plan.of(pace, per_epoch, sum(stage.steps for stage in stages), every_epochs=1)
 
 
 class _Stages:
@@ -197,8 +80,8 @@ class _Stages:
     def at(self, position: Mapping[str, Any]) -> SearchMethod:
         """The method at the `stage` and with what it has `carried`, as a position holds them.
 
-        Positions of versions that knew no stages are in the first one. The last method that was
-        made is kept.
+        Positions of versions that knew no stages are in the first one. The last method made is
+        cached.
         """
         stage, carried = position.get("stage", 0), position.get("carried")
         if stage not in range(len(self.stages)):
@@ -227,7 +110,7 @@ class _Stages:
         """The method of the next stage."""
         stage = method.setting.stage + 1
         # Through JSON, as if the run had been stopped here.
-        carried = json.loads(json.dumps(method.finish(checkpoint.on_host(state))))
+        carried = json.loads(json.dumps(method.finish(snapshot.on_host(state))))
         _LOG.info("Stage %d of %d: %s.", stage + 1, len(self.stages), self.stages[stage].name)
         return self.at({"stage": stage, "carried": carried})
 
@@ -240,7 +123,7 @@ class _Learner:
       method, state: where it goes on.
       task: what is learned.
       outputs: the files.
-      monitor: of what it measures of itself.
+      monitor: of its diagnostics.
       batches_a: of half A, from the step on where it goes on.
       batches_b: makes a block with those of half B for some steps.
       held_out: makes an iterator of the batches to evaluate on.
@@ -252,7 +135,7 @@ class _Learner:
         method: SearchMethod,
         state: SearchState,
         task: Task,
-        outputs: _Outputs,
+        outputs: Outputs,
         monitor: Monitor,
         batches_a: Iterator[Any],
         batches_b: Callable[[Sequence[int]], contextlib.AbstractContextManager[Iterator[Any]]],
@@ -339,7 +222,7 @@ def search(
     Args:
       config: see `unnas_jax.config.schema.search`.
       workdir: a directory or an address gs://BUCKET/NAME; files as docs/files.md lists them.
-      optimizers: objects in the place of what the sections `weights` and `alphas` name.
+      optimizers: objects that replace the optimizers named in the sections `weights` and `alphas`.
 
     Returns:
       The final state, or that at which a signal stopped the run.
@@ -357,30 +240,31 @@ def search(
 
 
 def _search(
-    c: dict[str, Any], workdir: Workdir, optimizers: Mapping[str, optim.Optimizer]
+    given: dict[str, Any], workdir: Workdir, optimizers: Mapping[str, optim.Optimizer]
 ) -> SearchState:
+    c = SearchConfig.of(given)
     # Everything that can be wrong, before anything long begins.
     mesh = sharding.data_mesh()
-    for section in ("train", "eval"):
-        sharding.check_batch_size(f"{section}.batch_size", c[section]["batch_size"], mesh)
+    sharding.check_batch_size("train.batch_size", c.train.batch_size, mesh)
+    sharding.check_batch_size("eval.batch_size", c.eval.batch_size, mesh)
     primary = distributed.is_primary()
     with contextlib.ExitStack() as stack:
-        with distributed.together("workdir"):
-            workdir_lib.check_apart(workdir, c["dataset"])
+        with distributed.all_or_none("workdir"):
+            workdir_lib.check_apart(workdir, c.dataset)
             if primary:
                 stack.enter_context(workdir_lib.alone(workdir))
-            workdir_lib.claim(workdir, c, write=primary)
+            workdir_lib.claim(workdir, given, write=primary)
 
         # Data.
-        with distributed.together("data"):
+        with distributed.all_or_none("data"):
             workdir_lib.check_shared(workdir)
-            dataset = open_dataset(c["dataset"])
+            dataset = open_dataset(c.dataset)
         images, data = Images.of(c, dataset, mesh), fingerprint(dataset)
         task = images.task
-        plan = _plan(c, dataset, len(images.half_a))
+        plan = _plan(given, dataset, len(images.half_a))
 
         # Steps, state, and where it continues.
-        stages = _Stages(c, task, mesh, plan, optimizers)
+        stages = _Stages(given, task, mesh, plan, optimizers)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir.checkpoints))
         restored = checkpoints.restore_by(lambda position: stages.at(position).shapes())
         state, position = restored or (stages.at({}).init(), {"step": 0, "validation": None})
@@ -388,7 +272,7 @@ def _search(
         check_same(workdir.name, position.get("data"), data, ("train",))
         step, ranking = int(position["step"]), position["validation"]
         outputs = stack.enter_context(
-            contextlib.closing(_Outputs(workdir.path, c, plan, step, primary))
+            contextlib.closing(Outputs(workdir.path, given, plan, step, primary))
         )
         _LOG.info(
             "Searching on %s with %s: %d + %d images, %d steps of %d an epoch, %d devices (%s)%s.",
@@ -414,13 +298,13 @@ def _search(
         )
         choosing = None
         if method.chooses:
-            with distributed.together("candidates"):
+            with distributed.all_or_none("candidates"):
                 choosing = Choosing(workdir.path, method, plan.total, write=primary)
         elif not outputs.history.rows:  # At the start, or after a checkpoint was brought over.
             outputs.alphas(method, state, step)
 
         # The loop.
-        monitor = Monitor(c["train"]["epochs"], position.get("measured", ()))
+        monitor = Monitor(c.train.epochs, position.get("measured", ()))
         learner = _Learner(
             stages,
             method,

@@ -10,6 +10,7 @@ import optax
 from etils import epath
 
 from unnas_jax.config import run_config
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
@@ -96,10 +97,11 @@ def read(workdir: str | os.PathLike[str]) -> Shared:
                 f"workdir {name}: its search's method is {kind.name!r}; cells are judged with the "
                 "weights of a search with search.method='single_path'"
             )
-        mesh, dataset = sharding.data_mesh(), open_dataset(config["dataset"])
-        images = Images.of(config, dataset, mesh)
+        c, mesh = SearchConfig.of(config), sharding.data_mesh()
+        dataset = open_dataset(c.dataset)
+        images = Images.of(c, dataset, mesh)
         # The optimizer's state is not needed, nor is the optimizer known if it was an object.
-        per_epoch = max(len(images.half_a) // config["train"]["batch_size"], 1)
+        per_epoch = max(len(images.half_a) // c.train.batch_size, 1)
         nothing = {"weights": optax.identity()}
         setting = Setting(config, images.task, mesh, per_epoch, optimizers=nothing)
         method = kind(setting)
@@ -111,7 +113,7 @@ def read(workdir: str | os.PathLike[str]) -> Shared:
         check_same(name, position.get("data"), fingerprint(dataset), ("train",))
         step = sharding.replicate(np.int32(position["step"]), mesh)
         state = shapes.replace(**found, step=step, weights_opt=(), alphas_opt=())
-    return Shared(name, config["network"]["space"], int(position["step"]), method, state, images)
+    return Shared(name, c.network.space, int(position["step"]), method, state, images)
 
 
 def _restored(

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import flax.linen as nn
 import jax
 
+from unnas_jax.config.options import Config
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.core.registry import Registry
 from unnas_jax.spaces.darts import paths as darts
 from unnas_jax.spaces.nasbench201 import paths as nasbench201
@@ -66,12 +68,12 @@ class Entry(NamedTuple):
     """A space with a supernet.
 
     Attributes:
-      build: (a search's valid config as a dict, the task) -> its supernet.
+      build: (a search's valid config, the task) -> its supernet.
       validate: raises `UserError` for a search's config that the supernet cannot be built of.
     """
 
-    build: Callable[[Mapping[str, Any], Task], Paths]
-    validate: Callable[[Mapping[str, Any]], None]
+    build: Callable[[Config, Task], Paths]
+    validate: Callable[[SearchConfig], None]
 
 
 SUPERNETS: Registry[Entry] = Registry(
@@ -84,6 +86,6 @@ SUPERNETS: Registry[Entry] = Registry(
 """The spaces that have such a supernet, by the value of config.network.space."""
 
 
-def of_config(config: Mapping[str, Any]) -> Entry:
-    """What the space of a search's config (as a dict) gives."""
-    return SUPERNETS.find(config["network"]["space"], "network.space")
+def of_config(config: Config) -> Entry:
+    """The supernet's entry of the space of a search's config."""
+    return SUPERNETS.find(SearchConfig.of(config).network.space, "network.space")

@@ -23,6 +23,7 @@ import numpy as np
 from unnas_jax.analysis import known_correlations, published, statistics
 from unnas_jax.analysis.published import Table
 from unnas_jax.config import schema
+from unnas_jax.config.sections import NetworkSection
 from unnas_jax.core import files, logs, reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.journal import Journal
@@ -32,7 +33,7 @@ from unnas_jax.sweep.scoring import Judging
 
 _LOG = logging.getLogger("unnas_jax")
 
-_LEAST = 3  # Cells of which a correlation says anything.
+_LEAST = 3  # The least number of cells for a correlation.
 _SAY_S = 10.0
 _ROW = {"cell": str, "name": str, "score": str, "value": float, "seconds": float}
 
@@ -56,8 +57,8 @@ def choose(table: Table, space: str, *, count: int, skip: int, seed: int) -> lis
     """Cells of a table in random order, no two of which are the same architecture.
 
     Args:
-      table: where they are from.
-      space: what they are cells of.
+      table: the table of the cells.
+      space: the space of the cells.
       count: how many; 0: all.
       skip: so many of the order are passed over first: cells on which settings were chosen.
       seed: of the order.
@@ -84,7 +85,7 @@ def choose(table: Table, space: str, *, count: int, skip: int, seed: int) -> lis
 
 
 class Rows:
-    """The values that were computed, by cell and score; a file that is only appended to."""
+    """The computed values by cell and score, in a file that only grows."""
 
     def __init__(self, path: str) -> None:
         self._journal = Journal(path, _ROW)
@@ -100,7 +101,7 @@ class Rows:
 
 
 def keep_settings(workdir: str, settings: Mapping[str, Any]) -> None:
-    """Writes what the rows of a workdir depend on; `UserError` if it holds other settings."""
+    """Writes the settings of a workdir; `UserError` if it has others."""
     path = os.path.join(workdir, "correlate.json")
     if not os.path.exists(path):
         files.write_json(path, dict(settings))
@@ -148,7 +149,8 @@ def compute(
     if not left:
         return
     first = judging.config(left[0][0].text)
-    spaces.of_config(first).validate(first)
+    section = NetworkSection.of(first["network"])
+    spaces.of_section(section).validate(section)
     asked = [(cell.text, score) for cell, score in left]
     begun = said = time.monotonic()
     for done, ((cell, score), found) in enumerate(

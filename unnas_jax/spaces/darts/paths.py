@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.options import Config
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import plan
 from unnas_jax.spaces import vectors
@@ -30,20 +32,20 @@ def _given(path: Path) -> Path:
     return path
 
 
-def validate(config: Mapping[str, Any]) -> None:
+def validate(config: SearchConfig) -> None:
     """Raises `UserError` for settings with which not one operation alone can be computed."""
     supernet_lib.validate(config)
-    form, network = config["search"]["formulation"], config["network"]
+    form, network = config.search.formulation, config.network
     if form not in ("auto", "per_edge"):
         raise UserError(
             f"config.search.formulation={form!r}: computes all operations; use 'auto' for a "
             "single path"
         )
     for key, plain in (("partial_channels", 1), ("auxiliary_skip", False)):
-        if network[key] != plain:
+        value = getattr(network, key)
+        if value != plain:
             raise UserError(
-                f"config.network.{key}={network[key]!r}: a single path has no such thing; use "
-                f"{plain!r}"
+                f"config.network.{key}={value!r}: a single path has no such thing; use {plain!r}"
             )
     named = candidates.of_network(network)
     if any("noise" in names for kind in KINDS for names in named[kind]):
@@ -52,8 +54,8 @@ def validate(config: Mapping[str, Any]) -> None:
         )
 
 
-def build(config: Mapping[str, Any], task: Task) -> "Paths":
-    """The supernet of a search's valid config (as a dict) with the head of a task."""
+def build(config: Config, task: Task) -> "Paths":
+    """The supernet of a search's valid config with the head of a task."""
     whole = supernet_lib.build_supernet(config, task)
     return Paths(whole.clone(formulation="per_edge", one=True, mix=_given))
 

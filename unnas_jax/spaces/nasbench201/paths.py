@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from unnas_jax.config.options import Config
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.core import precision
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import vectors
@@ -18,13 +20,13 @@ from unnas_jax.spaces.vectors import Part
 from unnas_jax.tasks.base import Examples, Task
 
 
-def validate(config: Mapping[str, Any]) -> None:
+def validate(config: SearchConfig) -> None:
     """Raises `UserError` for settings of the DARTS space."""
-    network = config["network"]
+    network = config.network
     space.check_stack(network)
     others = {"partial_channels": 1, "auxiliary_skip": False, "affine": False}
     for key, plain in {**others, "operations": ()}.items():
-        value = network[key]
+        value = getattr(network, key)
         if value != plain and list(value if key == "operations" else [value]):
             raise UserError(
                 f"config.network.{key}={value!r}: supernets of NAS-Bench-201 have no such thing; "
@@ -32,12 +34,12 @@ def validate(config: Mapping[str, Any]) -> None:
             )
 
 
-def build(config: Mapping[str, Any], task: Task) -> "Paths":
-    """The supernet of a search's valid config (as a dict) with the head of a task."""
-    section = config["network"]
-    dtype = precision.compute_dtype(config["precision"])
-    each = section["cells"] // STAGES
-    return Paths(supernet_lib.Supernet(task.head(dtype), section["width"], each, dtype=dtype))
+def build(config: Config, task: Task) -> "Paths":
+    """The supernet of a search's valid config with the head of a task."""
+    c = SearchConfig.of(config)
+    dtype = precision.compute_dtype(c.precision)
+    each = c.network.cells // STAGES
+    return Paths(supernet_lib.Supernet(task.head(dtype), c.network.width, each, dtype=dtype))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,4 +110,4 @@ class Paths:
 
     def check_inputs(self, examples: Examples) -> None:
         """As trainings of the space do."""
-        space.check_inputs({}, examples)
+        space.check_sides(examples)
