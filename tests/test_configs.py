@@ -107,11 +107,12 @@ def test_valid_and_builds_at_full_size(name: str) -> None:
         assert counts["parameters"] == SUPERNETS[name]
         return
     model = ("network", "task", "search", "precision", "seed")
-    own = {section: c[section] for section in model}
+    own = {**config_lib.search().to_dict(), **{section: c[section] for section in model}}
     dataset = {"name": "tfds:x" if c["task"]["name"] == "rotation" else c["dataset"]["name"]}
     inputs = {**c["input"], "resize": 0, "train_crop": "", "lighting": 0.0, "gray": 0.0, "pad": 0}
     own["search"] = {**c["search"], "arch_start_epoch": 0.0, "method": "darts"}
-    parameters, outputs = full_size(as_key({**own, "dataset": dataset, "input": inputs}))
+    own["dataset"] = {**own["dataset"], **dataset}
+    parameters, outputs = full_size(as_key({**own, "input": inputs}))
     assert parameters == counts["parameters"]
     several = {"rotation": 4, "contrastive": 2}
     assert outputs[0] == several.get(c["task"]["name"], 1)

@@ -29,7 +29,7 @@ from unnas_jax.spaces.darts.network import Network
 from unnas_jax.spaces.nasbench201 import space as nasbench201
 from unnas_jax.tasks import registry as tasks
 
-OPERATIONS = ("none", "avg_pool_3x3", "skip_connect", "conv_3x3")
+OPERATIONS = ("none", "skip_connect", "conv_3x3")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,7 +102,18 @@ def test_the_best_of_the_judged_cells_is_the_genotype(finished) -> None:
     assert document["candidates"]["best"]["accuracy"] == merits[-1]
     page = (workdir / "report.html").read_text()
     assert "best of 5 random cells by accuracy" in page and "<h2>Cells" in page
-    assert results.read(workdir).finished
+    assert "half B on random cells" in page and results.read(workdir).finished
+
+
+def test_a_damaged_summary_is_told(finished, tmp_path) -> None:
+    _, workdir = finished
+    document = json.loads((workdir / "genotype.json").read_text())
+    (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
+    for change in ({"merits": {}}, {"best": {"loss": "low"}}, {"best": {"loss": 1.0}}):
+        damaged = {**document, "candidates": {**document["candidates"], **change}}
+        (tmp_path / "genotype.json").write_text(json.dumps(damaged))
+        with pytest.raises(UserError, match="genotype.json is damaged: .*; remove it"):
+            results.read(tmp_path)
 
 
 def test_nasbench201_by_the_angle(images, tmp_path, monkeypatch) -> None:

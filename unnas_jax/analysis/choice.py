@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from unnas_jax.core import reading
+from unnas_jax.core.errors import UserError
 
 FILE = "candidates.jsonl"
 
@@ -56,10 +57,32 @@ def summary(rows: Sequence[Row], criterion: str) -> dict[str, Any]:
     }
 
 
+_SUMMARY = {
+    "count": int,
+    "criterion": str,
+    "best": {str: float},
+    "merits": {"least": float, "median": float, "tenth": float, "most": float},
+}
+
+
+def check_document(path: str, document: Mapping[str, Any]) -> None:
+    """Raises `UserError` if the `candidates` of a genotype.json are not as `summary` made them."""
+    if "candidates" not in document:
+        return
+    try:
+        reading.check(document["candidates"], _SUMMARY, "candidates")
+        reading.check(document, {"cell": str, str: object})
+        check({**document["candidates"]["best"], "step": 0, "cell": ""})
+    except ValueError as error:
+        raise UserError(
+            f"genotype: {path} is damaged: {error}; remove it, and the search writes it again"
+        ) from error
+
+
 def facts(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Boxes of the report: title, content, note; none of a document without candidates."""
     found = document.get("candidates")
-    if not isinstance(found, Mapping):
+    if found is None:
         return []
     merits = found["merits"]
     note = (

@@ -222,11 +222,23 @@ def next_step(config: Mapping[str, Any], workdir: str) -> tuple[str, str]:
     return title, " ".join(map(markup.quoted, ["python", "main.py", *flags]))
 
 
+def _chooses(run: results.Run) -> bool:
+    """Whether the search judges cells at its end, and has no alphas."""
+    return bool(run.config["search"]["method"] == "single_path")
+
+
+def _validation(run: results.Run) -> str:
+    """The networks and images of a search's validation, in words."""
+    if _chooses(run):
+        return "half B on random cells, one a batch, with the batch's statistics"
+    return "half B with running statistics"
+
+
 def _no_cells(run: results.Run) -> str:
     """What stands in the place of a picture of the cells."""
     if "cell" in run.document:
         return str(run.document["cell"])
-    if run.config["search"]["method"] == "single_path":
+    if _chooses(run):
         return "No cell is chosen yet: cells are judged after the last step."
     return "No alphas are written yet; they come with the first epoch."
 
@@ -272,6 +284,7 @@ def render(
         **cells,
         **_classes(run),
         no_cells="" if run.is_training else _no_cells(run),
+        validation="" if run.is_training else _validation(run),
         alphas_png=pictures.get("alphas.png"),
         curves_png=pictures["curves.png"],
         sizes=_sizes(sizes),

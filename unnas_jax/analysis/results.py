@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax.analysis import result_files, verdict
+from unnas_jax.analysis import choice, result_files, verdict
 from unnas_jax.analysis.history import Alphas
 from unnas_jax.config import run_config
 from unnas_jax.core import reading
@@ -226,6 +226,7 @@ def read(path: str | os.PathLike[str]) -> Run:
             operations = _operations(config, genotypes.nodes_of(genotype.normal))
         else:
             _, document = registry.SPACES[config["network"]["space"]].load(genotype_path)
+        choice.check_document(genotype_path, document)
     softmax = document.get("alphas_softmax", softmax)
     records, skipped = read_metrics(os.path.join(workdir, "metrics.jsonl"))
     return Run(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unnas_jax.analysis import choice
-from unnas_jax.core import stopping
+from unnas_jax.core import distributed, stopping
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.journal import Journal
 from unnas_jax.core.logs import duration, telling
@@ -82,11 +82,11 @@ class Choosing:
         """
         left = self.left
         begun = published = time.monotonic()
-        with stopping.on_signals() as stop:
+        with stopping.on_signals() as stop, distributed.bounded():
             for first in range(0, len(left), CELLS_AT_ONCE):
                 texts = left[first : first + CELLS_AT_ONCE]
                 done = len(self.cells) - len(left) + first
-                if stop(self._step + done):
+                if stop(self._step + done + 1):  # A number that no step has asked with.
                     _LOG.info("Stopped by a signal; the same command continues.")
                     return False
                 what = f"Judging cells {done + 1} to {done + len(texts)} of {len(self.cells)}"
