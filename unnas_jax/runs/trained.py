@@ -222,7 +222,7 @@ def read(
     if checkpoint not in CHECKPOINTS:
         raise UserError(f"checkpoint={checkpoint!r}: use one of {', '.join(CHECKPOINTS)}")
     with workdir_lib.opened(name, write=False) as place:
-        config = run_config.read(place.path, f"workdir {name}")
+        config = run_config.read(place.path, f"workdir {name}", of="a training")
         run_config.check_same(name, config, {"experiment": "train"})
         config["precision"] = precision or config["precision"]
         seeds = [config["seed"] + k for k in range(config["seeds"])]
