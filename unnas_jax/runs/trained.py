@@ -223,7 +223,11 @@ def read(
         raise UserError(f"checkpoint={checkpoint!r}: use one of {', '.join(CHECKPOINTS)}")
     with workdir_lib.opened(name, write=False) as place:
         config = run_config.read(place.path, f"workdir {name}", of="a training")
-        run_config.check_same(name, config, {"experiment": "train"})
+        if config["experiment"] != "train":
+            raise UserError(
+                f"workdir {name} is that of {run_config.KINDS[config['experiment']]}, which keeps "
+                "no network to use; train its cells (--config=eval_...:CELLS) and give that workdir"
+            )
         config["precision"] = precision or config["precision"]
         seeds = [config["seed"] + k for k in range(config["seeds"])]
         wanted = seeds[0] if seed is None else seed
