@@ -1,12 +1,9 @@
-"""Writes the pages that follow from other files, when the site is built: reference, notebooks."""
+"""Writes the pages of the reference that follow from the code, when the site is built."""
 
 import contextlib
 import importlib
 import inspect
 import io
-import json
-import os
-import pathlib
 import re
 from typing import Any
 
@@ -102,37 +99,9 @@ def api_page() -> str:
     return "\n".join(lines)
 
 
-def notebook_page(path: str) -> str:
-    """The cells of a notebook one after the other, and where to get it."""
-    with open(path, encoding="utf-8") as file:
-        cells = json.load(file)["cells"]
-    name = os.path.basename(path)
-    parts = []
-    for cell in cells:
-        text = "".join(cell["source"])
-        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
-    get = f"[Download {name}]({name}) and open it in Jupyter or [Colab](https://colab.research.google.com)."
-    return "\n\n".join([parts[0], get, *parts[1:]]) + "\n"
-
-
-def root_page(name: str) -> str:
-    """A page of the repository's root, its links as the site has them."""
-    root = pathlib.Path(__file__).parents[2]
-    return (root / name).read_text(encoding="utf-8").replace("](docs/", "](")
-
-
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages."""
-    pages = {
-        "reference/config": config_page(),
-        "reference/commands": commands_page(),
-        "reference/api": api_page(),
-        "contributing": root_page("CONTRIBUTING.md"),
-        "changelog": root_page("CHANGELOG.md"),
-    }
-    for file in list(files):
-        if file.src_uri.endswith(".ipynb"):
-            pages[file.src_uri.removesuffix(".ipynb")] = notebook_page(file.abs_src_path)
+    pages = {"config": config_page, "commands": commands_page, "api": api_page}
     for name, page in pages.items():
-        files.append(File.generated(config, f"{name}.md", content=page))
+        files.append(File.generated(config, f"reference/{name}.md", content=page()))
     return files
