@@ -4,13 +4,11 @@ import json
 import pathlib
 from typing import Any
 
-import jax
 import matplotlib
 import numpy as np
 import pytest
 
 from tests import conftest, tiny_training
-from unnas_jax.core import sharding
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.sweep import local_engine, units
 from unnas_jax.tasks import registry
@@ -57,12 +55,8 @@ def cells(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(on_one_device, tmp_path, monkeypatch):
     """Executes a notebook in a folder of its own and returns its names."""
-    mesh = sharding.data_mesh
-    monkeypatch.setattr(
-        sharding, "data_mesh", lambda devices=None: mesh(devices or jax.devices()[:1])
-    )
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
 
