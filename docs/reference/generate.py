@@ -32,7 +32,8 @@ def config_page() -> str:
         "# Every field of a config",
         "",
         "A recipe in `configs/` starts from these defaults and changes what differs; every field",
-        "can be set on the command line: `--config.train.batch_size=64`. Below each is its default.",
+        "can be set on the command line: `--config.train.batch_size=64`. The default stands below",
+        "the field.",
     ]
     for name, make in schema.SCHEMAS.items():
         lines += [
