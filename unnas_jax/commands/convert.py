@@ -149,12 +149,12 @@ def _export(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
     print(options.out)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(
         prog="unnas-jax convert",
         description="Brings configs and checkpoints of the PyTorch release over, and back.",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{config,checkpoint}")
     config = commands.add_parser("config", help="a YAML config becomes a file for configs/")
     config.add_argument("file", type=os.path.expanduser, help="the release's YAML file")
     config.add_argument(
@@ -192,12 +192,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
     # Overrides --config.KEY=VALUE are absl's; the rest is argparse's.
     overrides = [word for word in argv if word.startswith("--config.")]
-    options = _parser().parse_args([word for word in argv if word not in overrides])
-    options.overrides = overrides
-    with command_line.user_errors() as outcome:
+
+    def work(options: argparse.Namespace) -> None:
+        options.overrides = overrides
         if options.command == "config":
             _config_command(options)
-            return outcome.status
+            return
         config = command_line.read_config(options.config) if options.config else None
         (_export if options.to_torch else _import)(options, config)
-    return outcome.status
+
+    return command_line.run(_parser(), work, [word for word in argv if word not in overrides])
