@@ -46,7 +46,7 @@ def test_a_supernet_comes_back_bit_by_bit(tensors, config):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("partial_channels", 2), ("auxiliary_skip", True), ("affine", True), ("space", "nasbench201")],
+    [("partial_channels", 2), ("auxiliary_skip", True), ("affine", True)],
 )
 def test_other_supernets_are_refused(tensors, config, key, value):
     other = config.copy_and_resolve_references()
