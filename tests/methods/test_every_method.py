@@ -29,6 +29,13 @@ CASES: dict[str, tuple[str, dict, dict, int, Any]] = {
         {kind: [LEFT, LEFT] for kind in KINDS},
     ),
     "gdas": ("gdas", {}, {"operations": ("avg_pool_3x3", *LEFT)}, 0, None),
+    "adversarial": (
+        "darts",
+        {"perturbation": "adversarial", "drop_path": 0.3},
+        {"operations": ("skip_connect", "avg_pool_3x3")},
+        0,
+        None,
+    ),
     "remedies": (
         "darts",
         {"mixing": "sigmoid", "zero_one": 10.0, "threshold": 0.85, "auxiliary_decay": "cosine"},
@@ -67,7 +74,8 @@ def batch(method: Darts, seed: int) -> dict[str, jax.Array]:
 
 def gradients(method: Darts, state: Any) -> Any:
     purpose = sharding.replicate(np.int32(WEIGHT_STEP), method.setting.mesh)
-    found = method.programs.gradients(state, batch(method, 0), purpose, of="both")
+    given = method.adversary(state, batch(method, 0)) if method.adversary else None
+    found = method.programs.gradients(state, batch(method, 0), purpose, of="both", given=given)
     return jax.device_get(found)
 
 
@@ -84,7 +92,8 @@ def test_steps(name: str) -> None:
         near = 2e-4 * max(1e-3, float(np.abs(b).max()))
         np.testing.assert_allclose(a, b, rtol=0, atol=near, err_msg=jax.tree_util.keystr(path))
     # Every architecture parameter learns, and every step draws anew; once more they are the same.
-    assert all(np.any(value) for value in first[1].values())
+    if one.adversary is None:  # The alphas' gradient is in another pass.
+        assert all(np.any(value) for value in first[1].values())
 
     half_a, half_b = batch(one, 0), batch(one, 1)
     before = checkpoint.on_host(state)

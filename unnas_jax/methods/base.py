@@ -97,11 +97,14 @@ class SearchMethod(abc.ABC):
 
     Attributes:
       name: the value of config.search.method.
+      mixture: whether passes mix all operations of every edge by `mix`, so that one can be left out
+        (`unnas_jax.runs.selection`).
       setting: what it was made for; `config` and `task` are of it.
       options: config.method, `completed`.
     """
 
     name: ClassVar[str]
+    mixture: ClassVar[bool] = False
 
     def __init__(self, setting: Setting) -> None:
         self.setting, self.config, self.task = setting, setting.config, setting.task
@@ -222,8 +225,19 @@ class SearchMethod(abc.ABC):
             return {kind: np.asarray(weights) for kind, weights in self.mix(exact).items()}
 
     def cells(self, alphas: Alphas) -> Genotype:
-        """The discrete cells that alphas, on the host, stand for: by default as in DARTS."""
-        return genotype_lib.strongest(**self.mixing(alphas), operations=self.operations())
+        """The discrete cells that alphas, on the host, stand for."""
+        return self.cells_of(self.config, self.mixing(alphas))
+
+    @classmethod
+    def cells_of(cls, config: Mapping[str, Any], mixing: Mapping[str, np.ndarray]) -> Genotype:
+        """The discrete cells of the operations' weights: by default as in DARTS.
+
+        Args:
+          config: of a search, as a dict.
+          mixing: see `mixing`.
+        """
+        operations = candidates.of_network(config["network"])
+        return genotype_lib.strongest(mixing["normal"], mixing["reduce"], operations)
 
     def operations(self) -> Candidates:
         """The names of the operations on every edge, by which `mix` orders their weights."""

@@ -25,7 +25,7 @@ from unnas_jax.layers.pooling import avg_pool, max_pool
 from unnas_jax.spaces.darts import partial
 from unnas_jax.spaces.darts.candidates import OPERATIONS, edges
 from unnas_jax.spaces.darts.joining import Joining, from_all, from_each
-from unnas_jax.spaces.darts.per_edge import Skips, preprocessed
+from unnas_jax.spaces.darts.per_edge import Skips, edges_kept, preprocessed
 
 CONVOLUTIONS = (
     ("sep_conv_3x3", 3, 1),
@@ -327,6 +327,7 @@ class FusedCell(nn.Module):
         skips: Skips | None = None,
     ) -> jax.Array:
         """Weights (edges, operations): the softmax of this kind of cell's alphas."""
+        kept = edges_kept(self, len(input0), len(weights), train, skips)
         states = preprocessed(
             input0,
             input1,
@@ -347,12 +348,18 @@ class FusedCell(nn.Module):
             part, rest = states[source], None
             if self.parts > 1:
                 part, rest = partial.parted(part, self.parts, axis)
-            for node, output in zip(targets, module(part, own, train, skips), strict=True):
+            outputs, factors = module(part, own, train, skips), own.sum(1).astype(self.dtype)
+            if kept is not None:  # Of the images, along their axis.
+                shape = (len(leaving), *((-1, 1, 1, 1) if self.dense else (1, 1, 1, -1)))
+                by_image = kept.T[leaving].astype(self.dtype).reshape(shape)
+                outputs = [x * factor for x, factor in zip(outputs, by_image, strict=True)]
+                factors = factors[:, None, None, None, None] * by_image
+            for node, output in zip(targets, outputs, strict=True):
                 sums[node] = sums[node] + output
             if rest is not None:
                 # Once for all edges, with the weight of each; nodes are shuffled, not edges.
                 rest = partial.bypassed(rest, module.stride)
-                for node, factor in zip(targets, own.sum(1).astype(self.dtype), strict=True):
+                for node, factor in zip(targets, factors, strict=True):
                     around[node] = around[node] + factor * rest
             if source > 0:
                 # All edges into node source - 1 have been added.

@@ -16,12 +16,25 @@ from unnas_jax.spaces.darts import partial
 from unnas_jax.spaces.darts.operations import BUILDERS, Pool, by_image
 
 Skips = Mapping[str, jax.Array]
-"""What a remedy does to the skip connections of a supernet's edges, float32 scalars:
+"""What a remedy does to the skip connections and edges of a supernet, float32 scalars:
 
 - `auxiliary`: the weight of one more skip on every edge besides the mixed operations (DARTS-), 1 if
   it is not there;
-- `dropout`: the probability that a value of a skip of stride 1 is dropped in training (P-DARTS).
+- `dropout`: the probability that a value of a skip of stride 1 is dropped in training (P-DARTS);
+- `drop_path`: the probability that an edge's whole output is dropped in training, for an image.
 """
+
+
+def edges_kept(cell: nn.Module, images: int, count: int, train: bool, skips: Skips | None) -> Any:
+    """Factors (N, E) of the edges' outputs in a cell, in whose `__call__` this runs first.
+
+    0 for what `drop_path` drops, else what keeps the mean over draws; None if nothing is dropped.
+    """
+    if not train or not skips or "drop_path" not in skips:
+        return None
+    keep = 1.0 - skips["drop_path"]
+    draws = by_image(jax.random.uniform, cell.make_rng("noise"), (images, count))
+    return jnp.where(draws < keep, 1.0 / keep, 0.0)
 
 
 def preprocessed(
@@ -196,6 +209,7 @@ class PlainCell(nn.Module):
         skips: Skips | None = None,
     ) -> jax.Array:
         """Weights (edges, operations): the softmax of this kind of cell's alphas."""
+        kept = edges_kept(self, len(input0), len(weights), train, skips)
         states = preprocessed(
             input0,
             input1,
@@ -204,11 +218,11 @@ class PlainCell(nn.Module):
             reduce_input0=self.reduce_input0,
             dtype=self.dtype,
         )
-        rows = iter(zip(self.operations, weights, strict=True))
+        rows = enumerate(zip(self.operations, weights, strict=True))
         for node in range(self.nodes):
             total: Any = 0
             for source, state in enumerate(states):
-                operations, row = next(rows)
+                number, (operations, row) = next(rows)
                 edge = MixedOperation(
                     operations,
                     self.channels,
@@ -219,6 +233,9 @@ class PlainCell(nn.Module):
                     dtype=self.dtype,
                     name=f"edge_{source}_{node}",
                 )
-                total = total + edge(state, row, train, skips)
+                output = edge(state, row, train, skips)
+                if kept is not None:
+                    output = output * kept[:, number, None, None, None].astype(output.dtype)
+                total = total + output
             states.append(total)
         return jnp.concatenate(states[2:], axis=-1)
