@@ -19,9 +19,9 @@ class Given(NamedTuple):
       also_alphas: whether alpha steps mix by them, too; float32.
     """
 
-    where: Mapping[str, jax.Array]
-    shares: Mapping[str, jax.Array]
-    also_alphas: jax.Array | float
+    where: Mapping[str, Any]
+    shares: Mapping[str, Any]
+    also_alphas: Any
 
     def into(
         self, weights: Mapping[str, jax.Array], purpose: jax.Array | int
