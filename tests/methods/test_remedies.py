@@ -78,7 +78,7 @@ def test_a_step_of_the_ascent() -> None:
 
 def test_the_adversary_raises_the_loss() -> None:
     """Within the extent, on the batch that it was made for; what lowers the loss is undone."""
-    made = every.made("adversarial", 1)
+    made = every.made("adversarial in S4", 1)
     assert made.adversary is not None
     state, half_a = made.init(), every.batch(made, 0)
     state = state.replace(step=state.step + 20)  # In the last epoch: an extent of 0.255.

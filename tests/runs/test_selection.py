@@ -20,8 +20,8 @@ from unnas_jax.data import halves, open_dataset, pipeline
 from unnas_jax.methods import draws, registry
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.darts import Darts
-from unnas_jax.runs import selected, selection
 from unnas_jax.runs import search as search_lib
+from unnas_jax.runs import selected, selection
 from unnas_jax.runs.selecting import Scores, Selecting
 from unnas_jax.runs.selection import Options
 from unnas_jax.spaces.darts import genotype

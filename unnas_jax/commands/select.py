@@ -51,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-images",
         type=int,
-        help="perturbation: held-out images to measure on (default: the search's "
-        "config.eval.max_images; -1: that, too)",
+        help="perturbation: held-out images to measure on (default: config.eval.max_images of the "
+        "search)",
     )
     return parser
 

@@ -53,7 +53,7 @@ class Options:
       seed: of the order of the decisions.
       epochs: of training between two decisions.
       learning_rate: of the weights, constant; 0: a tenth of the search's.
-      max_images: of the held-out half, on which the scores are measured; -1: all.
+      max_images: of the held-out half, on which scores are measured; -1: as the search evaluates.
     """
 
     seed: int = 0
@@ -68,7 +68,7 @@ class Options:
             if not value >= least or value == float("inf"):
                 raise UserError(f"--{name.replace('_', '-')}={value}: must be at least {least}")
         if self.max_images != -1 and self.max_images < 1:
-            raise UserError(f"--max-images={self.max_images}: use -1 (all) or at least 1")
+            raise UserError(f"--max-images={self.max_images}: use -1 (as the search) or at least 1")
 
 
 def config_for(search: Mapping[str, Any], rate: float) -> dict[str, Any]:
