@@ -91,6 +91,7 @@ def test_the_adversary_raises_the_loss() -> None:
         np.testing.assert_allclose(given.shares[kind].sum(1), 1, rtol=1e-6)
     undone = made.adversary.end(plain, start, np.float32(1), np.float32(0.5))
     jax.tree.map(np.testing.assert_array_equal, undone.shares, plain)
+    assert [len(made.lower(half_a)[part]) for part in ("alphas", "weights")] == [2, 5]
     # Alpha steps mix by the alphas.
     mixed = given.into(plain, ALPHA_STEP)
     jax.tree.map(np.testing.assert_array_equal, mixed, dict(plain))
