@@ -1,6 +1,5 @@
 """20 random cells of NAS-Bench-201 on the embedded digits, for two CPU cores: what to try second.
 
-    export XLA_FLAGS=--xla_backend_optimization_level=0
     launch/local.sh --config=configs/sample_nasbench201_digits.py
     unnas-jax status runs/sample_nasbench201_digits
     unnas-jax figures runs/sample_nasbench201_digits --out=runs/figures

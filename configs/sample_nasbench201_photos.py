@@ -1,6 +1,5 @@
 """24 random cells of NAS-Bench-201 on the embedded photographs, for two CPU cores: a demonstration.
 
-    export XLA_FLAGS=--xla_backend_optimization_level=0
     launch/local.sh --config=configs/sample_nasbench201_photos.py
     unnas-jax status runs/sample_nasbench201_photos
     unnas-jax figures runs/sample_nasbench201_photos --out=runs/figures

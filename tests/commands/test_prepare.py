@@ -189,4 +189,10 @@ def test_more_shards_than_open_files(tmp_path, monkeypatch):
 
 
 def test_the_names_of_own_datasets():
-    assert set(prepare.names()) == {"imagenet2012", "imagenet22k", "cityscapes", "cifar10"}
+    assert set(prepare.names()) == {
+        "imagenet2012",
+        "imagenet22k",
+        "cityscapes",
+        "cifar10",
+        "cifar100",
+    }

@@ -49,6 +49,30 @@ def test_every_pixel(tmp_path, layout):
             np.testing.assert_array_equal(pixels, images[i])
 
 
+def test_cifar_100(tmp_path):
+    """Fine classes, of archives whose batches are named otherwise."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    batches = {"train": [99, 0, 1], "test": [52]}
+    pixels = {}
+    for name, labels in batches.items():
+        pixels[name] = random.integers(0, 256, (len(labels), 3072), np.uint8)
+        content = {b"data": pixels[name], b"fine_labels": labels, b"coarse_labels": [0, 1, 2]}
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+    report = shards.prepare(prepare.recipe("cifar100", str(tmp_path)), str(tmp_path / "data"), 0)
+    assert report["examples"] == {"train": 3, "test": 1}
+    dataset = open_dataset({"name": "cifar100", "data_dir": str(tmp_path / "data")})
+    assert dataset.num_classes == 100 and dataset.class_names == tuple(sorted(dataset.class_names))
+    for split, labels in batches.items():
+        records = dataset.splits[split]
+        assert [records[i]["label"] for i in range(len(labels))] == labels
+        for i in range(len(labels)):
+            image = decoding.decode(records[i]["image"], apply_exif=False)
+            planes = pixels[split][i].reshape(3, 32, 32)
+            np.testing.assert_array_equal(image, planes.transpose(1, 2, 0))
+
+
 class Evil:
     def __reduce__(self):
         return os.system, ("touch /tmp/unnas_jax_evil",)

@@ -1,6 +1,7 @@
 """Prepares a dataset, once: `unnas-jax prepare NAME ...`."""
 
 import argparse
+import glob
 import os
 import sys
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 from unnas_jax.commands import command_line
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import registry, shards, subsets
+from unnas_jax.data import download, registry, shards, subsets
 
 _SHOWN = 10  # Problems on the screen; all are in the report.
 
@@ -46,6 +47,23 @@ def recipe(name: str, source: str, *, files: str = "", partial: bool = False) ->
     return prepared
 
 
+def fetched(name: str, data_dir: str, url: str = "") -> str:
+    """The archive of the dataset `name`, which is downloaded to `data_dir`/downloads.
+
+    Raises:
+      UserError: it may not be fetched from anywhere, or cannot.
+    """
+    entry = registry.entry_of(name)
+    if not entry.download:
+        free = [other for other in names() if registry.DATASETS[other].download]
+        raise UserError(
+            f"--download: is for {', '.join(free)}; {name} has terms to agree to at its "
+            "source: fetch it there and name it with --source=FOLDER"
+        )
+    published = registry.function_of(entry.download)(name)
+    return download.fetch(published, os.path.join(data_dir, "downloads"), url)
+
+
 def summary(report: dict[str, Any], path: str) -> str:
     """A report in some lines, with the first of the problems."""
     counts = ", ".join(f"{count:,} {split}" for split, count in report["examples"].items())
@@ -62,14 +80,25 @@ def summary(report: dict[str, Any], path: str) -> str:
 
 def _run(options: argparse.Namespace) -> None:
     data_dir = os.path.expanduser(options.data_dir)
-    if options.source:
-        chosen = recipe(options.name, options.source, files=options.files, partial=options.partial)
+    if options.download and options.source:
+        raise UserError("--download, --source: contradict each other; give one of them")
+    if options.url and not options.download:
+        raise UserError("--url: is for --download; add it")
+    source = options.source
+    if options.download:
+        done = glob.glob(os.path.join(glob.escape(data_dir), options.name, "*", shards.INFO))
+        if done:
+            print(f"{os.path.dirname(done[0])} is prepared already", file=sys.stderr)
+        else:
+            source = fetched(options.name, data_dir, options.url)
+    if source:
+        chosen = recipe(options.name, source, files=options.files, partial=options.partial)
         path = shards.directory(data_dir, chosen.name, chosen.version)
         if shards.is_prepared(path):
             print(f"{path} is prepared already; delete it to prepare it anew", file=sys.stderr)
         report = shards.prepare(chosen, data_dir, options.workers)
         print(summary(report, path))
-    elif options.subset is None:
+    elif options.subset is None and not options.download:
         raise UserError("--source: is missing; name the folder of the published files")
     if options.subset is not None:
         dataset = registry.open_dataset({"name": options.name, "data_dir": data_dir})
@@ -85,6 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("name", choices=names())
     parser.add_argument("--source", default="", help="the folder (or archive) of published files")
+    parser.add_argument(
+        "--download",
+        action="store_true",
+        help="cifar10, cifar100: fetch the published archive (0.17 GB) to DATA_DIR/downloads first",
+    )
+    parser.add_argument("--url", default="", help="--download: a mirror's address of the archive")
     parser.add_argument("--data_dir", required=True, help="where TFDS keeps datasets")
     parser.add_argument(
         "--files", type=os.path.expanduser, default="", help="imagenet22k: a list of images to use"

@@ -33,6 +33,8 @@ class Entry:
       recipe: (source folder, keyword options) -> shards.Recipe, of datasets that
         `unnas-jax prepare` makes from their published files; '' of others.
       options: the options that `recipe` takes.
+      download: (the dataset's name) -> download.Published, of datasets that may be fetched; ''
+        of others.
       in_buckets: whether its prepared files may lie at gs://BUCKET/NAME.
       takes_path: whether `dataset.path` names its images.
     """
@@ -44,6 +46,7 @@ class Entry:
     std: tuple[float, float, float] = IMAGENET_STD
     recipe: str | Callable[..., Any] = ""
     options: tuple[str, ...] = ()
+    download: str | Callable[[str], Any] = ""
     in_buckets: bool = False
     takes_path: bool = False
 
@@ -83,6 +86,17 @@ DATASETS = Registry(
             mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
             std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
             recipe="unnas_jax.data.cifar:cifar10",
+            download="unnas_jax.data.cifar:published",
+            in_buckets=True,
+        ),
+        "cifar100": Entry(
+            _TFDS,
+            classes=100,
+            train_images=50_000,
+            mean=(0.5071, 0.4865, 0.4409),
+            std=(0.2673, 0.2564, 0.2762),
+            recipe="unnas_jax.data.cifar:cifar100",
+            download="unnas_jax.data.cifar:published",
             in_buckets=True,
         ),
         "cityscapes": Entry(

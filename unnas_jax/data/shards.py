@@ -44,6 +44,9 @@ SHARD_BYTES = 512 * 2**20
 MAX_SHARDS = 512
 """Every process that reads holds a file open for every shard."""
 
+INFO = "dataset_info.json"
+"""TFDS's own file, the last to be written of a prepared dataset."""
+
 REPORT = "report.json"
 # Images are compressed already, raw pixels are meant not to be.
 _OPTIONS = "group_size:1,uncompressed"
@@ -143,7 +146,7 @@ def directory(data_dir: str, name: str, version: str) -> str:
 
 def is_prepared(path: str) -> bool:
     """Whether a directory holds a complete dataset."""
-    return os.path.exists(os.path.join(path, "dataset_info.json"))
+    return os.path.exists(os.path.join(path, INFO))
 
 
 def prepare(
