@@ -1,6 +1,7 @@
 """Whether the cells of a search drift to skip connections: in words, and as curves by epoch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ def jump(records: Sequence[results.Record], epochs: int) -> tuple[int, int] | No
     Returns:
       The epoch in which the rule stops, and the one whose cells it takes, both counted from 1.
     """
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"epoch": int(record["epoch"]) - 1, "eigenvalue": record.get("eigenvalue")}
         for record in records
         if record["epoch"] == int(record["epoch"])
@@ -32,7 +33,7 @@ def jump(records: Sequence[results.Record], epochs: int) -> tuple[int, int] | No
     for count in range(1, len(rows) + 1):
         named = stop_rules.eigenvalue(rows[:count], epochs)
         if named is not None:
-            return rows[count - 1]["epoch"] + 1, named + 1
+            return int(rows[count - 1]["epoch"]) + 1, named + 1
     return None
 
 

@@ -104,6 +104,7 @@ class Selecting:
         self._every, self._scores, self._batches, self._held_out = every, scores, batches, held_out
         self._write, self._clock, self._given = write, _Clock(), None
         self._since: float | None = None
+        self._timed, self._compiled = 0, False
         self._measured = jax.jit(self._sums, out_shardings=sharding.replicated(method.setting.mesh))
 
     @property
@@ -195,7 +196,9 @@ class Selecting:
                     f"the held-out {name} became NaN or infinite; give a lower --learning-rate and "
                     "another --out"
                 )
-        self._clock.add("pass", time.monotonic() - start)
+        if self._compiled:  # The first pass compiles.
+            self._clock.add("pass", time.monotonic() - start)
+        self._compiled = True
         return found
 
     def _sums(self, state: SearchState, given: Given, batch: Batch, number: jax.Array) -> Sums:
