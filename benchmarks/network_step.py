@@ -33,7 +33,7 @@ import numpy as np  # noqa: E402
 from unnas_jax import convert  # noqa: E402
 from unnas_jax.commands import command_line  # noqa: E402
 from unnas_jax.config import schema as config  # noqa: E402
-from unnas_jax.config.sections import Training
+from unnas_jax.config.sections import TaskConfig, Training
 from unnas_jax.core import sharding  # noqa: E402
 from unnas_jax.data import Dataset  # noqa: E402
 from unnas_jax.learning import trainer  # noqa: E402
@@ -124,7 +124,7 @@ class _Setting:
     def __init__(self, network: dict[str, Any], batch_size: int) -> None:
         self.config = _config(network, batch_size)
         dataset = Dataset("random", {}, CLASSES, ())
-        task = Plain.create(self.config, dataset)
+        task = Plain.create(TaskConfig.of(self.config), dataset)
         self.task, self.mean, self.std = task, dataset.mean, dataset.std
         self.mesh = sharding.data_mesh(jax.devices()[:1])
         inputs = example_shapes(self.config, task).inputs

@@ -15,9 +15,9 @@ colorization.
 
 import ml_collections
 
-from unnas_jax.config import recipes
+from unnas_jax.config import sweep_recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return recipes.sample_cifar10("darts")
+    return sweep_recipes.cifar10("darts")

@@ -14,9 +14,9 @@ The paper: rho is typically above 0.8, highest for colorization.
 
 import ml_collections
 
-from unnas_jax.config import recipes
+from unnas_jax.config import sweep_recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return recipes.sample_imagenet("darts")
+    return sweep_recipes.imagenet("darts")

@@ -15,9 +15,9 @@ The paper: rho is typically above 0.8, generally higher than in the DARTS space.
 
 import ml_collections
 
-from unnas_jax.config import recipes
+from unnas_jax.config import sweep_recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return recipes.sample_imagenet("nasbench101")
+    return sweep_recipes.imagenet("nasbench101")

@@ -22,9 +22,9 @@ learn of eleven photographs hardly carries over to their other regions.
 
 import ml_collections
 
-from unnas_jax.config import recipes
+from unnas_jax.config import sweep_recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return recipes.sample_photos("nasbench101")
+    return sweep_recipes.photos("nasbench101")

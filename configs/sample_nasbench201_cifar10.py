@@ -16,11 +16,11 @@ Published for the same cells with labels: accuracies from 10% to 94% (the benchm
 
 import ml_collections
 
-from unnas_jax.config import recipes
+from unnas_jax.config import sweep_recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    config = recipes.sample_cifar10("nasbench201")
-    recipes.nasbench201_cifar10(config)
+    config = sweep_recipes.cifar10("nasbench201")
+    sweep_recipes.nasbench201_cifar10(config)
     return config

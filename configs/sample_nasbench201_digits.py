@@ -12,9 +12,9 @@ minutes on two idle cores. What came out is in docs/results/digits.
 
 import ml_collections
 
-from unnas_jax.config import recipes
+from unnas_jax.config import sweep_recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return recipes.sample_digits("nasbench201")
+    return sweep_recipes.digits("nasbench201")

@@ -10,9 +10,9 @@ Networks are small (three stages of one cell, a stem of 8 channels) and train as
 
 import ml_collections
 
-from unnas_jax.config import recipes
+from unnas_jax.config import sweep_recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The recipe."""
-    return recipes.sample_photos("nasbench201")
+    return sweep_recipes.photos("nasbench201")

@@ -32,8 +32,9 @@ from absl import logging as absl_logging
 
 from tests import tiny
 from unnas_jax.core.errors import Interruption, UserError
-from unnas_jax.runs.checkpoint import Checkpoints, on_host
+from unnas_jax.runs.checkpoint import Checkpoints
 from unnas_jax.runs.search import search
+from unnas_jax.runs.snapshot import on_host
 
 OLDER, NEWER, NEXT = 4, 8, 12
 LONGEST = 600  # Characters of a message.

@@ -1,5 +1,6 @@
 """Settings of every test: eight fake CPU devices, strict numerics, one compilation cache."""
 
+import contextlib
 import importlib.util
 import logging
 import mmap
@@ -36,6 +37,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 from tests import tiny  # noqa: E402
+from unnas_jax.core import sharding  # noqa: E402
 from unnas_jax.data import open_dataset  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -51,6 +53,23 @@ def logging_as_it_was() -> Iterator[None]:
     log.handlers[:] = handlers
     log.setLevel(level)
     log.propagate = propagate
+
+
+@contextlib.contextmanager
+def few_devices(count: int) -> Iterator[None]:
+    """Runs take so many of the eight, which would only take longer to compile for."""
+    mesh = sharding.data_mesh
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sharding, "data_mesh", lambda devices=None: mesh(devices or jax.devices()[:count])
+        )
+        yield
+
+
+@pytest.fixture(scope="module")
+def on_one_device() -> Iterator[None]:
+    with few_devices(1):
+        yield
 
 
 @pytest.fixture(scope="module")

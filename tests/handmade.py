@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from tests import tiny_training
+from unnas_jax.config.schema import TrainConfig
 from unnas_jax.data import Dataset
 from unnas_jax.runs.trained import Trained
 from unnas_jax.spaces.networks import build_network
@@ -45,4 +46,4 @@ def trained(seeds: tuple[int, ...] = (0,), **sections: dict) -> Trained:
         return rng.normal(0.0, deviation, size).astype(np.float32)
 
     variables = jax.tree_util.tree_map_with_path(draw, shapes)
-    return Trained("runs/pets", values, dataset, task, network, variables, seeds, 7)
+    return Trained("runs/pets", TrainConfig.of(values), dataset, task, network, variables, seeds, 7)

@@ -1,11 +1,9 @@
 """A tiny dataset of images and label maps: a bright sky over dark ground, and where either is."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import cv2
 import numpy as np
 
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.data import Dataset
 from unnas_jax.data.crops import LabelMap
 from unnas_jax.data.records import IMAGENET_MEAN, IMAGENET_STD
@@ -40,9 +38,9 @@ class _Scenes:
         return {"image": encoded, "label": LabelMap(classes)}
 
 
-def open_dataset(section: Mapping[str, Any]) -> Dataset:
+def open_dataset(section: DatasetSection) -> Dataset:
     """16 scenes to train on, 5 to evaluate on; as an entry of `registry.DATASETS` opens them."""
     splits = {"train": _Scenes(0, 16), "validation": _Scenes(100, 5)}
     return Dataset(
-        section["name"], splits, 2, ("sky", "ground"), IMAGENET_MEAN, IMAGENET_STD, label_maps=True
+        section.name, splits, 2, ("sky", "ground"), IMAGENET_MEAN, IMAGENET_STD, label_maps=True
     )

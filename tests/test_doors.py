@@ -13,8 +13,8 @@ import pytest
 
 import unnas_jax as un
 from tests import conftest, tiny, tiny_training
-from unnas_jax.core import sharding
 
+pytestmark = pytest.mark.usefixtures("on_one_device")
 SEARCH = {
     "network": {"cells": 3, "nodes": 1, "width": 4},
     "input": {"crop": 16, "resize": 18},
@@ -22,17 +22,6 @@ SEARCH = {
     "eval": {"batch_size": 16, "max_images": 16},
     "workers": 0,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """Of the eight, which would only take longer to compile for."""
-    with pytest.MonkeyPatch.context() as patch:
-        mesh = sharding.data_mesh
-        patch.setattr(
-            sharding, "data_mesh", lambda devices=None: mesh(devices or jax.devices()[:1])
-        )
-        yield
 
 
 def page_shows(name: str, toy: str) -> bool:

@@ -21,21 +21,12 @@ from unnas_jax.core import sharding
 from unnas_jax.runs import trained
 
 PAGE = (conftest.ROOT / "docs" / "library.md").read_text()
-pytestmark = pytest.mark.filterwarnings(  # Of ml_collections, when it reads a recipe.
-    "ignore:the load_module:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.usefixtures("on_one_device"),
+    # Of ml_collections, when it reads a recipe.
+    pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
+]
 SMALL = {"cells": 3, "nodes": 1, "width": 4}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """Of the eight, which would only take longer to compile for."""
-    with pytest.MonkeyPatch.context() as patch:
-        mesh = sharding.data_mesh
-        patch.setattr(
-            sharding, "data_mesh", lambda devices=None: mesh(devices or jax.devices()[:1])
-        )
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,14 @@ from unnas_jax.analysis import report
 from unnas_jax.commands import command_line
 from unnas_jax.config import schema
 from unnas_jax.config.sections import Alphas, Weights
-from unnas_jax.core import sharding
 from unnas_jax.learning import optim
 from unnas_jax.runs import validation
 
-pytestmark = pytest.mark.filterwarnings(  # Of ml_collections, when it reads a recipe.
-    "ignore:the load_module:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.usefixtures("on_one_device"),
+    # Of ml_collections, when it reads a recipe.
+    pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
+]
 PAGE = (conftest.ROOT / "docs" / "walks" / "optimizer.md").read_text()
 SIZES = {
     "network": {"cells": 3, "nodes": 1, "width": 4},
@@ -29,17 +30,6 @@ SIZES = {
     "search": {"arch_start_epoch": 0.0},
     "eval": {"batch_size": 16, "max_images": 16},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """Of the eight, which would only take longer to compile for."""
-    with pytest.MonkeyPatch.context() as patch:
-        mesh = sharding.data_mesh
-        patch.setattr(
-            sharding, "data_mesh", lambda devices=None: mesh(devices or jax.devices()[:1])
-        )
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -54,12 +54,12 @@ class Chains:
         return Kernels(tuple(value["sizes"]))
 
     def draw(self, section, seed):
-        sizes = list(itertools.product((1, 3, 5), repeat=section["nodes"]))
+        sizes = list(itertools.product((1, 3, 5), repeat=section.nodes))
         random.Random(seed).shuffle(sizes)
-        return [Kernels(chosen) for chosen in sizes[: section["count"]]]
+        return [Kernels(chosen) for chosen in sizes[: section.count]]
 
-    def validate(self, config):
-        self.resolve(config["network"]["genotype"])
+    def validate(self, section):
+        self.resolve(section.genotype)
 
     def file_of(self, name):
         return None
@@ -72,12 +72,11 @@ class Chains:
             raise un.UserError(f"config.network.genotype={name!r}: give sizes, such as 3-1-3")
         return Kernels(tuple(int(size) for size in name.split("-")))
 
-    def build(self, config, task):
-        section = config["network"]
-        sizes = self.resolve(section["genotype"]).sizes
-        return Chain(sizes, int(section["width"]), section["stem"], task.head("float32"), "float32")
+    def build(self, section, task, dtype):
+        sizes = self.resolve(section.genotype).sizes
+        return Chain(sizes, int(section.width), section.stem, task.head(dtype), dtype)
 
-    def check_inputs(self, config, examples):
+    def check_inputs(self, section, task, examples):
         """Any size will do."""
 
 

@@ -25,7 +25,7 @@ class Mirroring(base.Task):
 
     @classmethod
     def create(cls, config, dataset):
-        return cls(Augmentation.create(config, dataset))
+        return cls(Augmentation.create(config.input, dataset))
 
     def examples(self, key, batch, *, train):
         x = self.augmentation.normalise(self.augmentation(key, batch["image"], train=train))

@@ -24,7 +24,7 @@ SIZE = 96
 
 def photographs() -> list[np.ndarray]:
     """Three images, (SIZE, SIZE, 3) uint8."""
-    records = un.open_dataset({"name": "photos", "path": "", "data_dir": ""}).splits["train"]
+    records = un.open_dataset("photos").splits["train"]
     opened = (Image.open(io.BytesIO(records[i]["image"])).convert("RGB") for i in RECORDS)
     return [np.asarray(image.resize((SIZE, SIZE))) for image in opened]
 

@@ -2,9 +2,7 @@
 
 import contextlib
 import importlib
-import inspect
 import io
-import re
 from typing import Any
 
 import ml_collections
@@ -13,32 +11,11 @@ from mkdocs.structure.files import File, Files
 
 import unnas_jax
 from unnas_jax import commands
-from unnas_jax.config import schema
-
-EXPERIMENTS = {"search": schema.search, "train": schema.training, "sample": schema.sample}
-
-
-def comments() -> dict[str, str]:
-    """What the schema's source says of a field, by its name: on its line or those above."""
-    found: dict[str, str] = {}
-    above: list[str] = []
-    for line in inspect.getsource(schema).splitlines():
-        text = line.strip()
-        field = re.match(r'"(\w+)":.*?(?:#\s*(.*))?$', text)
-        if text.startswith("#"):
-            above.append(text.lstrip("# "))
-        elif field:
-            words = field[2] or " ".join(above)
-            if words:
-                found.setdefault(field[1], words)
-            above = []
-        else:
-            above = []
-    return found
+from unnas_jax.config import options, schema
 
 
 def fields(config: ml_collections.ConfigDict, prefix: str = "config") -> list[tuple[str, Any]]:
-    """Every field with its default, sections in order."""
+    """Every field with its default."""
     rows: list[tuple[str, Any]] = []
     for name, value in config.items():
         path = f"{prefix}.{name}"
@@ -51,14 +28,13 @@ def fields(config: ml_collections.ConfigDict, prefix: str = "config") -> list[tu
 
 def config_page() -> str:
     """A table of the fields for every experiment."""
-    said = comments()
     lines = [
         "# Every field of a config",
         "",
         "A recipe in `configs/` starts from these defaults and changes what differs; every field",
         "can be set on the command line: `--config.train.batch_size=64`.",
     ]
-    for name, make in EXPERIMENTS.items():
+    for name, make in schema.SCHEMAS.items():
         lines += [
             "",
             f"## config.experiment = {name}",
@@ -66,9 +42,11 @@ def config_page() -> str:
             "| field | default | what |",
             "|---|---|---|",
         ]
-        for path, value in fields(make()):
-            words = said.get(path.rpartition(".")[2], "").replace("|", "\\|")
-            lines.append(f"| `{path}` | `{value!r}` | {words} |")
+        defaults = dict(fields(make()))
+        for path, words in options.meanings(schema.RECORDS[name], "config.").items():
+            if path in defaults:
+                cell = words.replace("|", "\\|")
+                lines.append(f"| `{path}` | `{defaults[path]!r}` | {cell} |")
     return "\n".join(lines) + "\n"
 
 

@@ -26,6 +26,22 @@ def test_correlations_follow_from_the_rows(name: str) -> None:
         assert float(row["rho_low"]) < float(row["rho"]) < float(row["rho_high"])
 
 
+def test_the_page_on_digits_says_what_its_rows_say() -> None:
+    folder = ROOT / "docs" / "results" / "digits"
+    page = (folder / "README.md").read_text()
+    tasks: dict[str, dict[str, float]] = {}
+    for row in csv.DictReader((folder / "nasbench201.csv").read_text().splitlines()):
+        tasks.setdefault(row["task"], {})[row["architecture"]] = float(row["accuracy"])
+    labels = tasks["classification"]
+    assert len(labels) == 20
+    for task, values in tasks.items():
+        low, high = 100 * min(values.values()), 100 * max(values.values())
+        assert f"| {task} | {low:.1f} to {high:.1f}% |" in page
+        if task != "classification":
+            rho = stats.spearmanr([values[cell] for cell in labels], list(labels.values()))
+            assert f"| {rho.statistic:.2f} [" in page
+
+
 def test_the_figures_are_redrawn(tmp_path: pathlib.Path, monkeypatch, capsys) -> None:
     """By the one command that the page names."""
     monkeypatch.setattr(statistics, "_RESAMPLES", 50)

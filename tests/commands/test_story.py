@@ -6,14 +6,12 @@ import json
 import shutil
 
 import cv2
-import jax
 import numpy as np
 import pytest
 
-from tests import tiny, tiny_training
+from tests import conftest, tiny, tiny_training
 from unnas_jax.analysis import story_plot, style
 from unnas_jax.commands import story
-from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import sampling
 from unnas_jax.spaces.darts.candidates import OPERATIONS
@@ -93,17 +91,10 @@ def configs(tmp_path_factory):
     return search_config, training_config
 
 
-def _one_device(patch):
-    """Compiling for eight takes longer."""
-    mesh = sharding.data_mesh(jax.devices()[:1])
-    patch.setattr(sharding, "data_mesh", lambda: mesh)
-
-
 @pytest.fixture(scope="module")
 def told(configs, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "story"
-    with pytest.MonkeyPatch.context() as patch:
-        _one_device(patch)
+    with conftest.few_devices(1):
         return workdir, story.run(*configs, str(workdir), random=2)
 
 
@@ -124,7 +115,7 @@ def test_a_story_compares_cells_of_one_size(told):
     assert cells[0] != cells[1]
 
 
-def test_a_story_goes_on_where_it_stopped(told, configs, monkeypatch):
+def test_a_story_goes_on_where_it_stopped(told, on_one_device, configs, monkeypatch):
     """One training is lost; the others, and the search, are not run again."""
     workdir, result = told
     shutil.rmtree(workdir / "cells" / "random_1")
@@ -135,7 +126,6 @@ def test_a_story_goes_on_where_it_stopped(told, configs, monkeypatch):
         trained.append(place)
         return original(config, place)
 
-    _one_device(monkeypatch)
     original = story.train
     monkeypatch.setattr(story, "train", train)
     monkeypatch.setattr(story, "search", None)

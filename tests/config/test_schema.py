@@ -1,5 +1,6 @@
 """Configs: what is refused before anything is built, and differences between two."""
 
+import dataclasses
 import pathlib
 import re
 
@@ -7,11 +8,16 @@ import pytest
 from absl import flags
 
 from unnas_jax.commands import command_line
+from unnas_jax.config import options
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
+from unnas_jax.data import crops
+from unnas_jax.layers.blocks import STEMS
 from unnas_jax.runs import workdir
+from unnas_jax.spaces.darts import supernet
 from unnas_jax.sweep import validation
+from unnas_jax.tasks.combinations import COMBINATIONS
 
 
 @pytest.mark.parametrize("experiment", ["search", "train"])
@@ -103,6 +109,55 @@ def test_whole_images_are_for_tasks_that_can_tell_or_ignore_their_padding(task):
     config.task.name = task
     with pytest.raises(UserError, match="config.eval.crop='whole': .* use 'centre'"):
         validation.validate(config)
+
+
+@pytest.mark.parametrize("experiment", config_lib.SCHEMAS)
+def test_every_field_says_what_it_means_and_records_have_them_all(experiment):
+    config, record = config_lib.SCHEMAS[experiment]().to_dict(), config_lib.RECORDS[experiment]
+    meanings = options.meanings(record)
+
+    def fields(section, prefix=""):
+        for key, value in section.items():
+            if isinstance(value, dict) and value:
+                yield from fields(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key
+
+    silent = [key for key in fields(config) if not meanings.get(key, "").strip().endswith(".")]
+    assert not silent
+    lines = config_lib.difference(config, dataclasses.asdict(record.of(config)))
+    assert all(": (absent) -> " in line for line in lines)
+
+
+@pytest.mark.parametrize("experiment", config_lib.SCHEMAS)
+def test_defaults_are_of_the_fields_types(experiment):
+    def check(record):
+        for field in dataclasses.fields(record):
+            if dataclasses.is_dataclass(field.type):
+                check(field.type)
+            elif field.type in (str, int, float, bool):
+                assert {type(value) for value in field.metadata["defaults"].values()} == {
+                    field.type
+                }
+
+    check(config_lib.RECORDS[experiment])
+
+
+@pytest.mark.parametrize(
+    "experiment, key, names",
+    [
+        ("search", "input.train_crop", crops.TRAIN_CROPS),
+        ("search", "input.resampling", crops.RESAMPLINGS),
+        ("train", "eval.crop", crops.EVAL_CROPS),
+        ("search", "network.stem", STEMS),
+        ("search", "task.targets", COMBINATIONS),
+        ("search", "search.formulation", supernet.FORMULATIONS),
+        ("search", "search.rematerialise", config_lib.REMATERIALISE),
+    ],
+)
+def test_meanings_name_the_values_that_are_possible(experiment, key, names):
+    words = set(re.findall(r"\w+", options.meanings(config_lib.RECORDS[experiment])[key]))
+    assert set(names) <= words
 
 
 def test_difference_names_what_differs():

@@ -14,7 +14,7 @@ from tests.convert import yaml_files
 from unnas_jax.commands import command_line, show
 from unnas_jax.commands import convert as command
 from unnas_jax.config import schema as config_lib
-from unnas_jax.config.sections import Batches
+from unnas_jax.config.sections import Batches, Input
 from unnas_jax.convert import config as release
 from unnas_jax.convert import config_to_release
 from unnas_jax.core import sharding
@@ -239,7 +239,7 @@ def test_the_release_normalises_red_as_blue():
         (SAMPLE, dataset.mean, dataset.std),
     ):
         config, _ = convert(tree)
-        found = Augmentation.create(config.to_dict(), dataset)
+        found = Augmentation.create(Input.of(config.input.to_dict()), dataset)
         assert (found.mean, found.std) == (mean, std)
 
 

@@ -60,7 +60,7 @@ def test_pytorch_and_onnx_compute_the_same(network, images, tmp_path):
         facts = json.loads((folder / "network.json").read_text())
         assert difference < 1e-4 and facts["check"]["largest_difference"] == difference
         assert facts["check"]["largest_output"] > 0.1
-        named = network.config["task"]["name"] != "jigsaw"
+        named = network.config.task.name != "jigsaw"
         assert facts["class_names"] == (list(NAMES) if named else [])
         assert (folder / "preprocessing.py").exists() == named
 

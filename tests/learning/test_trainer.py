@@ -202,7 +202,7 @@ def test_parting_and_joining_states_changes_nothing():
     steps, mesh = _linear(tiny_training.config(ema=0.5))
     state = steps.init([3, 4, 5])
     for together in (1, 2, 3):
-        parts = trainer.parted(state, together, mesh)
+        parts = trainer.grouped(state, together, mesh)
         assert [len(part.seed) for part in parts] == {1: [1, 1, 1], 2: [2, 1], 3: [3]}[together]
         again = trainer.joined(parts, mesh)
         jax.tree.map(np.testing.assert_array_equal, again, state)

@@ -44,12 +44,7 @@ def rows(workdir: pathlib.Path, *kinds: str) -> list[dict]:
 
 @pytest.fixture(scope="module", autouse=True)
 def two_devices():
-    """Of the eight, which would only take longer to compile for."""
-    with pytest.MonkeyPatch.context() as patch:
-        mesh = sharding.data_mesh
-        patch.setattr(
-            sharding, "data_mesh", lambda devices=None: mesh(devices or jax.devices()[:2])
-        )
+    with conftest.few_devices(2):
         yield
 
 

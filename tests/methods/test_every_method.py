@@ -19,8 +19,8 @@ from unnas_jax.methods import registry
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.darts import Darts
 from unnas_jax.methods.draws import WEIGHT_STEP
-from unnas_jax.runs import checkpoint, validation
 from unnas_jax.runs import search as search_lib
+from unnas_jax.runs import snapshot, validation
 from unnas_jax.spaces.darts.candidates import KINDS
 from unnas_jax.tasks import registry as tasks
 
@@ -122,9 +122,9 @@ def test_steps(name: str) -> None:
         assert all(np.any(value) for value in first[1].values())
 
     half_a, half_b = batch(one, 0), batch(one, 1)
-    before = checkpoint.on_host(state)
+    before = snapshot.on_host(state)
     state, sums = one.step(state, half_a, half_b)
-    middle = checkpoint.on_host(state)
+    middle = snapshot.on_host(state)
     assert int(middle.step) == int(before.step) + 1 and sums["alpha"] is not None
     state, _ = one.step(state, half_a, half_b)
     again, _ = one.step(sharding.replicate(middle, one.setting.mesh), half_a, half_b)

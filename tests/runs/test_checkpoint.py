@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from unnas_jax.convert import states
 from unnas_jax.core import failures
 from unnas_jax.core.errors import Interruption, UserError
-from unnas_jax.runs import checkpoint
+from unnas_jax.runs import snapshot
 from unnas_jax.runs.checkpoint import Checkpoints
 
 
@@ -292,8 +292,8 @@ def test_four_devices_write_and_the_documented_lines_read_on_one(tmp_path):
 
 def test_signing_sees_names_shapes_types_and_values():
     state, position = _state(1), {"step": 1}
-    signed = checkpoint.signed(state, position)
-    assert checkpoint.verified(state, signed) == position
+    signed = snapshot.signed(state, position)
+    assert snapshot.verified(state, signed) == position
     kernel = state["params"]["kernel"]
     for other in (
         {"params": {"kernal": kernel}, "step": state["step"]},
@@ -302,7 +302,7 @@ def test_signing_sees_names_shapes_types_and_values():
         {"params": {"kernel": np.nextafter(kernel, 9)}, "step": state["step"]},
     ):
         with pytest.raises(ValueError, match="digest"):
-            checkpoint.verified(other, signed)
+            snapshot.verified(other, signed)
 
 
 @pytest.mark.parametrize(

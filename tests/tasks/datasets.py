@@ -7,7 +7,6 @@ import numpy as np
 
 from unnas_jax.config import schema
 
-TASK = schema.search().task.to_dict()
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -24,19 +23,10 @@ def plain() -> Any:
 
 def config(name: str, **task: Any) -> dict[str, Any]:
     """A config without augmentations but the flip; `grid` and `permutations` for the jigsaw."""
-    return {
-        "input": {
-            "crop": 48,
-            "lighting": 0.0,
-            "gray": 0.0,
-            "pad": 0,
-            "swapped_statistics": False,
-            "cutout": 0,
-        },
-        "task": {**TASK, "name": name, **task},
-        "precision": "float32",
-        "seed": 0,
-    }
+    config = schema.search()
+    config.input.update(crop=48, lighting=0.0)
+    config.precision = "float32"
+    return {**config.to_dict(), "task": {**config.task.to_dict(), "name": name, **task}}
 
 
 def images(count: int, size: int, seed: int = 0) -> np.ndarray:

@@ -115,19 +115,19 @@ def test_what_does_not_exist_is_refused(task: dict[str, int], crop: int, message
     config = datasets.config("jigsaw", **task)
     config["input"]["crop"] = crop
     with pytest.raises(UserError, match=message):
-        registry.TASKS["jigsaw"].validate(config)
+        registry.validate(config)
 
 
 def test_what_exists_is_accepted() -> None:
-    registry.TASKS["jigsaw"].validate(datasets.config("jigsaw", grid=2, permutations=24))
-    registry.TASKS["jigsaw"].validate(datasets.config("jigsaw", permutations=3024))
+    registry.validate(datasets.config("jigsaw", grid=2, permutations=24))
+    registry.validate(datasets.config("jigsaw", permutations=3024))
 
 
 def test_padding_that_gives_outer_tiles_away_is_refused() -> None:
     config = datasets.config("jigsaw", grid=2, permutations=24)
     config["input"]["pad"] = 4
     with pytest.raises(UserError, match=r"config.input.pad=4: padding shows .*; use 0"):
-        registry.TASKS["jigsaw"].validate(config)
+        registry.validate(config)
 
 
 def saved(path, rows) -> str:
@@ -139,7 +139,7 @@ def test_a_list_from_a_file(tmp_path: pathlib.Path) -> None:
     rows = [[3, 2, 1, 0], [1, 0, 3, 2], [0, 1, 2, 3]]
     path = saved(tmp_path / "list.npy", rows)
     config = datasets.config("jigsaw", grid=2, permutations=3, permutation_list=path)
-    registry.TASKS["jigsaw"].validate(config)
+    registry.validate(config)
     task = registry.create(config, datasets.plain())
     np.testing.assert_array_equal(task.permutations, rows)
     listed = task.examples(
@@ -171,5 +171,5 @@ def test_what_is_no_list(rows, words: str, tmp_path: pathlib.Path) -> None:
     path = str(tmp_path / "list.npy") if rows is None else saved(tmp_path / "list.npy", rows)
     config = datasets.config("jigsaw", grid=2, permutations=2, permutation_list=path)
     with pytest.raises(UserError) as error:
-        registry.TASKS["jigsaw"].validate(config)
+        registry.validate(config)
     assert words in str(error.value)

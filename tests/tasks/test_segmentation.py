@@ -89,7 +89,7 @@ def test_what_cannot_be_segmented_is_refused() -> None:
 def test_impossible_heads_are_refused(changes: dict[str, Any], message: str) -> None:
     values = {"aspp_channels": 4, "aspp_rates": (6,), **changes}
     with pytest.raises(UserError, match=message):
-        registry.TASKS["segmentation"].validate(datasets.config("segmentation", **values))
+        registry.validate(datasets.config("segmentation", **values))
 
 
 def test_aspp() -> None:

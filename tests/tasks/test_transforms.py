@@ -7,6 +7,7 @@ import pytest
 from skimage import color
 
 from tests.tasks import datasets
+from unnas_jax.config.sections import Input
 from unnas_jax.tasks import transforms
 from unnas_jax.tasks.transforms import Augmentation
 
@@ -67,7 +68,7 @@ def test_swapped_statistics_swap_the_offsets_of_red_and_blue() -> None:
     offsets = []
     for swapped in (False, True):
         config["input"]["swapped_statistics"] = swapped
-        augmentation = Augmentation.create(config, datasets.dataset())
+        augmentation = Augmentation.create(Input.of(config["input"]), datasets.dataset())
         offsets.append(np.asarray(augmentation(jax.random.key(0), black, train=True)))
     np.testing.assert_allclose(offsets[1], offsets[0][..., ::-1], rtol=1e-6)
     assert np.abs(offsets[0][..., 0] - offsets[0][..., 2]).max() > 1e-3

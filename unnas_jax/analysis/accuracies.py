@@ -1,6 +1,6 @@
 """Accuracies of a sample of architectures: from sweeps, and from files of other tools.
 
-Published results are read as `analysis.sources` says, any other CSV if it has these columns:
+Published results are read by `analysis.sources`; any other CSV needs these columns:
 
     architecture   a name that tells it apart, the same in all files
     task           classification, rotation, colorization, jigsaw, or another name
@@ -29,7 +29,7 @@ Key = tuple[str, str, str]
 """Space, dataset, task."""
 
 Table = Mapping[Key, Mapping[str, float]]
-"""The mean accuracy over seeds of every architecture, by what it was trained on."""
+"""The mean accuracy over seeds of every architecture, by space, dataset and task."""
 
 Row = tuple[Key, str, int, float]
 """The key, the architecture, the seed, the accuracy."""
@@ -98,7 +98,7 @@ def read(paths: Iterable[str | os.PathLike[str]]) -> list[Row]:
     """The accuracies in workdirs of sweeps, finished or not, in tables and published summaries.
 
     Raises:
-      UserError: nothing is there, it cannot be read, or a training is there twice.
+      UserError: there is nothing, it cannot be read, or a training is there twice.
     """
     rows: list[Row] = []
     seen: dict[tuple[Key, str, int], pathlib.Path] = {}

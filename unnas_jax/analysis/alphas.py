@@ -77,7 +77,7 @@ def draw(
 
     Args:
       history: of the architecture parameters.
-      cells: that they stand for now.
+      cells: the discrete cells of the last row.
       operations: of every edge; None: those of DARTS.
     """
     history = _thinned(history)
@@ -139,7 +139,7 @@ def draw(
 
 
 def _thinned(history: Alphas) -> Alphas:
-    """No more rows than a panel can show, the first and the last among them."""
+    """At most as many rows as a panel can show, with the first and the last."""
     last = len(history.rows) - 1
     chosen = np.linspace(0, last, min(last + 1, _MOST_ROWS)).round().astype(int)
     return Alphas(tuple(history.rows[k] for k in chosen))

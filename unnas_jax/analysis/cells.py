@@ -23,7 +23,7 @@ _GAP = 0.11
 _MARGIN = 0.25
 _TITLE = 0.4
 _LEGEND = 0.6
-_COLUMN_GAP = (0.42, 1.1)  # The least and the most between two columns.
+_COLUMN_GAP = (0.42, 1.1)  # The least and the largest distance of two columns.
 _LETTER = 0.0875  # The width of a label's letter.
 _HEAD = 0.13
 _PLAIN_WIDTH = 1.6  # Points: the edges of a genotype without alphas.
@@ -57,7 +57,7 @@ def chosen_weights(
     try:
         numbers = [index[source, k // 2] for k, (_, source) in enumerate(pairs)]
         return [
-            # A search's threshold puts `none` where it was no candidate.
+            # The threshold of a search gives `none` also where it was no candidate.
             float(softmax[number][names[number].index(operation)])
             if operation != "none" or "none" in names[number]
             else None
@@ -284,7 +284,7 @@ def _legend(figure: Figure, cells: Sequence[_Cell], operations: Candidates | Non
         if name in used
     ]
     if cells[0].weights[0] is not None:
-        # Where a search starts; with differing numbers of operations, on the edges with the most.
+        # The weight at the start of a search, for the edges with the most operations.
         names = operations or candidates.everywhere(1)
         most = max(len(edge) for kind in candidates.KINDS for edge in names[kind])
         larger = (0.5, "1/2") if most > 2 else (1.0, "1")

@@ -1,4 +1,4 @@
-"""What is compared: a task's accuracies against those with labels, architecture by architecture."""
+"""Comparisons of a task's accuracies with those with labels, architecture by architecture."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ SUPERVISED = ("classification", "segmentation")
 """The tasks with labels, against which all others are compared."""
 
 LEAST = 3
-"""Architectures of which a correlation says anything."""
+"""The least number of architectures for a correlation."""
 
 _TASKS = {
     "rotation": ("Rotation", "#0072b2", "-", "o"),
@@ -46,12 +46,12 @@ _DATASETS = {"cifar10": "CIFAR-10", "imagenet2012": "ImageNet", "imagenet22k": "
 
 
 def dataset_name(name: str) -> str:
-    """A dataset's name for people."""
+    """The name of a dataset in pictures."""
     return _DATASETS.get(name, name)
 
 
 def space_name(name: str) -> str:
-    """A space's name for people."""
+    """The name of a space in pictures."""
     return _SPACES.get(name, name)
 
 
@@ -66,7 +66,7 @@ class Comparison:
 
     Attributes:
       space: the search space.
-      source, task: where the pretext accuracy is from, and which it is.
+      source, task: the dataset and the task of the pretext accuracy.
       target: the dataset of the supervised accuracy.
       labels: the supervised task.
       unmatched: architectures with only a pretext accuracy, and with only a supervised one.
@@ -105,12 +105,12 @@ class Comparison:
 
     @property
     def measure(self) -> str:
-        """What the pretext accuracies are, for an axis."""
+        """The name of the pretext accuracies, for an axis."""
         label = style_of(self.task)[0]
         return f"{label} accuracy, %" if self.task in RATES else label
 
     def __str__(self) -> str:
-        """A line of a table: which accuracies, of how many architectures, and their correlation."""
+        """A line of a table: the accuracies, the number of architectures, the correlation."""
         lost = ""
         if any(self.unmatched):
             lost = "  (left out: {:,} without labels' result, {:,} without the task's)".format(
@@ -129,15 +129,15 @@ def target_name(comparison: Comparison) -> str:
 
 
 def order(task: str) -> tuple[int, str]:
-    """A key that sorts tasks for people."""
+    """A key that sorts tasks as pictures show them."""
     known = list(_TASKS)
     return (known.index(task) if task in known else len(known), task)
 
 
 def within_reach(values: np.ndarray) -> np.ndarray:
-    """Values, of which none lies beyond the quartiles by more than three times their distance.
+    """Values, clipped at three times the distance of the quartiles beyond the quartiles.
 
-    The score of a network that passes nothing on is beyond all others, and would hide them.
+    The score of a network that passes nothing on is far from all others, and would hide them.
     """
     low, high = np.percentile(values, (25, 75))
     reach = 3 * (high - low)

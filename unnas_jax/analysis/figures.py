@@ -193,7 +193,7 @@ def draw_random_experiments(comparisons: Sequence[Comparison]) -> Figure:
         list(handles.values()),
         list(handles),
         loc="outside lower center",
-        ncols=min(len(handles), 2 * len(spaces)),  # What has room below a single panel.
+        ncols=min(len(handles), 2 * len(spaces)),  # Characters that have room below a single panel.
         frameon=False,
         fontsize=9,
         handlelength=3.2,
@@ -261,7 +261,7 @@ def _experiments(comparisons: Sequence[Comparison]) -> bytes:
 def write(
     paths: Sequence[str], out: str, *, seed: int = 0, kinds: Sequence[str] = KINDS
 ) -> tuple[list[Comparison], list[str]]:
-    """Draws what the accuracies in files allow; returns the comparisons and the paths written.
+    """Draws all figures that the accuracies allow; returns the comparisons and the paths written.
 
     Args:
       paths: workdirs of sweeps, and CSV files.

@@ -1,4 +1,4 @@
-"""The history of a search's architecture parameters: what `alphas.npz` holds.
+"""The history of a search's architecture parameters: the content of `alphas.npz`.
 
 Columns of the file, T rows, the first at step 0:
 

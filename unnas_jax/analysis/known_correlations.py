@@ -47,7 +47,7 @@ _KNOWN: dict[tuple[str, str], dict[str, Known]] = {
 
 
 def published(space: str, column: str, score: str) -> Known | None:
-    """What is known of a score and the accuracies in a column; None if nothing is.
+    """The published correlation of a score with the accuracies in a column; None if there is none.
 
     Args:
       space: of the cells.

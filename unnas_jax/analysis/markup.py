@@ -6,7 +6,7 @@ import shlex
 
 
 def readable(text: str) -> str:
-    """A text without what no file can hold: bytes of a name that are no UTF-8 become a sign."""
+    """A text that can be written: bytes of a name that are not UTF-8 become a replacement sign."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 

@@ -1,4 +1,4 @@
-"""Writes the report of a search or a training: what its workdir says, on one HTML page."""
+"""Writes the report of a search or a training: one HTML page from the files of its workdir."""
 
 import itertools
 import json
@@ -116,11 +116,11 @@ def _training_facts(run: results.Run) -> list[tuple[str, str, str]]:
     return [*facts, ("seeds", seeds, ""), *_progress(run)]
 
 
-_MOST_CLASSES = 30  # Of a confusion that fits on a page.
+_MOST_CLASSES = 30  # The most classes of a confusion on a page.
 
 
 def _classes(run: results.Run) -> dict[str, Any]:
-    """What the evaluation tells of every class, and which is taken for which, for the page."""
+    """The metrics of every class and the confusion, for the page."""
     found = run.result.get("by_class")
     if not run.is_training or not found:
         return {}
@@ -143,7 +143,7 @@ def _classes(run: results.Run) -> dict[str, Any]:
 
 
 def _position(run: results.Run) -> tuple[int, float]:
-    """The latest step and epoch that any file knows of."""
+    """The latest step and epoch in any of the files."""
     known = [(record["step"], record["epoch"]) for record in run.records["train"]]
     document = run.result if run.is_training else run.document
     if "step" in document and "epoch" in document:
@@ -195,7 +195,7 @@ def _sizes(sizes: Sequence[Mapping[str, Any]]) -> list[tuple[bool, tuple[str, ..
 
 
 def next_step(config: Mapping[str, Any], workdir: str) -> tuple[str, str]:
-    """What to do with the cells of a search next: a title and a command.
+    """The next step with the cells of a search: a title and a command.
 
     Args:
       config: the search's, as a dict.
@@ -229,7 +229,7 @@ def render(
     """The page.
 
     Args:
-      run: what the workdir says.
+      run: the content of the workdir.
       pictures: "cells.svg", "alphas.png", "collapse.png", "curves.png"; those that exist so far.
       sizes: the networks of these cells at the sizes of an evaluation, with the keys name, cells,
         width, input_size, parameters, parameters_with_auxiliary, multiply_adds.

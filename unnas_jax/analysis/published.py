@@ -27,7 +27,7 @@ _NOT_MEASURES = ("index", "seed")
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What a table says.
+    """The content of a table.
 
     Attributes:
       path: of its file.

@@ -1,4 +1,4 @@
-"""Who is better than whom: architectures by the means over seeds, and what is within noise."""
+"""Ranks of architectures by the means over seeds, and differences that are within noise."""
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ class Judged:
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """What one judge says.
+    """The ranking by one judge.
 
     Attributes:
       judge: a task or a score.
@@ -51,7 +51,7 @@ class Ranking:
 
     @property
     def verdict(self) -> str:
-        """What the differences mean, in a sentence."""
+        """The meaning of the differences, in a sentence."""
         best = self.rows[0]
         if math.isnan(self.noise):
             return "one seed: nothing tells differences from noise; use two or more"
@@ -106,7 +106,7 @@ def rank(judge: str, values: Mapping[str, Sequence[float]]) -> Ranking:
 
 
 def mean_ranks(rankings: Sequence[Ranking]) -> dict[str, float]:
-    """Of every architecture the mean of its ranks, the best first."""
+    """The mean rank of every architecture, the best first."""
     ranks: dict[str, list[int]] = {}
     for ranking in rankings:
         for row in ranking.rows:

@@ -1,4 +1,4 @@
-"""What a ranking leaves: a table for the terminal, CSV, JSON, a picture, and one HTML page."""
+"""The output of a ranking: a table for the terminal, CSV, JSON, a picture, and one HTML page."""
 
 import csv
 import io
@@ -53,7 +53,7 @@ def _cells(rankings: Sequence[Ranking]) -> tuple[list[str], list[list[str]]]:
 
 
 def text(rankings: Sequence[Ranking]) -> str:
-    """A table for the terminal, and what the differences mean."""
+    """A table for the terminal, and the meaning of the differences."""
     head, rows = _cells(rankings)
     widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
     lines = [
@@ -163,14 +163,14 @@ def page(
     facts: Sequence[tuple[str, str, str]],
     warnings: Sequence[str],
 ) -> str:
-    """One HTML page that needs nothing but itself.
+    """One self-contained HTML page.
 
     Args:
       rankings: by every judge.
       cells: the text of every architecture.
       images: where they are from.
       facts: boxes of a name, a value and a note.
-      warnings: what to mind.
+      warnings: cautions.
     """
     head, rows = _cells(rankings)
     agreement = [

@@ -1,4 +1,4 @@
-"""Reads what trainings leave: the result.json of one, and the units of a sweep."""
+"""Reads the result.json of a training, and the units of a sweep."""
 
 import os
 from typing import Any
@@ -100,7 +100,7 @@ def read_unit(path: str | os.PathLike[str], *, pace: bool = False) -> dict[str, 
 
     Args:
       path: of the file.
-      pace: whether only the unit's times are asked for, not what it found.
+      pace: whether to read only the unit's times, not its results.
 
     Raises:
       UserError: it cannot be read, or is damaged.

@@ -1,4 +1,4 @@
-"""Reads what a search or a training leaves in its workdir, also while it is still running."""
+"""Reads the workdir of a search or a training, also while it is running."""
 
 import dataclasses
 import logging
@@ -27,7 +27,7 @@ _MOST_ALPHAS = 64 * 2**20  # Bytes: 70,000 epochs of a cell of 4 nodes.
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Everything known about one search or training.
+    """The files of one search or training.
 
     Attributes:
       path: the workdir.
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        """Lines on what is wrong with what the run found so far."""
+        """Lines on what is wrong with the results so far."""
         if self.is_training:
             return list(self.result.get("warnings", ()))
         words = []
@@ -136,7 +136,7 @@ def alphas_until(path: str, step: int) -> Alphas:
 
 
 def _operations(config: Mapping[str, Any], nodes: int) -> Candidates:
-    """The operations of every edge; a config from before there was a choice does not name them."""
+    """The operations of every edge; configs of older versions do not name them."""
     return candidates.parse(config.get("network", {}).get("operations", ()), nodes)
 
 

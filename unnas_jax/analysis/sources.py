@@ -1,6 +1,6 @@
 """Published results as rows of accuracies: tables of benchmarks, summaries of the PyTorch release.
 
-Tables are those of `analysis.published`. What their columns measure goes by their names, see
+Tables are those of `analysis.published`. The names of their columns tell what they measure, see
 `COLUMNS`; columns of other names are tasks of their own, such as scores. A table's cells are of the
 space that reads the first one, or else of a space that has the name of the file.
 
@@ -102,7 +102,7 @@ def rows_of_table(path: pathlib.Path) -> list[Row]:
 
 
 def _scale(path: pathlib.Path, column: str, task: str, values: Sequence[float]) -> float:
-    """What makes shares of percents."""
+    """The factor that makes shares of percents."""
     if task not in RATES:
         return 1.0
     low, high = np.nanmin(values), np.nanmax(values)
@@ -120,7 +120,7 @@ def rows_of_summary(path: pathlib.Path) -> list[Row]:
     """The results of a summary; jobs without one are left out, and counted in a line.
 
     Raises:
-      UserError: it cannot be read, or its folders do not say what it holds.
+      UserError: it cannot be read, or its folders are not named as above.
     """
     parts = path.parent.parts[-4:]
     if len(parts) < 4 or parts[0] not in _SPACES or parts[2] not in _TASKS:

@@ -43,7 +43,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class RandomExperiments:
-    """What random experiments of some sizes find, a row for each size.
+    """The results of random experiments, a row for each size.
 
     Attributes:
       sizes: architectures m that an experiment draws.
@@ -77,7 +77,7 @@ def spearman(
 ) -> Correlation:
     """Spearman's rho with a bootstrap interval over architectures (BCa, Efron 1987).
 
-    Of more than 1,000 architectures it is the interval of percentiles.
+    For more than 1,000 architectures it is the interval of percentiles.
 
     Resampling makes ties, which pull rho towards zero; the interval's bias correction allows for
     that. Where no interval exists (all ranks agree, fewer than three architectures), it is NaN.
@@ -128,7 +128,7 @@ def _interval(
         return math.nan, math.nan
     many = len(x) > _MANY
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # What it cannot give is NaN.
+        warnings.simplefilter("ignore")  # It gives NaN where there is no interval.
         found = stats.bootstrap(
             (x, y),
             lambda a, b, axis: statistic(np.moveaxis(a, axis, -1), np.moveaxis(b, axis, -1)),

@@ -21,7 +21,7 @@ FAMILIES = {
     "none": "#8a8a8a",
 }
 
-# Within a family lightness and dashes tell operations apart, for whoever sees no hue.
+# Within a family lightness and dashes tell operations apart, also without hue.
 OPERATION_STYLES: dict[str, tuple[str, LineStyleType]] = {
     "none": ("#8a8a8a", ":"),
     "max_pool_3x3": ("#009e73", "-"),

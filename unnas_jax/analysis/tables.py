@@ -1,7 +1,7 @@
 """The paper's tables 1 and 2 with one's own results: `unnas-jax tables RUNS...`.
 
 Reads the `result.json` of every run in the given directories and prints, as Markdown, CSV or LaTeX,
-what was measured beside what was published. Evaluations on other datasets get a table of their own.
+measured numbers beside the published ones. Evaluations on other datasets get a table of their own.
 """
 
 import csv
@@ -149,7 +149,7 @@ class Result:
 
     Attributes:
       path: of the file.
-      dataset, task, genotype: what was evaluated on what.
+      dataset, task, genotype: of the evaluation.
       source: the dataset and the task of the search that found the genotype, if known.
       width, cells, parameters, multiply_adds: of the network, without the auxiliary head.
       metric: 'accuracy' or 'miou'.

@@ -13,6 +13,6 @@ TEMPLATES = jinja2.Environment(
     finalize=lambda value: markup.readable(value) if type(value) is str else value,
     keep_trailing_newline=True,
 )
-"""Values are escaped; whatever is no UTF-8 in them, such as a path's bytes, is made readable."""
+"""Values are escaped; bytes in them that are not UTF-8, such as a path's, are made readable."""
 
 TEMPLATES.filters["base64"] = lambda content: base64.b64encode(content).decode("ascii")

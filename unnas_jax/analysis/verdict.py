@@ -1,4 +1,4 @@
-"""What is wrong with a result that came to its end: the words for log, files, report and status."""
+"""Warnings about finished results, for log, files, report and status."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ def chance(metrics: Mapping[str, Any], num_classes: int) -> float:
     """The accuracy of one answer to everything: the share of the most frequent class.
 
     Args:
-      metrics: of an evaluation; its `majority` counts what a task's answers really were.
-      num_classes: where it has none; 0 of answers that are no classes.
+      metrics: of an evaluation; its `majority` is the share of the most frequent class.
+      num_classes: for metrics without `majority`; 0 where answers are no classes.
     """
     return float(metrics.get("majority", 1 / num_classes if num_classes else 0.0))
 
@@ -55,12 +55,12 @@ def of_alphas(
     start: float,
     operations: Candidates | None = None,
 ) -> list[str]:
-    """Lines on what alphas do not say.
+    """Warnings about alphas: not trained yet, undecided, or collapsed to skip connections.
 
     Args:
       mixing: the history of the operations' weights, `normal` and `reduce`, each (T, edges,
         operations).
-      cells: that the last ones stand for.
+      cells: the discrete cells of the last ones.
       start: the epoch from which they learn.
       operations: of every edge; None: those of DARTS.
     """
@@ -100,7 +100,7 @@ def of_alphas(
 
 
 def _shares(weights: np.ndarray) -> np.ndarray:
-    """Weights of operations (edges, O) as parts of those of their edges."""
+    """Weights of operations (edges, O) as shares of the sums of their edges."""
     shares: np.ndarray = weights / np.maximum(weights.sum(1, keepdims=True), 1e-12)
     return shares
 
@@ -112,6 +112,6 @@ def _range(weights: Mapping[str, np.ndarray]) -> str:
 
 
 def of_training(values: Sequence[Mapping[str, float]], num_classes: int, images: int) -> list[str]:
-    """Lines on the evaluation of a training's seeds, the metrics of each, on so many images."""
+    """Warnings about an evaluation: the metrics of each seed, and the number of images."""
     guess = float(np.mean([chance(value, num_classes) for value in values]))
     return of_accuracy(float(np.mean([value["accuracy"] for value in values])), guess, images)

@@ -1,4 +1,4 @@
-"""The commands that people type: `unnas-jax`, or `python main.py` in a checkout.
+"""The commands: `unnas-jax`, or `python main.py` in a checkout.
 
 Nothing heavy is imported here: processes that decode images import the program's file, too.
 """
@@ -38,7 +38,7 @@ def _cache_compiled_programs() -> None:
 
 
 def usage() -> str:
-    """What the program can do, as text."""
+    """The text of `--help`: all commands."""
     width = max(map(len, COMMANDS)) + 2
     return "\n".join(
         [
@@ -72,6 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def program() -> int:
-    """What `unnas-jax` and `main.py` do: `main`, with signals and too little memory in mind."""
+    """The program of `unnas-jax` and `main.py`: `main`, with signals and a check of the memory."""
     starting.begin()
     return main()

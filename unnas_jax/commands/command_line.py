@@ -1,4 +1,4 @@
-"""What all command-line programs share: mistakes of the user end in one line, not a traceback."""
+"""Shared by all commands: mistakes of the user end in one line, not in a traceback."""
 
 import ast
 import contextlib
@@ -20,7 +20,7 @@ from unnas_jax.core.errors import Interruption, UserError
 
 
 class Outcome:
-    """The exit status that a block of `user_errors` calls for."""
+    """The exit status of a block of `user_errors`."""
 
     status = 0
 
@@ -89,7 +89,7 @@ def _check_overrides(config: Any, argv: Sequence[str]) -> None:
 
 
 class _ConfigParser(config_flags.ConfigFileFlagParser):
-    """Loads `get_config()` of a Python file, or what a YAML file of the PyTorch release means.
+    """Loads `get_config()` of a Python file, or a YAML file of the PyTorch release.
 
     Args:
       argv: the command line with the overrides, if not the process's.
@@ -100,7 +100,7 @@ class _ConfigParser(config_flags.ConfigFileFlagParser):
         self._argv = argv
 
     def parse(self, path: str) -> Any:
-        """The config, locked; what a YAML file says without an equivalent here goes to stderr."""
+        """The config, locked; keys of a YAML file without equivalent here are named on stderr."""
         # A shell leaves ~ alone behind --config= and behind a colon.
         file, colon, argument = path.partition(".py:")
         path = f"{os.path.expanduser(file)}{colon}{os.path.expanduser(argument)}"
@@ -170,9 +170,9 @@ FLAG_ERRORS = (
     OSError,
     UserError,
     RecursionError,
-    MemoryError,  # What Python's parser raises for a value that is nested too deeply.
+    MemoryError,  # Python's parser raises it for a value that is nested too deeply.
 )
-"""What mistakes in flags, in a config file and in its overrides raise."""
+"""Errors that mistakes in flags, in a config file and in its overrides raise."""
 
 
 def read_config(path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Compiles a config's steps for a TPU slice that need not be here, and says what they need.
+"""Compiles a config's steps for a TPU slice, without having it, and reports their needs.
 
     unnas-jax compile --config=configs/rot_in1k.py --topology=v5e:4x4
 
@@ -24,6 +24,8 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from unnas_jax.commands import command_line, hlo
+from unnas_jax.config import schema
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
@@ -44,7 +46,7 @@ _QUICK: Any = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -
 
 
 def slice_mesh(topology: str) -> Mesh:
-    """The mesh of a slice that need not be here.
+    """The mesh of a slice, which this machine need not have.
 
     Args:
       topology: such as v5e:4x4, as `jax.experimental.topologies` takes it.
@@ -79,7 +81,7 @@ def slice_mesh(topology: str) -> Mesh:
 
 
 def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
-    """What a program needs on each chip.
+    """The needs of a program on each chip.
 
     Args:
       program: of `SearchMethod.lower` or `trainer.lower`.
@@ -113,11 +115,9 @@ def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
     }
 
 
-def batch_shapes(
-    config: Mapping[str, Any], task: Task, mesh: Mesh
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of a config's global batch of images and labels, split over a mesh."""
-    shapes = shapes_of(task, (config["train"]["batch_size"],), config["input"]["crop"])
+def batch_shapes(config: SearchConfig, task: Task, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a search's global batch of images and labels, split over a mesh."""
+    shapes = shapes_of(task, (config.train.batch_size,), config.input.crop)
     placed = sharding.split(mesh)
     return {name: jax.ShapeDtypeStruct(*shape, sharding=placed) for name, shape in shapes.items()}
 
@@ -137,7 +137,7 @@ class Resident:
 
 
 def resident(state: Any, states: int, batch: Any, batches: int, mesh: Mesh) -> Resident:
-    """What stays on each chip of a mesh.
+    """The arrays that stay on each chip of a mesh.
 
     Args:
       state, batch: shapes of what one program works on.
@@ -164,7 +164,7 @@ def needed(needs: Sequence[Mapping[str, Any]], stays: Resident) -> int:
 
 
 def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> dict[str, Any]:
-    """What the steps of a config need on each chip of a slice.
+    """The needs of the steps of a config on each chip of a slice.
 
     Args:
       config: a validated one, as a dict.
@@ -182,14 +182,14 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
     Raises:
       UserError: there is no such slice, or the batch cannot be split over it.
     """
-    mesh = slice_mesh(topology)
-    sharding.check_batch_size("train.batch_size", config["train"]["batch_size"], mesh)
-    task = complexity.task_of(config)
-    # What is built and traced in here is so for the slice's platform, not for this machine's.
+    mesh, c = slice_mesh(topology), schema.record(config)
+    sharding.check_batch_size("train.batch_size", c.train.batch_size, mesh)
+    task = complexity.task_of(c)
+    # Within this block programs are built for the slice's platform, not for this machine's.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        if config["experiment"] == "search":
+        if isinstance(c, SearchConfig):
             steps = methods.of_config(config)(Setting(config, task, mesh, 1))
-            batch = batch_shapes(config, task, mesh)
+            batch = batch_shapes(c, task, mesh)
             # The alphas and the weights have each their half.
             stays = resident(steps.shapes(), 1, batch, 2, mesh)
             programs = steps.lower(batch)
@@ -199,22 +199,22 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
                     "steps; write its `lower`"
                 )
         else:
-            inputs = example_shapes(config, task).inputs
-            network = networks.build_network(config, task)
-            training = trainer.build_steps(Training.of(config), network, task, mesh, 1, inputs)
-            together = config["train"]["seeds_together"]
-            seeds = config["seeds"] if together < 0 else min(together, config["seeds"])
-            groups = -(-config["seeds"] // seeds)
-            shapes = trainer.batch_shapes(Training.of(config), task, seeds, mesh)
+            inputs = example_shapes(c, task).inputs
+            network = networks.build_network(c, task)
+            training = trainer.build_steps(Training.of(c), network, task, mesh, 1, inputs)
+            size = c.train.seeds_together
+            seeds = c.seeds if size < 0 else min(size, c.seeds)
+            groups = -(-c.seeds // seeds)
+            shapes = trainer.batch_shapes(Training.of(c), task, seeds, mesh)
             stays = resident(training.shapes(seeds), groups, shapes, groups, mesh)
-            programs = {"train": [trainer.lower(Training.of(config), task, training, seeds, mesh)]}
+            programs = {"train": [trainer.lower(Training.of(c), task, training, seeds, mesh)]}
     needs = {name: [needs_of(p, quick) for p in parts] for name, parts in programs.items()}
-    whole = [need for parts in needs.values() for need in parts]
+    all_needs = [need for parts in needs.values() for need in parts]
     available = HBM_GIB[topology.partition(":")[0]] * 2**30
     result = {"topology": topology, "chips": mesh.size, "steps": needs, "available": available}
-    if any("refused" in need for need in whole):
+    if any("refused" in need for need in all_needs):
         return {**result, "needed": None, "fits": False}
-    bytes_needed = needed(whole, stays)
+    bytes_needed = needed(all_needs, stays)
     return {**result, "needed": bytes_needed, "fits": bytes_needed <= available}
 
 

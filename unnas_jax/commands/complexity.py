@@ -1,4 +1,4 @@
-"""What a config's network holds and computes.
+"""Counts the parameters and multiply-adds of a config's network.
 
     unnas-jax complexity --config=configs/eval_in1k.py:darts_v2 [--json] [--layers]
 

@@ -1,4 +1,4 @@
-"""What a compiled program's text (optimised HLO) says of the memory and the network that it uses.
+"""Reads a compiled program's text (optimised HLO): the memory and the network that it uses.
 
 XLA's own cost analysis counts the bytes that every operation accesses, wherever they lie. On a TPU
 most of a small network's arrays never leave the chip: XLA places them in VMEM, and only what lies

@@ -1,4 +1,4 @@
-"""Whole runs from a program: of a config, of a recipe by name, or on images in memory."""
+"""Runs from Python: of a config, of a recipe by name, or on images in memory."""
 
 import copy
 import hashlib
@@ -222,7 +222,7 @@ def _train_on(side: int, task: str) -> ml_collections.ConfigDict:
 
 
 def _registered(dataset: Dataset) -> str:
-    """The name of a dataset, which is registered under it: the same data have the same."""
+    """The name under which a dataset is registered, the same for the same data."""
     known = fingerprint(dataset)
     if not all(split["names"] for split in known.values()):
         raise UserError(

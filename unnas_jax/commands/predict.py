@@ -1,4 +1,4 @@
-"""What the network of a training says of images: `unnas-jax predict WORKDIR IMAGES...`."""
+"""Predictions of a trained network for images: `unnas-jax predict WORKDIR IMAGES...`."""
 
 import argparse
 import csv
@@ -35,7 +35,7 @@ def files_of(words: Sequence[str]) -> list[str]:
         for path in filter(None, listed):
             path = os.path.expanduser(path)
             if not os.path.isdir(path):
-                paths.append(path)  # If there is no such file, that is told as of a broken one.
+                paths.append(path)  # A missing file is reported like a broken one.
                 continue
             found = scan.scan(path)
             if not found.images:
@@ -156,7 +156,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _stem(path: str, taken: set[str]) -> str:
-    """A file's name without its ending, by which no other file is called yet."""
+    """A file's name without its ending, made different from those before it."""
     stem = name = os.path.splitext(os.path.basename(path))[0]
     number = 1
     while name in taken:

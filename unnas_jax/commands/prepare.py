@@ -101,7 +101,7 @@ def _run(options: argparse.Namespace) -> None:
     elif options.subset is None and not options.download:
         raise UserError("--source: is missing; name the folder of the published files")
     if options.subset is not None:
-        dataset = registry.open_dataset({"name": options.name, "data_dir": data_dir})
+        dataset = registry.open_dataset(options.name, data_dir=data_dir)
         print(subsets.write(dataset, options.subset, options.seed))
 
 

@@ -1,4 +1,4 @@
-"""Which of some architectures suits one's own images, without labels: `unnas-jax rank`.
+"""Ranks architectures for one's own images, without labels: `unnas-jax rank`.
 
     unnas-jax rank --images=DIR --architectures=cells.txt --by=rotation,synflow --workdir=DIR
 
@@ -106,9 +106,8 @@ def config_of(
     config.sample.architectures = os.path.abspath(options.architectures)
     training, side = config.training, options.side
     section = batches.section(options.images, options.data_dir)
-    if section["path"]:
-        section["path"] = os.path.abspath(section["path"])
-    training.dataset.update(section)
+    path = os.path.abspath(section.path) if section.path else ""
+    training.dataset.update(name=section.name, path=path, data_dir=section.data_dir)
     training.seeds = options.seeds
     crop = {"crop": side, "resize": side * 9 // 8, "train_crop": "random_resized"}
     training.input.update(crop)

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         values = command_line.parse_config(arguments, _define, __doc__)
     if outcome.status:
         return outcome.status
-    # Here, so that mistakes in flags are told before jax is imported.
+    # Imported here: mistakes in flags are then told before jax is imported.
     import jax
 
     from unnas_jax.config import schema, shipped

@@ -1,12 +1,11 @@
-"""Draws what a network is fed: `unnas-jax show --config=configs/X.py`.
+"""Draws the inputs of a network: `unnas-jax show --config=configs/X.py`.
 
 One look at the sheet shows a broken pipeline. Every group of pictures is an image: first the crop
 as it leaves the host, then what the task makes of it, with the targets in words.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import ml_collections
@@ -15,6 +14,8 @@ from matplotlib.figure import Figure
 
 from unnas_jax.analysis import style
 from unnas_jax.commands import command_line
+from unnas_jax.config import schema
+from unnas_jax.config.options import Config
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset, halves, open_dataset, pipeline
@@ -26,38 +27,39 @@ _INCHES = 1.7  # The side of a picture.
 
 
 def panels(
-    config: Mapping[str, Any], dataset: Dataset, images: int
+    config: Config, dataset: Dataset, images: int
 ) -> tuple[base.Task, list[list[base.Panel]]]:
     """The task of a config and, for each of some training images, its pictures.
 
     Args:
-      config: as a dict.
+      config: of a search or a training.
       dataset: that of the config.
       images: how many.
     """
-    task = registry.create(config, dataset)
-    half, _ = halves(len(dataset.splits["train"]), config["seed"])
+    c = schema.record(config)
+    task = registry.create(c, dataset)
+    half, _ = halves(len(dataset.splits["train"]), c.seed)
     batches = pipeline.train_batches(
         dataset.splits["train"],
         half,
         batch_size=images,
-        crop=config["input"]["crop"],
-        resize=config["input"]["resize"],
-        train_crop=config["input"]["train_crop"],
+        crop=c.input.crop,
+        resize=c.input.resize,
+        train_crop=c.input.train_crop,
         apply_exif=dataset.apply_exif,
-        seed=config["seed"],
+        seed=c.seed,
         start_step=0,
         workers=0,
         label_maps=task.label_maps,
-        resampling=config["input"]["resampling"],
-        mirrored=config["input"]["mirrored"],
+        resampling=c.input.resampling,
+        mirrored=c.input.mirrored,
     )
     batch = next(batches)
     batches.close()
     names = ("image", "label", *(("record",) if task.records else ()))
     columns = {name: batch[name] for name in names}
     examples = jax.jit(lambda key, batch: task.examples(key, batch, train=True))(
-        jax.random.key(config["seed"]), columns
+        jax.random.key(c.seed), columns
     )
     of_task = task.panels(jax.device_get(examples), dataset)
     return task, [
@@ -98,16 +100,14 @@ def show(config: ml_collections.ConfigDict, path: str, images: int) -> None:
     if images < 1:
         raise UserError(f"--images={images}: must be at least 1")
     validation.validate(config)
-    values = config.to_dict()
-    dataset = open_dataset(values["dataset"])
+    c = schema.record(config.to_dict())
+    dataset = open_dataset(c.dataset)
     images = min(images, len(dataset.splits["train"]) // 2)
     if not images:
         raise UserError(f"config.dataset.name={dataset.name!r}: has less than two images")
-    task, groups = panels(values, dataset, images)
-    section = values["input"]
-    title = (
-        f"{task.name} on {dataset.name}: {section['train_crop']} crops of {section['crop']}, "
-        + (f"{task.num_classes} classes" if task.num_classes else "no classes")
+    task, groups = panels(c, dataset, images)
+    title = f"{task.name} on {dataset.name}: {c.input.train_crop} crops of {c.input.crop}, " + (
+        f"{task.num_classes} classes" if task.num_classes else "no classes"
     )
     try:
         with files.replacing(path, "wb") as file:

@@ -95,7 +95,7 @@ def _finished(path: str) -> Mapping[str, Any] | None:
 
 
 def summary(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What the results of the cells say about the found one.
+    """The comparison of the found cell with the others.
 
     Args:
       results: the content of each cell's `result.json`; the found cell's key is `FOUND`.

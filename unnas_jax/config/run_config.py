@@ -1,4 +1,4 @@
-"""The config.json of a workdir: reads it, and says why another config does not continue the run."""
+"""The config.json of a workdir: reading it, and refusing a config that cannot continue the run."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from unnas_jax.core.errors import UserError
 FILE = "config.json"
 
 KINDS = {"search": "a search", "train": "a training", "sample": "a sweep"}
-"""What an experiment is called in messages."""
+"""The names of experiments in messages."""
 
 _MOST = 6  # Differences that a message lists.
 
@@ -19,7 +19,7 @@ _MOST = 6  # Differences that a message lists.
 def _shape(default: Any) -> Any:
     """What a field may hold, as `reading.check` takes it; lists have entries of one type.
 
-    An empty one is `network.operations`, whose entries are looked at where they are used.
+    An empty default is that of `network.operations`, whose entries are checked where they are used.
     """
     if isinstance(default, Mapping):
         return {f"{key}?": _shape(value) for key, value in default.items()}
@@ -29,7 +29,7 @@ def _shape(default: Any) -> Any:
 
 
 def _typed(value: Any, default: Any) -> Any:
-    """A value of JSON, which has no tuples, in the types of a config; `ValueError` for odd keys."""
+    """A value from JSON, without tuples, in the types of a config; `ValueError` for odd keys."""
     if isinstance(default, Mapping):
         if not all(key.isidentifier() for key in value):
             raise ValueError("a key is no name")
@@ -75,7 +75,7 @@ def read(workdir: str, name: str = "") -> dict[str, Any]:
 
 
 def check_same(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raises `UserError` if a run is one of another experiment than a config's.
+    """Raises `UserError` if a run is of another experiment than a config.
 
     Args:
       name: of the run's workdir.

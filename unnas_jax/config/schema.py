@@ -1,5 +1,6 @@
-"""The schemas of the experiments' configs: fields, defaults, and what values are possible."""
+"""The configs of the experiments with their defaults, and functions of whole configs."""
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -8,182 +9,149 @@ from typing import Any
 
 import ml_collections
 
+from unnas_jax.config import options
+from unnas_jax.config.options import Config, Section, option
+from unnas_jax.config.sections import (
+    Alphas,
+    DatasetSection,
+    Eval,
+    Input,
+    NetworkSection,
+    SearchSection,
+    SupernetSection,
+    TaskSection,
+    Train,
+    Weights,
+)
 from unnas_jax.core.errors import UserError
 
 FREE = ("method", "weights.optimizer_options", "alphas.optimizer_options")
-"""Sections with any keys, which are checked by what takes them."""
+"""Sections with free keys, which the method or the optimizer checks."""
 
 REMATERIALISE = ("none", "cell")
 """What a search's backward pass computes again instead of keeping it."""
 
 
-def _common() -> dict[str, Any]:
-    """The fields that all experiments have."""
-    return {
-        "seed": 0,
-        "dataset": {
-            "name": "imagenet2012",  # A name of unnas_jax.data, or tfds:NAME[/CONFIG][:VERSION].
-            "path": "",  # The folder of images, for the datasets `folder` and `folder_maps`.
-            "data_dir": "",  # Where TFDS keeps datasets; empty: $TFDS_DATA_DIR or its default.
-            "subset": "",  # A list of files, as `unnas_jax.commands.prepare` writes; empty: all.
-            "max_pixels": 100_000_000,  # Of an image of `folder`; larger ones are left out.
-            "ignore_label": 255,  # Of label maps of `folder_maps`: pixels that do not count.
-        },
-        "input": {
-            "crop": 224,
-            "resize": 256,  # The short side before an evaluation's centre crop.
-            "train_crop": "random_resized",  # One of unnas_jax.data.crops.TRAIN_CROPS.
-            "pad": 0,  # Pad by so many zeros after normalisation and crop again (CIFAR).
-            "cutout": 0,  # The side of a square that training images lose; 16 for CIFAR in DARTS.
-            "lighting": 0.1,  # Standard deviation of PCA lighting; 0 turns it off.
-            "gray": 0.0,  # The share of training images turned gray.
-            "resampling": "area",  # One of unnas_jax.data.crops.RESAMPLINGS.
-            # Two habits of the PyTorch release, to which its weights are used. Red takes blue's
-            # mean, deviation and lighting, and blue red's;
-            "swapped_statistics": False,
-            # images are mirrored after augmentation, and label maps are not.
-            "mirrored": False,
-        },
-        "task": {
-            "name": "rotation",
-            "grid": 3,  # Jigsaw: patches a side.
-            "permutations": 1000,  # Jigsaw: classes.
-            "permutation_list": "",  # Jigsaw: an .npy file of them; empty: those of this package.
-            "aspp_channels": 64,  # Segmentation: of each branch of the head.
-            "aspp_rates": (6,),  # Segmentation: the dilations of its 3x3 convolutions.
-            "label_smoothing": 0.0,  # Classification: the share of the wrong classes.
-            "random_classes": 0,  # Random labels: classes; 0: as many as the dataset has.
-            "mask_ratio": 0.75,  # Masked: the share of the patches that is hidden.
-            "mask_patch": 16,  # Masked: a patch's side in pixels.
-            "temperature": 0.5,  # Contrastive: of the softmax over similarities.
-            "projection": 128,  # Contrastive: the dimensions in which views are compared.
-            "view_area": 0.2,  # Contrastive: the least share of an image that a view shows.
-            "targets": "darts",  # Regression: one of unnas_jax.tasks.combinations.
-        },
-        "precision": "auto",  # float32, bfloat16, or bfloat16 where there is an accelerator.
-        "log_every_steps": 50,
-        "checkpoint_every_steps": 1000,
-        "trackers": (
-            "tensorboard",
-        ),  # Names of unnas_jax.learning.trackers: tensorboard, wandb, ...
-        "workers": -1,  # Processes that decode images; -1: by the number of cores; 0: threads.
-    }
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common(Section):
+    """The fields that the configs of searches and trainings share."""
+
+    experiment: str = option(
+        "What is run: search, train, or sample.", search="search", train="train"
+    )
+    seed: int = option("The seed of all draws; a training's networks have seed, seed + 1, ...", 0)
+    dataset: DatasetSection
+    input: Input
+    task: TaskSection
+    precision: str = option(
+        "The networks' number format: float32, bfloat16, or auto: bfloat16 on accelerators.", "auto"
+    )
+    log_every_steps: int = option("Steps from one line of the log to the next.", 50)
+    checkpoint_every_steps: int = option("Steps from one checkpoint to the next.", 1000)
+    trackers: tuple[str, ...] = option(
+        "Where metrics go besides metrics.jsonl: tensorboard, wandb, mlflow, or one's own.",
+        ("tensorboard",),
+    )
+    workers: int = option(
+        "Processes that decode images; -1: by the number of cores; 0: threads of this process.", -1
+    )
+    weights: Weights
+    train: Train
+    eval: Eval
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchConfig(Common):
+    """The config of a search."""
+
+    network: SupernetSection
+    search: SearchSection
+    method: Mapping[str, Any] = option("The method's own options, by name; see Search methods.", {})
+    alphas: Alphas
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(Common):
+    """The config of a training."""
+
+    mode: str = option("train, or eval: evaluate the workdir's newest checkpoint.", "train")
+    seeds: int = option("Networks to train, each with its own seed.", 3)
+    network: NetworkSection
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSection(Section):
+    """Which architectures a sweep trains."""
+
+    count: int = option("Architectures to draw.", 500)
+    architectures: str = option(
+        "A file that lists the cells to train; empty: random cells are drawn.", ""
+    )
+    nodes: int = option("Nodes of a cell of the space darts, besides its two inputs.", 4)
+    parameters: tuple[int, int] = option(
+        "The least and the most parameters of a drawn cell's network in the space darts, with 20 "
+        "cells of width 16 for CIFAR-10.",
+        (685_000, 906_000),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores(Section):
+    """The images of which a sweep computes scores."""
+
+    images: int = option("Training images of which a score is computed.", 64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep(Section):
+    """Where the trainings of a sweep run."""
+
+    engine: str = option(
+        "What runs the trainings: local (processes of this machine), or ray.", "local"
+    )
+    address: str = option("The address of the Ray cluster; auto: the one that Ray finds.", "auto")
+    shard: str = option(
+        "i/n: of the architectures only every n-th, from number i (from 0) on.", "0/1"
+    )
+    workers_per_device: int = option("Trainings that share an accelerator at a time.", 1)
+    cores_per_worker: int = option("CPU cores of a training, on machines without accelerators.", 1)
+    attempts: int = option("Crashed processes after which a training counts as failed.", 3)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleConfig(Section):
+    """The config of a sweep."""
+
+    experiment: str = option("What is run: search, train, or sample.", "sample")
+    seed: int = option("The seed of the drawn architectures; `training` has that of trainings.", 0)
+    sample: SampleSection
+    tasks: tuple[str, ...] = option(
+        "What architectures are trained on: names of tasks, and of scores (synflow, naswot, ...).",
+        ("classification", "rotation", "colorization", "jigsaw"),
+    )
+    scores: Scores
+    training: TrainConfig
+    recipes: Mapping[str, Any] = option(
+        "Under a task's name the fields of `training` that differ for it.", {}
+    )
+    sweep: Sweep
+
+
+def _config(kind: type[Section], experiment: str) -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict(options.defaults(kind, experiment))
 
 
 def search() -> ml_collections.ConfigDict:
     """Every field of a search with its default: the ImageNet-1K rotation recipe of the paper.
 
-    Recipes in configs/ start from this and change what differs. Rates are per step, sizes in
-    pixels; `batch_size` counts images of one global batch before the task multiplies them.
+    Recipes in configs/ start from this and change what differs; `sections` says what fields mean.
     """
-    return ml_collections.ConfigDict(
-        {
-            "experiment": "search",
-            **_common(),
-            "network": {
-                "width": 16,
-                "cells": 8,
-                "nodes": 4,
-                "stem": "imagenet",
-                # The operations of all edges, names of unnas_jax.spaces.darts.operations; empty:
-                # those of DARTS. Or under `normal` and `reduce` such a list, or one for each edge.
-                "operations": (),
-                "partial_channels": 1,  # Operations work on one channel of so many (PC-DARTS).
-                "auxiliary_skip": False,  # One more skip on every edge, which decays (DARTS-).
-            },
-            "search": {
-                "method": "darts",  # One of unnas_jax.methods.
-                "order": 1,  # 1: alpha gradient at the current weights; 2: through a weight step.
-                "arch_start_epoch": 1.0,  # Alphas stand still before this epoch.
-                "formulation": "auto",  # One of unnas_jax.spaces.darts.supernet.FORMULATIONS.
-                "rematerialise": "none",  # cell: keep only cells' inputs and compute them again.
-            },
-            "method": {},  # The method's own options; see its `defaults`.
-            "weights": {
-                "learning_rate": 0.05,
-                "final_learning_rate": 0.0,
-                "momentum": 0.9,
-                "weight_decay": 3e-5,
-                "clip_norm": 5.0,
-                "optimizer": "sgd",  # A name of unnas_jax.learning.optim.OPTIMIZERS: of optax.
-                "optimizer_options": {},  # Its arguments that are no fields of this section.
-            },
-            "alphas": {
-                "learning_rate": 1.5e-4,
-                "b1": 0.5,
-                "b2": 0.999,
-                "weight_decay": 1e-3,
-                "init_scale": 1e-3,
-                "optimizer": "adam",
-                "optimizer_options": {},
-            },
-            "train": {
-                "batch_size": 32,
-                "epochs": 2,
-                "max_steps": -1,  # Stop after so many steps; -1: all epochs.
-                "max_images": -1,  # Images of each half to learn from, drawn once; -1: all.
-            },
-            "eval": {
-                "batch_size": 256,
-                "max_images": -1,  # Images of the held-out half to evaluate on; -1: all.
-            },
-        }
-    )
+    return _config(SearchConfig, "search")
 
 
 def training() -> ml_collections.ConfigDict:
     """Every field of the evaluation phase with its default: the paper's ImageNet-1K recipe."""
-    config = ml_collections.ConfigDict(
-        {
-            "experiment": "train",
-            "mode": "train",  # Or eval: evaluate the newest checkpoint of the workdir.
-            "seeds": 3,  # Independent trainings, with the seeds seed, seed + 1, ...
-            **_common(),
-            "network": {
-                "space": "darts",  # Or nasbench101, nasbench201.
-                "genotype": "darts_v2",  # A published name, a genotype.json, or a text of cells.
-                "width": "fit",  # A number, or fit: the largest in the paper's window.
-                "cells": 14,  # In the spaces darts and nasbench201.
-                "stacks": 3,  # In the space nasbench101, each with so many modules:
-                "modules": 3,
-                "stem": "imagenet",
-                "auxiliary_weight": 0.4,  # Of the auxiliary head's loss; 0: no such head.
-                "drop_path": 0.0,  # The probability that is reached at the last epoch.
-            },
-            "weights": {
-                "learning_rate": 0.5,
-                "final_learning_rate": 0.0,
-                "warmup_epochs": 5,
-                "warmup_factor": 0.1,
-                "momentum": 0.9,
-                "nesterov": True,
-                "weight_decay": 3e-5,
-                "clip_norm": 0.0,  # 0: gradients are not clipped.
-                "optimizer": "sgd",
-                "optimizer_options": {},
-            },
-            "train": {
-                "batch_size": 1024,
-                "epochs": 250,
-                "max_steps": -1,  # Stop after so many steps; -1: all epochs.
-                "max_images": -1,  # Images to learn from, drawn once; -1: all.
-                "seeds_together": -1,  # Seeds in one program; -1: one on CPUs, otherwise all.
-                "initial": "",  # The workdir of a training whose weights it begins with, but heads.
-                "ema": 0.0,  # The decay of the weights' and statistics' moving average; 0: none.
-                "precise_bn_images": 0,  # Images for BN statistics before evaluations; 0: none.
-            },
-            "eval": {
-                "batch_size": 1000,
-                "max_images": -1,  # Images of the held-out split to evaluate on; -1: all.
-                "every_epochs": 1,
-                "crop": "centre",  # Of the short side resized; or whole, for segmentation.
-                "whole_size": (1025, 2049),  # Height and width that whole images are padded to.
-            },
-        }
-    )
-    config.task.name = "classification"
-    config.task.label_smoothing = 0.1
-    return config
+    return _config(TrainConfig, "train")
 
 
 def sample() -> ml_collections.ConfigDict:
@@ -200,32 +168,8 @@ def sample() -> ml_collections.ConfigDict:
     shared.network.update(width="16", cells=20, stem="cifar", auxiliary_weight=0.0)
     shared.weights.update(learning_rate=0.1, warmup_epochs=0, weight_decay=5e-4)
     shared.train.update(batch_size=128, epochs=100, precise_bn_images=1024)
-    return ml_collections.ConfigDict(
-        {
-            "experiment": "sample",
-            "seed": 0,  # Of the draws; the trainings' seeds are those of `training`.
-            "sample": {
-                "count": 500,
-                "architectures": "",  # A list of cells to take instead of drawing them.
-                "nodes": 4,  # Of DARTS cells.
-                # The least and the most of a DARTS network of 20 cells of width 16 for CIFAR-10.
-                "parameters": (685_000, 906_000),
-            },
-            # What architectures are trained on; scores (synflow, naswot, ...) stand here, too.
-            "tasks": ("classification", "rotation", "colorization", "jigsaw"),
-            "scores": {"images": 64},  # That scores look at.
-            "training": shared.to_dict(),
-            "recipes": {},
-            "sweep": {
-                "engine": "local",  # Or ray.
-                "address": "auto",  # Of the Ray cluster.
-                "shard": "0/1",  # i/n: every n-th architecture from the i-th on.
-                "workers_per_device": 1,  # Units that share an accelerator.
-                "cores_per_worker": 1,  # On machines without accelerators.
-                "attempts": 3,  # Workers that a unit may take with it before it counts as failed.
-            },
-        }
-    )
+    config = options.defaults(SampleConfig, "sample")
+    return ml_collections.ConfigDict({**config, "training": shared.to_dict()})
 
 
 def of_unit(
@@ -237,10 +181,10 @@ def of_unit(
       config: of a sample-based experiment.
       task: a name of `unnas_jax.tasks`, or of a score.
       cell: a text or name for `network.genotype`.
-      score: whether it is a score, for which the config tells network, images and seeds.
+      score: whether it is a score, which takes network, images and seeds from the config.
 
     Raises:
-      UserError: `recipes` changes what there is not, or its type.
+      UserError: `recipes` changes a field that does not exist, or its type.
     """
     unit = ml_collections.ConfigDict(config.training.to_dict())
     recipe = config.recipes.get(task, {})
@@ -257,6 +201,21 @@ def of_unit(
 
 SCHEMAS = {"search": search, "train": training, "sample": sample}
 """The experiments, by the value of config.experiment."""
+
+RECORDS: dict[str, type[Section]] = {
+    "search": SearchConfig,
+    "train": TrainConfig,
+    "sample": SampleConfig,
+}
+"""The records of their configs."""
+
+
+def record(config: Config) -> SearchConfig | TrainConfig:
+    """The record of the config of a search or a training."""
+    if isinstance(config, SearchConfig | TrainConfig):
+        return config
+    kind = SearchConfig if options.as_dict(config)["experiment"] == "search" else TrainConfig
+    return kind.of(config)
 
 
 def _as_json(value: Any) -> Any:

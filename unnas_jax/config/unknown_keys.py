@@ -1,4 +1,4 @@
-"""What to say about a key that a config has not: the keys that are there, and what may be meant."""
+"""Messages about unknown keys of a config: the keys that exist, and those that may be meant."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -17,11 +17,11 @@ def _leaves(config: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def _nearest(key: str, config: Mapping[str, Any]) -> list[str]:
-    """The keys of a config that somebody who wrote another one may mean, the likeliest first."""
+    """The keys of a config that an unknown one may stand for, the likeliest first."""
     parts = key.split(".")
     # Sections that repeat the fields of others, and are meant less often, come last.
     leaves = sorted(_leaves(config), key=lambda leaf: leaf.startswith(("alphas.", "recipes.")))
-    # The end of a key says what is meant, the section is what is mistaken.
+    # Mostly the section is wrong and the end of the key is right.
     for start in range(len(parts)):
         end = ".".join(parts[start:])
         same = [leaf for leaf in leaves if leaf == end or leaf.endswith(f".{end}")]

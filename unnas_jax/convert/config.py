@@ -1,8 +1,8 @@
-"""YAML configs of the PyTorch release: what they mean as a config here.
+"""YAML configs of the PyTorch release as configs here.
 
-The release's files are nested keys over its own defaults. `load` gives the equivalent config, and
-a line that lists what a file says that has no equivalent. Values that would change what is
-computed and that cannot be had here are refused.
+The release's files are nested keys over its own defaults. `load` gives the equivalent config, and a
+line that lists keys of the file without equivalent. Values that would change what is computed and
+that cannot be had here are refused.
 """
 
 import ast
@@ -72,7 +72,7 @@ class _Release:
                 self.values[f"{prefix}{key}"] = value
 
     def fail(self, key: str, remedy: str) -> UserError:
-        """What is wrong with the value of a key."""
+        """The error for a wrong value of a key."""
         return UserError(f"{self.name}: {key}={reading.shown(self.values.get(key))}: {remedy}")
 
     def get(self, key: str, default: Any) -> Any:
@@ -104,7 +104,7 @@ class _Release:
         return value
 
     def need(self, key: str, default: Any, value: Any, remedy: str) -> None:
-        """Raises `UserError` unless a key has the only value that is possible here."""
+        """Raises `UserError` unless a key has the only possible value."""
         if self.get(key, default) != value:
             if key not in self.values:
                 raise UserError(f"{self.name}: {key} is {default!r} by default: {remedy}")
@@ -204,7 +204,7 @@ def convert(tree: Mapping[str, Any], name: str) -> tuple[ml_collections.ConfigDi
 
 
 def _classes(release: _Release, config: Any, task: str, dataset: str) -> None:
-    """What the task answers: classes, input channels, loss, and the head's form."""
+    """The task's answers: classes, input channels, loss, and the head's form."""
     classes = release.get("MODEL.NUM_CLASSES", int)
     if task == "jig":
         config.task.permutations = classes
@@ -236,7 +236,7 @@ def _classes(release: _Release, config: Any, task: str, dataset: str) -> None:
 
 
 def _input(release: _Release, config: Any, task: str, dataset: str) -> None:
-    """How images are cropped and augmented: in the release dataset and task decide."""
+    """Crops and augmentation: in the release the dataset and the task decide."""
     crop = release.get("TRAIN.IM_SIZE", int)
     config.input.crop = crop
     config.input.resize = release.get("TEST.IM_SIZE", crop)
@@ -299,7 +299,7 @@ def _weights(release: _Release, config: Any, search: bool) -> None:
 
 
 def _search(release: _Release, config: Any) -> None:
-    """What only searches have; half B serves as the held-out split."""
+    """The fields of searches alone; half B is the held-out split."""
     release.left -= {"TEST.DATASET", "TEST.SPLIT"}
     release.need("OPTIM.NESTEROV", True, False, "the weights of a search have plain momentum")
     release.need("OPTIM.WARMUP_EPOCHS", 0, 0, "a search does not warm up; use 0")
@@ -313,7 +313,7 @@ def _search(release: _Release, config: Any) -> None:
 
 
 def _training(release: _Release, config: Any, task: str, dataset: str) -> None:
-    """What only trainings of one architecture have; a file of the release is one seed."""
+    """The fields of trainings alone; a file of the release is one seed."""
     config.seeds = 1
     config.weights.nesterov = release.get("OPTIM.NESTEROV", True)
     config.weights.warmup_epochs = release.get("OPTIM.WARMUP_EPOCHS", 0)

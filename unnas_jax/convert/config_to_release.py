@@ -1,4 +1,4 @@
-"""A config here as YAML of the PyTorch release, and what the release would do otherwise."""
+"""A config here as YAML of the PyTorch release, with notes on differences."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import published
 from unnas_jax.spaces.nasbench101 import space as nasbench101
 
-# What a config here says that is no concern of the release's.
+# Fields that have no counterpart in the release and change no result.
 _OF_THE_RUN = (
     "checkpoint_every_steps",
     "dataset.",
@@ -33,7 +33,7 @@ def to_release(config: Mapping[str, Any], classes: int) -> tuple[dict[str, Any],
 
     Args:
       config: a valid one, as a dict.
-      classes: what the network's last layer has.
+      classes: the outputs of the network's last layer.
 
     Returns:
       The tree, and notes on what the release would do otherwise.

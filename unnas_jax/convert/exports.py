@@ -27,7 +27,7 @@ _LOG = logging.getLogger("unnas_jax")
 SCHEMA = "unnas_jax.export/1"
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-"""For which StableHLO is written."""
+"""The platforms for which StableHLO is written."""
 
 _SHAPES = 1e-3  # Relative to the largest output; beyond it an export is not the same network.
 
@@ -60,7 +60,7 @@ def _stablehlo(trained: Trained, folder: str, shape: Sequence[int]) -> Written:
     _, variables = trained.module()
 
     def network(inputs: jax.Array) -> jax.Array:
-        with sharding.nowhere():  # Plain convolutions: what suits this machine suits no other.
+        with sharding.nowhere():  # Plain convolutions: the fast ones suit this machine alone.
             return outputs(trained, variables, inputs)
 
     group = _group(trained)
@@ -244,11 +244,11 @@ def _group(trained: Trained) -> int:
 
 
 def _task(trained: Trained) -> str:
-    return str(trained.config["task"]["name"])
+    return trained.config.task.name
 
 
 def _says(trained: Trained) -> str:
-    result = trained.config["network"]["space"]
+    result = trained.config.network.space
     return (
         f"A network of the space {result}, trained with unnas_jax {unnas_jax.__version__}.\n\n"
         "    network = Network()\n"
@@ -260,8 +260,8 @@ def _says(trained: Trained) -> str:
 def _facts(
     trained: Trained, form: str, written: Written, shape: Sequence[int], classes: int
 ) -> dict[str, Any]:
-    """What `network.json` says: everything that the use of the other files needs."""
-    config = trained.config
+    """The content of `network.json`: everything that the use of the other files needs."""
+    config, section = trained.config, trained.config.network
     height, width, channels = shape
     first, group = _first(form), _group(trained)
     answer = ["N"] if group == 1 else [f"N / {group}"]
@@ -271,13 +271,15 @@ def _facts(
             sides = ["height", "width"]
         answer += [] if first else sides
     around = [classes, *sides] if first and trained.task.dense else [*answer[1:], classes]
-    cells = spaces.of_config(config).resolve(config["network"]["genotype"])
-    network = {key: value for key, value in config["network"].items() if key != "genotype"}
+    cells = spaces.of_section(section).resolve(section.genotype)
+    network = {
+        key: value for key, value in dataclasses.asdict(section).items() if key != "genotype"
+    }
     return {
         "schema": SCHEMA,
         "format": form,
         "files": list(written.files),
-        "task": config["task"],
+        "task": dataclasses.asdict(config.task),
         "class_names": list(trained.dataset.class_names) if _named(trained) else [],
         "input": {
             "dtype": "float32",

@@ -1,7 +1,7 @@
 """A network's variables as flat names and arrays: as here, or in the names and layouts of PyTorch.
 
-The names of PyTorch's form follow from the paths here, so that modules which call their parts as
-the ones here do have them:
+PyTorch's names follow from the paths here; modules whose parts have the same names as here fit
+them:
 
     params cell_0 op_2 depthwise_0 conv kernel -> cell_0.op_2.depthwise_0.weight
     batch_stats cell_0 op_2 bn_0 mean          -> cell_0.op_2.bn_0.running_mean

@@ -1,7 +1,7 @@
-"""Which tensor of the PyTorch release is which part of which parameter here.
+"""Maps tensors of the PyTorch release to parts of parameters here.
 
-Everything is said once, as a list of `Slot`s in the order of the release's `state_dict`, and read
-in both directions. The release names modules, not parameters: `net_.cells.3._ops.5.op.1.weight`.
+The map is a list of `Slot`s in the order of the release's `state_dict`, read in both directions.
+The release names modules, not parameters: `net_.cells.3._ops.5.op.1.weight`.
 """
 
 import dataclasses
@@ -109,7 +109,7 @@ def _stem(kind: str, flat: Flat) -> Iterator[Slot]:
 
 
 def _preprocessing(name: str, path: Path, flat: Flat) -> Iterator[Slot]:
-    """What brings a cell's two inputs to its channels."""
+    """The layers that bring a cell's two inputs to its channels."""
     for side in ("preprocess0", "preprocess1"):
         if ("params", *path, side, "conv_1", "conv", "kernel") in flat:
             yield from _reduction(f"{name}.{side}", (*path, side), flat)

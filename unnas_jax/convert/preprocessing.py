@@ -1,4 +1,4 @@
-"""What makes a network's inputs of images, for its use elsewhere: as facts and as NumPy source."""
+"""The preprocessing of a network for its use elsewhere: as facts and as NumPy source."""
 
 from typing import Any
 
@@ -9,31 +9,30 @@ _NORMALISED = ("classification", "rotation", "segmentation")
 
 
 def is_known(trained: Trained) -> bool:
-    """Whether the inputs are the normalised crops of images, and nothing else is made of them."""
-    return trained.config["task"]["name"] in _NORMALISED
+    """Whether the inputs are just the normalised crops of images."""
+    return trained.config.task.name in _NORMALISED
 
 
 def facts(trained: Trained) -> dict[str, Any]:
     """The steps from an image to an input, as they can be written in JSON."""
     config = trained.config
-    augmentation = Augmentation.create(config, trained.dataset)
-    section = config["input"]
-    whole = config["eval"]["crop"] == "whole"
+    augmentation = Augmentation.create(config.input, trained.dataset)
+    section = config.input
     found: dict[str, Any] = {
         "image": "uint8, RGB, upright",
-        "mirrored": section["mirrored"],
+        "mirrored": section.mirrored,
         "mean": list(augmentation.mean),
         "std": list(augmentation.std),
         "then": "(pixels / 255 - mean) / std",
     }
-    if whole:
-        found["pad_to"] = list(config["eval"]["whole_size"])
+    if config.eval.crop == "whole":
+        found["pad_to"] = list(config.eval.whole_size)
         found["padding"] = list(trained.preprocessing.padding)
     else:
         keys = ("resize", "crop", "resampling")
-        found |= {key: section[key] for key in keys}
+        found |= {key: getattr(section, key) for key in keys}
     if not is_known(trained):
-        found["then"] = f"what the task {config['task']['name']} makes of (pixels / 255)"
+        found["then"] = f"what the task {config.task.name} makes of (pixels / 255)"
     return found
 
 

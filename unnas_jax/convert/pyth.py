@@ -13,7 +13,7 @@ from unnas_jax.core.errors import UserError
 
 
 def library(what: str = "checkpoints of the PyTorch release need it") -> Any:
-    """The package torch; `UserError`, with the words on what needs it, if it is not installed."""
+    """The package torch; `UserError`, which names the purpose, if it is not installed."""
     try:
         import torch
     except ImportError as error:
@@ -42,7 +42,7 @@ def load(path: str) -> dict[str, Any]:
     """The content of a checkpoint file, its tensors as NumPy arrays.
 
     Only tensors, numbers, texts and containers of them are unpickled: a file that would call
-    anything else is refused before it does.
+    anything else is refused before the call.
 
     Raises:
       UserError: torch is missing, or the file cannot be read or holds more than that.
@@ -55,7 +55,7 @@ def load(path: str) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except pickle.UnpicklingError as error:
-        # The rest of what torch says advises to load the file unsafely.
+        # The rest of torch's message advises to load the file unsafely.
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it calls {found[1]}" if found else "it is damaged, or no checkpoint"
         raise UserError(
@@ -77,7 +77,7 @@ def _check_stored(path: str) -> None:
             packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.filelist)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except Exception:  # The older form is no archive; what is neither, torch refuses.
+    except Exception:  # The older form is no archive; torch refuses anything else.
         return
     if packed:
         raise UserError(f"{path}: refused: its members are compressed, as no checkpoint's are")

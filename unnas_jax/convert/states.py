@@ -22,7 +22,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
 from unnas_jax.learning.trainer import TrainState
 from unnas_jax.methods.base import SearchState
-from unnas_jax.runs import checkpoint
+from unnas_jax.runs import snapshot
 
 _ALPHAS = {"normal": "net_.alphas_normal", "reduce": "net_.alphas_reduce"}
 
@@ -165,7 +165,7 @@ def from_release(
 
     Returns:
       The state, in NumPy arrays; the release's count of training batches, if it has one; and
-      notes on what has no place here, and on optimizers' states that are not there.
+      notes on entries without counterpart, and on missing states of optimizers.
 
     Raises:
       UserError: names what is missing, extra or misshapen.
@@ -325,7 +325,7 @@ def read(workdir: str, step: int | None) -> tuple[SearchState | TrainState, dict
         restored = manager.restore(step, args=items)
     state = restored["state"]
     try:
-        position = checkpoint.verified(checkpoint.on_host(state), restored["progress"])
+        position = snapshot.verified(snapshot.on_host(state), restored["progress"])
     except ValueError as error:
         raise UserError(
             f"{workdir}: the checkpoint of step {step} is damaged ({error}); choose another one "

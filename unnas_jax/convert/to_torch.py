@@ -82,7 +82,7 @@ def operation(source: _Source, name: str, channels: str, stride: int) -> str:
 
 
 def unknown(what: str) -> UserError:
-    """For parts of a network, as they come from outside, that only JAX can compute here."""
+    """The error for parts of a network, such as a user's own, that have no PyTorch source."""
     return UserError(f"the network's {what} has no form outside of JAX; use --format=stablehlo")
 
 

@@ -1,4 +1,4 @@
-"""The layers that exported PyTorch files are made of, as text; a file has those that it uses."""
+"""The layers of exported PyTorch files, as text; a file contains those that it uses."""
 
 import re
 

@@ -20,7 +20,7 @@ from unnas_jax.tasks.base import example_shapes
 COUNTER = "num_batches_tracked"
 """The number of training batches that a batch norm of the release has seen. Nothing reads it."""
 
-_LAST_STATISTIC = "running_var"  # After which the counter of a batch norm comes.
+_LAST_STATISTIC = "running_var"  # The entry after which the counter of a batch norm comes.
 
 # Copies of the same statistics differ by the rounding of their sums, not by more.
 _SAME = {"rtol": 1e-3, "atol": 1e-4}
@@ -80,7 +80,7 @@ class Layout:
 
     @property
     def parameters(self) -> list[Slot]:
-        """What the optimizer of the weights sees, in its order."""
+        """The parameters of the weights' optimizer, in its order."""
         return [slot for slot in self.slots if slot.path[0] == "params"]
 
 

@@ -1,7 +1,7 @@
-"""Cloud Storage addresses, gs://BUCKET/NAME, where a path would do.
+"""Cloud Storage addresses, gs://BUCKET/NAME, in the place of paths.
 
-Orbax and array_record read and write them themselves. The other files of a run, which are small and
-change in place as no object can, are kept in a directory of this machine and copied.
+Orbax and array_record read and write such addresses themselves. The other files of a run, which are
+small and change in place as no object can, are kept in a directory of this machine and copied.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ def is_address(path: str) -> bool:
 def _prepare_client() -> None:
     import fsspec
 
-    # What one process has listed another may have written since.
+    # Another process may have written since this one listed the objects.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
-    # It warns at every call where it may not ask which kind a bucket is.
+    # The library warns at every call if it may not ask for the kind of the bucket.
     logging.getLogger("gcsfs").setLevel(logging.ERROR)
 
 
@@ -55,7 +55,7 @@ def open_path(name: str, address: str) -> epath.Path:
 
 
 def unreachable(name: str, address: str, error: BaseException) -> UserError:
-    """What an error at an address, of whatever type, means to the user."""
+    """The error to raise for any error at an address."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     return UserError(
         f"{name} {address}: cannot be reached ({reason}); check its name and the rights of this "
@@ -65,7 +65,7 @@ def unreachable(name: str, address: str, error: BaseException) -> UserError:
 
 @contextlib.contextmanager
 def reaching(name: str, address: str) -> Iterator[None]:
-    """A block whose errors of any kind mean that an address cannot be reached.
+    """A block in which any error means that an address cannot be reached.
 
     Raises:
       UserError: in their place; it names the setting and the address.
@@ -74,7 +74,7 @@ def reaching(name: str, address: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # Of HTTP, of credentials, of the client: many types.
+    except Exception as error:  # HTTP, credentials and the client raise many types.
         raise unreachable(name, address, error) from error
 
 

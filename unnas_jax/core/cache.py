@@ -1,4 +1,4 @@
-"""Where files lie that can be made again."""
+"""The directory of files that can be made again."""
 
 import os
 

@@ -17,7 +17,7 @@ class Compilation:
     Attributes:
       programs: how many, those of the persistent cache included.
       cache_hits: how many of them the persistent cache had.
-      seconds: in the compiler or reading its cache; tracing in Python is not among them.
+      seconds: in the compiler or reading its cache, without the tracing in Python.
     """
 
     programs: int = 0
@@ -27,7 +27,7 @@ class Compilation:
 
 @contextlib.contextmanager
 def measured() -> Iterator[Compilation]:
-    """A block in which the programs are counted that this process compiles, in all its threads."""
+    """A block that counts the programs which this process compiles, in all its threads."""
     found = Compilation()
 
     def on_duration(event: str, duration_secs: float, **_: str | int) -> None:

@@ -1,7 +1,7 @@
 """Several processes that are one run: how they meet, wait for each other, and end when one is lost.
 
-They are started by what a cluster has for it (one process a TPU host, one a GPU under SLURM), all
-with the same command, and meet through `jax.distributed`. Process 0 writes what people read.
+The cluster starts them all with the same command (one process a TPU host, one a GPU under SLURM);
+they meet through `jax.distributed`. Process 0 writes what people read.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from unnas_jax.core.logs import telling
 LOST = os.EX_TEMPFAIL
 """The exit status when another process was lost, 75: the same command continues."""
 
-# A process whose host does not answer for so long is given up, and with it the run.
+# Seconds without an answer of a host, after which its process and the run are given up.
 _HEARTBEAT_TIMEOUT_S = 60
 
 # Schedulers start all processes of a run within minutes, or none.
@@ -142,11 +142,11 @@ def largest(number: int) -> int:
 
 
 @contextlib.contextmanager
-def together(name: str) -> Iterator[None]:
-    """A block that all processes run and leave together; refused by one, it is refused by all.
+def all_or_none(name: str) -> Iterator[None]:
+    """A block that all processes run: an error in one of them is raised in all.
 
     Raises:
-      UserError: the block's own or, in the other processes, one that names the process.
+      UserError: the block's own or, in the other processes, one that names that process.
     """
     own = None
     try:
@@ -154,7 +154,7 @@ def together(name: str) -> Iterator[None]:
     except UserError as error:
         own = error
     if jax.process_count() > 1:
-        barrier(f"together:{name}")
+        barrier(f"all_or_none:{name}")
         refused = np.flatnonzero(multihost_utils.process_allgather(np.bool_(own is not None)))
         if refused.size and own is None:
             own = UserError(f"process {refused[0]} refuses to start; its message says why")
@@ -163,9 +163,10 @@ def together(name: str) -> Iterator[None]:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends this process with its last words, not waiting for the others, which may never come."""
+    """Writes out what was printed and ends this process, without waiting for the others."""
     if is_primary():
-        # It keeps the coordination service, whose end would cut the others' last words short.
+        # Process 0 keeps the coordination service: its end would cut off what the others still
+        # print.
         time.sleep(_GRACE_S)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -174,10 +175,10 @@ def leave(status: int) -> NoReturn:
 
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
-    """A block that does not outlive the run: an unforeseen error in it ends the process at once.
+    """A block in which an unforeseen error ends the process at once.
 
-    When a process is lost, the collective operations of the others fail or hang. To close files
-    and checkpoints in order would then wait for the lost one; what was saved is saved. Where an
+    When a process is lost, the collective operations of the others fail or hang. Closing files and
+    checkpoints in order would then wait for the lost one. What was saved stays saved. Where an
     operation hangs, JAX's coordination service ends the process after a minute without a sign of
     life. A mistake of the user, which may be seen by one process alone, is told to the others.
     """

@@ -1,10 +1,10 @@
 """The exceptions that are shown as one line, not as a traceback."""
 
-_LONGEST = 1000  # Characters of a message: what it quotes from a file may be a megabyte.
+_LONGEST = 1000  # Characters of a message, which may quote a megabyte of a file.
 
 
 def one_line(text: str) -> str:
-    """A text without line breaks and control characters, its middle left out if it is long."""
+    """A text on one line, without control characters; of a long one the middle is left out."""
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST - 320]} ... {text[-300:]}"
     if text.isprintable():
@@ -24,7 +24,7 @@ class UserError(Exception):
 
 
 class Interruption(Exception):
-    """What a run needs failed on its way, such as the network: the same command continues it.
+    """Something that a run needs failed, such as the network; the same command continues the run.
 
     The message is one line. `main.py` prints it and exits with status 75 (EX_TEMPFAIL), after which
     the launch scripts start again.

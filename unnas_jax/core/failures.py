@@ -1,4 +1,4 @@
-"""What an error of the system or of a library means: no memory, no space, no network, damage.
+"""Tells what an error of the system or of a library means: no memory, no space, no network, damage.
 
 Libraries report the system's errors in exceptions of their own, so the text counts as much as the
 type, and the errors that caused an error as much as itself.
@@ -23,7 +23,7 @@ _MEMORY_WORDS = (
 _FILES = (errno.EMFILE, errno.ENFILE)
 _FILES_WORDS = ("Too many open files",)
 
-# What may be gone the next time: of disks, file servers, networks, rights, threads.
+# Errors that may be gone the next time: disks, file servers, networks, rights, threads.
 _PASSING = (
     *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOLCK, errno.EROFS),
     *(errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED),
@@ -37,13 +37,13 @@ _PASSING_WORDS = (
     "Resource temporarily unavailable",
 )
 
-# What reading a file raises that does not hold what was written: Python's parsers, JSON's, Orbax,
-# and TensorStore, which has ValueError for most of its errors.
+# Errors on reading a damaged file: those of Python's parsers, JSON and Orbax, and ValueError, which
+# TensorStore raises for most of its errors.
 _OF_DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError)
 _OF_ABSENCE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
-# With less than their threads need, libraries do not fail, but hang or abort.
+# Libraries hang or abort where there is less memory than their threads need.
 _ADDRESSES = 64 << 20
 
 
@@ -55,7 +55,7 @@ def _addresses_left() -> int:
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return limit - int(file.read().split()[0]) * resource.getpagesize()
-    except OSError:  # No Linux.
+    except OSError:  # Not on Linux.
         return sys.maxsize
 
 
@@ -104,7 +104,7 @@ def is_full_disk(error: BaseException) -> bool:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this machine or a device has no memory left."""
     if is_out_of_files(error):
-        return False  # Which TensorStore calls RESOURCE_EXHAUSTED, too.
+        return False  # TensorStore calls that RESOURCE_EXHAUSTED, too.
     memory = any(isinstance(cause, MemoryError) for cause in chain(error))
     return memory or _has(error, _MEMORY, _MEMORY_WORDS)
 
@@ -115,7 +115,7 @@ def is_out_of_files(error: BaseException) -> bool:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether the same may succeed another time: memory, space, descriptors, rights, networks."""
+    """Whether it may succeed another time: lack of memory, space, descriptors, rights, network."""
     return (
         is_full_disk(error)
         or is_out_of_memory(error)
@@ -125,7 +125,7 @@ def is_passing(error: BaseException) -> bool:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether what was read is not what was once written, and will not be the next time either."""
+    """Whether a file does not hold what was written to it, so that reading it again is no use."""
     known = isinstance(error, (*_OF_DAMAGE, *_OF_ABSENCE))
     return known and not is_passing(error)
 
@@ -140,7 +140,7 @@ def explanation(error: BaseException, kept: str = "") -> UserError | Interruptio
 
     Args:
       error: any.
-      kept: what is not lost, as a sentence that goes on; "" if nothing was to be kept.
+      kept: what is not lost, as the continuation of a sentence; "" if there was nothing to keep.
     """
     reason, kept = first_line(error), f"; {kept}" if kept else ""
     if is_full_disk(error):

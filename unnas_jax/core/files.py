@@ -16,10 +16,10 @@ _LOG = logging.getLogger("unnas_jax")
 
 
 def check_mounted(name: str, path: str) -> None:
-    """Raises `UserError` for the address of an object store where only a path will do.
+    """Raises `UserError` for the address of an object store where a path is needed.
 
-    Locks, images in folders and files that change in place are the file system's, which the store's
-    drivers serve (gcsfuse, s3fs, a Kubernetes CSI driver).
+    Locks, images in folders and files that change in place need a file system; the store's drivers
+    (gcsfuse, s3fs, a Kubernetes CSI driver) can mount it as one.
     """
     if path.startswith("file://"):
         raise UserError(f"{name} {path}: give the path alone, {path.removeprefix('file://')}")
@@ -34,7 +34,7 @@ def check_mounted(name: str, path: str) -> None:
 def or_in(path: str, name: str) -> str:
     """A file's path, or that of the file `name` in it if it is a directory.
 
-    Only its ending tells whether an address is a file.
+    Of an address, the ending alone tells whether it is a file.
     """
     path = os.path.expanduser(path)
     address = buckets.is_address(path)
@@ -44,7 +44,7 @@ def or_in(path: str, name: str) -> str:
 
 @contextlib.contextmanager
 def in_turn(path: str | os.PathLike[str]) -> Iterator[None]:
-    """A block that processes which name the same lock file go through one after the other."""
+    """A block that processes with the same lock file enter one after the other."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "a") as lock:  # Closing it, or the process's end, lets the next one in.
         try:
@@ -57,9 +57,9 @@ def in_turn(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def renamed(path: str | os.PathLike[str]) -> Iterator[str]:
-    """A name to write a file under, which replaces `path` in one step when the block ends.
+    """A temporary name for a file, which replaces `path` in one step when the block ends.
 
-    Not at all if it fails.
+    If the block fails the file is removed.
     """
     folder, name = os.path.split(os.fspath(path))
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.{secrets.token_hex(4)}")

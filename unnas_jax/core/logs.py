@@ -13,13 +13,13 @@ _LOG = logging.getLogger("unnas_jax")
 
 _FORMAT = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
 
-_SILENCE_S = 60.0  # After so long something is said.
+_SILENCE_S = 60.0  # Seconds without a line.
 
 
 def start() -> None:
     """Shows this package's progress, and only warnings of the libraries.
 
-    Called before libraries are imported: some tell at once what they do.
+    To be called before libraries are imported: some log while they are imported.
     """
     if _LOG.handlers:
         return
@@ -55,7 +55,7 @@ def shown(progress: bool = True) -> Iterator[None]:
 
 
 def only_errors() -> None:
-    """Shows no more progress and no warnings: another process of the same run does, of all."""
+    """Shows no more progress and no warnings: process 0 shows those of the whole run."""
     _LOG.setLevel(logging.ERROR)
 
 
@@ -74,12 +74,12 @@ def duration(seconds: float) -> str:
 
 @contextlib.contextmanager
 def telling(what: str, *, when: bool = True, after: float = 0.0) -> Iterator[None]:
-    """A block that is not silent while it takes long: it says what it does, and for how long.
+    """A block that says what it does, and for how long, if it takes long.
 
     Args:
-      what: it does, as the beginning of a line.
-      when: nothing is said otherwise.
-      after: seconds, within which it may end without a word.
+      what: what the block does, as the beginning of a line.
+      when: whether to say anything.
+      after: seconds after which it says something.
     """
     if not when:
         yield

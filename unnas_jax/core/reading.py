@@ -1,4 +1,4 @@
-"""Reads files that anybody may have written: what they cost is bounded, what is wrong is one line.
+"""Reads files that anybody may have written: with bounded cost, and one line for what is wrong.
 
 Sizes are checked before anything is read, headers before anything is allocated, types before
 anything is computed. Only regular files are opened: a pipe would wait for ever.
@@ -22,12 +22,12 @@ SMALL = 2 * 2**20
 """Bytes of a file that describes one thing: a config, a genotype, a result."""
 
 LARGE = 2**30
-"""Bytes of a file that grows with its subject: rows of a log, names of a dataset."""
+"""Bytes of a file that grows: rows of a log, names of a dataset."""
 
 _LINE = 2**20  # Bytes of a line of JSON lines.
-_DEPTH = 40  # Brackets within brackets.
+_DEPTH = 40  # Depth of nested brackets.
 _LARGEST = 2.0**127  # The largest float, as in float32; beyond it drawing overflows.
-_DIRECTORY = 2**16  # Bytes of a zip's table of members, each of which costs time.
+_DIRECTORY = 2**16  # Bytes of the table of a zip's members; each member costs time.
 
 
 def shown(value: Any) -> str:
@@ -37,7 +37,7 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
     if isinstance(value, int) and abs(value) >= 2**63:
-        return "a huge number"  # Whose digits Python may refuse to write.
+        return "a huge number"  # Python may refuse to write the digits of a huge number.
     text = repr(value[:80] if isinstance(value, str) else value)
     return text if len(text) < 80 else f"{text[:76]}..."
 
@@ -58,7 +58,7 @@ def opened(path: str | os.PathLike[str], limit: int) -> IO[bytes]:
       OSError: it cannot be opened.
       ValueError: it is a device, a pipe or a folder, or larger than `limit` bytes.
     """
-    # Without O_NONBLOCK opening a pipe waits for somebody who writes.
+    # Without O_NONBLOCK, opening a pipe would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     file = os.fdopen(descriptor, "rb")
     try:
@@ -103,7 +103,7 @@ def parse_json(content: str | bytes) -> Any:
 
 
 def _check_values(value: Any) -> None:
-    """Raises `ValueError` for depth, numbers or texts that nothing here writes."""
+    """Raises `ValueError` for a depth, numbers or texts that this package never writes."""
     level = [value]
     for _ in range(_DEPTH):
         below: list[Any] = []
@@ -155,7 +155,7 @@ def check(value: Any, shape: Any, where: str = "it") -> None:
         if value is not None:
             raise ValueError(f"{where} is {shown(value)}, not null")
     elif shape is not object:
-        # A bool is an int of Python, but no number.
+        # In Python a bool is an int; here it is no number.
         kinds = {float: (int, float)}.get(shape, (shape,))
         if type(value) not in kinds:
             raise ValueError(f"{where} is {shown(value)}, not {_NAMES[shape]}")
@@ -214,10 +214,10 @@ def document(
     Args:
       path: of the file, or gs://BUCKET/NAME.
       shape: of the value.
-      what: it is, as the first word of messages.
+      what: what the file is, as the first word of messages.
       remedy: what to do if it is damaged.
       limit: of its bytes.
-      content: its text, if that was read before.
+      content: the file's text, if it was read before.
 
     Raises:
       UserError: names the file, what is wrong with it, and the remedy.

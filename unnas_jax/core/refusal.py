@@ -1,8 +1,8 @@
-"""What ends one process of a run ends all of them, with its words and its status.
+"""An error that ends one process of a run ends all of them, with the same line and status.
 
-A damaged image is read by one process alone. Without its words the others would see no more than
-that it is gone, and whoever starts lost runs again would start this one for ever. And when a
-process is lost, those that do not talk to it directly would wait for those that do.
+One process alone reads a damaged image. Without its message the others would see only that it is
+gone, and a script that restarts lost runs would restart this one for ever. When a process is lost,
+those that do not talk to it directly would also wait for those that do.
 """
 
 import atexit
@@ -19,7 +19,7 @@ _KEY = "unnas_jax/refusal"
 _POLL_S = 1.0
 
 _stop = threading.Event()
-_ending = threading.Lock()  # Held by the thread that speaks last; never given back.
+_ending = threading.Lock()  # The thread that prints the last line holds it and never releases it.
 
 
 def _client() -> Any:
@@ -29,14 +29,14 @@ def _client() -> Any:
 
 def tell(message: str, status: int = 2) -> None:
     """Lets all processes know why this one ends, and how; the first to do so counts."""
-    _stop.set()  # From now on this process speaks for itself.
+    _stop.set()  # From now on this process prints its own message.
     if _client() is not None:
         with contextlib.suppress(Exception):  # Another was first, or the service is gone.
             _client().key_value_set(_KEY, f"{status} process {jax.process_index()}: {message}")
 
 
 def told() -> tuple[int, str] | None:
-    """The status and the words with which another process ends the run."""
+    """The status and the message with which another process ended the run."""
     if _client() is not None:
         with contextlib.suppress(Exception):  # JAX raises where there is no such value yet.
             status, _, message = str(_client().key_value_try_get(_KEY)).partition(" ")
@@ -45,14 +45,14 @@ def told() -> tuple[int, str] | None:
 
 
 def end(status: int, message: str, leave: Callable[[int], Any]) -> None:
-    """Repeats another process's words, once, and leaves with its status."""
+    """Repeats another process's message, once, and exits with its status."""
     _ending.acquire()
     print(f"unnas_jax: {message}", file=sys.stderr, flush=True)
     leave(status)
 
 
 def watch(leave: Callable[[int], Any]) -> None:
-    """Ends this process when another tells why it does, also in the middle of an operation.
+    """Ends this process when another one has told why it ends, even in the middle of an operation.
 
     Args:
       leave: ends the process with a status.

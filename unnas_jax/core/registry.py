@@ -1,4 +1,4 @@
-"""Things by name, to which others can add their own: tasks, spaces, datasets, methods."""
+"""A table of names to which users can add their own tasks, spaces, datasets, methods."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -40,7 +40,7 @@ class Registry(Mapping[str, T], Generic[T]):
         """Adds an item, for this process, and returns it.
 
         Raises:
-          UserError: the name is taken, or is none that a config could hold.
+          UserError: the name is taken, or cannot stand in a config.
         """
         if not name or name != name.strip() or ":" in name:
             raise UserError(f"{self.kind} {name!r}: give a name of letters, digits and _")

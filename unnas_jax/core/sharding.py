@@ -35,10 +35,10 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def platform() -> str:
-    """The platform that is being traced for: cpu, gpu or tpu; or none, see `nowhere`.
+    """The platform for which a program is being traced: cpu, gpu or tpu; or none, see `nowhere`.
 
-    That of the mesh of an enclosing `jax.sharding.use_abstract_mesh`, by which a program for
-    devices that this machine does not have is traced, or else that of the default devices.
+    Within `jax.sharding.use_abstract_mesh`, which is for devices that this machine does not have,
+    it is that of the mesh; otherwise that of the default devices.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform
@@ -48,13 +48,13 @@ def nowhere() -> contextlib.AbstractContextManager[Any]:
     """A block in which programs are traced for no platform: every operation in its plain form."""
     device = jax.sharding.AbstractDevice("none", 1, "none")
     around = jax.sharding.get_abstract_mesh()
-    # As large as an enclosing mesh, whose size JAX does not let change.
+    # As large as an enclosing mesh: JAX does not allow another size.
     sizes, names = ((1,), ("data",)) if around.empty else (around.axis_sizes, around.axis_names)
     mesh = jax.sharding.AbstractMesh(sizes, names, abstract_device=device)
     return jax.sharding.use_abstract_mesh(mesh)
 
 
-def parted_axis() -> str | None:
+def batch_axis() -> str | None:
     """The mesh axis whose devices each have a part of the batch in what is being traced, if any."""
     return "data" if "data" in jax.sharding.get_abstract_mesh().manual_axes else None
 
@@ -76,7 +76,7 @@ def by_device(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 
 def total(tree: Any) -> Any:
     """The sum of all devices' float32 arrays inside of `by_device`, in one reduction."""
-    axis = parted_axis()
+    axis = batch_axis()
     if axis is None:
         return tree
     flat, restore = ravel_pytree(tree)
@@ -85,18 +85,18 @@ def total(tree: Any) -> Any:
 
 def gathered(x: jax.Array) -> jax.Array:
     """The rows of all devices, in order, inside of `by_device`; elsewhere x has them all."""
-    axis = parted_axis()
+    axis = batch_axis()
     return x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
 
 
 def first_row(rows: int) -> Any:
     """The number of this device's first row in `gathered`, if every device has so many."""
-    axis = parted_axis()
+    axis = batch_axis()
     return 0 if axis is None else jax.lax.axis_index(axis) * rows
 
 
 def bytes_of(tree: Any) -> int:
-    """What the arrays or shapes of a tree take together, not padded, on all devices once."""
+    """The bytes of all arrays or shapes of a tree, unpadded, each counted once."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
@@ -121,7 +121,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
         value = np.asarray(jax.device_get(leaf))
         return jax.make_array_from_process_local_data(everywhere, value, value.shape)
 
-    with jax.transfer_guard("allow"):  # Asked for, so no accident.
+    with jax.transfer_guard("allow"):  # The transfer is intended.
         return jax.tree.map(place, tree)
 
 

@@ -7,8 +7,8 @@ from types import TracebackType
 
 from unnas_jax.core import failures, stopping
 
-# What the imports alone take (measured with jax 0.10.2 on x86-64 Linux: 4.1 GB and 0.77 GB). With
-# less they end in a crash, or the system kills the process without a word.
+# What the imports alone need (measured with jax 0.10.2 on x86-64 Linux: 4.1 GB and 0.77 GB). With
+# less they crash, or the system kills the process silently.
 _ADDRESSES, _MEMORY = 4 << 30, 700 << 20
 
 _CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -20,7 +20,7 @@ def _container_limit() -> int:
         try:
             with open(path, encoding="ascii") as file:
                 return int(file.read())
-        except (OSError, ValueError):  # Not this version of the kernel's, or "max".
+        except (OSError, ValueError):  # Absent in this version of the kernel, or "max".
             continue
     return sys.maxsize
 

@@ -1,7 +1,7 @@
 """Signals as requests to save and leave: SIGTERM, a preemption's notice, SIGINT (Ctrl-C), SIGHUP.
 
-The first one asks; a second one leaves at once. Where nothing is to be saved yet, the first one
-leaves, too. They are received in a thread: the main one may be in the compiler for minutes.
+The first one asks; a second one leaves at once. Where there is nothing to save yet, the first one
+leaves at once, too. A thread receives them: the main one may be in the compiler for minutes.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ def _say(text: str) -> None:
     print(f"unnas_jax: {text}", file=sys.stderr, flush=True)
 
 
-def _together() -> bool:
+def _one_of_several() -> bool:
     """Whether this process is one of several of a run."""
-    jax = sys.modules.get("jax")  # Which takes seconds to import.
+    jax = sys.modules.get("jax")  # jax takes seconds to import.
     return jax is not None and bool(jax.distributed.is_initialized())
 
 
@@ -32,8 +32,8 @@ class _Watch:
 
     Attributes:
       asked: whether one came.
-      status: with which it ends a program that has nothing to save.
-      leave: whether it ends it now; else it only asks.
+      status: the exit status of a program that has nothing to save.
+      leave: whether a signal ends the program now; otherwise it only asks.
     """
 
     def __init__(self) -> None:
@@ -41,9 +41,9 @@ class _Watch:
         self.status: int | None = None
         self.leave = False
         self._first = 0.0
-        # What the parent ignores stays so: nohup's SIGHUP, and Ctrl-C in the processes of a sweep.
-        # JAX's preemption service has SIGTERM in a run of several processes.
-        own = () if _together() else (signal.SIGTERM,)
+        # Signals that the parent ignores stay ignored: nohup's SIGHUP, Ctrl-C in a sweep's
+        # processes. In a run of several processes JAX's preemption service receives SIGTERM.
+        own = () if _one_of_several() else (signal.SIGTERM,)
         taken = [
             number
             for number in (signal.SIGINT, signal.SIGHUP, *own)
@@ -77,15 +77,15 @@ class _Watch:
                 os._exit(128 + number)
             return
         self.asked, self._first = True, time.monotonic()
-        if _together():
+        if _one_of_several():
             os.kill(os.getpid(), signal.SIGTERM)  # All processes stop after the same step.
         elif self.leave:
             self.leave_now(number.name)
         _say(f"{number.name}: saves and leaves after this step; once more leaves at once")
 
     def begin(self) -> None:
-        """Begins something that has nothing to save yet."""
-        self.leave = self.status is not None and not _together()
+        """Marks the beginning of a program that has nothing to save yet."""
+        self.leave = self.status is not None and not _one_of_several()
         if self.leave and self.asked:
             self.leave_now("a signal")
 
@@ -102,7 +102,7 @@ _of_program: _Watch | None = None
 def watch() -> None:
     """Receives signals for a program, before its imports; to be called by its main thread.
 
-    What comes is answered as soon as `nothing_to_save` says how.
+    A signal is answered as soon as `nothing_to_save` says how.
     """
     global _of_program
     _of_program = _Watch()
@@ -117,11 +117,11 @@ def nothing_to_save(status: int) -> None:
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[Callable[[int], bool]]:
-    """A block that signals ask to stop; yields (step) -> whether to stop after it.
+    """A block in which signals ask to stop; yields a function: step -> whether to stop after it.
 
-    The loop asks after every step, and has something to save since it first asked. In a run
-    of several processes a signal to any one stops all of them after the same step: JAX's
-    preemption service agrees on one that none has passed yet.
+    The loop calls it after every step; from the first call on it has something to save. In a run
+    of several processes a signal to any one stops all of them after the same step: JAX's preemption
+    service agrees on a step that no process has passed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda step: False  # Only the main thread can receive signals.
@@ -131,8 +131,8 @@ def on_signals() -> Iterator[Callable[[int], bool]]:
 
     def stop(step: int) -> bool:
         receiver.leave = False
-        if _together():
-            # Here, so that a program can receive signals before it imports jax.
+        if _one_of_several():
+            # Imported here: a program can then receive signals before it imports jax.
             from jax.experimental import multihost_utils
 
             return bool(multihost_utils.reached_preemption_sync_point(step))

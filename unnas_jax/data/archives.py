@@ -1,7 +1,6 @@
-"""Files where datasets are published: in folders, tar archives, tar archives in these, zips.
+"""Published files of datasets: in folders, tar archives, tar archives in these, zips.
 
-Nothing here reads more than it must: what a header says of sizes, and what a small file unpacks to,
-is compared with limits first.
+Sizes that a header states, and to which a small file unpacks, are compared with limits first.
 """
 
 import functools
@@ -18,14 +17,14 @@ from typing import IO, Any, NamedTuple
 
 from unnas_jax.core.errors import UserError
 
-_BLOCK = 512  # A tar archive is made of these, and ends with two of zeros.
+_BLOCK = 512  # Bytes of a block; a tar archive ends with two blocks of zeros.
 
 MAX_BYTES = 2**28
-"""Of a file in a dataset, once it is unpacked: more than published ones have."""
-_HEADER_BYTES = 2**20  # Of what comes before a file in a tar archive; a name has some hundred.
-_UNPACKED_BYTES = 2**28  # Of a compressed archive as a whole; CIFAR-10 has 0.18 GB.
+"""Bytes of an unpacked file of a dataset: more than published ones have."""
+_HEADER_BYTES = 2**20  # Bytes before a file in a tar archive; a name has some hundred.
+_UNPACKED_BYTES = 2**28  # Bytes of a whole compressed archive, unpacked; CIFAR-10 has 0.18 GB.
 
-# What opening a zip and unpacking a file raise: of encryption, and of compressions not known here.
+# Errors on opening a zip and unpacking a file, among them for encryption and unknown compressions.
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -38,7 +37,7 @@ _ZIP_ERRORS = (
 
 
 class Place(NamedTuple):
-    """Where the bytes of a file are. It survives JSON as a list.
+    """The place of a file's bytes. It survives JSON as a list.
 
     Attributes:
       path: a file: itself, an archive, or a zip.
@@ -130,7 +129,7 @@ def tar_members(place: Place) -> Iterator[Member]:
 
 
 class _Unpacking:
-    """A compressed file, read forward, that ends in an error once it has unpacked to too much."""
+    """A compressed file, read forward; an error once it has unpacked to too much."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._position = file, 0
@@ -198,7 +197,7 @@ def read(place: Place) -> bytes:
     """The bytes of a file.
 
     Raises:
-      Damaged: they cannot be read, or are more than an image has.
+      Damaged: they cannot be read, or are more than an image may have.
     """
     try:
         if place.member:

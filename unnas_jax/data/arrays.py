@@ -39,7 +39,7 @@ class ArrayRecords:
         return f"image {i} of the array"
 
     def names_digest(self) -> str:
-        """A digest of pixels and labels, by which a run knows its images again."""
+        """A digest of pixels and labels, by which a run recognises its images."""
         digest = hashlib.sha256(np.ascontiguousarray(self.images).data)
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()

@@ -31,10 +31,10 @@ _PIXELS_AT_ONCE = 100_000_000
 _MAX_BYTES = 2**30  # Largest file, unless the limit of pixels asks for more.
 
 _Signature = tuple[int, int]
-"""The size in bytes and the time of change in ns."""
+"""A file's size in bytes and the time of its last change in ns."""
 
 _Known = dict[str, tuple[_Signature, Finding]]
-"""What is known of files by their path."""
+"""Findings about files, by path."""
 
 
 class _Budget:
@@ -44,7 +44,7 @@ class _Budget:
         self._limit, self._free, self._condition = limit, limit, threading.Condition()
 
     def take(self, amount: int) -> int:
-        """Waits until so much is free, or everything if it is more than there ever is."""
+        """Waits until so many pixels are free, or all of them if it is more than the limit."""
         amount = min(amount, self._limit)
         with self._condition:
             self._condition.wait_for(lambda: self._free >= amount)
@@ -52,7 +52,7 @@ class _Budget:
         return amount
 
     def give(self, amount: int) -> None:
-        """Gives back what `take` returned."""
+        """Gives back the pixels that `take` returned."""
         with self._condition:
             self._free += amount
             self._condition.notify_all()
@@ -69,7 +69,7 @@ def _open_regular(path: str) -> IO[bytes]:
 
 
 def examine_file(path: str, max_pixels: int, budget: _Budget | None = None) -> Finding:
-    """Reads a file as training does, and says what was found.
+    """Reads a file as training does, and returns the finding.
 
     Args:
       path: of the file.
@@ -104,7 +104,7 @@ def examine_file(path: str, max_pixels: int, budget: _Budget | None = None) -> F
 
 
 def check(root: str, paths: Sequence[str], max_pixels: int) -> dict[str, Finding]:
-    """What is known of each file; those that are new or have changed are read.
+    """The finding about each file; files that are new or have changed are read.
 
     Args:
       root: the folder.
@@ -127,7 +127,7 @@ def check(root: str, paths: Sequence[str], max_pixels: int) -> dict[str, Finding
         try:
             for path, finding in _read(root, unknown, max_pixels):
                 known[path] = (signatures[path], finding)
-        finally:  # Also what an interrupted run has found out.
+        finally:  # Also the findings of an interrupted run.
             _save_cache(cache_path, known, max_pixels)
     return {path: known[path][1] for path in paths}
 
@@ -174,7 +174,7 @@ def _read(root: str, paths: Sequence[str], max_pixels: int) -> Iterator[tuple[st
 def _signature(path: str) -> _Signature:
     try:
         status = os.stat(path)
-    except OSError:  # It has gone since; reading it will say so.
+    except OSError:  # It has gone since; reading it will tell.
         return -1, -1
     return status.st_size, status.st_mtime_ns
 
@@ -188,7 +188,7 @@ def _cache_path(root: str) -> str:
 
 
 def _versions(max_pixels: int) -> list[str]:
-    """What a finding depends on apart from the file."""
+    """The versions on which a finding depends, besides the file."""
     return ["2", cv2.__version__, PIL.__version__, str(max_pixels)]
 
 
@@ -202,7 +202,7 @@ def _load_cache(path: str, max_pixels: int) -> _Known:
             name: ((int(size), int(changed)), Finding(str(reason), bool(colourless), int(bits)))
             for name, (size, changed, reason, colourless, bits) in content["files"].items()
         }
-    # It is nobody's work: whatever is wrong with it, it is made anew.
+    # A cache: if anything is wrong with it, it is made anew.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 

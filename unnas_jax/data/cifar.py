@@ -144,7 +144,7 @@ def _features(name: str) -> tfds.features.FeaturesDict:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stands for `_codecs.encode`, with which Python 3 writes bytes for Python 2."""
+    """Replaces `_codecs.encode`, with which Python 3 pickles bytes for Python 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"holds bytes as {encoding!r}")
     return text.encode("latin1")
@@ -188,7 +188,7 @@ def _load(name: str, path: str, batch: str) -> tuple[np.ndarray, tuple[int, ...]
         if labels and not 0 <= min(labels) <= max(labels) < len(version.classes):
             raise ValueError("has labels that are no class")
         return pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1), labels
-    except Exception as error:  # What is called to make the objects raises anything.
+    except Exception as error:  # The functions that make the objects raise anything.
         line = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"--source: {batch} in {path} is damaged ({line}); download it again"

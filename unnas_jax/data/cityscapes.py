@@ -22,7 +22,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import (
     archives,
@@ -87,7 +88,7 @@ COLORS = (
 )
 """RGB of the classes, as Cityscapes paints them."""
 
-# Not "cityscapes", of which TFDS looks for nothing but its own configurations.
+# Not "cityscapes": TFDS looks only for its own configurations of that name.
 _NAME = "cityscapes_fine"
 
 _TRAINED_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -231,7 +232,7 @@ def _members(root: str) -> Iterator[tuple[str, archives.Place]]:
 
 
 def _list_split(folder: str, images: Sequence[_File], labels: Sequence[_File]) -> shards.Listing:
-    """Pairs of image and label map; where there are two kinds of map, the one with all ids."""
+    """Pairs of image and label map; of two kinds of map, the one with all ids."""
     maps: dict[tuple[str, str], _File] = {}
     for end in reversed(_LABEL_ENDS):
         maps |= {(file.city, file.image): file for file in labels if file.end == end}
@@ -299,7 +300,7 @@ def _classes(data: bytes, end: str) -> np.ndarray:
 # Opening.
 
 
-def open_dataset(section: Mapping[str, Any]) -> Dataset:
+def open_dataset(section: DatasetSection) -> Dataset:
     """Cityscapes as prepared here or, if it is not, by TFDS (`cityscapes/semantic_segmentation`).
 
     Args:
@@ -308,7 +309,7 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
     Raises:
       UserError: it is not prepared.
     """
-    name, data_dir = section["name"], section.get("data_dir", "")
+    name, data_dir = section.name, section.data_dir
     try:
         builder = tfds_source.find_builder(_NAME, name, data_dir)
     except UserError:

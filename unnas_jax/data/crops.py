@@ -10,14 +10,14 @@ import numpy as np
 from PIL import Image
 
 Box = tuple[int, int, int, int]
-"""Of a region: top, left, height and width in pixels."""
+"""A region: top, left, height and width in pixels."""
 
 TrainCrop = Callable[[int, int, int, int, np.random.Generator], Box]
 
 IGNORE = 255
 """The class of pixels that do not count."""
 
-# Of a PNG: how it begins, and where its header says that it has a palette.
+# A PNG: its first bytes, and the place in its header that tells a palette.
 _PNG, _COLOUR_TYPE, _PALETTE = b"\x89PNG\r\n\x1a\n", 25, b"\x03"
 
 
@@ -46,7 +46,7 @@ class LabelMap:
 def decode_gray(data: bytes) -> np.ndarray:
     """Decodes a gray image of 8 bits, to uint8 (height, width), every number as stored.
 
-    Of a PNG with a palette they are the numbers of its colours.
+    In a PNG with a palette they are the numbers of its colours.
 
     Raises:
       ValueError: the data cannot be decoded, or has colours or more bits.
@@ -127,9 +127,9 @@ def cut_map(classes: np.ndarray, box: Box, size: int, resampling: str = "area") 
 def _visible_side(height: int, width: int, size: int, resize: float) -> int:
     """The side, in pixels of the image, of a crop of `size` once the short side is `resize`.
 
-    Cutting this square first and resizing only it shows the same as resizing the whole image and
-    cutting then, to half a pixel of the image, at a fraction of the work: and an image of
-    10 x 10,000 pixels does not become one of 256 x 256,000 on the way.
+    Cutting this square first and then resizing it gives the same, to half a pixel of the image, as
+    resizing the whole image first, for a fraction of the work; and an image of 10 x 10,000 pixels
+    does not become one of 256 x 256,000 on the way.
     """
     short = min(height, width)
     return max(1, min(short, round(short * size / max(size, resize))))

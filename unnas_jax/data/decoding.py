@@ -13,13 +13,13 @@ from PIL import ExifTags, Image, ImageOps
 cv2.setNumThreads(1)
 
 MAX_PIXELS = 100_000_000
-"""Pixels of an image at most, unless a config says otherwise: 0.3 GB once it is decoded."""
+"""The most pixels of an image, unless a config says otherwise: 0.3 GB when decoded."""
 
 # Pillow's own limit is of the whole process and cannot follow a config; `verify.pixels` has one.
 Image.MAX_IMAGE_PIXELS = None
 
 Image.init()
-# Those that run another program (EPS), are stubs for plugins, or hold no picture of their own.
+# Formats that run another program (EPS), are stubs for plugins, or hold no picture themselves.
 _NO_PICTURES = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "FITS", "MPEG", "IPTC", "MCIDAS", "XVTHUMB"}
 _USUAL = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 FORMATS = (*_USUAL, *sorted(set(Image.OPEN) - _NO_PICTURES - set(_USUAL)))
@@ -38,7 +38,7 @@ _JPEG = b"\xff\xd8"
 PARTLY_FILLED = 12
 
 
-# What files with the ending of an image often are instead, by their first bytes.
+# Other kinds of files that often have the ending of an image, by their first bytes.
 _FOREIGN = (
     (rb".{4}ftyp(heic|heix|hevc|heim|heis|mif1|msf1)", "is HEIC inside; convert it to .jpg"),
     (rb".{4}ftyp(?!avif|avis)", "is a video inside"),
@@ -50,11 +50,11 @@ _FOREIGN = (
 
 
 class Undecodable(ValueError):
-    """A file that is no image or a damaged one; the message is what follows its name."""
+    """A file that is no image or a damaged one; the message continues a line after its name."""
 
 
 def reason(error: BaseException) -> str:
-    """What a decoder's exception says, as the end of a line."""
+    """The message of a decoder's exception, as the end of a line."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "is not an image, or of a kind that cannot be read"
     words = error.err if isinstance(error, cv2.error) else getattr(error, "strerror", "")
@@ -131,7 +131,7 @@ def decode(data: bytes, *, apply_exif: bool) -> np.ndarray:
                 return _deep(image, data, apply_exif)
             if not image.has_transparency_data and image.format in ("PNG", "WEBP"):
                 return _opencv(data, apply_exif)
-            # What lies under transparent pixels is arbitrary, often leftovers of the editor.
+            # The colours under transparent pixels are arbitrary, often leftovers of an editor.
             return _over_white(ImageOps.exif_transpose(image) if apply_exif else image)
     except Undecodable:
         raise

@@ -6,13 +6,11 @@ person: the first 1,200 are for training and the last 597, most of them by other
 out.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import cv2
 import numpy as np
 from sklearn import datasets
 
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.data.arrays import ArrayRecords
 from unnas_jax.data.records import Dataset
 
@@ -25,7 +23,7 @@ SIDE = 32
 """Pixels a side, to which the bitmaps are enlarged: a task may cut them in tiles."""
 
 MEAN, STD = 0.306, 0.323
-"""Of the enlarged training images, in [0, 1]; their three channels are alike."""
+"""The mean and deviation of the enlarged training images, in [0, 1]; the channels are equal."""
 
 _LEVELS = 16
 
@@ -37,18 +35,18 @@ def enlarged(bitmap: np.ndarray) -> np.ndarray:
     return np.repeat(large[..., None], 3, axis=-1)
 
 
-def open_dataset(section: Mapping[str, Any]) -> Dataset:
+def open_dataset(section: DatasetSection) -> Dataset:
     """The digits, in memory.
 
     Args:
-      section: a config's `dataset`: of its fields only `name`.
+      section: a config's `dataset`: only its field `name` counts.
     """
     bitmaps, labels = datasets.load_digits(return_X_y=True)
     images = np.stack([enlarged(bitmap) for bitmap in bitmaps.reshape(-1, 8, 8)])
     labels = labels.astype(np.int64)
     splits = {"train": slice(TRAIN), "test": slice(TRAIN, None)}
     return Dataset(
-        section["name"],
+        section.name,
         {split: ArrayRecords(images[part], labels[part]) for split, part in splits.items()},
         len(CLASSES),
         CLASSES,

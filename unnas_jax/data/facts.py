@@ -1,4 +1,4 @@
-"""The facts of a run's dataset, kept in its workdir for those who use the network later."""
+"""The facts of a run's dataset, kept in its workdir for later use of the network."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ _SHAPE = {
 
 
 def write(directory: str, dataset: Dataset) -> None:
-    """Writes class names, statistics and colours, all but the images and where they lie."""
+    """Writes class names, statistics and colours: all but the images and their place."""
     facts = {field: getattr(dataset, field) for field in _SHAPE}
     facts |= {field: list(map(float, facts[field])) for field in ("mean", "std")}
     files.write_json(os.path.join(directory, FILE), facts)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import check, decoding, layout, scan
 from unnas_jax.data.records import Dataset
@@ -53,10 +54,10 @@ class FolderRecords:
         return repr(os.path.join(self.root, self.paths[i]))
 
 
-def open_dataset(section: Mapping[str, Any]) -> Dataset:
-    """The images of a folder; what is left out, and why, is said in warnings.
+def open_dataset(section: DatasetSection) -> Dataset:
+    """The images of a folder; warnings tell which files are left out, and why.
 
-    Which directories are splits and classes: see `layout.arrange`.
+    `layout.arrange` says which directories are splits and classes.
 
     Args:
       section: a config's `dataset`: of its fields `name`, `path` (the folder; `~` is expanded) and
@@ -66,7 +67,7 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
       UserError: there is no such folder, no image in it that can be read, or its directories can
         be understood in more than one way.
     """
-    path, max_pixels = section.get("path", ""), section.get("max_pixels", decoding.MAX_PIXELS)
+    path, max_pixels = section.path, section.max_pixels
     key = f"config.dataset.path={path!r}"
     root = root_of(path)
     found = scan.scan(root)
@@ -111,7 +112,7 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
     _say_counts(records, classes, arranged.why_unlabelled)
     _warn_deep([findings[path] for part in records.values() for path in part.paths])
     return Dataset(
-        section["name"],
+        section.name,
         records,
         len(classes),
         classes,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import check, crops, decoding, folder, scan, workers
@@ -63,13 +64,13 @@ class MapRecords:
         return repr(os.path.join(self.root, self.paths[i]))
 
 
-def open_dataset(section: Mapping[str, Any]) -> Dataset:
+def open_dataset(section: DatasetSection) -> Dataset:
     """Images and label maps: `images/A.jpg` and `labels/A.png`, or so in train/, val/ and test/.
 
     A label map is a PNG of 8 bits, gray or with a palette, of the image's size; its numbers are the
     classes from 0 on, and 255 and `ignore_label` those of pixels that do not count. A file
-    classes.txt in the folder, a name a line, names the classes. What is left out, and why, is said
-    in a warning.
+    classes.txt in the folder, a name a line, names the classes. A warning tells which files are
+    left out, and why.
 
     Args:
       section: a config's `dataset`: of its fields `name`, `path`, `max_pixels`, `ignore_label`.
@@ -78,14 +79,14 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
       UserError: there is no such folder, a split has no image with a label map, or a number is of
         no class.
     """
-    key = f"config.dataset.path={section.get('path', '')!r}"
-    root = folder.root_of(section.get("path", ""))
-    ignored = {crops.IGNORE, section.get("ignore_label", crops.IGNORE)}
+    key = f"config.dataset.path={section.path!r}"
+    root = folder.root_of(section.path)
+    ignored = {crops.IGNORE, section.ignore_label}
     found = {
         split: _pairs(root, directory, key) for split, directory in _directories(root, key).items()
     }
     paths = [image for pairs, _ in found.values() for image, _ in pairs]
-    findings = check.check(root, paths, section.get("max_pixels", decoding.MAX_PIXELS))
+    findings = check.check(root, paths, section.max_pixels)
     problems = {name: why for _, lacking in found.values() for name, why in lacking.items()}
     problems |= {path: finding.reason for path, finding in findings.items() if finding.reason}
     good: dict[str, list[tuple[str, str]]] = {}
@@ -114,7 +115,7 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
         for split, pairs in good.items()
     }
     return Dataset(
-        section["name"],
+        section.name,
         records,
         len(names),
         names,
@@ -174,7 +175,7 @@ def _pairs(root: str, directory: str, key: str) -> tuple[list[tuple[str, str]], 
 
 
 def _examined(root: str, pairs: Sequence[tuple[str, str]]) -> list[np.ndarray | str]:
-    """Of every pair the pixels of each number, int64 (256,), or why it cannot be used."""
+    """For every pair, the pixels of each number, int64 (256,), or why it cannot be used."""
 
     def one(pair: tuple[str, str]) -> np.ndarray | str:
         image, label = (os.path.join(root, path) for path in pair)

@@ -155,7 +155,7 @@ def _first(source: str, *names: str) -> str:
 
 
 def _class_containers(source: str) -> tuple[dict[str, list[_Container]], tuple[str, ...]]:
-    """Class -> where its images are; and what else is there."""
+    """Class -> the place of its images; and the other entries."""
     found: dict[str, list[_Container]] = {}
     others = []
     if os.path.isdir(source):
@@ -193,7 +193,7 @@ def _class_containers(source: str) -> tuple[dict[str, list[_Container]], tuple[s
 
 
 def _outer_members(path: str) -> list[archives.Member]:
-    """The files of an archive, which must be whole: nobody knows what a cut one has lost."""
+    """The files of an archive, which must be whole: a cut one has lost an unknown part."""
     try:
         with open(path, "rb") as file:
             compressed = file.read(2) == b"\x1f\x8b"
@@ -249,7 +249,7 @@ def _list_class(
 def _images(
     containers: Sequence[_Container], problems: list[shards.Problem]
 ) -> list[tuple[archives.Place, str, int]]:
-    """Place, name and size of the images; what else is there goes to `problems`."""
+    """Place, name and size of the images; other files go to `problems`."""
     found = []
     for container in containers:
         if container.folder:

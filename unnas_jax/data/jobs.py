@@ -1,4 +1,4 @@
-"""Many jobs in processes of their own, and a line that tells how far they are."""
+"""Many jobs in processes of their own, and a line of progress."""
 
 import concurrent.futures
 import multiprocessing
@@ -18,7 +18,7 @@ class Progress:
     """A line on standard error, now and then; on a terminal it is written over.
 
     Args:
-      what: is done, as in `listing`.
+      what: what is done, as in `listing`.
       total: the number of examples, or whatever is counted.
       done: of them, by an earlier run: they do not count for the rate.
     """
@@ -51,7 +51,7 @@ class Progress:
         self._show("\r" if self._terminal else "", "\n")
 
 
-# What `tick` does in this process.
+# The function that `tick` calls in this process.
 _tick: Callable[[int], None] | None = None
 
 

@@ -13,9 +13,9 @@ _SPLITS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-# What else the name of a split's directory may say: train2017, val_images, Test-Set.
+# Other words in the name of a split's directory: train2017, val_images, Test-Set.
 _FILLERS = {"image", "images", "img", "imgs", "set", "data", "split", "jpg", "jpeg", "png"}
-# Directories that hold the images of a directory, and others that then hold their label maps.
+# Names of directories for images, and of directories for label maps beside them.
 _CONTAINERS = {"images", "image", "imgs", "img", "jpegimages"}
 _COMPANIONS = {"labels", "label", "masks", "mask", "annotations", "annotation", "annot", "gt"}
 
@@ -35,8 +35,8 @@ class Layout:
     Attributes:
       splits: split -> path and label of its images; the label is 0 where there are no classes.
       classes: the names, sorted; none if the directories are no classes.
-      why_unlabelled: what keeps directories from being classes; '' where they are.
-      remarks: what is left out or unusual, each a line.
+      why_unlabelled: why directories are not classes; '' where they are.
+      remarks: lines on what is left out or unusual.
     """
 
     splits: dict[str, list[tuple[str, int]]]
@@ -241,7 +241,7 @@ def _without_companions(directories: _Directories, remarks: list[str]) -> _Direc
 
 
 def _unwrapped(directories: _Directories) -> _Directories:
-    """What is in a lone directory `images`, or else everything."""
+    """The content of a lone directory `images`, or else everything."""
     tops = _tops(directories)
     lone = len(tops) == 1 and tops[0].lower() in _CONTAINERS and () not in directories
     return _below(directories, tops[0]) if lone else directories

@@ -1,8 +1,8 @@
 """The embedded dataset `photos`: crops of the colour photographs in packages that are installed.
 
 Eleven photographs (people, an animal, things, a building, the sky, tissue) come with scikit-image,
-scikit-learn and Matplotlib. Each is cut by a vertical line: training crops come from its left,
-test crops from its right, and no pixel from both. The label is the number of the photograph.
+scikit-learn and Matplotlib. Each is cut by a vertical line: training crops come from its left and
+test crops from its right, so that they share no pixel. The label is the number of the photograph.
 """
 
 import contextlib
@@ -11,13 +11,14 @@ import io
 import logging
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops, decoding, tfds_source
@@ -178,7 +179,7 @@ def _prepare(data_dir: str) -> tfds.core.DatasetBuilder:
     return photos
 
 
-def open_dataset(section: Mapping[str, Any]) -> Dataset:
+def open_dataset(section: DatasetSection) -> Dataset:
     """The photographs' crops, prepared on first use in seconds.
 
     Args:
@@ -187,6 +188,6 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
     Raises:
       UserError: a package is missing, or `data_dir` cannot be written to.
     """
-    name, data_dir = section["name"], section.get("data_dir", "")
+    name, data_dir = section.name, section.data_dir
     files.check_mounted("config.dataset.data_dir", data_dir)
     return tfds_source.from_builder(_prepare(os.path.expanduser(data_dir)), name)

@@ -15,7 +15,7 @@ from unnas_jax.data import workers as workers_lib
 from unnas_jax.data.records import IMAGENET_MEAN, Records, describe
 from unnas_jax.data.workers import Batch
 
-# What a draw is for. The entropy of a draw is the seed, this and, where there are several, a
+# The purpose of a draw. Its entropy is the seed, the purpose and, where there are several, a
 # number; always in this order, or an epoch's shuffle (seed, 2, epoch 3) and a crop (seed, position
 # 2, 3) would draw the same bits. `unnas_jax.data.subsets` has 4.
 _HALVES, _SHUFFLE, _CROP, _EVALUATION = 1, 2, 3, 5
@@ -52,8 +52,9 @@ def halves(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def evaluation_sample(indices: np.ndarray, max_images: int, seed: int) -> np.ndarray:
     """At most `max_images` of the examples, drawn at random, in their old order.
 
-    Records are in the order of their names, and so of their classes: a prefix would be of few.
-    The draw depends on nothing but the arguments; fewer images are a part of more.
+    Records are in the order of their names, and so of their classes: a prefix would have few
+    classes. The draw depends on nothing but the arguments; a smaller sample is a part of a larger
+    one.
 
     Args:
       indices: of all examples.
@@ -277,7 +278,7 @@ class Batches(Protocol):
     def __next__(self) -> Batch: ...
 
     def close(self) -> None:
-        """Ends what makes them ahead."""
+        """Ends the threads or processes that make batches ahead."""
 
 
 def _batches(

@@ -1,4 +1,4 @@
-"""What a dataset is to the rest of the program: records by number, facts, and who it is."""
+"""What a dataset is to the rest of the program: records by number, facts, and a fingerprint."""
 
 import dataclasses
 import hashlib
@@ -15,9 +15,9 @@ class Records(Protocol):
     """The examples of a split, still encoded, by number.
 
     Records are pickled into the processes that decode them: they open files only when read. They
-    may have a method `describe(i) -> str` that says what record `i` is, for error messages, and
-    `names() -> Sequence[str]`, a name for every record, by which subset lists name them. Where that
-    may take long they have `names_digest() -> str` besides, '' if it is not known.
+    may have a method `describe(i) -> str` that names record `i` in error messages, and `names() ->
+    Sequence[str]`, a name for every record, by which subset lists name them. Where that may take
+    long they have `names_digest() -> str` besides, '' if it is not known.
     """
 
     def __len__(self) -> int: ...
@@ -42,7 +42,7 @@ class Dataset:
       colors: RGB of every class, where label maps have customary ones.
       directory: of the prepared files, '' where there is none; subset lists lie below it.
       colourless: how many training images have no colour; None where nobody has counted.
-      why_unlabelled: what keeps the examples from having labels, where a user can change it.
+      why_unlabelled: why the examples have no labels, where the user can change that.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Dataset:
 
 
 def describe(records: Records, i: int) -> str:
-    """What record `i` is, in words: its number and, where the records know, where it is."""
+    """Record `i` in words: its number and, if the records know it, its place."""
     known = getattr(records, "describe", None)
     return f"record {i}" if known is None else f"record {i} ({known(i)})"
 

@@ -5,8 +5,11 @@ import importlib
 import logging
 import os
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
+from unnas_jax.config.options import Config, as_dict
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core import buckets, files
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.registry import Registry, nearest
@@ -20,7 +23,7 @@ _TFDS = "unnas_jax.data.tfds_source:open_dataset"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """All that is known of a dataset before it is opened.
+    """The facts of a dataset that are known before it is opened.
 
     Functions are given as 'module:function' where their libraries should be imported only when the
     dataset is asked for, or as they are.
@@ -39,7 +42,7 @@ class Entry:
       takes_path: whether `dataset.path` names its images.
     """
 
-    opens: str | Callable[[Mapping[str, Any]], Dataset]
+    opens: str | Callable[[DatasetSection], Dataset]
     classes: int = 0
     train_images: int = 0
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -112,7 +115,7 @@ DATASETS = Registry(
 
 
 def register_dataset(
-    name: str, dataset: Entry | Dataset | Callable[[Mapping[str, Any]], Dataset]
+    name: str, dataset: Entry | Dataset | Callable[[DatasetSection], Dataset]
 ) -> Entry:
     """Adds a dataset, for this process, as the value `name` of config.dataset.name.
 
@@ -146,7 +149,7 @@ def function_of(value: str | Callable[..., Any]) -> Callable[..., Any]:
 
 
 def entry_of(name: str) -> Entry:
-    """The entry of a config's dataset; datasets of TFDS have what is known of their namesakes.
+    """The entry of a config's dataset; a dataset of TFDS has the facts of its namesake here.
 
     Raises:
       UserError: there is no such dataset.
@@ -162,40 +165,90 @@ def entry_of(name: str) -> Entry:
     return DATASETS[name]
 
 
-def open_dataset(config_dataset: Mapping[str, Any]) -> Dataset:
-    """Opens the dataset that a config's section `dataset` names; prepares it if it can.
+def check(section: DatasetSection) -> None:
+    """Raises `UserError` unless the dataset of a section exists and has a path if it needs one."""
+    name, path, takes_path = section.name, section.path, entry_of(section.name).takes_path
+    if takes_path and not path:
+        raise UserError(f"config.dataset.path={path!r}: give the folder of images")
+    if path and not takes_path:
+        raise UserError(
+            f"config.dataset.path={path!r}: the dataset {name!r} has none; 'folder' and "
+            "'folder_maps' have one"
+        )
+
+
+def _section(dataset: str | Config, fields: Mapping[str, Any]) -> DatasetSection:
+    """The section of a name, or of a section, with other values of some fields."""
+    if not isinstance(dataset, str | Mapping | DatasetSection):
+        raise UserError(
+            "open_dataset: give a name, such as 'photos', or a config's section `dataset`, not "
+            f"{type(dataset).__name__}"
+        )
+    given = {"name": dataset} if isinstance(dataset, str) else as_dict(dataset)
+    values: dict[str, Any] = {**given, **fields}
+    if "name" not in values:
+        raise UserError("config.dataset.name: is missing; give the name of a dataset")
+    known = as_dict(DatasetSection())
+    for key, value in values.items():
+        if key not in known:
+            raise UserError(
+                f"open_dataset: {nearest(key, known)}there is no field {key!r}; the fields are "
+                f"{', '.join(known)}"
+            )
+        if isinstance(value, os.PathLike):
+            value = values[key] = os.fspath(value)
+        if type(value) is not type(known[key]):
+            kind = type(known[key]).__name__
+            raise UserError(f"config.dataset.{key}={value!r}: must be of type {kind}")
+    section = DatasetSection.of(values)
+    if section.name not in DATASETS and os.path.isdir(os.path.expanduser(section.name)):
+        raise UserError(
+            f"config.dataset.name={section.name!r}: is a folder; open it with "
+            f"open_dataset('folder', path={section.name!r})"
+        )
+    check(section)
+    return section
+
+
+def open_dataset(dataset: str | Config = MappingProxyType({}), /, **fields: Any) -> Dataset:
+    """Opens a dataset by its name; prepares it if it can.
+
+        photos = un.open_dataset("photos")
+        mine = un.open_dataset("folder", path="~/my_images")
 
     Args:
-      config_dataset: `name` (a key of `DATASETS` or tfds:NAME[/CONFIG][:VERSION]), `path` (the
-        folder of images, for 'folder'), `data_dir` (where TFDS keeps datasets, or '' for its
-        default; of datasets that are prepared by a command also gs://BUCKET/NAME), `subset` (a list
-        of names of training examples, to use no others, or '') and `max_pixels` (of an image of
-        'folder'; larger ones are left out).
+      dataset: a name of `DATASETS` or tfds:NAME[/CONFIG][:VERSION]; or a config's section
+        `dataset`, as a dict or as a record.
+      fields: of the section, by name: `path` (the folder of images, for 'folder' and
+        'folder_maps'), `data_dir` (where TFDS keeps datasets; of datasets that `unnas-jax prepare`
+        makes also gs://BUCKET/NAME), `subset` (a file that lists the training images to use),
+        `max_pixels` (of an image of 'folder'), `ignore_label` (of 'folder_maps').
 
     Raises:
-      UserError: there is no such dataset, or it cannot be read.
+      UserError: there is no such dataset or field, or it cannot be read.
     """
-    name = config_dataset["name"]
-    entry = entry_of(name)
-    for field in ("path", "subset"):
-        files.check_mounted(f"config.dataset.{field}", config_dataset.get(field, ""))
-    home = {
-        field: os.path.expanduser(config_dataset.get(field, "")) for field in ("path", "data_dir")
-    }
-    if buckets.is_address(home["data_dir"]) and not entry.in_buckets:
+    section = _section(dataset, fields)
+    name, entry = section.name, entry_of(section.name)
+    for key, path in (("path", section.path), ("subset", section.subset)):
+        files.check_mounted(f"config.dataset.{key}", path)
+    section = dataclasses.replace(
+        section,
+        path=os.path.expanduser(section.path),
+        data_dir=os.path.expanduser(section.data_dir),
+    )
+    if buckets.is_address(section.data_dir) and not entry.in_buckets:
         raise UserError(
-            f"config.dataset.data_dir={home['data_dir']!r}: the dataset {name!r} is read from a "
+            f"config.dataset.data_dir={section.data_dir!r}: the dataset {name!r} is read from a "
             "directory of this machine only"
         )
-    dataset: Dataset = function_of(entry.opens)({**config_dataset, **home})
-    subset = config_dataset.get("subset", "")
-    if subset:
-        dataset = restrict(dataset, subset)
-    counts = ", ".join(f"{split} {len(records):,}" for split, records in dataset.splits.items())
+    opened: Dataset = function_of(entry.opens)(section)
+    if section.subset:
+        opened = restrict(opened, section.subset)
+    counts = ", ".join(f"{split} {len(records):,}" for split, records in opened.splits.items())
     _LOG.info(
         "Dataset %s: %s images; %s.",
         name,
         counts,
-        f"{dataset.num_classes:,} classes" if dataset.num_classes else "no labels",
+        f"{opened.num_classes:,} classes" if opened.num_classes else "no labels",
     )
-    return dataset
+    return opened

@@ -1,4 +1,4 @@
-"""What lies below a folder: images by their endings, and what is passed over."""
+"""The files below a folder: images by their endings, and files that are passed over."""
 
 import collections
 import dataclasses
@@ -10,7 +10,7 @@ from unnas_jax.data import decoding
 # Left behind by systems, archivers and file servers, in lower case; so are names with a dot first.
 _SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}
 
-# Of photographs and drawings that no decoder here reads.
+# Endings of photographs and drawings that no decoder here reads.
 _FOREIGN = (
     *(".heic", ".heif", ".hif", ".jxl", ".psd", ".svg", ".exr", ".hdr", ".dcm"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw"),

@@ -48,7 +48,7 @@ INFO = "dataset_info.json"
 """TFDS's own file, the last to be written of a prepared dataset."""
 
 REPORT = "report.json"
-# Images are compressed already, raw pixels are meant not to be.
+# Images are compressed already; raw pixels stay so on purpose.
 _OPTIONS = "group_size:1,uncompressed"
 
 
@@ -93,11 +93,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Example:
-    """What is stored of an example.
+    """An example as it is stored.
 
     Attributes:
       features: as TFDS's feature connectors take them.
-      remark: what is unusual about it, or ''.
+      remark: a note on something unusual, or ''.
     """
 
     features: dict[str, Any]
@@ -195,7 +195,7 @@ def prepare(
         files.write_json(os.path.join(staging, REPORT), report)
         _write_metadata(recipe, staging, shards)
         os.rename(staging, final)
-        # What was needed to go on; only now, so that a kill at any moment leaves one or the other.
+        # The files needed to go on are removed last: after a kill there are these or the dataset.
         shutil.rmtree(os.path.join(final, "index"))
         os.unlink(os.path.join(final, "plan.json"))
     return report
@@ -360,7 +360,7 @@ def _template(recipe: Recipe, path: str, split: str) -> naming.ShardedFileTempla
 
 
 def _record(path: str) -> str:
-    """What is known of a shard, written when it is complete."""
+    """The record of a shard, written when it is complete."""
     return os.path.join(os.path.dirname(path), "index", os.path.basename(path) + ".written.json")
 
 
@@ -374,7 +374,7 @@ def _write_shard(
     features: Callable[[], tfds.features.FeaturesDict],
     shard: _Shard,
 ) -> None:
-    """Writes a shard and what is known of it."""
+    """Writes a shard and its record."""
     connectors = features()
     serializer = example_serializer.ExampleSerializer(connectors.get_serialized_info())
     names: list[str] = []

@@ -12,7 +12,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.data import pipeline
 from unnas_jax.data.records import Dataset, Records, describe
 
-_SUBSET = 4  # What the draw is for; the pipeline lists the others.
+_SUBSET = 4  # The purpose of the draw; the pipeline lists the others.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def draw(dataset: Dataset, share: float, seed: int) -> list[str]:
 
 
 def write(dataset: Dataset, share: float, seed: int) -> str:
-    """Writes what `draw` gives to a list beside the dataset; returns the file."""
+    """Writes the names that `draw` gives to a file beside the dataset; returns its path."""
     names = draw(dataset, share, seed)
     folder = os.path.join(dataset.directory, "subsets")
     os.makedirs(folder, exist_ok=True)

@@ -18,6 +18,7 @@ from etils import epath
 from tensorflow_datasets.core import file_adapters, read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core import buckets, files
 from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.data import crops, registry, shards
@@ -182,7 +183,7 @@ def _check_shards(builder: tfds.core.DatasetBuilder, name: str) -> None:
         for path, length in zip(template.sharded_filepaths(len(lengths)), lengths, strict=True):
             found = "is missing"
             if path.name in present:
-                # What is in a bucket arrived whole or not at all.
+                # An object of a bucket arrived whole or not at all.
                 found = "" if buckets.is_address(directory) else _damage(path, length)
             if found:
                 raise UserError(
@@ -291,7 +292,7 @@ def _not_found(name: str, wanted: str, data_dir: str) -> UserError:
     )
 
 
-def open_dataset(section: Mapping[str, Any]) -> Dataset:
+def open_dataset(section: DatasetSection) -> Dataset:
     """Opens a prepared dataset.
 
     Args:
@@ -300,7 +301,7 @@ def open_dataset(section: Mapping[str, Any]) -> Dataset:
     Raises:
       UserError: the name is unknown, or the dataset is not prepared as it must be.
     """
-    name, data_dir = section["name"], section.get("data_dir", "")
+    name, data_dir = section.name, section.data_dir
     return from_builder(find_builder(name.removeprefix("tfds:"), name, data_dir), name)
 
 
@@ -329,7 +330,7 @@ def find_builder(wanted: str, name: str, data_dir: str) -> tfds.core.DatasetBuil
         raise UserError(
             f"config.dataset.name={name!r}: {line}; write tfds:NAME[/CONFIG][:VERSION]"
         ) from error
-    except Exception as error:  # Of damaged metadata, JSON's, protobuf's and TFDS's own.
+    except Exception as error:  # Damaged metadata raises errors of JSON, protobuf and TFDS.
         if buckets.is_address(root):
             raise buckets.unreachable("config.dataset.data_dir", root, error) from error
         line = " ".join(str(error).split())[:200]

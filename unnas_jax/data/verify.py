@@ -1,4 +1,4 @@
-"""Whether the bytes of a file are a whole image that training can decode, and what it looks like.
+"""Tells whether a file is a whole image that training can decode, and facts of the image.
 
 Pillow warns of odd metadata; callers ignore its warnings, because pixels are what counts.
 """
@@ -19,12 +19,12 @@ _COLOURLESS = 12
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What is known of a file.
+    """Facts of a file.
 
     Attributes:
-      reason: why it is no image that can be used, what follows its name; '' if it is one.
+      reason: why it cannot be used, as the continuation of its name; '' if it can.
       colourless: red, green and blue are the same in all of it.
-      bits: that its values fill if it stores more than 8, otherwise 0.
+      bits: the bits that its values fill if it stores more than 8; otherwise 0.
     """
 
     reason: str = ""
@@ -127,7 +127,7 @@ def is_colourless(image: np.ndarray) -> bool:
 
 
 def oddities(data: bytes, name: str) -> str:
-    """What is unusual about a whole image that is used as it is; '' if nothing.
+    """A note on something unusual about a usable image; '' if there is nothing.
 
     Args:
       data: the content of the file.

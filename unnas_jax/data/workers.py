@@ -54,9 +54,9 @@ def count(workers: int) -> int:
 
     Decoding and resizing leave Python's lock, so that threads share few cores well, start at once
     and copy nothing. The rest of an example (reading, parsing, drawing) holds the lock for about a
-    tenth of the time: beyond some eight threads it is what they all wait for, and the training
-    loop with them. From 5 cores on, then, processes: for half of the cores, which often are only
-    hyperthreads, and because the main process and the backend need some.
+    tenth of the time: beyond about eight threads they all wait for it, and the training loop with
+    them. So from 5 cores on there are processes, for half of the cores: cores are often only
+    hyperthreads, and the main process and the backend need some.
     """
     if workers >= 0:
         return workers
@@ -65,10 +65,10 @@ def count(workers: int) -> int:
 
 
 def refuse_unguarded_main() -> None:
-    """Ends a process that was started to work and runs its parent's script instead.
+    """Ends a worker process that runs its parent's script.
 
-    A process that is spawned imports the script of its parent. What the script does outside of
-    `if __name__ == "__main__":` then begins anew there.
+    A process that is spawned imports the script of its parent. The worker would then run again
+    whatever the script does outside of `if __name__ == "__main__":`.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         os._exit(UNGUARDED)
@@ -111,7 +111,7 @@ def _work(pipe: connection.Connection) -> None:
 
 
 def _answer(pipe: connection.Connection, makers: dict[int, Any], stream: int, step: int) -> None:
-    """Sends the batch, or the exception that it ends in."""
+    """Sends the batch, or the exception that was raised."""
     try:
         if isinstance(makers[stream], bytes):
             makers[stream] = pickle.loads(makers[stream])
@@ -146,8 +146,8 @@ def _pack(examples: Sequence[Mapping[str, Any]]) -> tuple[_Columns, int, int]:
     for name, value in examples[0].items():
         one = np.asarray(value)
         columns[name] = ((len(examples), *one.shape), one.dtype.str, size)
-        whole = one.nbytes * len(examples)
-        size += -(-whole // _ALIGNMENT) * _ALIGNMENT
+        column = one.nbytes * len(examples)
+        size += -(-column // _ALIGNMENT) * _ALIGNMENT
     descriptor = _anonymous(size)
     try:
         memory = mmap.mmap(descriptor, size)
@@ -186,7 +186,7 @@ def _arrays(memory: mmap.mmap, columns: _Columns) -> Batch:
 
 
 class _Worker:
-    """A process and what it was asked for."""
+    """A process and its open requests."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -244,7 +244,7 @@ class _Pool:
         return result
 
     def close(self, stream: int) -> None:
-        """Ends a stream; what was made for it is dropped."""
+        """Ends a stream and drops its batches."""
         self.streams.discard(stream)
         for worker in self._workers:
             with contextlib.suppress(OSError):  # Whoever waits for a dead one says so.
@@ -257,7 +257,7 @@ class _Pool:
             raise self._end
 
     def kill(self) -> None:
-        """Ends the processes, whatever they do; the next stream starts others."""
+        """Kills the processes; the next stream starts others."""
         if _POOLS.get(self.size) is self:
             del _POOLS[self.size]
         for worker in self._workers:
@@ -352,7 +352,7 @@ class Stream:
             except BaseException:
                 _leave(self._pool, 0)  # Unless others use it.
                 raise
-            # Also when nobody does it.
+            # Also if it was never closed.
             self.close = weakref.finalize(self, _leave, self._pool, self._number)
             self.close.atexit = False
             # Every process works on one batch and one is ready, so that memory stays bounded.

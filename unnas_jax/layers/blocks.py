@@ -32,8 +32,8 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
     def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         def draw(data: Any) -> np.ndarray:
             # Two words of 32 bits, or four: `JAX_DEFAULT_PRNG_IMPL` decides.
-            whole = functools.reduce(lambda high, word: high << 32 | int(word), np.asarray(data), 0)
-            generator = np.random.Generator(np.random.Philox(key=whole))
+            seed = functools.reduce(lambda high, word: high << 32 | int(word), np.asarray(data), 0)
+            generator = np.random.Generator(np.random.Philox(key=seed))
             return generator.uniform(-bound, bound, tuple(shape)).astype(dtype)
 
         data = jax.random.key_data(key)
@@ -57,7 +57,7 @@ def batch_norm(*, train: bool, affine: bool, dtype: Any, name: str) -> nn.Module
         "dtype": dtype,
         "name": name,
     }
-    axis = sharding.parted_axis()
+    axis = sharding.batch_axis()
     if sharding.platform() == "cpu" and axis is None:
         return BatchNorm(affine=affine, **constants)
     return nn.BatchNorm(
@@ -70,7 +70,7 @@ def batch_norm(*, train: bool, affine: bool, dtype: Any, name: str) -> nn.Module
 
 
 class BatchNormOfParts(nn.Module):
-    """Batch norm without scale and bias of several arrays, as of all their channels joined.
+    """Batch norm, without scale and bias, of several arrays as if their channels were joined.
 
     The statistics are those of `nn.BatchNorm` on the arrays concatenated along the channels; the
     arrays are never joined.
@@ -90,13 +90,13 @@ class BatchNormOfParts(nn.Module):
         train: bool,
         factors: Sequence[jax.Array | float] | None = None,
     ) -> list[jax.Array]:
-        """The arrays, normalised by the statistics of the batch or, unless `train`, the running.
+        """The normalised arrays: by the batch's statistics if `train`, else by the running ones.
 
         Args:
           parts: of any shapes that are equal but for the channels.
           train: whether to use the batch's statistics, and to update the running ones.
-          factors: for each part what its normalised channels are multiplied with, (channels,) or
-            a number: within the division by the deviation, so that the gradient of both takes one
+          factors: for each part the factors of its normalised channels, (channels,) or a number.
+            They are part of the division by the deviation, so that the gradient of both takes one
             pass over the part.
         """
         factors = [1.0] * len(parts) if factors is None else factors
@@ -107,7 +107,7 @@ class BatchNormOfParts(nn.Module):
         }
         if train:
             found = [self._moments(part) for part in parts]
-            if axis := sharding.parted_axis():
+            if axis := sharding.batch_axis():
                 near = jnp.split(running["mean"].value, np.cumsum(sizes)[:-1])
                 found = _of_all_devices(found, near, axis)
             # Rounding must not make a variance negative.
@@ -132,8 +132,8 @@ class BatchNormOfParts(nn.Module):
         """The mean and the variance of every channel, on this device.
 
         E[x^2] - E[x]^2 loses the digits in which both agree, and E[(x - E[x])^2] reads x twice. A
-        number near the mean, subtracted first, avoids both. The value of any pixel is near enough:
-        here of the one in the middle of all.
+        number near the mean, subtracted first, avoids both. The value of any pixel is near enough;
+        this takes the middle one.
         """
         x, others = x.astype(jnp.promote_types(x.dtype, jnp.float32)), self._others(x)
         middle = tuple(size // 2 if k in others else slice(None) for k, size in enumerate(x.shape))
@@ -153,7 +153,7 @@ class BatchNormOfParts(nn.Module):
 def _of_all_devices(
     found: Sequence[tuple[jax.Array, jax.Array]], near: Sequence[jax.Array], axis: str
 ) -> list[tuple[jax.Array, jax.Array]]:
-    """Means and variances of the whole batch from those of the devices' parts of it.
+    """Means and variances of the global batch from those of the devices' parts.
 
     With means m and variances v of the parts it is E[v + m^2] - E[m]^2, after what is `near` the
     means is subtracted: the running means, which all devices have alike. One reduction is enough.
@@ -241,7 +241,7 @@ _IN_BRANCH: contextvars.ContextVar[bool] = contextvars.ContextVar("in_branch", d
 
 @contextlib.contextmanager
 def in_branch() -> Iterator[None]:
-    """Marks what is traced within as the branch of a conditional; see `product_conv`."""
+    """A block whose operations are traced as the branch of a conditional; see `product_conv`."""
     token = _IN_BRANCH.set(True)
     try:
         yield
@@ -270,7 +270,7 @@ def product_conv(
 
 
 def _how(groups: int) -> Any:
-    """What computes a convolution here in the place of XLA's; None: nothing."""
+    """The function that computes a convolution here instead of XLA's; None: XLA's does."""
     if sharding.platform() != "cpu":
         return None
     return product_conv if _IN_BRANCH.get() and groups == 1 else convolution.convolve
@@ -398,7 +398,7 @@ def reductions(cells: int, single: bool) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class CellPlan:
-    """What follows from a cell's place in a network.
+    """The settings that follow from a cell's place in a network.
 
     Attributes:
       name: the cell's module name.

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# What is made of so many images at a time, in bytes: about half of a core's own cache.
+# Bytes of the patches that are made at a time: about half of a core's own cache.
 _CACHED_BYTES = 2**20
 
 # Up to this many (output pixel, input pixel) pairs a depthwise convolution is a matrix product: 8 x
@@ -60,12 +60,12 @@ class _Window:
         return edges
 
     def padded(self, x: jax.Array) -> jax.Array:
-        """The images as the kernel moves over them."""
+        """The images with the padding over which the kernel moves."""
         rows, columns = ((*pad, 0) for pad in self.pads)
         return _pad(x, rows, columns)
 
     def taps(self, kernel: Sequence[int]) -> Iterator[Pair]:
-        """What each tap of a kernel adds to the position in a padded image, row by row."""
+        """The offset of each tap of a kernel in a padded image, row by row."""
         rows, columns = (range(0, k * d, d) for k, d in zip(kernel[:2], self.dilation, strict=True))
         return itertools.product(rows, columns)
 
@@ -111,7 +111,7 @@ def convolve(
     feature_group_count: int = 1,
     **same: Any,
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated` in the place that a `nn.Conv` has for it.
+    """Replaces `jax.lax.conv_general_dilated` in a `nn.Conv`.
 
     Args:
       x: (N, H, W, C).
@@ -331,12 +331,12 @@ def _by_tap_bwd(
     window: _Window, channels: int, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
-    # In x: the same with the kernel turned.
+    # The gradient in x: the same with the kernel turned.
     back = _pad(gradient, *window.spread(gradient, x, kernel.shape))
     still = _Window((1, 1), ((0, 0), (0, 0)), window.dilation)
     of_x = _by_tap(back, kernel[::-1, ::-1], still, channels)
 
-    # In the kernel, tap by tap, by a loop: one program, and memory, for all of them.
+    # The gradient in the kernel, tap by tap in a loop: one program, and one buffer, for all taps.
     exact = jnp.promote_types(x.dtype, jnp.float32)
     others = tuple(axis for axis in range(4) if axis != channels)
     starts = jnp.asarray(list(window.taps(kernel.shape)))

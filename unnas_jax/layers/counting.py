@@ -28,12 +28,12 @@ AUXILIARY = "auxiliary"
 """The name of the auxiliary head in a network that has one."""
 
 WEIGHTED_SUM = "weighted_sum"
-"""The `jax.named_scope` of a sum that is computed as a product: no layer, so it counts nothing."""
+"""The `jax.named_scope` of a sum that is computed as a product; it is no layer and not counted."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """What one layer holds and computes.
+    """The parameters and multiply-adds of one layer.
 
     Attributes:
       name: its path, as flax names it.
@@ -86,7 +86,7 @@ def count(module: nn.Module, *arguments: Any, **settings: Any) -> Counts:
     """Counts the layers of a module as `module(*arguments, **settings)` runs them.
 
     The auxiliary head's layers are in the list under `auxiliary/`, and left out of the sums that do
-    not name it. The body of a `while` loop, whose turns nobody knows, counts once.
+    not name it. The body of a `while` loop, whose number of turns is unknown, counts once.
 
     Args:
       module: not bound to parameters.
@@ -98,7 +98,7 @@ def count(module: nn.Module, *arguments: Any, **settings: Any) -> Counts:
     layers: dict[str, list[int]] = {}
     for name, values, products in found.layers:
         row = layers.setdefault("/".join(name), [0, 0])
-        # A module that is called again has its parameters once.
+        # A module that is called twice has its parameters once.
         row[0], row[1] = max(row[0], values), row[1] + products
     return Counts(tuple(Layer(name, *row) for name, row in layers.items()))
 
@@ -116,7 +116,7 @@ Path = tuple[str, ...]
 
 
 class _Found(NamedTuple):
-    """What tracing a module gave.
+    """The result of tracing a module.
 
     Attributes:
       layers: (path within the module, parameters, multiply-adds), in order of execution.
@@ -167,7 +167,7 @@ class _Tracing:
         self._frames: list[_Frame] = []
 
     def module(self, module: nn.Module, arguments: Any, settings: Any) -> _Found:
-        """What a module without parent has and computes."""
+        """The result for a module without parent."""
         leaves, structure = jax.tree.flatten((arguments, settings))
         call = _Call(module, structure, tuple(map(_shape, leaves)))
         if not _is_plain(module):

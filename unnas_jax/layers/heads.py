@@ -127,7 +127,7 @@ class StageHeads(nn.Module):
 
     @property
     def stages(self) -> bool:
-        """That it is called with the ends of all stages; see `unnas_jax.spaces.stages`."""
+        """True: it is called with the ends of all stages; see `unnas_jax.spaces.stages`."""
         return True
 
     @nn.compact

@@ -1,4 +1,4 @@
-"""Batch norm on a CPU, whose gradient passes over the images as seldom as can be.
+"""Batch norm on a CPU, with a gradient that passes over the images as rarely as possible.
 
 The gradient that JAX derives of `nn.BatchNorm` goes through mean and variance one by one, a pass
 over the images each; written by hand it is two sums and one sum of three terms. On a core that is
@@ -61,7 +61,7 @@ class BatchNorm(nn.Module):
 def _normalised(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, Statistics]:
-    """Pixels (P, C) normalised by their own statistics, and these, which have no gradient."""
+    """Pixels (P, C) normalised by their statistics, and the statistics, which get no gradient."""
     return _normalised_fwd(x, scale, bias, epsilon)[0]
 
 

@@ -19,7 +19,7 @@ _FOR_DEVICE = ("image", "label", "mask")
 DeviceBatch = dict[str, jax.Array]
 
 STEPS_AHEAD = 4
-"""How many steps the host may run ahead of the devices, where the batches of each then wait."""
+"""The steps that the host may run ahead of the devices, on which their batches then wait."""
 
 
 class Feed:
@@ -35,7 +35,7 @@ class Feed:
     def __init__(self, config: Batches, dataset: Dataset, task: Task, mesh: Mesh) -> None:
         self._config, self._mesh = config, mesh
         self._names = (*_FOR_DEVICE, *(("record",) if task.records else ()))
-        # Zero once it is normalised.
+        # This colour is zero when normalised.
         self._padding = tuple(dataset.mean)[:: -1 if config.input.swapped_statistics else 1]
         self._common = {
             "resize": config.input.resize,
@@ -61,7 +61,7 @@ class Feed:
     ) -> Iterator[Iterator[Any]]:
         """A block with an iterator of training batches: of these steps, or of all from a step on.
 
-        They are split over the mesh or, without `place`, this process's rows on the host.
+        They are split over the mesh or, without `place`, are this process's rows on the host.
         """
         batches = pipeline.train_batches(
             records,

@@ -1,4 +1,4 @@
-"""What a run tells: JSON lines, and trackers such as TensorBoard."""
+"""The metrics of a run: JSON lines, and trackers such as TensorBoard."""
 
 import json
 import logging
@@ -42,7 +42,7 @@ class MetricsLog:
             if skipped:
                 _LOG.warning("%s: %d damaged lines are left out.", path, skipped)
             with files.replacing(path, "wb") as file:
-                # What has no end would be joined to the next line.
+                # A half line at the end would be joined to the next one.
                 whole = (line for line, row in found if row["step"] <= step)
                 file.writelines(line for line in whole if line.endswith(b"\n"))
         elif pathlib.Path(path).is_fifo():

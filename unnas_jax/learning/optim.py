@@ -15,7 +15,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.core.registry import Registry, nearest
 
 Optimizer: TypeAlias = optax.GradientTransformation
-"""What optax calls an optimizer: the functions `init` and `update`."""
+"""An optimizer as optax has it: the functions `init` and `update`."""
 
 OBJECT = "object"
 """The value of config.weights.optimizer of a run whose optimizer was passed from Python."""
@@ -162,7 +162,7 @@ def validate(name: str, section: Weights | Alphas, *, given: bool = False) -> No
 
     try:
         jax.eval_shape(step, {"w": jax.ShapeDtypeStruct((2, 2), jnp.float32)})
-    except Exception as error:  # What optax raises for values it cannot take has many types.
+    except Exception as error:  # Optax raises many types for values that it cannot take.
         raise UserError(
             f"{where}={section.optimizer!r} cannot train {name} with these options: "
             f"{' '.join(str(error).split())[:300]}"

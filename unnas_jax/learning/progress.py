@@ -17,12 +17,12 @@ _LOG = logging.getLogger("unnas_jax")
 
 
 class Progress:
-    """Collects the sums of steps, on the device, and tells about them when asked.
+    """Collects the sums of steps, on the device, and logs them when asked.
 
     Args:
       total_steps, steps_per_epoch: of the run.
       batch_size: images of a step's batch, for the rate.
-      schedule: step -> learning rate; None, or what it returns, if that is not known.
+      schedule: step -> learning rate, or None if it is not known; None: not known at any step.
       write: receives the row: called as write("train", step, **values).
       last_checkpoint: the step of the newest complete checkpoint, for the message about a NaN.
     """
@@ -44,7 +44,7 @@ class Progress:
         self.restart()
 
     def add(self, sums: Mapping[str, Sums | None]) -> None:
-        """Notes the sums of a step, by what was trained; None for what was not."""
+        """Notes the sums of a step by what was trained (weights, alphas); None for what was not."""
         self.steps += 1
         self._timed_steps += 1
         for name, value in sums.items():

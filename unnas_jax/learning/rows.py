@@ -28,7 +28,7 @@ _SHAPES: dict[str, Any] = {
 
 
 def is_sound(row: Row) -> bool:
-    """Whether a row of a kind that is known here has what it needs, and numbers for numbers."""
+    """Whether a row of a known kind has the keys that it needs, with numbers where they belong."""
     try:
         reading.check(row, _SHAPES.get(row["kind"], object))
     except ValueError:
@@ -49,7 +49,7 @@ def _parse(line: bytes) -> Row | None:
 def read(path: str | os.PathLike[str]) -> tuple[list[tuple[bytes, Row]], int]:
     """The lines of a metrics.jsonl with their rows, and how many others were skipped.
 
-    Half a line at the end, which somebody may be about to complete, is not counted.
+    Half a line at the end, which a running process may complete, is not counted.
 
     Raises:
       UserError: the file cannot be read.

@@ -21,7 +21,8 @@ class Tracker(abc.ABC):
     """Takes the metrics of one run; process 0 makes it, without arguments.
 
     Attributes:
-      package: what it imports, '' if nothing that might be missing; the extra has the same name.
+      package: the package that it needs and that may be missing, or ''; the extra has the same
+        name.
     """
 
     package: ClassVar[str] = ""
@@ -47,7 +48,7 @@ class Tracker(abc.ABC):
 
 
 def _summary_writer() -> Any:
-    """The class of tensorboardX, which imports torch wherever that is, for seconds and nothing."""
+    """The class of tensorboardX, without its needless import of torch, which takes seconds."""
     hide = "torch" not in sys.modules
     if hide:
         sys.modules["torch"] = None  # type: ignore[assignment]
@@ -79,7 +80,7 @@ class TensorBoard(Tracker):
 
 
 def identity(workdir: str) -> str:
-    """A short name that tells a workdir apart: the same whenever a run continues there."""
+    """A short name of a workdir, the same whenever a run continues there."""
     path = os.path.abspath(workdir).encode("utf-8", "surrogateescape")
     return hashlib.sha256(path).hexdigest()[:16]
 

@@ -22,7 +22,7 @@ from unnas_jax.tasks.base import Batch, Sums, Task
 from unnas_jax.tasks.base import batch_shapes as shapes_of
 from unnas_jax.tasks.base import evaluated as evaluated_sums
 
-# What a random draw is for; folded into the seed's key together with the step.
+# Purposes of draws; folded into the seed's key together with the step.
 _INIT, _STEP, _EVALUATION, _STATISTICS, _NOISE = range(5)
 
 
@@ -35,8 +35,8 @@ class TrainState(flax.struct.PyTreeNode):
       seed: int32, from which every random draw of this network comes.
       step: int32, the number of finished steps.
       params, batch_stats: of the network.
-      average: `params` and `batch_stats` averaged over the steps (see `_averaged`), which are then
-        what is evaluated; empty if there is no average.
+      average: `params` and `batch_stats` averaged over the steps (see `_averaged`), which
+        evaluations then use; empty if there is no average.
       optimizer: its state.
     """
 
@@ -97,14 +97,14 @@ def with_statistics(state: TrainState, statistics: Any) -> TrainState:
 
 
 def pooled(statistics: Sequence[Any], examples: Sequence[int]) -> Any:
-    """The statistics of several batches together, from those of each (Wu and Johnson, 2021).
+    """The statistics of all batches, from those of each (Wu and Johnson, 2021).
 
     A mean is the mean of the batches' means. A variance is E[v + m^2] - E[m]^2 of the batches'
-    variances v and means m: how far the batches lie from each other is part of it.
+    variances v and means m: the distances between batches are part of it.
 
     Args:
       statistics: of every batch a tree of arrays, the batch norms being dicts of `mean` and `var`.
-      examples: how many each batch has; it counts by them.
+      examples: how many each batch has; its weight in the means.
 
     Returns:
       A tree like the others, of NumPy arrays.
@@ -113,11 +113,11 @@ def pooled(statistics: Sequence[Any], examples: Sequence[int]) -> Any:
     def mean(values: Sequence[Any]) -> Any:
         return np.average(np.asarray(values, np.float64), axis=0, weights=examples)
 
-    def together(*values: Any) -> Any:
+    def of_all(*values: Any) -> Any:
         first = values[0]
         if not isinstance(first, Mapping):
             return mean(values).astype(np.asarray(first).dtype)
-        found = {key: together(*(value[key] for value in values)) for key in first}
+        found = {key: of_all(*(value[key] for value in values)) for key in first}
         if found.keys() == {"mean", "var"}:
             means, variances = (
                 [np.asarray(value[key], np.float64) for value in values] for key in ("mean", "var")
@@ -127,17 +127,17 @@ def pooled(statistics: Sequence[Any], examples: Sequence[int]) -> Any:
             found["var"] = spread.astype(np.asarray(first["var"]).dtype)
         return found
 
-    return together(*statistics)
+    return of_all(*statistics)
 
 
 def _averaged(values: Any, average: Any, decay: float, step: jax.Array) -> Any:
-    """The exponential moving average after one value more, free of what it was before the first.
+    """The exponential moving average with one value more, without the bias of its initial value.
 
-    That of `optax.ema(decay, debias=True)`: after step t the value of step k counts
-    (1 - decay) decay^(t - k) / (1 - decay^t), so that early averages are of few values and not of
-    the initial ones.
+    As `optax.ema(decay, debias=True)`: after step t the value of step k has the weight (1 - decay)
+    decay^(t - k) / (1 - decay^t), so that early averages are of few values and not of the initial
+    ones.
     """
-    # 1 - decay^t loses its digits where t is small and decay near 1.
+    # In float32, 1 - decay^t loses its digits where t is small and decay near 1.
     share = (1.0 - decay) / -jnp.expm1(step * math.log(decay))
     return optax.incremental_update(values, average, share)
 
@@ -159,7 +159,7 @@ def build_steps(
     """The jitted steps of the evaluation phase (paper, section 3.2 and appendix).
 
     Seeds trained together are one vectorised program; each one's draws depend on its seed alone,
-    so that the result is that of training it apart, up to rounding.
+    so that the result is that of training it alone, up to rounding.
 
     Args:
       config: of the training.
@@ -248,7 +248,7 @@ def build_steps(
     def statistics(state: TrainState, batch: Batch, number: jax.Array) -> Any:
         key = key_for(state.seed, _STATISTICS, number)
         examples = task.examples(key, batch, train=True)
-        # From zero, one update leaves (1 - momentum) times the batch's own statistics.
+        # One update from zero gives (1 - momentum) times the batch's own statistics.
         zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
         _, updated = network.apply(
             {**evaluated(state), "batch_stats": zeros},
@@ -298,25 +298,24 @@ def build_steps(
     )
 
 
-def parted(state: TrainState, together: int, mesh: Mesh) -> list[TrainState]:
-    """The state of all seeds as states of up to `together` seeds each."""
+def grouped(state: TrainState, size: int, mesh: Mesh) -> list[TrainState]:
+    """The state of all seeds as states of up to `size` seeds each."""
     count = len(state.seed)
-    if together >= count:
+    if size >= count:
         return [state]
     host = jax.device_get(state)
     return [
-        sharding.replicate(jax.tree.map(lambda leaf, k=k: leaf[k : k + together], host), mesh)
-        for k in range(0, count, together)
+        sharding.replicate(jax.tree.map(lambda leaf, k=k: leaf[k : k + size], host), mesh)
+        for k in range(0, count, size)
     ]
 
 
 def joined(states: list[TrainState], mesh: Mesh) -> TrainState:
-    """The inverse of `parted`."""
+    """The inverse of `grouped`."""
     if len(states) == 1:
         return states[0]
     host = jax.device_get(states)
-    whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *host)
-    return sharding.replicate(whole, mesh)
+    return sharding.replicate(jax.tree.map(lambda *leaves: np.concatenate(leaves), *host), mesh)
 
 
 def batch_shapes(

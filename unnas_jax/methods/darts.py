@@ -238,7 +238,7 @@ class Darts(SearchMethod):
         loss = sums["loss"] / count
         if self.options["zero_one"]:
             # Every device has a part of the loss of the examples, so of this one, too.
-            parts = self.setting.mesh.size if sharding.parted_axis() else 1
+            parts = self.setting.mesh.size if sharding.batch_axis() else 1
             loss += self.options["zero_one"] / parts * remedies.zero_one(self.mix(alphas))
         return loss, (updated["batch_stats"], sums)
 

@@ -11,11 +11,10 @@ Each checkpoint has two items: `state`, the arrays, and `progress`, JSON with th
 of the data, which the step determines, the metric that it is ranked by, and a digest of all.
 """
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,83 +24,14 @@ from etils import epath
 
 from unnas_jax.core import distributed, failures
 from unnas_jax.core.errors import Interruption, UserError
-from unnas_jax.runs import quiet
+from unnas_jax.runs import quiet, snapshot
 from unnas_jax.runs.retention import RANKING, LastTwoAndBest
+from unnas_jax.runs.snapshot import State
 from unnas_jax.runs.workdir import DAMAGED
-
-State = TypeVar("State")
-
-_DIGEST, _LAYOUT = "digest", "layout"
-
-
-def _named(tree: Any) -> list[tuple[str, Any]]:
-    """A tree's arrays by their path, in order, whatever types of containers it has."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    named = [(jax.tree_util.keystr(p, simple=True, separator="/"), leaf) for p, leaf in leaves]
-    return sorted(named, key=lambda pair: pair[0])
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(leaf.shape) for name, leaf in _named(tree) if hasattr(leaf, "shape")}
-
-
-def on_host(state: State) -> State:
-    """A state in NumPy arrays; those on devices are copied, so that no step overwrites them."""
-    for leaf in jax.tree.leaves(state):
-        if isinstance(leaf, jax.Array):
-            leaf.copy_to_host_async()
-    host: State = jax.tree.map(
-        lambda leaf: leaf if isinstance(leaf, np.ndarray) else np.array(leaf), state
-    )
-    return host
-
-
-def first_not_finite(state: Any) -> str | None:
-    """The path of the first array on the host that holds NaN or an infinite value."""
-    for name, leaf in _named(state):
-        if jax.dtypes.issubdtype(leaf.dtype, np.inexact) and not np.isfinite(leaf).all():
-            return name
-    return None
-
-
-def _bytes(state: Any) -> Iterator[Any]:
-    for name, leaf in _named(state):
-        yield f"{name} {leaf.dtype} {leaf.shape}\n".encode()
-        yield np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
-
-
-def _layout(state: Any) -> str:
-    """A digest of the names and shapes of a state's arrays."""
-    return hashlib.sha256(repr(sorted(_shapes(state).items())).encode()).hexdigest()
-
-
-def signed(state: Any, position: Mapping[str, Any]) -> dict[str, Any]:
-    """A position with digests, by which `verified` sees any bit that changes in it or in the state.
-
-    SHA-256 takes 0.8 s for every GB of the state (an AMD EPYC core with instructions for it), once
-    at a save and once at a restore.
-    """
-    position = json.loads(json.dumps({**position, _LAYOUT: _layout(state)}))
-    digest = hashlib.sha256(json.dumps(position, sort_keys=True).encode())
-    for part in _bytes(state):
-        digest.update(part)
-    return {**position, _DIGEST: digest.hexdigest()}
-
-
-def verified(state: Any, progress: Mapping[str, Any]) -> dict[str, Any]:
-    """The position as it was saved; one that never had a digest passes.
-
-    Raises:
-      ValueError: it or the state, on the host, is not what was saved.
-    """
-    position = {key: value for key, value in progress.items() if key not in (_DIGEST, _LAYOUT)}
-    if _DIGEST in progress and signed(state, position) != dict(progress):
-        raise ValueError("its values are not those that were saved: the digest differs")
-    return {key: value for key, value in position.items() if key != RANKING}
 
 
 class _Damage(Exception):
-    """A checkpoint does not hold what was saved."""
+    """A checkpoint that does not hold what was saved."""
 
 
 class Checkpoints:
@@ -133,7 +63,7 @@ class Checkpoints:
         try:
             self.close()
         except Exception:
-            if error is None:  # Or else the first error is told.
+            if error is None:  # Otherwise the first error is raised.
                 raise
 
     def _open(self) -> ocp.CheckpointManager:
@@ -165,8 +95,8 @@ class Checkpoints:
         Raises:
           ValueError: a value of the state is NaN or infinite.
         """
-        state = on_host(state)
-        name = first_not_finite(state)
+        state = snapshot.on_host(state)
+        name = snapshot.first_not_finite(state)
         if name is not None:
             raise ValueError(f"the state of step {step} is not finite ({name})")
         if not self._saves:
@@ -179,7 +109,7 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                progress=ocp.args.JsonSave(signed(state, position)),
+                progress=ocp.args.JsonSave(snapshot.signed(state, position)),
             ),
             force=True,
         )
@@ -187,15 +117,15 @@ class Checkpoints:
     def _remove_unfinished(self) -> None:
         """Removes what a killed run left half written.
 
-        Not at the start: an evaluation reads beside a training that writes. The manager's own
-        option would, and in a thread that nothing waits for.
+        Not at the start, because an evaluation may read beside a training that writes. The manager
+        has an option for it, but removes at the start, in a thread that nothing waits for.
         """
         if distributed.is_primary():
             for unfinished in ocp.utils.tmp_checkpoints(self.directory):
                 unfinished.get().rmtree()
 
     def tidy(self) -> None:
-        """Removes what a killed run left, and would have removed, for a run that saves no more.
+        """Removes leftovers of a killed run, and old checkpoints, for a run that saves no more.
 
         All processes of a run call it.
         """
@@ -214,7 +144,7 @@ class Checkpoints:
         return steps[-1] if steps else None
 
     def last_good(self) -> int | None:
-        """The same, once what is being saved is complete."""
+        """`latest`, after waiting for a save in progress."""
         self.wait()
         return self.latest()
 
@@ -236,8 +166,8 @@ class Checkpoints:
     def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
         """The newest sound state and its position, or None if there is no checkpoint.
 
-        A checkpoint that is damaged is told about, and the one before it is taken; who writes also
-        moves it aside, to `checkpoints_damaged`. Any other error leaves all as it is.
+        A damaged checkpoint is skipped with a warning, for the one before it; a run that writes
+        also moves it to `checkpoints_damaged`. Any other error changes nothing.
 
         Args:
           like: a state whose structure, shapes, dtypes and shardings the result takes.
@@ -248,22 +178,13 @@ class Checkpoints:
         """
         return self.restore_by(lambda position: like)
 
-    def restore_part(self, like: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """`restore` of some of the state's entries, whatever the others are; without the position.
-
-        Args:
-          like: shapes, dtypes and shardings of these entries, in dicts, by name.
-        """
-        restored = self.restore_by(lambda position: like, part=True)
-        return None if restored is None else restored[0]
-
     def restore_by(
         self, like: Callable[[Mapping[str, Any]], State], *, part: bool = False
     ) -> tuple[State, dict[str, Any]] | None:
-        """`restore` where it depends on the position what the state, or a part of it, is like."""
+        """`restore` of a state, or a part of it, whose form depends on the position."""
         failures.require_addresses(f"{self.directory}: too little memory to read a checkpoint")
         damaged: list[int] = []
-        # Anew every time: the run that a reader reads beside removes old ones.
+        # Listed every time: a run beside this reader may remove old ones.
         while left := [step for step in self._listed() if step not in damaged]:
             step = left[-1]
             try:
@@ -347,14 +268,14 @@ class Checkpoints:
                 progress=ocp.args.JsonRestore(),
             ),
         )
-        state = on_host(restored["state"]) if part else restored["state"]
-        position = verified(state, restored["progress"])
-        name = first_not_finite(state)
+        state = snapshot.on_host(restored["state"]) if part else restored["state"]
+        position = snapshot.verified(state, restored["progress"])
+        name = snapshot.first_not_finite(state)
         if name is not None:
             raise ValueError(f"{name} is not finite")
         if part:
             state = {name: state.get(name) or {} for name in blueprint}
-        return jax.tree.map(_placed, blueprint, state), position
+        return jax.tree.map(snapshot.placed, blueprint, state), position
 
     def _check_shapes(
         self, step: int, like: Callable[[Mapping[str, Any]], Any], part: bool
@@ -362,17 +283,17 @@ class Checkpoints:
         """Raises `UserError` if a checkpoint is whole, but its arrays are not those of `like`."""
         path = epath.Path(self.directory) / str(step)
         try:
-            there = _shapes(ocp.StandardCheckpointHandler().metadata(path / "state"))
+            there = snapshot.shapes(ocp.StandardCheckpointHandler().metadata(path / "state"))
             progress = json.loads((path / "progress" / "metadata").read_text())
-            layout = progress.get(_LAYOUT)
+            layout = progress.get(snapshot.LAYOUT)
             blueprint = like(progress)
         except Exception:  # `_read` finds out why.
             return
-        here = _shapes(blueprint)
+        here = snapshot.shapes(blueprint)
         if part:
             entries = tuple(f"{name}/" for name in blueprint)
             there = {name: shape for name, shape in there.items() if name.startswith(entries)}
-        if there == here or layout == _layout(blueprint):
+        if there == here or layout == snapshot.layout(blueprint):
             return
         for name in sorted(there.keys() | here.keys()):
             a, b = there.get(name, "absent"), here.get(name, "absent")
@@ -401,11 +322,3 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the last save and releases the manager's threads."""
         self._manager.close()
-
-
-def _placed(like: Any, value: np.ndarray) -> Any:
-    """A value where the array of which it takes the place is."""
-    place = getattr(like, "sharding", None)
-    if place is None:
-        return value
-    return jax.make_array_from_process_local_data(place, value, value.shape)

@@ -1,11 +1,11 @@
-"""One run at a time in a workdir: who has it, on which host, and whether that one still lives.
+"""One run at a time in a workdir: its owner, the owner's host, and whether it still lives.
 
-Who has a directory holds a lock on its `running.json`, which the operating system releases when the
-process ends, however it ends. That settles it on one machine and on file systems that carry locks
-from one machine to another (NFS, Lustre with -o flock, ...). Others (gcsfuse, NFS with nolock) and
-buckets have none: there the owner counts up a beat in the file, and who comes and finds another
-machine's name watches it for some beats. Two that start within the same seconds on two such
-machines both see nothing and both go on: that is not noticed.
+The owner of a directory holds a lock on its `running.json`, which the operating system releases
+when the process ends, however it ends. That settles it on one machine and on file systems that
+carry locks from one machine to another (NFS, Lustre with -o flock, ...). Others (gcsfuse, NFS with
+nolock) and buckets have none: there the owner counts up a beat in the file, and a newcomer that
+finds another machine's name watches it for some beats. Two that start within the same seconds on
+two such machines both see nothing and both go on: that is not noticed.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 def _machine() -> str:
-    """What tells this machine from all others, until it is started again."""
+    """A name of this machine that no other has, until it is started again."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
@@ -42,7 +42,7 @@ def _machine() -> str:
 
 
 class _Place(Protocol):
-    """Where the owner of a workdir is written."""
+    """The place where the owner of a workdir is written."""
 
     def read(self) -> bytes: ...
 
@@ -70,14 +70,14 @@ class _File:
                     os.close(self._descriptor)
                     raise
                 self.locked = False
-            # Whoever had it may have removed it meanwhile: its lock is then of no use.
+            # The last owner may have removed it meanwhile: a lock on it is then of no use.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(path), os.fstat(self._descriptor)):
                     return
             os.close(self._descriptor)
 
     def read(self) -> bytes:
-        # Opened anew by name: file systems shared by machines then look again.
+        # Opened again by name: file systems shared by machines then look again.
         with open(self.path, "rb") as file:
             return file.read()
 
@@ -108,13 +108,13 @@ class _Object:
         self._path.write_bytes(content)
 
     def close(self, *, remove: bool) -> None:
-        with contextlib.suppress(Exception):  # Of many types; the next one then watches it.
+        with contextlib.suppress(Exception):  # Many types; the next owner then watches it.
             if remove:
                 self._path.unlink()
 
 
 def _owner(content: bytes) -> dict[str, Any] | None:
-    """Who wrote the content of a file, if it is whole."""
+    """The owner that wrote the content of a file; None if it is not complete."""
     try:
         owner = json.loads(content)
         return {key: owner[key] for key in ("host", "process", "machine", "since", "beat")}
@@ -133,7 +133,7 @@ def _refusal(name: str, owner: dict[str, Any] | None) -> UserError:
 
 
 def _watch(name: str, place: _Place, last: dict[str, Any]) -> None:
-    """Raises `UserError` if the owner that was found gives a sign of life."""
+    """Raises `UserError` if the owner in the file gives a sign of life."""
     what = (
         f"The workdir {name} was last used by process {last['process']} on host {last['host']}, "
         f"which left no word of its end: watching it for {_WATCH_S:.0f} s"
@@ -149,7 +149,7 @@ def _watch(name: str, place: _Place, last: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def held(name: str, directory: str) -> Iterator[None]:
-    """A block in which a workdir is this process's alone.
+    """A block in which this process alone owns a workdir.
 
     Args:
       name: of the workdir, for messages.
@@ -178,7 +178,7 @@ def held(name: str, directory: str) -> Iterator[None]:
     }
 
     def content(beat: int) -> bytes:
-        # Always as long: a reader never sees half of it.
+        # Always of the same length: a reader never sees half of it.
         return json.dumps({**me, "beat": f"{beat:012d}"}).encode() + b"\n"
 
     ended = threading.Event()

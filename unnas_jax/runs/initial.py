@@ -1,4 +1,4 @@
-"""The weights that a training begins with, if not with its own draws: those of another training."""
+"""Initial weights from another training, in the place of a training's own draws."""
 
 import logging
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from unnas_jax.runs import trained
 
 _LOG = logging.getLogger("unnas_jax")
 
-# What answers for a task; and what sees its images, which may have other channels.
+# Heads answer for a task; the stem sees its images, which may have other channels.
 _OWN, _FIRST = ("head", "auxiliary"), ("stem", "stem_0")
-_NAMED = 4  # Arrays in a message.
+_NAMED = 4  # Arrays that a message names.
 
 Flat = Mapping[tuple[str, ...], np.ndarray]
 
@@ -64,7 +64,7 @@ def with_weights_of(state: TrainState, workdir: str) -> TrainState:
         len(taken),
         workdir,
         other.step,
-        other.config["task"]["name"],
+        other.config.task.name,
         other.dataset.name,
     )
     variables = traverse_util.unflatten_dict({**ours, **taken})
@@ -73,7 +73,7 @@ def with_weights_of(state: TrainState, workdir: str) -> TrainState:
 
 
 def _fitting(ours: Flat, there: Flat) -> tuple[dict[tuple[str, ...], Any], dict[Any, str]]:
-    """The arrays to take, and of the others, but those of heads, what does not fit."""
+    """The arrays to take, and messages on others, except of heads, that do not fit."""
     taken, lacking = {}, {}
     for path in sorted({*ours, *there}):
         if path[1] in _OWN:

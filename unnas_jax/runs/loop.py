@@ -1,4 +1,4 @@
-"""The loop that every run goes through: steps, evaluations, checkpoints, and an end in order.
+"""The loop of every run: steps, evaluations, checkpoints, and an orderly end.
 
 It knows nothing of what is learned. A `Learner` takes the steps and evaluates itself; the loop says
 when, keeps the host a few steps ahead of the devices, tells about progress, saves state and
@@ -20,7 +20,7 @@ from unnas_jax.core import compilation, distributed, stopping
 from unnas_jax.core.logs import telling
 from unnas_jax.learning.feed import STEPS_AHEAD
 from unnas_jax.learning.progress import Progress
-from unnas_jax.runs import checkpoint
+from unnas_jax.runs import checkpoint, snapshot
 from unnas_jax.tasks.base import Sums
 
 _LOG = logging.getLogger("unnas_jax")
@@ -28,7 +28,7 @@ _LOG = logging.getLogger("unnas_jax")
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """When a run does what, in steps.
+    """The schedule of a run, in steps.
 
     Attributes:
       total: of the run.
@@ -96,7 +96,7 @@ class Plan:
 
 
 class Learner(Protocol):
-    """What a run trains: a search method with its supernet, or networks with their seeds."""
+    """The part that a run trains: a search method with its supernet, or networks of some seeds."""
 
     @property
     def state(self) -> Any:
@@ -104,7 +104,7 @@ class Learner(Protocol):
 
     @property
     def position(self) -> Mapping[str, Any]:
-        """What else it takes to go on from there, as JSON; kept with the step."""
+        """What else is needed to go on from there, as JSON; kept with the step."""
 
     def step(self, step: int) -> Mapping[str, Sums | None]:
         """Takes the step after `step` finished ones, without waiting for the devices.
@@ -118,7 +118,7 @@ class Learner(Protocol):
         """The metrics on held-out examples, `metric` of the loop among them."""
 
     def record(self, step: int, metrics: Mapping[str, float]) -> bool | None:
-        """Writes what an evaluation found; called only with finite metrics and state.
+        """Writes the results of an evaluation; called only with finite metrics and state.
 
         Returns:
           whether the run is to end here.
@@ -129,7 +129,7 @@ class Loop:
     """Runs a learner from a step to the end of its plan.
 
     Args:
-      plan: when what is done.
+      plan: the schedule.
       learner: what is trained.
       checkpoints: where state and position are kept.
       metric: of `Learner.evaluate`, by which the best checkpoint is kept; more is better.
@@ -231,8 +231,8 @@ class Loop:
 
     def _finite_state(self, step: int) -> Any:
         """The learner's state on the host."""
-        state = checkpoint.on_host(self._learner.state)
-        name = checkpoint.first_not_finite(state)
+        state = snapshot.on_host(self._learner.state)
+        name = snapshot.first_not_finite(state)
         if name is not None:
             self._progress.refuse(f"the state ({name})", step)
         return state
@@ -246,7 +246,7 @@ class Loop:
         return metrics[self._metric]
 
     def _save(self, step: int, state: Any, ranking: float | None, *, ranked: bool) -> None:
-        # The step determines where all streams of data stand; it is spelled out for readers.
+        # The step determines the position of all data streams; it is written out for readers.
         position = {
             "step": step,
             "epoch": self._plan.epoch(step),

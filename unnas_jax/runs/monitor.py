@@ -1,4 +1,4 @@
-"""What a search measures of itself after every epoch, and whether it stops there.
+"""The diagnostics of a search after every epoch, and whether it stops there.
 
 The rows are kept with every checkpoint: a run that goes on decides as an uninterrupted one.
 """
@@ -21,7 +21,7 @@ class Monitor:
 
     Args:
       epochs: of the whole search.
-      rows: what was measured before the run goes on.
+      rows: the rows up to the step from which the run goes on.
 
     Attributes:
       rows: one an epoch since the alphas move, see `stop_rules.Row`.

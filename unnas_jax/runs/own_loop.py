@@ -80,7 +80,7 @@ class SearchStep:
         """A step of the alphas on B, if there is one, and then one of the weights on A.
 
         Args:
-          state: it is used up: its memory is the new state's.
+          state: the state, which cannot be used again: the new state takes its memory.
           images_a, images_b: batches of the two halves, of sizes that the devices divide.
 
         Returns:
@@ -98,7 +98,7 @@ class SearchStep:
         """The metrics of a batch, with running statistics and without augmentation.
 
         Args:
-          state: it stays as it is.
+          state: the state, which is not changed.
           images: the batch.
           number: of the batch, from which a task's draws come.
         """

@@ -1,4 +1,4 @@
-"""Networks for programs of one's own, in the form and number format that suit the backend."""
+"""Networks for one's own programs, in the form and number format that suit the backend."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from unnas_jax.tasks.base import Task
 
 
 class Logits(nn.Module):
-    """A discrete network without what training needs besides: its call returns the head's outputs.
+    """A discrete network whose call returns the head's outputs alone.
 
     Its parameters are those of the network.
 
@@ -62,7 +62,7 @@ def Supernet(  # noqa: N802 (What it makes is one.)
       nodes: of a cell; alphas have nodes * (nodes + 3) / 2 edges.
       task: whose head it has.
       stem: cifar (full resolution) or imagenet (an eighth).
-      formulation: auto: what is faster on the backend that runs it, which all compute the same.
+      formulation: auto: the fastest on the backend; all compute the same.
       precision: float32, bfloat16, or auto: bfloat16 where there is an accelerator.
       rematerialise: cell: less memory, a forward pass more.
       network: other fields of a search's section config.network.

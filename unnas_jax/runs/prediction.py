@@ -1,4 +1,4 @@
-"""What the network of a training says of image files: in batches, unreadable files set apart."""
+"""Predictions of a trained network for image files: in batches, with unreadable files named."""
 
 import concurrent.futures
 import dataclasses
@@ -28,7 +28,7 @@ _EVERY_S = 10.0  # Between two lines of progress.
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What the network says of a file.
+    """The prediction for a file.
 
     Attributes:
       path: of the file.
@@ -62,7 +62,7 @@ class _Prepared:
 
 
 def answers(trained: Trained, paths: Sequence[str], batch_size: int) -> Iterator[Answer]:
-    """What the network of a training says of files, in their order; a generator.
+    """The predictions of a trained network for files, in their order; a generator.
 
     Images are turned upright as their EXIF orientation says. For classes of images it sees the crop
     that the evaluation saw; for label maps all of the image, at the evaluation's scale.
@@ -70,7 +70,7 @@ def answers(trained: Trained, paths: Sequence[str], batch_size: int) -> Iterator
     Raises:
       UserError: the network was trained to answer neither with classes of images nor of pixels.
     """
-    name = trained.config["task"]["name"]
+    name = trained.config.task.name
     if name not in ("classification", "segmentation"):
         raise UserError(
             f"workdir {trained.name}: its network answers the task {name!r}, not with classes of "
@@ -131,7 +131,7 @@ def _prepare(trained: Trained, path: str) -> _Prepared:
         with open(path, "rb") as file:
             data = file.read()
         with decoding.open_header(data) as header:
-            verify.pixels(header, trained.config["dataset"]["max_pixels"])
+            verify.pixels(header, trained.config.dataset.max_pixels)
         problem = verify.examine(data).reason
         if problem:
             return _Prepared(path, problem=problem)
@@ -150,15 +150,15 @@ def _prepare(trained: Trained, path: str) -> _Prepared:
 
 def _whole(trained: Trained, image: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     """All of an image at the scale of the evaluation, padded; and the size before the padding."""
-    section, evaluation = trained.config["input"], trained.config["eval"]
+    section, evaluation = trained.config.input, trained.config.eval
     height, width = image.shape[:2]
     padded = (0, 0)
-    if evaluation["crop"] == "whole":
-        padded = evaluation["whole_size"]
+    if evaluation.crop == "whole":
+        padded = evaluation.whole_size
     else:
-        scale = section["resize"] / min(height, width)
+        scale = section.resize / min(height, width)
         size = max(1, round(height * scale)), max(1, round(width * scale))
-        image = crops.resized(image, size, section["resampling"])
+        image = crops.resized(image, size, section.resampling)
         height, width = size
     if height > padded[0] or width > padded[1]:
         padded = -(-height // _SIDES) * _SIDES, -(-width // _SIDES) * _SIDES
@@ -166,7 +166,7 @@ def _whole(trained: Trained, image: np.ndarray) -> tuple[np.ndarray, tuple[int, 
 
 
 def _batches(prepared: Iterable[_Prepared], batch_size: int) -> Iterator[list[_Prepared]]:
-    """Files that follow each other, whose crops have one shape, and files that are broken."""
+    """Runs of files whose crops have one shape, with the broken files among them."""
     batch: list[_Prepared] = []
     shape: tuple[int, ...] | None = None
     for each in prepared:

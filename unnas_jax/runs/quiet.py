@@ -1,4 +1,4 @@
-"""Keeps libraries from printing what whoever waits for them is told anyway."""
+"""Keeps libraries from printing errors that they also raise."""
 
 import asyncio.log
 import sys
@@ -11,11 +11,11 @@ from unnas_jax.core import failures
 
 
 def quieten() -> None:
-    """Does so for the threads and tasks of a save or a restore; once is enough.
+    """Silences the threads and tasks of saves and restores; one call is enough.
 
-    Whoever waits for them gets the error, too. Besides, Orbax ends its event loop at the first
-    array that fails: TensorStore's answers about the others find it closed, and asyncio tells about
-    every task that had failed, too.
+    Their errors are raised where the save or restore is awaited. Orbax also ends its event loop at
+    the first array that fails: TensorStore's answers about the others find it closed, and asyncio
+    prints every task that failed.
     """
     of_thread, of_callback = threading.excepthook, sys.unraisablehook
     if getattr(of_thread, "quiet", False):

@@ -1,4 +1,4 @@
-"""`result.json`, what a training found so far: who may write it, and what it says."""
+"""`result.json`, the results of a training so far: its content, and when it may be written."""
 
 import json
 import logging
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unnas_jax.analysis import result_files, verdict
+from unnas_jax.config.schema import TrainConfig
 from unnas_jax.core import buckets, files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset
@@ -21,7 +22,7 @@ _LOG = logging.getLogger("unnas_jax")
 
 
 def facts_of(
-    config: Mapping[str, Any],
+    config: TrainConfig,
     dataset: Dataset,
     cells: Cells,
     document: Mapping[str, Any],
@@ -33,9 +34,9 @@ def facts_of(
         "schema": result_files.SCHEMA,
         "experiment": "train",
         "dataset": dataset.name,
-        "task": config["task"]["name"],
-        "space": config["network"]["space"],
-        "genotype": config["network"]["genotype"],
+        "task": config.task.name,
+        "space": config.network.space,
+        "genotype": config.network.genotype,
         "genotype_source": searched if all(searched.values()) else None,
         "cells_used": cells.as_dict(),
         "width": network.width,
@@ -60,7 +61,7 @@ class Result:
 
     Args:
       workdir: of the run.
-      facts: what is known about it from the beginning.
+      facts: the part of the content that is known from the beginning.
       task: what is learned.
       plan: of the run.
       write: whether this process writes.
@@ -104,7 +105,7 @@ class Result:
 
         `confusion` has, if anything, how often class i was answered j, of every seed.
 
-        What the last evaluation of a run does not show is said, too.
+        After the last evaluation of a run, warnings are logged, too.
         """
         metric, classes = self._task.metric, self._task.num_classes
         result = {
@@ -142,7 +143,7 @@ class Result:
             return found
         names = self._names or tuple(map(str, range(len(confusion[0]))))
         shares = [self._task.by_class(each) for each in confusion]
-        # Of a class that does not occur there is no number, which JSON has not.
+        # NaN for a class that does not occur, which JSON does not have.
         means = [
             None if np.isnan(of_class).all() else float(np.nanmean(of_class))
             for of_class in np.transpose([share for _, share in shares])
@@ -156,7 +157,7 @@ class Result:
             files.write_json(self._path, result)
 
     def add(self, result: Mapping[str, Any]) -> None:
-        """Writes a result of a run that only reads: no newer one is replaced, nothing has to be."""
+        """Writes a result of a run that only evaluates, unless there is a newer one."""
         if not self._write:
             return
         try:

@@ -33,7 +33,7 @@ class LastTwoAndBest(policies.PreservationPolicy):
             path = self._directory / str(step) / "progress" / "metadata"
             try:
                 ranking = json.loads(path.read_text())[RANKING]
-            except Exception:  # Of many types, or it has none; a restore says what is wrong.
+            except Exception:  # Many types, or no metric; a restore says what is wrong.
                 ranking = None
             self._rankings[step] = ranking if isinstance(ranking, float) else None
         return self._rankings[step]
@@ -45,7 +45,7 @@ class LastTwoAndBest(policies.PreservationPolicy):
         return max(ranked)[1] if ranked else None
 
     def obsolete(self, steps: Sequence[int]) -> list[int]:
-        """Those of some steps of which no checkpoint is kept."""
+        """The steps, of some, whose checkpoints are not kept."""
         kept = {*sorted(steps)[-2:], self.best(steps)}
         return [step for step in steps if step not in kept]
 

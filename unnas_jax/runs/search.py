@@ -5,7 +5,6 @@ import itertools
 import json
 import logging
 import os
-import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,10 +13,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from unnas_jax.analysis import report, results, verdict
-from unnas_jax.analysis.history import Alphas, Row
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import Batches, Pace
-from unnas_jax.core import distributed, files, sharding
+from unnas_jax.core import distributed, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.logs import telling
 from unnas_jax.data import Dataset, halves, open_dataset
@@ -25,124 +23,34 @@ from unnas_jax.data.inspection import check_images
 from unnas_jax.data.pipeline import evaluation_sample
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
-from unnas_jax.learning import metrics, optim, trackers
+from unnas_jax.learning import optim
 from unnas_jax.learning.feed import Feed
 from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import SearchMethod, SearchState, Setting, Stage
-from unnas_jax.runs import checkpoint, validation
+from unnas_jax.runs import checkpoint, snapshot, validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.loop import Loop, Plan
 from unnas_jax.runs.monitor import Monitor
-from unnas_jax.runs.versions import versions
+from unnas_jax.runs.outputs import Outputs
 from unnas_jax.runs.workdir import Workdir
-from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Sums, Task
 
 _LOG = logging.getLogger("unnas_jax")
 
 
-def _plan(config: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
-    """When a search does what: an evaluation and a checkpoint end every epoch."""
-    batch_size = config["train"]["batch_size"]
+def _plan(given: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
+    """The plan of a search: an evaluation and a checkpoint end every epoch."""
+    pace = Pace.of(given)
+    batch_size = pace.train.batch_size
     per_epoch = images // batch_size
     if per_epoch == 0:
         raise UserError(
             f"config.train.batch_size={batch_size}: half of the dataset {dataset.name!r} has only "
             f"{images} images; use a smaller batch"
         )
-    stages = methods.of_config(config).stages(config, per_epoch)
-    return Plan.of(Pace.of(config), per_epoch, sum(stage.steps for stage in stages), every_epochs=1)
-
-
-class _Outputs:
-    """The files of a search that grow with it: metrics, alphas, genotype, pictures.
-
-    Made on the process that writes; elsewhere every method does nothing.
-    """
-
-    def __init__(
-        self, workdir: str, config: Mapping[str, Any], plan: Plan, step: int, primary: bool
-    ) -> None:
-        self.workdir, self.config, self.plan, self.primary = workdir, config, plan, primary
-        self.history = Alphas(())
-        self.next_drawing = 0.0
-        self.log = None
-        if primary:
-            tracking = trackers.started(config["trackers"], workdir, config, step)
-            self.log = metrics.MetricsLog(workdir, step, tracking)
-        self.facts: dict[str, Any] = {}
-        self.validation: dict[str, Any] = {}
-        self.warnings: list[str] = []
-        if primary and step:
-            self.history = results.alphas_until(os.path.join(workdir, "alphas.npz"), step)
-
-    def metrics(self, kind: str, step: int, **values: Any) -> None:
-        """Writes a row of metrics."""
-        if kind == "start":
-            self.facts = values
-        elif kind == "validation":
-            self.validation = values
-        if self.log:
-            self.log.write(kind, step, epoch=self.plan.epoch(step), **values)
-
-    def alphas(
-        self, method: SearchMethod, state: SearchState, step: int, named: int | None = None
-    ) -> None:
-        """Writes the alphas' history and the genotype they stand for now.
-
-        Or that after the epoch `named`, counted from 0, with which the search ends.
-        """
-        if not self.primary:
-            return
-        alphas = {name: np.asarray(value) for name, value in state.alphas.items()}
-        mixing, stage = method.mixing(alphas), method.setting.stage
-        epoch = self.plan.epoch(step)
-        self.history = self.history.with_row(Row(step, epoch, stage, alphas, mixing))
-        with files.replacing(os.path.join(self.workdir, "alphas.npz"), "wb") as file:
-            np.savez_compressed(file, **self.history.columns())
-        if named is not None:
-            row = self.history.at(named + 1)
-            alphas, mixing = dict(row.alphas), dict(row.mixing)
-        cells, operations = method.cells(alphas), method.operations()
-        self.warnings = verdict.of_alphas(
-            self.history.mixing, cells, self.config["search"]["arch_start_epoch"], operations
-        )
-        if self.validation:
-            self.warnings += verdict.of_training(
-                [self.validation], self.facts["num_classes"], self.facts["validation_images"]
-            )
-        document = genotype_lib.document_of(
-            cells,
-            mixing,
-            {
-                "dataset": self.config["dataset"]["name"],
-                "task": self.config["task"]["name"],
-                "method": method.name,
-                "seed": self.config["seed"],
-                "step": step,
-                "epoch": epoch,
-                "finished": step == self.plan.total or named is not None,
-                **({} if named is None else {"stopped": {"of_epoch": named + 1}}),
-                "warnings": self.warnings,
-                "versions": versions(),
-            },
-            operations,
-        )
-        files.write_json(os.path.join(self.workdir, "genotype.json"), document)
-
-    def pictures(self, *, final: bool) -> None:
-        """Redraws the pictures and the report; before the end only as long as it costs 5%."""
-        now = time.monotonic()
-        if not self.primary or not (final or now >= self.next_drawing):
-            return
-        report.write(self.workdir)
-        self.next_drawing = now + 20 * (time.monotonic() - now)
-
-    def close(self) -> None:
-        """Closes the metrics' files."""
-        if self.log:
-            self.log.close()
+    stages = methods.of_config(given).stages(given, per_epoch)
+    return Plan.of(pace, per_epoch, sum(stage.steps for stage in stages), every_epochs=1)
 
 
 class _Stages:
@@ -175,8 +83,8 @@ class _Stages:
     def at(self, position: Mapping[str, Any]) -> SearchMethod:
         """The method at the `stage` and with what it has `carried`, as a position holds them.
 
-        Positions of versions that knew no stages are in the first one. The last method that was
-        made is kept.
+        Positions of versions that knew no stages are in the first one. The last method made is
+        cached.
         """
         stage, carried = position.get("stage", 0), position.get("carried")
         if stage not in range(len(self.stages)):
@@ -205,7 +113,7 @@ class _Stages:
         """The method of the next stage."""
         stage = method.setting.stage + 1
         # Through JSON, as if the run had been stopped here.
-        carried = json.loads(json.dumps(method.finish(checkpoint.on_host(state))))
+        carried = json.loads(json.dumps(method.finish(snapshot.on_host(state))))
         _LOG.info("Stage %d of %d: %s.", stage + 1, len(self.stages), self.stages[stage].name)
         return self.at({"stage": stage, "carried": carried})
 
@@ -218,7 +126,7 @@ class _Learner:
       method, state: where it goes on.
       task: what is learned.
       outputs: the files.
-      monitor: of what it measures of itself.
+      monitor: of its diagnostics.
       batches_a: of half A, from the step on where it goes on.
       batches_b: makes a block with those of half B for some steps.
       held_out: makes an iterator of the batches to evaluate on.
@@ -230,7 +138,7 @@ class _Learner:
         method: SearchMethod,
         state: SearchState,
         task: Task,
-        outputs: _Outputs,
+        outputs: Outputs,
         monitor: Monitor,
         batches_a: Iterator[Any],
         batches_b: Callable[[Sequence[int]], contextlib.AbstractContextManager[Iterator[Any]]],
@@ -310,7 +218,7 @@ def search(
     Args:
       config: see `unnas_jax.config.schema.search`.
       workdir: a directory or an address gs://BUCKET/NAME; files as docs/files.md lists them.
-      optimizers: objects in the place of what the sections `weights` and `alphas` name.
+      optimizers: objects that replace the optimizers named in the sections `weights` and `alphas`.
 
     Returns:
       The final state, or that at which a signal stopped the run.
@@ -328,38 +236,39 @@ def search(
 
 
 def _search(
-    c: dict[str, Any], workdir: Workdir, optimizers: Mapping[str, optim.Optimizer]
+    given: dict[str, Any], workdir: Workdir, optimizers: Mapping[str, optim.Optimizer]
 ) -> SearchState:
+    c = SearchConfig.of(given)
     # Everything that can be wrong, before anything long begins.
     mesh = sharding.data_mesh()
-    for section in ("train", "eval"):
-        sharding.check_batch_size(f"{section}.batch_size", c[section]["batch_size"], mesh)
+    sharding.check_batch_size("train.batch_size", c.train.batch_size, mesh)
+    sharding.check_batch_size("eval.batch_size", c.eval.batch_size, mesh)
     primary = distributed.is_primary()
     with contextlib.ExitStack() as stack:
-        with distributed.together("workdir"):
-            workdir_lib.check_apart(workdir, c["dataset"])
+        with distributed.all_or_none("workdir"):
+            workdir_lib.check_apart(workdir, c.dataset)
             if primary:
                 stack.enter_context(workdir_lib.alone(workdir))
-            workdir_lib.claim(workdir, c, write=primary)
+            workdir_lib.claim(workdir, given, write=primary)
 
         # Data.
-        with distributed.together("data"):
+        with distributed.all_or_none("data"):
             workdir_lib.check_shared(workdir)
-            dataset = open_dataset(c["dataset"])
+            dataset = open_dataset(c.dataset)
         task = registry.create(c, dataset)
         records, data = dataset.splits["train"], fingerprint(dataset)
-        check_images(dataset, c["input"]["crop"], task)
+        check_images(dataset, c.input.crop, task)
         half_a, half_b = (
-            evaluation_sample(half, c["train"]["max_images"], c["seed"])
-            for half in halves(len(records), c["seed"])
+            evaluation_sample(half, c.train.max_images, c.seed)
+            for half in halves(len(records), c.seed)
         )
-        plan = _plan(c, dataset, len(half_a))
+        plan = _plan(given, dataset, len(half_a))
         judged = half_a if task.memorises else half_b
-        held_out = evaluation_sample(judged, c["eval"]["max_images"], c["seed"])
+        held_out = evaluation_sample(judged, c.eval.max_images, c.seed)
         feed = Feed(Batches.of(c), dataset, task, mesh)
 
         # Steps, state, and where it continues.
-        stages = _Stages(c, task, mesh, plan, optimizers)
+        stages = _Stages(given, task, mesh, plan, optimizers)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir.checkpoints))
         restored = checkpoints.restore_by(lambda position: stages.at(position).shapes())
         state, position = restored or (stages.at({}).init(), {"step": 0, "validation": None})
@@ -367,7 +276,7 @@ def _search(
         check_same(workdir.name, position.get("data"), data, ("train",))
         step, ranking = int(position["step"]), position["validation"]
         outputs = stack.enter_context(
-            contextlib.closing(_Outputs(workdir.path, c, plan, step, primary))
+            contextlib.closing(Outputs(workdir.path, given, plan, step, primary))
         )
         _LOG.info(
             "Searching on %s with %s: %d + %d images, %d steps of %d an epoch, %d devices (%s)%s.",
@@ -396,10 +305,10 @@ def _search(
 
         # The loop.
         def train(half: np.ndarray, number: int, steps: Sequence[int] | None = None) -> Any:
-            seed = 2 * c["seed"] + number
+            seed = 2 * c.seed + number
             return feed.train(records, half, seed=seed, start_step=step, steps=steps)
 
-        monitor = Monitor(c["train"]["epochs"], position.get("measured", ()))
+        monitor = Monitor(c.train.epochs, position.get("measured", ()))
         learner = _Learner(
             stages,
             method,

@@ -3,13 +3,15 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from unnas_jax.config.options import Config
+from unnas_jax.config.schema import TrainConfig
 from unnas_jax.core import sharding
 from unnas_jax.data import Dataset, halves
 from unnas_jax.data.pipeline import evaluation_sample
@@ -31,12 +33,13 @@ class Subset:
     indices: np.ndarray
 
 
-def subsets(config: Mapping[str, Any], dataset: Dataset, task: Task) -> tuple[Subset, Subset]:
+def subsets(config: Config, dataset: Dataset, task: Task) -> tuple[Subset, Subset]:
     """The examples to train on and the ones to evaluate on.
 
     Where the dataset has no held-out split, the second half of a fixed permutation is held out. A
     task that memorises is evaluated on what it trained on.
     """
+    config = TrainConfig.of(config)
     records = dataset.splits["train"]
     split = next((name for name in ("validation", "test") if name in dataset.splits), None)
     if task.memorises:
@@ -53,12 +56,12 @@ def subsets(config: Mapping[str, Any], dataset: Dataset, task: Task) -> tuple[Su
         training = Subset("train", records, np.arange(len(records)))
         held_out = Subset(split, dataset.splits[split], np.arange(len(dataset.splits[split])))
 
-    def few(subset: Subset, section: str) -> Subset:
-        count, seed = config[section]["max_images"], config["seed"]
-        return dataclasses.replace(subset, indices=evaluation_sample(subset.indices, count, seed))
+    def few(subset: Subset, count: int) -> Subset:
+        indices = evaluation_sample(subset.indices, count, config.seed)
+        return dataclasses.replace(subset, indices=indices)
 
-    training = few(training, "train")
-    return training, few(training if task.memorises else held_out, "eval")
+    training = few(training, config.train.max_images)
+    return training, few(training if task.memorises else held_out, config.eval.max_images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +70,9 @@ class Seeds:
 
     Attributes:
       groups: the seeds of every group; states and streams are lists with one for each.
-      confusion: of every seed how often class i (row) was answered j in the last evaluation; empty
-        where the task does not count it.
-      batch_size, precise_bn_images: how many images a statistics batch and all of them have.
+      confusion: for every seed, how often class i (row) was answered as j in the last evaluation;
+        empty if the task does not count it.
+      batch_size, precise_bn_images: the images of one batch for statistics, and of all of them.
     """
 
     groups: list[list[int]]
@@ -132,6 +135,8 @@ class Seeds:
             for of_group, group in zip(jax.device_get(sums), self.groups, strict=True)
             for k in range(len(group))
         ]
-        whole = [total(of_seed) for of_seed in of_seeds]
-        self.confusion[:] = [of_seed["confusion"] for of_seed in whole if "confusion" in of_seed]
+        sums_of_all = [total(of_seed) for of_seed in of_seeds]
+        self.confusion[:] = [
+            of_seed["confusion"] for of_seed in sums_of_all if "confusion" in of_seed
+        ]
         return [self.task.summarize(of_seed) for of_seed in of_seeds]

@@ -14,7 +14,8 @@ from etils import epath
 from jax.sharding import Mesh
 
 from unnas_jax.config import schema as config_lib
-from unnas_jax.config.sections import Batches, Pace, Training
+from unnas_jax.config.schema import TrainConfig
+from unnas_jax.config.sections import Batches, NetworkSection, Pace, Training
 from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import Dataset, open_dataset
@@ -45,26 +46,26 @@ _LOG = logging.getLogger("unnas_jax")
 _KEPT_CELLS = "genotype.json"
 
 
-def _plan(config: Mapping[str, Any], dataset: Dataset, images: int, save_seconds: float) -> Plan:
-    """When a training does what."""
-    batch_size = config["train"]["batch_size"]
+def _plan(config: TrainConfig, dataset: Dataset, images: int, save_seconds: float) -> Plan:
+    """The plan of a training."""
+    batch_size = config.train.batch_size
     per_epoch = images // batch_size
     if per_epoch == 0:
         raise UserError(
             f"config.train.batch_size={batch_size}: the dataset {dataset.name!r} has only {images} "
             "images to train on; use a smaller batch"
         )
-    steps, every = per_epoch * config["train"]["epochs"], config["eval"]["every_epochs"]
+    steps, every = per_epoch * config.train.epochs, config.eval.every_epochs
     return Plan.of(Pace.of(config), per_epoch, steps, every_epochs=every, save_seconds=save_seconds)
 
 
-def _cells_of(workdir: Workdir, section: Mapping[str, Any]) -> tuple[Cells, dict[str, Any]]:
+def _cells_of(workdir: Workdir, section: NetworkSection) -> tuple[Cells, dict[str, Any]]:
     """The cells that a config's section `network` names, and what their file says besides.
 
     Raises:
       UserError: the file is no genotype, or the run in the workdir trains other cells.
     """
-    space, name = spaces.SPACES[section["space"]], section["genotype"]
+    space, name = spaces.of_section(section), section.genotype
     path, copy = space.file_of(name), os.path.join(workdir.path, _KEPT_CELLS)
     if path is None:
         return space.resolve(name), {}
@@ -80,14 +81,14 @@ def _cells_of(workdir: Workdir, section: Mapping[str, Any]) -> tuple[Cells, dict
     return cells, document
 
 
-def _together(
-    config: Mapping[str, Any], task: Task, steps: TrainSteps, state: TrainState, mesh: Mesh
+def _group_size(
+    config: TrainConfig, task: Task, steps: TrainSteps, state: TrainState, mesh: Mesh
 ) -> int:
     """How many seeds one program trains: all if they fit on an accelerator, one on a CPU.
 
     On a CPU several are not quicker, and XLA compiles their program for longer.
     """
-    count, wanted = len(state.seed), int(config["train"]["seeds_together"])
+    count, wanted = len(state.seed), config.train.seeds_together
     if wanted > 0:
         return min(wanted, count)
     if count == 1 or jax.default_backend() == "cpu":
@@ -102,14 +103,14 @@ def _together(
 
 @jax.jit
 def _added(sums: list[Sums]) -> Sums:
-    """The sums of all seeds of all groups together."""
+    """The sums of all groups of seeds, joined and summed."""
     return jax.tree.map(lambda *values: jax.numpy.concatenate(values).sum(), *sums)
 
 
 class _Learner:
     """The trainings of all seeds as the loop sees them."""
 
-    position: Mapping[str, Any] = {}  # The states say all.
+    position: Mapping[str, Any] = {}  # The states are enough.
 
     def __init__(
         self,
@@ -174,7 +175,7 @@ def train(
     Args:
       config: see `unnas_jax.config.schema.training`.
       workdir: a directory or an address gs://BUCKET/NAME; files as docs/files.md lists them.
-      optimizers: an object in the place of what the section `weights` names.
+      optimizers: an object that replaces the optimizer named in the section `weights`.
       save_seconds: for so long after a checkpoint, or after the start, none is written, nor at the
         end, but when a signal stops it; for short trainings of which only the result is kept.
 
@@ -194,43 +195,47 @@ def train(
 
 
 def _train(
-    c: dict[str, Any], workdir: Workdir, save_seconds: float, optimizer: optim.Optimizer | None
+    given: dict[str, Any],
+    workdir: Workdir,
+    save_seconds: float,
+    optimizer: optim.Optimizer | None,
 ) -> dict[str, Any]:
+    c = TrainConfig.of(given)
     # Everything that can be wrong, before anything long begins.
     mesh = sharding.data_mesh()
-    for section in ("train", "eval"):
-        sharding.check_batch_size(f"{section}.batch_size", c[section]["batch_size"], mesh)
-    primary, evaluate_only = distributed.is_primary(), c["mode"] == "eval"
+    sharding.check_batch_size("train.batch_size", c.train.batch_size, mesh)
+    sharding.check_batch_size("eval.batch_size", c.eval.batch_size, mesh)
+    primary, evaluate_only = distributed.is_primary(), c.mode == "eval"
     no_checkpoint = UserError(f"config.mode='eval': {workdir.name} has no checkpoint; train first")
     if evaluate_only and not epath.Path(workdir.checkpoints).is_dir():
         raise no_checkpoint
     with contextlib.ExitStack() as stack:
-        with distributed.together("workdir"):
-            workdir_lib.check_apart(workdir, c["dataset"])
+        with distributed.all_or_none("workdir"):
+            workdir_lib.check_apart(workdir, c.dataset)
             if primary and not evaluate_only:
                 stack.enter_context(workdir_lib.alone(workdir))
-            workdir_lib.claim(workdir, c, write=primary and not evaluate_only)
-        cells, document = _cells_of(workdir, c["network"])
+            workdir_lib.claim(workdir, given, write=primary and not evaluate_only)
+        cells, document = _cells_of(workdir, c.network)
 
         # Data.
-        with distributed.together("data"):
+        with distributed.all_or_none("data"):
             workdir_lib.check_shared(workdir)
-            dataset = open_dataset(c["dataset"])
+            dataset = open_dataset(c.dataset)
         task, data = registry.create(c, dataset), fingerprint(dataset)
-        check_images(dataset, c["input"]["crop"], task)
+        check_images(dataset, c.input.crop, task)
         training, held_out = subsets(c, dataset, task)
         plan = _plan(c, dataset, len(training.indices), save_seconds)
 
         # Network and steps.
         network = build_network(c, task)
         examples = example_shapes(c, task)
-        spaces.of_config(c).check_inputs(c, examples)
+        spaces.of_section(c.network).check_inputs(c.network, task, examples)
         if document and primary and not evaluate_only:
             files.write_json(os.path.join(workdir.path, _KEPT_CELLS), document)
         if primary and not evaluate_only:
             facts_lib.write(workdir.path, dataset)
         counts = complexity.of_network(c, task, network)
-        seeds = [c["seed"] + k for k in range(c["seeds"])]
+        seeds = [c.seed + k for k in range(c.seeds)]
         facts = {
             **facts_of(c, dataset, cells, document, network),
             "parameters": counts.parameters,
@@ -250,25 +255,25 @@ def _train(
         if evaluate_only and restored is None:
             raise no_checkpoint
         state, position = restored or (steps.init(seeds), {"step": 0, "validation": None})
-        if restored is None and c["train"]["initial"]:
-            begun = initial.with_weights_of(state, c["train"]["initial"])
+        if restored is None and c.train.initial:
+            begun = initial.with_weights_of(state, c.train.initial)
             state = sharding.replicate(begun, mesh)
         read = (held_out.split,) if evaluate_only else (training.split, held_out.split)
         check_same(workdir.name, position.get("data"), data, set(read))
         step, ranking = int(position["step"]), position["validation"]
-        together = _together(c, task, steps, state, mesh)
-        states = trainer.parted(state, together, mesh)
+        size = _group_size(c, task, steps, state, mesh)
+        states = trainer.grouped(state, size, mesh)
         del restored, state  # A step gives its memory to the next one's.
         trained = Seeds(
-            [seeds[k : k + together] for k in range(0, len(seeds), together)],
+            [seeds[k : k + size] for k in range(0, len(seeds), size)],
             steps,
             task,
             Feed(Batches.of(c), dataset, task, mesh),
             mesh,
             training,
             held_out,
-            c["train"]["batch_size"],
-            c["train"]["precise_bn_images"],
+            c.train.batch_size,
+            c.train.precise_bn_images,
         )
         if evaluate_only:
             values = trained.evaluate(states)
@@ -286,7 +291,7 @@ def _train(
         _LOG.info(
             "Training %s (width %d, %d cells, %.3gM parameters, %.3gM multiply-adds) on %s: %d "
             "images, %d steps, seeds %s, %d at once, %d devices (%s)%s.",
-            c["network"]["genotype"],
+            c.network.genotype,
             network.width,
             network.cells,
             counts.parameters / 1e6,
@@ -295,14 +300,14 @@ def _train(
             len(training.indices),
             plan.total,
             ", ".join(map(str, seeds)),
-            together,
+            size,
             mesh.size,
             jax.default_backend(),
             f", continuing at step {step}" if step else "",
         )
         log = None
         if primary:
-            tracking = trackers.started(c["trackers"], workdir.path, c, step)
+            tracking = trackers.started(c.trackers, workdir.path, given, step)
             log = metrics.MetricsLog(workdir.path, step, tracking)
             stack.callback(log.close)
 

@@ -13,7 +13,8 @@ import optax
 from etils import epath
 
 from unnas_jax.config import run_config
-from unnas_jax.config.sections import Batches, Training
+from unnas_jax.config.schema import TrainConfig
+from unnas_jax.config.sections import Batches, Eval, Input, Training
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops, facts, open_dataset
@@ -32,7 +33,7 @@ from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Task, example_shapes
 from unnas_jax.tasks.transforms import Augmentation
 
-_WANTED = ("params", "batch_stats", "average")  # Of a state.
+_WANTED = ("params", "batch_stats", "average")  # The entries of a state.
 
 CHECKPOINTS = ("last", "best")
 """Which checkpoint of a training: its last, or that of its best evaluation."""
@@ -40,15 +41,16 @@ CHECKPOINTS = ("last", "best")
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What an evaluation does to images before the network sees them.
+    """The preprocessing of an evaluation.
 
     Attributes:
-      config: of the training, as a dict.
+      input, eval: of the training's config.
       dataset: its statistics and class names; without images.
       task: what was learned.
     """
 
-    config: Mapping[str, Any]
+    input: Input
+    eval: Eval
     dataset: Dataset
     task: Task
 
@@ -70,24 +72,23 @@ class Preprocessing:
         return np.stack([self.crop(image) for image in images])
 
     def crop(self, image: np.ndarray) -> np.ndarray:
-        """What an evaluation shows of an image, uint8 (H, W, 3): uint8 (S, S, 3)."""
-        section, evaluation = self.config["input"], self.config["eval"]
-        if section["mirrored"]:
+        """The crop of an image, uint8 (H, W, 3), in an evaluation: uint8 (S, S, 3)."""
+        if self.input.mirrored:
             image = np.ascontiguousarray(image[:, ::-1])
-        if evaluation["crop"] == "whole":
-            height, width = evaluation["whole_size"]
+        if self.eval.crop == "whole":
+            height, width = self.eval.whole_size
             try:
                 return crops.pad(image, height, width, self.padding)
             except ValueError as error:
                 raise UserError(f"an image {error}; the network was evaluated on less") from error
-        size = section["crop"]
-        box = crops.centre_box(image.shape[0], image.shape[1], size, section["resize"])
-        return crops.cut(image, box, size, section["resampling"])
+        size = self.input.crop
+        box = crops.centre_box(image.shape[0], image.shape[1], size, self.input.resize)
+        return crops.cut(image, box, size, self.input.resampling)
 
     @property
     def padding(self) -> tuple[int, ...]:
-        """The colour beside whole images, which is zero once it is normalised."""
-        mean = Augmentation.create(self.config, self.dataset).mean
+        """The colour of the padding of whole images, which is zero when normalised."""
+        mean = Augmentation.create(self.input, self.dataset).mean
         return tuple(round(255 * value) for value in mean)
 
     def inputs(self, crops: jax.Array) -> jax.Array:
@@ -136,8 +137,8 @@ class Trained:
 
     Attributes:
       name: of its workdir.
-      config: as a dict.
-      dataset: what is known of it; without images.
+      config: of the training.
+      dataset: the facts of the dataset; without images.
       task: what was learned.
       network: called as network(inputs, train); its head's output is the first of a pair.
       variables: what evaluations use, as NumPy arrays whose leading axis is that of `seeds`.
@@ -146,7 +147,7 @@ class Trained:
     """
 
     name: str
-    config: dict[str, Any]
+    config: TrainConfig
     dataset: Dataset
     task: Task
     network: Any
@@ -156,8 +157,8 @@ class Trained:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What makes the network's inputs of images."""
-        return Preprocessing(self.config, self.dataset, self.task)
+        """The function that makes the network's inputs from images."""
+        return Preprocessing(self.config.input, self.config.eval, self.dataset, self.task)
 
     def module(self) -> tuple[Logits | Ensemble, dict[str, Any]]:
         """One network, or an ensemble if there are several, and its variables."""
@@ -183,16 +184,16 @@ def load_network(
       workdir: of the training, a directory or an address gs://BUCKET/NAME.
       seed: which of its networks, by its seed; None: the first; 'all': all of them as an
         `Ensemble`, which is called like one.
-      checkpoint: 'last', or 'best': that of the best evaluation (best by held-out images, of which
-        its accuracy then says too much).
+      checkpoint: 'last', or 'best': that of the best evaluation (chosen by held-out images, so that
+        its accuracy on them is too optimistic).
       dataset: of trainings on datasets that are not known by name: for its statistics, and for the
         training images where the evaluation takes batch-norm statistics of them.
 
     Returns:
       The module, called as module.apply(variables, inputs); its parameters and running statistics
       as NumPy arrays (the averages, if the training made them; with the statistics of training
-      images, if the evaluation took them); and what makes its inputs of images, which has the
-      `class_names`, too.
+      images, if the evaluation took them); and the function that makes its inputs from images,
+      which also has the `class_names`.
 
     Raises:
       UserError: it is not the workdir of a training, has no sound checkpoint, or the statistics of
@@ -222,17 +223,19 @@ def read(
     if checkpoint not in CHECKPOINTS:
         raise UserError(f"checkpoint={checkpoint!r}: use one of {', '.join(CHECKPOINTS)}")
     with workdir_lib.opened(name, write=False) as place:
-        config = run_config.read(place.path, f"workdir {name}")
-        run_config.check_same(name, config, {"experiment": "train"})
-        config["precision"] = precision or config["precision"]
-        seeds = [config["seed"] + k for k in range(config["seeds"])]
+        read_config = run_config.read(place.path, f"workdir {name}")
+        run_config.check_same(name, read_config, {"experiment": "train"})
+        config = TrainConfig.of(read_config)
+        config = dataclasses.replace(config, precision=precision or config.precision)
+        seeds = [config.seed + k for k in range(config.seeds)]
         wanted = seeds[0] if seed is None else seed
         chosen = seeds if wanted == "all" else [number for number in seeds if number == wanted]
         if not chosen:
             raise UserError(f"seed={seed}: {name} has the seeds {', '.join(map(str, seeds))}")
         kept = os.path.join(place.path, "genotype.json")
-        if os.path.exists(kept):  # A file that may be gone by now, or changed.
-            config["network"]["genotype"] = kept
+        if os.path.exists(kept):  # The file that the config names may be gone by now, or changed.
+            network_section = dataclasses.replace(config.network, genotype=kept)
+            config = dataclasses.replace(config, network=network_section)
         known = _facts(place, config, dataset)
         task = registry.create(config, known)
         network = build_network(config, task)
@@ -242,8 +245,8 @@ def read(
         nothing = optax.identity()
         steps = trainer.build_steps(Training.of(config), network, task, mesh, 1, inputs, nothing)
         shapes = steps.shapes(len(seeds))
-        wanted = {name: getattr(shapes, name) for name in _WANTED}
-        restored = _restored(place, wanted, checkpoint)
+        like = {name: getattr(shapes, name) for name in _WANTED}
+        restored = _restored(place, like, checkpoint)
         if restored is None:
             raise UserError(f"workdir {name} has no checkpoint; train first")
         found, position = restored
@@ -256,7 +259,7 @@ def read(
         state = sharding.replicate(
             jax.tree.map(lambda leaf: leaf[numbers], jax.device_get(state)), mesh
         )
-        if exact and config["train"]["precise_bn_images"]:
+        if exact and config.train.precise_bn_images:
             images = _images(name, config, dataset, position)
             state = _precise(config, images, task, steps, chosen, state)
         variables = jax.device_get(trainer.evaluated(state))
@@ -281,15 +284,15 @@ def _restored(
         return checkpoints.restore_step(step, like, part=True)
 
 
-def _facts(place: Workdir, config: Mapping[str, Any], dataset: Dataset | None) -> Dataset:
-    """What is known of a training's dataset, without its images."""
+def _facts(place: Workdir, config: TrainConfig, dataset: Dataset | None) -> Dataset:
+    """The facts of a training's dataset, without its images."""
     if dataset is not None:
         return dataclasses.replace(dataset, splits={})
     kept = facts.read(place.path)
     if kept is not None:
         return kept
-    # Of a run from before it was kept.
-    name = config["dataset"]["name"]
+    # A run of an older version, which kept no facts.
+    name = config.dataset.name
     try:
         entry = entry_of(name)
     except UserError as error:
@@ -312,13 +315,13 @@ def _classes(workdir: str, known: int) -> int:
 
 def _images(
     name: str,
-    config: Mapping[str, Any],
+    config: TrainConfig,
     dataset: Dataset | None,
     position: Mapping[str, Any],
 ) -> Dataset:
-    """The images of a training, of which its evaluation takes statistics."""
+    """The training images from which an evaluation takes statistics."""
     try:
-        images = open_dataset(config["dataset"]) if dataset is None else dataset
+        images = open_dataset(config.dataset) if dataset is None else dataset
     except UserError as error:
         raise UserError(
             f"workdir {name}: its networks are evaluated with batch-norm statistics of training "
@@ -329,7 +332,7 @@ def _images(
 
 
 def _precise(
-    config: dict[str, Any],
+    config: TrainConfig,
     images: Dataset,
     task: Task,
     steps: TrainSteps,
@@ -339,16 +342,16 @@ def _precise(
     """The state with the statistics that its evaluation uses."""
     mesh = sharding.data_mesh()
     training, held_out = subsets(config, images, task)
-    together = 1 if jax.default_backend() == "cpu" else len(seeds)
+    size = 1 if jax.default_backend() == "cpu" else len(seeds)
     trained = Seeds(
-        [seeds[k : k + together] for k in range(0, len(seeds), together)],
+        [seeds[k : k + size] for k in range(0, len(seeds), size)],
         steps,
         task,
-        Feed(Batches.of({**config, "workers": 0}), images, task, mesh),
+        Feed(dataclasses.replace(Batches.of(config), workers=0), images, task, mesh),
         mesh,
         training,
         held_out,
-        config["train"]["batch_size"],
-        config["train"]["precise_bn_images"],
+        config.train.batch_size,
+        config.train.precise_bn_images,
     )
-    return trainer.joined(trained.precise(trainer.parted(state, together, mesh)), mesh)
+    return trainer.joined(trained.precise(trainer.grouped(state, size, mesh)), mesh)

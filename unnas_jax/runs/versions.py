@@ -1,4 +1,4 @@
-"""What a result depends on besides config and data."""
+"""The versions on which a result depends."""
 
 import importlib.metadata
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from unnas_jax.config import run_config
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config.options import Config
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core import buckets, failures, files
 from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.runs import hold
 
-# A run may be continued with other values of these: they do not change what it computes.
+# A run may be continued with other values of these fields: they do not change its results.
 _HOW = (
     "workers",
     "trackers",
@@ -24,9 +26,9 @@ _HOW = (
 )
 MAY_CHANGE = (
     *_HOW,
-    "dataset.path",  # What is there must not, see `registry.check_same`.
+    "dataset.path",  # The place of the images may change, not the images, see `records.check_same`.
     "train.max_steps",
-    # In a sweep: where units are done, not what they are.
+    # In a sweep: where units run, not what they are.
     *(f"training.{key}" for key in _HOW),
     "tasks",
     "sweep",
@@ -75,7 +77,7 @@ def local(path: str) -> Workdir:
 
 
 def _kept(place: Workdir) -> str:
-    """What is left of a run that ends too early, as the end of a sentence."""
+    """What is kept of a run that ends too early, as the end of a sentence."""
     if buckets.is_address(place.name):
         return "the last complete checkpoint is kept"
     try:
@@ -89,7 +91,7 @@ def _kept(place: Workdir) -> str:
 
 @contextlib.contextmanager
 def _explained(place: Workdir) -> Iterator[None]:
-    """A block in which errors of the system are one line."""
+    """A block in which errors of the system become one line."""
     try:
         yield
     except (UserError, Interruption):
@@ -156,15 +158,16 @@ def opened(workdir: str, *, write: bool = True) -> Iterator[Workdir]:
         publish()
 
 
-def check_apart(workdir: Workdir, section: Mapping[str, Any]) -> None:
+def check_apart(workdir: Workdir, section: Config) -> None:
     """Raises `UserError` if a run's pictures would be among the images of its own folder.
 
     Args:
       workdir: which need not exist yet.
       section: `dataset` of the config.
     """
-    images = section.get("path", "")
-    if section.get("name") != "folder" or not images or buckets.is_address(workdir.name + images):
+    dataset = DatasetSection.of(section)
+    images = dataset.path
+    if dataset.name != "folder" or not images or buckets.is_address(workdir.name + images):
         return
     inside = os.path.realpath(workdir.path)
     around = os.path.realpath(os.path.expanduser(images))

@@ -1,9 +1,10 @@
-"""What the spaces of NAS benchmarks share: cells in files, and settings that they refuse."""
+"""Functions of the spaces of NAS benchmarks: cells in files, and settings that are refused."""
 
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from unnas_jax.config.sections import NetworkSection
 from unnas_jax.core import files, reading
 from unnas_jax.core.errors import UserError
 
@@ -29,7 +30,7 @@ def load(path: str, from_dict: Callable[[Mapping[str, Any]], Spec]) -> tuple[Spe
         raise UserError(f"{path}: {error}") from error
 
 
-def refuse_settings(section: Mapping[str, Any], benchmark: str, width: int) -> None:
+def refuse_settings(section: NetworkSection, benchmark: str, width: int) -> None:
     """Raises `UserError` for settings of networks of the DARTS space alone.
 
     Args:
@@ -37,14 +38,13 @@ def refuse_settings(section: Mapping[str, Any], benchmark: str, width: int) -> N
       benchmark: its name.
       width: of the stem in the benchmark.
     """
-    if section["width"] == "fit":
+    if section.width == "fit":
         raise UserError(
             f"config.network.width='fit': networks of {benchmark} have no window of sizes; give "
             f"the channels of the stem, {width} in the benchmark"
         )
     for key, what in (("auxiliary_weight", "auxiliary head"), ("drop_path", "drop path")):
-        if section[key]:
+        if value := getattr(section, key):
             raise UserError(
-                f"config.network.{key}={section[key]}: networks of {benchmark} have no {what}; "
-                "use 0"
+                f"config.network.{key}={value}: networks of {benchmark} have no {what}; use 0"
             )

@@ -1,4 +1,4 @@
-"""One of several layers, chosen by data: what programs for many cells are made of."""
+"""One of several layers, chosen by data: the part of which programs for many cells are made."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -93,7 +93,7 @@ class Choice(nn.Module):
             if self.is_initializing():
                 fresh = dict(layer.lazy_init(self.make_rng("params"), x, train=False))
             else:
-                # What is there already takes the place of these.
+                # Variables that exist already replace these.
                 kinds = ("params", "batch_stats")
                 fresh = {kind: {} for kind in kinds if self.has_variable(kind, name)}
             if "params" in fresh:
@@ -107,8 +107,8 @@ class Choice(nn.Module):
         def branch(name: str, layer: nn.Module) -> Branch:
             def apply(operands: Any) -> Any:
                 x, params, kept = operands
-                whole = (("params", params), ("batch_stats", kept))
-                own = {kind: values[name] for kind, values in whole if name in values}
+                variables = (("params", params), ("batch_stats", kept))
+                own = {kind: values[name] for kind, values in variables if name in values}
                 with layers.in_branch():
                     if not train:
                         return layer.apply(own, x, train), kept

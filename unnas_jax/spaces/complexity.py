@@ -2,11 +2,13 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 
+from unnas_jax.config import schema
+from unnas_jax.config.options import Config
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.registry import entry_of
 from unnas_jax.layers.counting import Counts, answer, count
@@ -23,7 +25,7 @@ _LOG = logging.getLogger("unnas_jax")
 
 @dataclasses.dataclass(frozen=True)
 class _Facts:
-    """What tasks ask of a dataset, without the dataset."""
+    """The facts that tasks need of a dataset, without the dataset."""
 
     name: str
     num_classes: int
@@ -35,21 +37,21 @@ _ASSUMED = {"classification": 1000, "segmentation": 20}
 """Classes of folders that are not at hand."""
 
 
-def _facts(config: Mapping[str, Any], classes: int | None) -> _Facts:
-    name = config["dataset"]["name"]
-    known = entry_of(name).classes
-    assumed = _ASSUMED.get(config["task"]["name"])
+def _facts(config: Config, classes: int | None) -> _Facts:
+    counted = schema.record(config)
+    name, known = counted.dataset.name, entry_of(counted.dataset.name).classes
+    assumed = _ASSUMED.get(counted.task.name)
     if classes is None and assumed and entry_of(name).takes_path:
         _LOG.warning("The folder's classes are not counted: taking %d, or give --classes.", assumed)
         known = assumed
     return _Facts(name, known if classes is None else classes)
 
 
-def task_of(config: Mapping[str, Any], classes: int | None = None) -> Task:
+def task_of(config: Config, classes: int | None = None) -> Task:
     """The task of a config, without its dataset: for its head, not for its examples.
 
     Args:
-      config: a valid one, as a dict.
+      config: a valid one.
       classes: of the dataset; None: as known by its name.
 
     Raises:
@@ -67,17 +69,18 @@ def task_of(config: Mapping[str, Any], classes: int | None = None) -> Task:
         ) from error
 
 
-def counted_size(config: Mapping[str, Any], task: Task) -> tuple[int, int]:
+def counted_size(config: Config, task: Task) -> tuple[int, int]:
     """Height and width of the inputs for which a config's network is counted: an evaluation's."""
-    if config["eval"].get("crop") == "whole":
-        height, width = config["eval"]["whole_size"]
+    counted = schema.record(config)
+    if counted.eval.crop == "whole":
+        height, width = counted.eval.whole_size
         return height, width
-    side = task.input_side(config["input"]["crop"])
+    side = task.input_side(counted.input.crop)
     return side, side
 
 
-def of_network(config: Mapping[str, Any], task: Task, network: Supernet | Network) -> Counts:
-    """The counts of the network of a config (a valid one, as a dict) for one answer."""
+def of_network(config: Config, task: Task, network: Supernet | Network) -> Counts:
+    """The counts of the network of a valid config for one answer."""
     inputs = answer(network, (*counted_size(config, task), task.input_channels))
     if isinstance(network, Supernet):
         alphas = jax.eval_shape(
@@ -89,8 +92,8 @@ def of_network(config: Mapping[str, Any], task: Task, network: Supernet | Networ
     return count(network, inputs, train=False)
 
 
-def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str, Any]:
-    """The counts of the network that a config (a valid one, as a dict) trains.
+def of_config(config: Config, classes: int | None = None) -> dict[str, Any]:
+    """The counts of the network that a valid config trains.
 
     Args:
       config: of a search or of a training.
@@ -104,20 +107,21 @@ def of_config(config: Mapping[str, Any], classes: int | None = None) -> dict[str
     Raises:
       UserError: the number of classes is needed and not known, or no such genotype.
     """
-    task = task_of(config, classes)
-    # Neither changes a count; `auto` would start the backend to see what it is.
-    plain = {**config, "precision": "float32"}
+    c = schema.record(config)
+    task = task_of(c, classes)
+    # The format changes no count, and `auto` would start the backend.
+    c = dataclasses.replace(c, precision="float32")
     network: Supernet | Network
-    if config["experiment"] == "search":
+    if isinstance(c, SearchConfig):
         # Every operation on every edge, as both of these forms compute it.
-        known = candidates.are_darts(candidates.of_network(config["network"]))
-        forms = {"formulation": "depthwise" if known else "per_edge", "rematerialise": "none"}
-        plain["search"] = {**config["search"], **forms}
-        network = supernet_lib.build_supernet(plain, task)
+        known = candidates.are_darts(candidates.of_network(c.network))
+        form = "depthwise" if known else "per_edge"
+        search = dataclasses.replace(c.search, formulation=form, rematerialise="none")
+        network = supernet_lib.build_supernet(dataclasses.replace(c, search=search), task)
     else:
-        network = networks.build_network(plain, task)
-    counts = of_network(config, task, network)
-    height, width = counted_size(config, task)
+        network = networks.build_network(c, task)
+    counts = of_network(c, task, network)
+    height, width = counted_size(c, task)
     return {
         **counts.totals(),
         "width": network.width,

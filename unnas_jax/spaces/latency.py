@@ -12,7 +12,7 @@ import numpy as np
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import complexity, networks
 
-_SECONDS = 2.0  # That the calls take together at least.
+_SECONDS = 2.0  # The least time of all calls.
 _CALLS = (5, 200)
 
 

@@ -1,8 +1,10 @@
-"""The search spaces by name, to which others can add theirs, and what a space is to a training."""
+"""The search spaces by name, to which others can add theirs, and the interface of a space."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from unnas_jax.config.schema import SampleSection
+from unnas_jax.config.sections import NetworkSection
 from unnas_jax.core.registry import Registry
 from unnas_jax.spaces.darts import network as darts_network
 from unnas_jax.spaces.darts import space as darts
@@ -16,7 +18,7 @@ from unnas_jax.spaces.nasbench201.spec import Spec as Spec201
 from unnas_jax.tasks.base import Examples, Task
 
 Cells = Genotype | Spec | Spec201
-"""What tells the networks of a space apart; all have `as_dict`, and the text that `str` gives."""
+"""The cells of a space; all have `as_dict`, and `str` gives their text."""
 
 Network = darts_network.Network | nasbench101_network.Network | nasbench201_network.Network
 """A discrete network, called as network(inputs, train, drop_path); it returns the outputs of its
@@ -27,9 +29,9 @@ class Space(Protocol):
     """A search space: a module, or an object, with these functions; see docs/walks/space.md."""
 
     ANY: str
-    """A cell's text, in the place of cells that are yet to be chosen."""
+    """The text of a valid cell, where none is chosen yet."""
 
-    def draw(self, section: Mapping[str, Any], seed: int) -> Sequence[Cells]:
+    def draw(self, section: SampleSection, seed: int) -> Sequence[Cells]:
         """The random cells that a sweep's section `sample` asks for, all different."""
 
     def identity(self, cell: Any) -> str:
@@ -38,8 +40,8 @@ class Space(Protocol):
     def from_dict(self, value: Mapping[str, Any]) -> Cells:
         """The cell that `as_dict` wrote; raises `UserError` for anything else."""
 
-    def validate(self, config: Mapping[str, Any]) -> None:
-        """Raises `UserError` for the config of a training that this space cannot run."""
+    def validate(self, section: NetworkSection) -> None:
+        """Raises `UserError` for a training's section `network` that this space cannot build."""
 
     def file_of(self, name: str) -> str | None:
         """The path of the file that a config's `network.genotype` names, None if it is no file."""
@@ -50,11 +52,11 @@ class Space(Protocol):
     def resolve(self, name: str) -> Cells:
         """The cells that `network.genotype` stands for; raises `UserError` if there are none."""
 
-    def build(self, config: Mapping[str, Any], task: Task) -> Network:
-        """The network of a valid config with the head of a task."""
+    def build(self, section: NetworkSection, task: Task, dtype: Any) -> Network:
+        """The network of a valid section, with the head of a task, computed in a number format."""
 
-    def check_inputs(self, config: Mapping[str, Any], examples: Examples) -> None:
-        """Raises `UserError` if the network of a config cannot work on examples of these shapes."""
+    def check_inputs(self, section: NetworkSection, task: Task, examples: Examples) -> None:
+        """Raises `UserError` if the section's network cannot work on examples of these shapes."""
 
 
 SPACES: Registry[Space] = Registry(
@@ -63,6 +65,6 @@ SPACES: Registry[Space] = Registry(
 """The spaces, by the value of config.network.space."""
 
 
-def of_config(config: Mapping[str, Any]) -> Space:
-    """The space of a training's config (as a dict)."""
-    return SPACES.find(config["network"]["space"], "network.space")
+def of_section(section: NetworkSection) -> Space:
+    """The space of a training's section `network`."""
+    return SPACES.find(section.space, "network.space")

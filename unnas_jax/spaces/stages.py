@@ -1,4 +1,4 @@
-"""The features at the ends of a network's stages, for those who ask for them."""
+"""The features at the ends of a network's stages, for heads and scores that need them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,14 +13,14 @@ COLLECTION = "stages"
 
 
 def end(module: nn.Module, x: jax.Array) -> jax.Array:
-    """Marks x (N, H, W, C) as what a stage of a network gives; costs nothing unless asked for."""
+    """Marks x (N, H, W, C) as the output of a stage; costs nothing unless it is asked for."""
     if not module.is_initializing():
         module.sow(COLLECTION, "ends", x)
     return x
 
 
 def for_head(head: nn.Module, ends: Sequence[jax.Array], last: jax.Array) -> Any:
-    """What a network calls its head with.
+    """The argument with which a network calls its head.
 
     Args:
       head: has an attribute `stages` that is true if it answers from the ends of all stages.

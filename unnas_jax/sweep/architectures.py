@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unnas_jax.config.schema import SampleConfig
 from unnas_jax.core import files, reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import names, registry
@@ -12,7 +13,7 @@ from unnas_jax.spaces import names, registry
 SCHEMA = "unnas_jax.architectures/1"
 FILE = "architectures.json"
 
-_MOST_BYTES = 2**25  # Largest list: all cells of NAS-Bench-101 as texts.
+_MOST_BYTES = 2**25  # Bytes of a list: all cells of NAS-Bench-101 as texts.
 _MOST_TEXT = 2**14  # Characters of a cell.
 
 
@@ -34,10 +35,10 @@ def named(space: str, cell: Any) -> Architecture:
     return Architecture(names.of_cell(space, cell), str(cell))
 
 
-def sample(config: Mapping[str, Any]) -> list[Architecture]:
-    """The architectures that a valid config of a sweep (as a dict) asks for, by draws."""
-    space = config["training"]["network"]["space"]
-    cells = registry.SPACES[space].draw(config["sample"], config["seed"])
+def sample(config: SampleConfig) -> list[Architecture]:
+    """The architectures that a valid config of a sweep asks for, by draws."""
+    space = config.training.network.space
+    cells = registry.SPACES[space].draw(config.sample, config.seed)
     return [named(space, cell) for cell in cells]
 
 
@@ -83,7 +84,7 @@ def read(path: str, space: str) -> list[Architecture]:
     Args:
       path: of an `architectures.json`, of a JSON list of cells (texts, or as `as_dict` gives them),
         or of a text with a cell a line, where `#` begins a comment.
-      space: what they are cells of.
+      space: the space of the cells.
 
     Raises:
       UserError: names the entry, counted from 1, that is no cell of the space or is there twice.

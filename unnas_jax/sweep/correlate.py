@@ -24,6 +24,7 @@ import numpy as np
 from unnas_jax.analysis import known_correlations, published, statistics
 from unnas_jax.analysis.published import Table
 from unnas_jax.config import schema
+from unnas_jax.config.sections import NetworkSection
 from unnas_jax.core import files, logs, reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import registry as spaces
@@ -33,7 +34,7 @@ from unnas_jax.sweep.scores.registry import Batch
 
 _LOG = logging.getLogger("unnas_jax")
 
-_LEAST = 3  # Cells of which a correlation says anything.
+_LEAST = 3  # The least number of cells for a correlation.
 _SAY_S = 10.0
 _ROW = {"cell": str, "name": str, "score": str, "value": float, "seconds": float}
 
@@ -57,8 +58,8 @@ def choose(table: Table, space: str, *, count: int, skip: int, seed: int) -> lis
     """Cells of a table in random order, no two of which are the same architecture.
 
     Args:
-      table: where they are from.
-      space: what they are cells of.
+      table: the table of the cells.
+      space: the space of the cells.
       count: how many; 0: all.
       skip: so many of the order are passed over first: cells on which settings were chosen.
       seed: of the order.
@@ -109,7 +110,7 @@ def config_of(space: str, cell: str, *, width: int, depth: int, side: int) -> di
 
 
 class Rows:
-    """The values that were computed, by cell and score; a file that is only appended to."""
+    """The computed values by cell and score, in a file that only grows."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -130,7 +131,7 @@ class Rows:
         try:
             row = reading.parse_json(line)
             reading.check(row, _ROW)
-        except ValueError:  # Half a line, of a process that was killed.
+        except ValueError:  # Half a line of a process that was killed.
             return
         self._note(row)
 
@@ -157,7 +158,7 @@ def _is_torn(path: str) -> bool:
 
 
 def keep_settings(workdir: str, settings: Mapping[str, Any]) -> None:
-    """Writes what the rows of a workdir depend on; `UserError` if it holds other settings."""
+    """Writes the settings of a workdir; `UserError` if it has others."""
     path = os.path.join(workdir, "correlate.json")
     if not os.path.exists(path):
         files.write_json(path, dict(settings))
@@ -215,7 +216,8 @@ def compute(
         start = time.monotonic()
         config = config_of(space, cell.text, **size)
         if done == 0:
-            spaces.of_config(config).validate(config)
+            section = NetworkSection.of(config["network"])
+            spaces.of_section(section).validate(section)
         with logs.telling(f"{score} of {cell.name}", after=30.0):
             value = registry.value(score, subjects.subject(config, batch, seed))
         rows.add(cell, score, value, time.monotonic() - start)

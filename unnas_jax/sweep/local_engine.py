@@ -22,7 +22,7 @@ _LOG = logging.getLogger("unnas_jax")
 
 # Exit statuses of a worker.
 _DISK_FULL, _STOPPED = os.EX_IOERR, os.EX_TEMPFAIL
-_IDLE_DEATHS = 3  # Workers that may die before they take a unit, one after the other.
+_IDLE_DEATHS = 3  # Workers in a row that may die before they take a unit.
 
 Slot = dict[str, str]
 """The environment of a worker, which tells it its device; `_CORES` lists cores of the machine."""
@@ -35,7 +35,7 @@ _XLA_EFFORT = "--xla_backend_optimization_level"
 
 
 def devices() -> tuple[str, int]:
-    """The platform of this machine's devices and their number, without holding one of them."""
+    """The platform and the number of this machine's devices, without occupying one."""
     code = "import json, jax; print(json.dumps([jax.default_backend(), jax.local_device_count()]))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if found.returncode:
@@ -88,7 +88,7 @@ def slots(
 def _run_worker(store: Store, units: Sequence[Unit], work: Work, log: str) -> None:
     """The life of a worker; its exit status says why it ended."""
     start_worker()  # Ends with its parent and leaves Ctrl-C to it.
-    # What libraries print, too, and what the interpreter says when it crashes.
+    # Also the output of libraries, and of the interpreter when it crashes.
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -212,9 +212,9 @@ def run(
     Args:
       store: the directory of the sweep.
       units: what to do.
-      work: how, in the workers.
+      work: the function that does a unit, in the workers.
       places: the environment of each worker, see `slots`.
-      attempts: workers that a unit may take with it before it counts as failed.
+      attempts: crashed workers after which a unit counts as failed.
       report: called every so many seconds.
       every: see `report`.
 

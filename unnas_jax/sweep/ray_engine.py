@@ -21,7 +21,7 @@ _LOG = logging.getLogger("unnas_jax")
 def resources(
     cluster: dict[str, float], *, workers_per_device: int, cores_per_worker: int
 ) -> dict[str, Any]:
-    """What a unit asks of a cluster: a share of a GPU, a TPU chip, or cores."""
+    """The resources of a unit on a cluster: a share of a GPU, a TPU chip, or cores."""
     if cluster.get("GPU"):
         share = 0.9 / workers_per_device
         variables = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{share:.3f}"}
@@ -53,7 +53,7 @@ def run(
       units: what to do.
       work: how.
       address: of the cluster; `auto` finds the one that this machine belongs to.
-      attempts: nodes or workers that a unit may take with it before it counts as failed.
+      attempts: crashed nodes or workers after which a unit counts as failed.
       workers_per_device: units that share a GPU.
       cores_per_worker: for each unit, in clusters without accelerators.
       report: called every so many seconds.
@@ -80,7 +80,7 @@ def run(
             workers_per_device=workers_per_device,
             cores_per_worker=cores_per_worker,
         )
-        # One unit a process: what a unit leaves in memory, and its device, end with it.
+        # One unit a process: its memory and its device are free afterwards.
         remote: Any = ray.remote(max_retries=attempts - 1, max_calls=1, **options)
         task = remote(sweep.process)
         where, how = ray.put(store), ray.put(work)

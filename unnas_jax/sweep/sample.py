@@ -1,4 +1,4 @@
-"""Sample-based experiments: architectures x tasks x seeds, each pair a unit of a sweep.
+"""Sample-based experiments: architectures x tasks, each pair a unit of a sweep, of some seeds.
 
 Trains every architecture of a sample on every task from scratch (paper, section 5), each pair as
 one unit of a sweep:
@@ -10,7 +10,6 @@ one unit of a sweep:
 import collections
 import dataclasses
 import functools
-import json
 import logging
 import os
 import socket
@@ -24,6 +23,8 @@ import numpy as np
 from unnas_jax.analysis import result_files
 from unnas_jax.config import run_config
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config.schema import SampleConfig, TrainConfig
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core import compilation, logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
@@ -44,11 +45,11 @@ SCHEMA = "unnas_jax.unit/1"
 
 _COUNTS = ("parameters", "multiply_adds")
 
-_SAVE_SECONDS = 600.0  # What a unit loses at most when its worker dies.
+_SAVE_SECONDS = 600.0  # Seconds of work that a unit loses at most when its worker dies.
 
 
 def best(curve: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The best value of every seed over the evaluations; their `values` list one a seed."""
+    """For each seed, the best of its values over the evaluations of a curve."""
     return np.max([row["values"] for row in curve], axis=0).tolist()
 
 
@@ -60,7 +61,7 @@ def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
       scratch: the directory of the trainings, which continue there.
 
     Returns:
-      What is kept of it: `accuracy` is the mean over seeds of `values`, the best over the epochs
+      The unit's result: `accuracy` is the mean over seeds of `values`, the best over the epochs
       of the task's metric on the held-out images; `curve` has all of them. `seconds` and `compile`
       are of the last start alone. None if a signal stopped it.
     """
@@ -92,8 +93,8 @@ def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
 
 
 @functools.lru_cache(maxsize=2)
-def _batch(section: str, count: int, side: int, seed: int) -> scores.Batch:
-    return batches.of_dataset(open_dataset(json.loads(section)), count, side, seed)
+def _batch(section: DatasetSection, count: int, side: int, seed: int) -> scores.Batch:
+    return batches.of_dataset(open_dataset(section), count, side, seed)
 
 
 def score_unit(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,14 +105,13 @@ def score_unit(task: Mapping[str, Any]) -> dict[str, Any]:
         score; `images`, how many it looks at.
 
     Returns:
-      What is kept of it, as of a training; `values` are the score by seed, `metric` is "score".
+      The unit's result, as of a training; `values` are the score by seed, `metric` is "score".
     """
-    start, config = time.monotonic(), task["config"]
-    section = json.dumps(config["dataset"], sort_keys=True)
-    seeds = list(range(config["seed"], config["seed"] + config["seeds"]))
+    start, config = time.monotonic(), TrainConfig.of(task["config"])
+    seeds = list(range(config.seed, config.seed + config.seeds))
     with compilation.measured() as compiled:
         # All architectures see the same images.
-        batch = _batch(section, task["images"], config["input"]["crop"], config["seed"])
+        batch = _batch(config.dataset, task["images"], config.input.crop, config.seed)
         values = [
             scores.value(task["score"], subjects.subject(config, batch, seed)) for seed in seeds
         ]
@@ -120,9 +120,9 @@ def score_unit(task: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "architecture": task["architecture"],
-        "space": config["network"]["space"],
-        "cell": config["network"]["genotype"],
-        "dataset": config["dataset"]["name"],
+        "space": config.network.space,
+        "cell": config.network.genotype,
+        "dataset": config.dataset.name,
         "task": task["score"],
         "metric": result_files.SCORE,
         "seeds": seeds,
@@ -163,13 +163,17 @@ def all_units(config: ml_collections.ConfigDict, chosen: Sequence[Architecture])
     ]
 
 
+def _record(config: ml_collections.ConfigDict) -> SampleConfig:
+    return SampleConfig.of(config.to_dict())
+
+
 def _architectures(config: ml_collections.ConfigDict, workdir: str) -> list[Architecture]:
     """The architectures in the workdir's architectures.json, or those to be written there."""
     path, space = os.path.join(workdir, architectures.FILE), config.training.network.space
     if os.path.exists(path):
         return architectures.read(path, space)
     given = config.sample.architectures
-    return architectures.read(given, space) if given else architectures.sample(config.to_dict())
+    return architectures.read(given, space) if given else architectures.sample(_record(config))
 
 
 def _keep(chosen: list[Architecture], config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -207,7 +211,7 @@ class Status:
         return left * mean / len(self.running)
 
     def lines(self) -> list[str]:
-        """For people: a line that sums up, then on tasks that taught nothing, then on units."""
+        """Lines to print: a summary, tasks that taught nothing, units."""
         words = [f"{len(self.finished)} of {self.total} units done"]
         words += [f"{len(self.running)} running", f"{len(self.failed)} failed"]
         if self.finished:
@@ -279,7 +283,7 @@ def status_of(workdir: str) -> Status:
 
 
 def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
-    """Trains every architecture on every task, or what is missing of that.
+    """Trains every architecture on every task, except for units that are finished.
 
     Args:
       config: see `unnas_jax.config.sample`.
@@ -296,19 +300,20 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
     refuse_unguarded_main()
     validation.validate(config)
     place = workdir_lib.local(workdir)
-    # First, so that a list that cannot be read leaves the workdir to another one.
+    # First: a list that cannot be read must not claim the workdir.
     chosen = _architectures(config, workdir)
-    workdir_lib.check_apart(place, config.training.dataset.to_dict())
+    c = _record(config)
+    workdir_lib.check_apart(place, c.training.dataset)
     workdir_lib.claim(place, config.to_dict())
     _keep(chosen, config, workdir)
-    store, options = Store(workdir), config.sweep
-    units = sweep.shard(all_units(config, chosen), options.shard, len(config.tasks))
+    store, options = Store(workdir), c.sweep
+    units = sweep.shard(all_units(config, chosen), options.shard, len(c.tasks))
     for unit in units:
         store.forget_failure(unit)
     _LOG.info(
         "%d architectures, tasks %s; this start (shard %s) has %d units, %d of them done.",
         len(chosen),
-        ", ".join(config.tasks),
+        ", ".join(c.tasks),
         options.shard,
         len(units),
         sum(store.finished(unit) for unit in units),
@@ -333,8 +338,8 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
             report=report,
         )
     else:
-        # Here, so that what is missing is told once, and only one process prepares a dataset.
-        for task in config.tasks:
+        # Opened here: an error is then told once, and only one process prepares a dataset.
+        for task in c.tasks:
             open_dataset(
                 config_lib.of_unit(config, task, "", task in scores.SCORES).dataset.to_dict()
             )

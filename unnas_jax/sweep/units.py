@@ -1,8 +1,8 @@
 """Many independent units of work, each done once, by processes that may die at any time.
 
-A unit leaves one file, in one step. Who works on a unit holds a lock on its claim, which the
-operating system releases when the process ends, however it ends: a claim never outlives a worker.
-Everything is in files, so that engines, shards and machines that see one directory agree.
+A unit leaves one file, in one step. A worker holds a lock on its unit's claim, which the operating
+system releases when the process ends, however it ends: a claim never outlives a worker. Everything
+is in files, so that engines, shards and machines that see one directory agree.
 
     units/NAME.json       what a finished unit found
     failures/NAME.json    why a unit failed, until the next start tries again
@@ -52,7 +52,7 @@ Outcome = Literal["finished", "failed", "busy", "stopped"]
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """Who works on a unit: a process, and since when (seconds since 1970)."""
+    """The process that works on a unit, and since when (seconds since 1970)."""
 
     host: str
     process: int
@@ -60,7 +60,7 @@ class Claim:
 
 
 def _insisting(action: Callable[[], None]) -> None:
-    """Makes something in a folder that others may remove meanwhile, because it was empty.
+    """Makes something in a folder that other processes may remove meanwhile, as it was empty.
 
     `os.makedirs` says that a folder exists when it did and is gone a moment later.
     """
@@ -88,18 +88,18 @@ class Store:
         return os.path.exists(self._path("failures", unit, ".json"))
 
     def settled(self, unit: Unit) -> bool:
-        """Whether there is nothing left to do in this start."""
+        """Whether this start has nothing left to do for the unit."""
         return self.finished(unit) or self.failed(unit)
 
     def result(self, unit: Unit) -> dict[str, Any]:
-        """What a finished unit found."""
+        """The result of a finished unit."""
         value: dict[str, Any] = reading.document(
             self.result_path(unit), {str: object}, remedy="remove it and start again"
         )
         return value
 
     def result_path(self, unit: Unit) -> str:
-        """The file with what a finished unit found."""
+        """The file with the result of a finished unit."""
         return self._path("units", unit, ".json")
 
     def reason(self, unit: Unit) -> str:
@@ -111,13 +111,13 @@ class Store:
             return "unknown"
 
     def finish(self, unit: Unit, document: dict[str, Any]) -> None:
-        """Keeps a result, in one step, and removes what the unit needed until now."""
+        """Keeps a result, in one step, and removes the unit's scratch directory."""
         self._write("units", unit, document)
         self.tidy(unit)
         self.forget_failure(unit)
 
     def tidy(self, unit: Unit) -> None:
-        """Removes what a finished unit needed, if its worker was killed before it did."""
+        """Removes the scratch directory of a finished unit, if its worker was killed before."""
         path = self._path("scratch", unit)
         if self.finished(unit) and os.path.exists(path):
             shutil.rmtree(path, ignore_errors=True)
@@ -166,7 +166,7 @@ class Store:
 
         Args:
           unit: the unit.
-          wait: for whoever has it.
+          wait: whether to wait for the process that has it.
         """
         path = self._path("claims", unit)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -184,7 +184,7 @@ class Store:
             yield True
 
     def claimed(self, unit: Unit) -> Claim | None:
-        """Who works on a unit, or who did when it was left unfinished."""
+        """The process that works on a unit, or that left it unfinished."""
         shape = {"host": str, "process": int, "since": float}
         try:
             value = reading.document(self._path("claims", unit), shape)
@@ -225,7 +225,7 @@ def process(store: Store, unit: Unit, work: Work, *, wait: bool = False) -> Outc
     with store.claim(unit, wait=wait) as mine:
         if not mine:
             return "busy"
-        # Only now: whoever had the claim may have finished it.
+        # Only now: the last owner of the claim may have finished it.
         if store.settled(unit):
             return "failed" if store.failed(unit) else "finished"
         try:
@@ -246,7 +246,7 @@ def process(store: Store, unit: Unit, work: Work, *, wait: bool = False) -> Outc
 def work_off(store: Store, units: Sequence[Unit], work: Work, poll: float = 1.0) -> bool:
     """Does units, in order, until none is left; waits for those that others work on.
 
-    Whoever dies leaves its unit to those who wait.
+    The unit of a process that dies goes to one that waits.
 
     Returns:
       whether it came to the end; False if a signal asked it to stop.
@@ -268,7 +268,7 @@ def work_off(store: Store, units: Sequence[Unit], work: Work, poll: float = 1.0)
 def shard(units: Sequence[Unit], text: str, group: int) -> list[Unit]:
     """Part i of n, `i/n` with i from 0, of units in groups that stay together.
 
-    The parts are disjoint, together all, and depend on nothing but the arguments.
+    The parts are disjoint, cover all units, and depend on nothing but the arguments.
     """
     index, count = (int(word) for word in text.split("/"))
     return [unit for k, unit in enumerate(units) if k // group % count == index]

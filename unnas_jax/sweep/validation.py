@@ -1,4 +1,4 @@
-"""Whether the config of any experiment, samples among them, can be run."""
+"""Checks the config of any experiment, also of samples, before a run."""
 
 import re
 from collections.abc import Mapping
@@ -30,40 +30,40 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 
 def _validate_sample(config: ml_collections.ConfigDict) -> None:
-
-    c, fields = config.to_dict(), schema.sample().to_dict()
-    recipes = c.get("recipes", {})
+    given = config.to_dict()
+    recipes = given.get("recipes", {})
     validation.check(
         isinstance(recipes, Mapping), "recipes", recipes, "give a section for each task"
     )
-    validation.check_keys(c, fields)
+    validation.check_keys(given, schema.sample().to_dict())
+    c = schema.SampleConfig.of(given)
     choices = (*tasks.TASKS, *registry.SCORES)
     for task in recipes:
         validation.check_choice(f"recipes.{task}", task, choices)
-    validation.check(len(c["tasks"]) > 0, "tasks", c["tasks"], "give at least one")
-    for task in c["tasks"]:
+    validation.check(len(c.tasks) > 0, "tasks", c.tasks, "give at least one")
+    for task in c.tasks:
         validation.check_choice("tasks", task, choices)
-    repeated = len(set(c["tasks"])) < len(c["tasks"])
-    validation.check(not repeated, "tasks", c["tasks"], "name each task once")
+    repeated = len(set(c.tasks)) < len(c.tasks)
+    validation.check(not repeated, "tasks", c.tasks, "name each task once")
     validation.check_numbers(c, "sample.count sample.nodes", 1, strict=False)
     keys = "sweep.workers_per_device sweep.cores_per_worker sweep.attempts"
     validation.check_numbers(c, keys, 1, strict=False)
     validation.check_numbers(c, "seed", 0, strict=False)
-    window = c["sample"]["parameters"]
+    window = c.sample.parameters
     numbers = len(window) == 2 and all(isinstance(size, int) for size in window)
     remedy = "give the least and the most number of parameters"
     validation.check(numbers and window[0] <= window[1], "sample.parameters", window, remedy)
-    validation.check_choice("sweep.engine", c["sweep"]["engine"], ("local", "ray"))
-    index, slash, count = c["sweep"]["shard"].partition("/")
+    validation.check_choice("sweep.engine", c.sweep.engine, ("local", "ray"))
+    index, slash, count = c.sweep.shard.partition("/")
     part = slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)
     remedy = "give i/n, the part i, counted from 0, of n parts"
-    validation.check(bool(part), "sweep.shard", c["sweep"]["shard"], remedy)
-    mode = c["training"]["mode"]
+    validation.check(bool(part), "sweep.shard", c.sweep.shard, remedy)
+    mode = c.training.mode
     validation.check(mode == "train", "training.mode", mode, "use 'train'")
-    space = c["training"]["network"]["space"]
+    space = c.training.network.space
     validation.check_choice("training.network.space", space, spaces.SPACES)
     validation.check_numbers(c, "scores.images", 2, strict=False)
-    for task in c["tasks"]:
+    for task in c.tasks:
         try:
             validation.validate(
                 schema.of_unit(config, task, spaces.SPACES[space].ANY, task in registry.SCORES)

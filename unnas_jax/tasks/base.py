@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.options import Config
+from unnas_jax.config.sections import TaskConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 
@@ -26,7 +28,7 @@ size. `Task.summarize` makes the reported metrics of them."""
 
 @flax.struct.dataclass
 class Examples:
-    """What the network is fed.
+    """The inputs of a network with their targets.
 
     Attributes:
       inputs: (N, h, w, channels), float32 or in the network's format. N may be a multiple of the
@@ -46,7 +48,7 @@ class Panel:
     """A picture of an example.
 
     Attributes:
-      title: what it is, and its target.
+      title: its kind, and its target.
       image: uint8 (h, w, 3).
     """
 
@@ -55,7 +57,7 @@ class Panel:
 
 
 class Task(Protocol):
-    """A pretext task or a supervised one. Instances are immutable and hold no arrays.
+    """A pretext task or a supervised one. Instances are immutable and have no arrays.
 
     A new task is a class of this shape, registered with `registry.register_task` (see
     docs/walks/task.md).
@@ -65,7 +67,7 @@ class Task(Protocol):
         classes: `summarize` then gives `majority`, what answering without looking would score.
       input_channels: channels of `Examples.inputs`.
       dense: whether an answer is given for each pixel.
-      records: whether its examples depend on which image it is, `record` in a batch.
+      records: whether its examples depend on the image's number, `record` in a batch.
       memorises: whether what is learned belongs to the training images: the task is then evaluated
         on them, without augmentation, because it has no answer for others.
       label_maps: whether it learns from the dataset's labels of pixels, (B, S, S) in a batch.
@@ -88,11 +90,11 @@ class Task(Protocol):
     input_channels: int
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: TaskConfig) -> None:
         """Raises `UserError` for a config that this task cannot run."""
 
     @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a valid config on a `unnas_jax.data.Dataset`, of which it reads the facts."""
 
     def examples(self, key: jax.Array, batch: Batch, *, train: bool) -> Examples:
@@ -116,7 +118,7 @@ class Task(Protocol):
         return means(total(sums))
 
     def by_class(self, confusion: np.ndarray) -> tuple[str, np.ndarray]:
-        """What an evaluation tells of every class: the name of a share, and its values (K,).
+        """A share by class from an evaluation: its name and its values (K,).
 
         Args:
           confusion: (K, K), how often class i (row) was answered as j; from sums `confusion`.
@@ -124,7 +126,7 @@ class Task(Protocol):
         return "accuracy", np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1)
 
     def panels(self, examples: Examples, dataset: Any) -> list[list[Panel]]:
-        """For people: the examples of a batch as pictures with words, a list for every image."""
+        """The examples of a batch as pictures with titles, a list for every image."""
 
 
 def total(sums: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
@@ -142,7 +144,7 @@ def means(sums: Mapping[str, Any]) -> dict[str, float]:
     """Mean loss and accuracy from sums; 0 where nothing counted.
 
     Where `target_counts` are among the sums, also `majority`, the share of the most frequent class:
-    what one answer to everything would score.
+    the score of one answer to everything.
     """
     count = max(float(sums.get("count", 0.0)), 1.0)
     found = {
@@ -165,7 +167,7 @@ def evaluated(task: Task, outputs: Any, examples: Examples) -> Sums:
 
 
 def target_counts(examples: Examples, num_classes: int) -> jax.Array:
-    """How often each class is the right answer: int32 (classes,), for the sums' `targets`."""
+    """How often each class is the right answer, int32 (classes,): the sums' `targets`."""
     rows = (slice(None), *(None,) * (examples.targets.ndim - 1))
     counted = jnp.broadcast_to(examples.weights[rows] > 0, examples.targets.shape)
     inside = (examples.targets >= 0) & (examples.targets < num_classes)
@@ -190,9 +192,9 @@ def record_numbers(task: Task, batch: Batch) -> jax.Array:
     return batch["record"]
 
 
-def refuse_auxiliary_head(config: Mapping[str, Any], name: str) -> None:
+def refuse_auxiliary_head(config: TaskConfig, name: str) -> None:
     """Raises `UserError` for an auxiliary head, which answers with a class."""
-    weight = config["network"].get("auxiliary_weight", 0.0)
+    weight = config.network.auxiliary_weight
     if weight:
         raise UserError(
             f"config.network.auxiliary_weight={weight}: an auxiliary head answers with a class, "
@@ -201,7 +203,7 @@ def refuse_auxiliary_head(config: Mapping[str, Any], name: str) -> None:
 
 
 def explained(sums: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics of a regression from whole sums: `accuracy` is the explained share of the squares.
+    """Metrics of a regression from the sums of an evaluation: `accuracy` is the explained share.
 
     1 - `loss` / `squares`, but at least 0, where `squares` is the loss of answering 0 everywhere;
     that answer is the `majority`, whose share is 0.
@@ -250,7 +252,7 @@ def batch_shapes(
     """The shapes and dtypes of a training batch as the feed makes it, by name.
 
     Args:
-      task: says what it needs.
+      task: the task, which says what it needs.
       images: how many, with leading axes if there are any.
       crop: their side.
     """
@@ -261,8 +263,8 @@ def batch_shapes(
     return shapes
 
 
-def example_shapes(config: Mapping[str, Any], task: Task, images: int = 1) -> Examples:
+def example_shapes(config: Config, task: Task, images: int = 1) -> Examples:
     """The shapes and dtypes of the examples that a batch of images becomes."""
-    shapes = batch_shapes(task, (images,), config["input"]["crop"])
+    shapes = batch_shapes(task, (images,), TaskConfig.of(config).input.crop)
     batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
     return jax.eval_shape(lambda batch: task.examples(jax.random.key(0), batch, train=True), batch)

@@ -1,25 +1,25 @@
 """Supervised classification: the comparison that the pretext tasks are measured against."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unnas_jax.config.sections import TaskConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers import heads
 from unnas_jax.tasks import base, dense
 from unnas_jax.tasks.transforms import Augmentation, displayable
 
 _TOP = 5
-_MOST = 100  # Classes of which an evaluation counts which is taken for which.
+_MOST = 100  # The most classes for which an evaluation counts a confusion.
 
 
 @dataclasses.dataclass(frozen=True)
 class Classification(base.Task):
-    """The dataset's labels as classes; smoothed in training if the config says so."""
+    """The dataset's labels as classes, smoothed in training by `label_smoothing`."""
 
     name: ClassVar[str] = "classification"
     whole_images: ClassVar[bool] = True
@@ -30,11 +30,7 @@ class Classification(base.Task):
     input_channels: int = 3
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
-        """Nothing beyond the common checks."""
-
-    @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a config on a dataset; `UserError` if the dataset has no labels."""
         if dataset.num_classes < 2:
             why = getattr(dataset, "why_unlabelled", "")
@@ -44,9 +40,9 @@ class Classification(base.Task):
                 "jigsaw) or a labelled dataset"
             )
         return cls(
-            Augmentation.create(config, dataset),
+            Augmentation.create(config.input, dataset),
             dataset.num_classes,
-            config["task"]["label_smoothing"],
+            config.task.label_smoothing,
         )
 
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import flax.linen as nn
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.sections import TaskConfig
 from unnas_jax.data.crops import IGNORE
 from unnas_jax.layers import heads
 from unnas_jax.tasks import base, dense
@@ -29,7 +29,7 @@ _ROW_SIZES = (AB_ROWS[:, 2] - AB_ROWS[:, 1]) // 10 + 1
 _ROW_STARTS = np.concatenate([[0], np.cumsum(_ROW_SIZES)[:-1]])
 NUM_COLORS = int(_ROW_SIZES.sum())
 
-_NO_COLOR = -1  # What is padding has none to learn.
+_NO_COLOR = -1  # The class of padding, which does not count.
 
 # sRGB to XYZ with a D65 white point, the white of the 2 degree observer, as in scikit-image.
 _XYZ = np.array(
@@ -98,13 +98,9 @@ class Colorization(base.Task):
     input_channels: int = 1
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
-        """Nothing beyond the common checks."""
-
-    @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a config on a dataset."""
-        return cls(Augmentation.create(config, dataset))
+        return cls(Augmentation.create(config.input, dataset))
 
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
         """L / 100, normalised by the means of the channels' means and deviations; colour classes.

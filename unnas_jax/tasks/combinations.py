@@ -10,10 +10,10 @@ from unnas_jax.tasks.targets import Basis, Dots, Resized, Waves, target
 
 @dataclasses.dataclass(frozen=True)
 class Combination:
-    """What networks fit at the end of each of their stages.
+    """The targets that networks fit at the end of each of their stages.
 
     Attributes:
-      bases: what is summed in the target of each stage.
+      bases: the bases that are summed in the target of each stage.
       channels: of the targets of each stage.
       noise: of the images, which have zero mean and unit deviation.
       gaussian: whether the noise is Gaussian of this deviation, else uniform up to it.

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.sections import TaskConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers import heads
@@ -16,7 +17,7 @@ from unnas_jax.tasks import base
 from unnas_jax.tasks.transforms import Augmentation, displayable, random_crops, random_jitter
 
 _ALIKE = np.float32(-1e9)
-"""The similarity of what is not compared: a view with itself, and padding."""
+"""The similarity of pairs that do not count: a view with itself, and padding."""
 
 _TINY = np.float32(1e-12)
 
@@ -39,39 +40,39 @@ class Contrastive(base.Task):
     input_channels: int = 3
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: TaskConfig) -> None:
         """Raises `UserError` for impossible values, and a batch in which nothing is compared."""
         base.refuse_auxiliary_head(config, cls.name)
-        task = config["task"]
+        task = config.task
         for key, good, remedy in (
-            ("temperature", task["temperature"] > 0, "must be greater than 0"),
-            ("projection", task["projection"] >= 1, "must be at least 1"),
-            ("view_area", 0 < task["view_area"] <= 1, "is a share above 0, up to 1"),
+            ("temperature", task.temperature > 0, "must be greater than 0"),
+            ("projection", task.projection >= 1, "must be at least 1"),
+            ("view_area", 0 < task.view_area <= 1, "is a share above 0, up to 1"),
         ):
             if not good:
-                raise UserError(f"config.task.{key}={task[key]}: {remedy}")
-        for section in ("train", "eval"):
-            if config[section]["batch_size"] < 2:
+                raise UserError(f"config.task.{key}={getattr(task, key)}: {remedy}")
+        for name, section in (("train", config.train), ("eval", config.eval)):
+            if section.batch_size < 2:
                 raise UserError(
-                    f"config.{section}.batch_size={config[section]['batch_size']}: views are told "
+                    f"config.{name}.batch_size={section.batch_size}: views are told "
                     "from those of other images in the batch; use at least 2"
                 )
 
     @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a config on a dataset."""
-        task = config["task"]
+        task = config.task
         return cls(
-            Augmentation.create(config, dataset),
-            task["temperature"],
-            task["projection"],
-            task["view_area"],
+            Augmentation.create(config.input, dataset),
+            task.temperature,
+            task.projection,
+            task.view_area,
         )
 
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
         """Examples 2i and 2i + 1 are the views of image i, which is the target.
 
-        In evaluation, too, views are drawn.
+        Views are drawn in evaluation, too.
         """
         crop_key, jitter_key, augment_key = jax.random.split(key, 3)
         twice = jnp.repeat(batch["image"], 2, axis=0)
@@ -101,9 +102,9 @@ class Contrastive(base.Task):
 
     def summarize(self, sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Loss, accuracy and, as `majority`, the accuracy of guessing."""
-        whole = base.total(sums)
-        found = base.means(whole)
-        found["majority"] = float(whole["guess"]) / max(float(whole["count"]), 1.0)
+        summed = base.total(sums)
+        found = base.means(summed)
+        found["majority"] = float(summed["guess"]) / max(float(summed["count"]), 1.0)
         return found
 
 

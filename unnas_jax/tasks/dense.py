@@ -31,8 +31,8 @@ def interpolation(source: int, target: int) -> np.ndarray:
 def interpolated(logits: jax.Array, rows: Any, width: int) -> jax.Array:
     """(N, h, w, K) to (N, R, width, K), rows by the matrix `rows` (R, h).
 
-    In float32 on every backend: as factors of a matrix product in bfloat16, shares of two pixels
-    would be off by up to 0.4%, and so would logits, however exact the softmax of them.
+    In float32 on every backend: in a matrix product in bfloat16 the shares of two pixels, and so
+    the logits, would be off by up to 0.4%, however exact the softmax is.
     """
     columns = interpolation(logits.shape[2], width)
     exact = jax.lax.Precision.HIGHEST

@@ -1,7 +1,6 @@
 """Jigsaw puzzles (Noroozi and Favaro, 2016): which permutation shuffled the image's tiles?"""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import flax.linen as nn
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.sections import TaskConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.precision import compute_dtype
 from unnas_jax.layers import heads
@@ -16,7 +16,7 @@ from unnas_jax.tasks import base
 from unnas_jax.tasks.permutations import limit, permutations, read
 from unnas_jax.tasks.transforms import Augmentation, crops_at, displayable
 
-_TILE_SHARE = 0.76  # Of a patch's side: the gaps keep edges from giving neighbours away.
+_TILE_SHARE = 0.76  # A tile's side over its patch's: gaps keep edges from giving neighbours away.
 _MIN_DEVIATION = 1e-5  # A tile of one colour has none; its rounding noise must stay small.
 
 
@@ -34,38 +34,38 @@ class Jigsaw(base.Task):
     precision: str = "float32"
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: TaskConfig) -> None:
         """Raises `UserError` for a grid or a number of permutations that does not exist."""
-        grid, count = config["task"]["grid"], config["task"]["permutations"]
+        grid, count = config.task.grid, config.task.permutations
         if grid not in (2, 3):
             raise UserError(f"config.task.grid={grid}: use 2 or 3")
-        if config["task"]["permutation_list"]:
-            read(config["task"]["permutation_list"], grid, count)
+        if config.task.permutation_list:
+            read(config.task.permutation_list, grid, count)
         elif not 2 <= count <= limit(grid):
             raise UserError(
                 f"config.task.permutations={count}: a grid of {grid} has 2 to {limit(grid)}"
             )
-        if int(_TILE_SHARE * (config["input"]["crop"] // grid)) < 8:
+        if int(_TILE_SHARE * (config.input.crop // grid)) < 8:
             raise UserError(
-                f"config.input.crop={config['input']['crop']}: too small for {grid}x{grid} tiles "
+                f"config.input.crop={config.input.crop}: too small for {grid}x{grid} tiles "
                 "of at least 8 pixels"
             )
-        if config["input"]["pad"]:
+        if config.input.pad:
             raise UserError(
-                f"config.input.pad={config['input']['pad']}: padding shows which of a jigsaw's "
+                f"config.input.pad={config.input.pad}: padding shows which of a jigsaw's "
                 "tiles lie outside; use 0"
             )
 
     @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a config on a dataset."""
-        task = config["task"]
+        task = config.task
         return cls(
-            Augmentation.create(config, dataset),
-            task["grid"],
-            task["permutations"],
-            task["permutation_list"],
-            precision=config["precision"],
+            Augmentation.create(config.input, dataset),
+            task.grid,
+            task.permutations,
+            task.permutation_list,
+            precision=config.precision,
         )
 
     @property

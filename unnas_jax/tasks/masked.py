@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.sections import TaskConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers import heads
 from unnas_jax.tasks import base
@@ -17,7 +18,7 @@ from unnas_jax.tasks.transforms import Augmentation, displayable
 
 @dataclasses.dataclass(frozen=True)
 class Masked(base.Task):
-    """Images in which random square patches have the mean colour; what was there?
+    """Images in which random square patches have the mean colour; the answer is what was there.
 
     The answer is compared on hidden pixels only, by its mean squared error in the normalised
     image. The metric is the share of these pixels' squares that it explains, 0 for an answer of the
@@ -34,11 +35,11 @@ class Masked(base.Task):
     input_channels: int = 3
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: TaskConfig) -> None:
         """Raises `UserError` if no patch is hidden, or all are."""
         base.refuse_auxiliary_head(config, cls.name)
-        task, crop = config["task"], config["input"]["crop"]
-        patch, ratio = task["mask_patch"], task["mask_ratio"]
+        task, crop = config.task, config.input.crop
+        patch, ratio = task.mask_patch, task.mask_ratio
         if not 1 <= patch <= crop // 2:
             raise UserError(
                 f"config.task.mask_patch={patch}: use from 1 to {crop // 2}, half of "
@@ -52,14 +53,14 @@ class Masked(base.Task):
             )
 
     @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a config on a dataset."""
-        task = config["task"]
-        augmentation = Augmentation.create(config, dataset)
-        return cls(augmentation, config["input"]["crop"], task["mask_patch"], task["mask_ratio"])
+        task = config.task
+        augmentation = Augmentation.create(config.input, dataset)
+        return cls(augmentation, config.input.crop, task.mask_patch, task.mask_ratio)
 
     def masks(self, key: jax.Array, count: int) -> jax.Array:
-        """Where images are hidden: bool (count, S, S); the same number of patches in each.
+        """The hidden pixels, bool (count, S, S), with the same number of patches in each image.
 
         Where the side is no multiple of the patches' the last ones are cut off.
         """
@@ -74,7 +75,7 @@ class Masked(base.Task):
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
         """One example per image; the targets are its `pixels` (B, S, S, 3) and `hidden` (B, S, S).
 
-        In evaluation, too, patches are drawn.
+        Patches are drawn in evaluation, too.
         """
         augment_key, mask_key = jax.random.split(key)
         x = self.augmentation.normalise(self.augmentation(augment_key, batch["image"], train=train))
@@ -86,11 +87,11 @@ class Masked(base.Task):
     def panels(self, examples: base.Examples, dataset: Any) -> list[list[base.Panel]]:
         """What the network sees, and the whole image."""
         seen = displayable(self.augmentation, examples.inputs)
-        whole = displayable(self.augmentation, examples.targets["pixels"])
+        originals = displayable(self.augmentation, examples.targets["pixels"])
         shares = np.mean(np.asarray(examples.targets["hidden"]), axis=(1, 2))
         return [
             [base.Panel(f"{100 * share:.0f}% hidden", a), base.Panel("to be answered", b)]
-            for a, b, share in zip(seen, whole, shares, strict=True)
+            for a, b, share in zip(seen, originals, shares, strict=True)
         ]
 
     def head(self, dtype: Any) -> nn.Module:

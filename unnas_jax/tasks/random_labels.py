@@ -1,23 +1,23 @@
 """Random labels (RLNAS: Zhang et al., CVPR 2021): the class that was drawn for an image.
 
-Classes are drawn once, uniformly: there is nothing to see in an image that tells its own, so a
-network learns them by heart. How well it does says how easily it is trained.
+Classes are drawn once, uniformly: nothing in an image tells its class, so a network learns them by
+heart. How well it does so tells how easily it is trained.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unnas_jax.config.sections import TaskConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers import heads
 from unnas_jax.tasks import base
 from unnas_jax.tasks.transforms import Augmentation, displayable
 
-_LABELS = 20210609  # What the draws are for, beside the seed.
+_LABELS = 20210609  # The purpose of the draws, a part of their key.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +34,9 @@ class RandomLabels(base.Task):
     input_channels: int = 3
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: TaskConfig) -> None:
         """Raises `UserError` for a number of classes that says nothing."""
-        classes = config["task"]["random_classes"]
+        classes = config.task.random_classes
         if classes < 0 or classes == 1:
             raise UserError(
                 f"config.task.random_classes={classes}: use at least 2, or 0 for as many as the "
@@ -44,15 +44,15 @@ class RandomLabels(base.Task):
             )
 
     @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a config on a dataset; `UserError` if nothing tells how many classes."""
-        classes = config["task"]["random_classes"] or dataset.num_classes
+        classes = config.task.random_classes or dataset.num_classes
         if classes < 2:
             raise UserError(
                 f"config.task.random_classes=0: the dataset {dataset.name!r} has no classes; give "
                 "their number"
             )
-        return cls(Augmentation.create(config, dataset), classes, config["seed"])
+        return cls(Augmentation.create(config.input, dataset), classes, config.seed)
 
     def labels(self, records: jax.Array) -> jax.Array:
         """The classes of images by their numbers: int32 (B,)."""

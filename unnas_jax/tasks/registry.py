@@ -1,9 +1,10 @@
 """The tasks by name, to which others can add theirs."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from unnas_jax.config import schema
+from unnas_jax.config.options import Config
+from unnas_jax.config.sections import TaskConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.registry import Registry, nearest
 from unnas_jax.data.records import IMAGENET_MEAN, IMAGENET_STD, Dataset
@@ -38,9 +39,23 @@ TASKS: Registry[type[Task]] = Registry(
 """The tasks, by the value of config.task.name."""
 
 
-def create(config: Mapping[str, Any], dataset: Any) -> Task:
-    """The task that a config (as a dict) names, on a `unnas_jax.data.Dataset`."""
-    return TASKS.find(config["task"]["name"], "task.name").create(config, dataset)
+def create(config: Config, dataset: Any) -> Task:
+    """The task that a config names, on a `unnas_jax.data.Dataset`."""
+    return of_config(config).create(TaskConfig.of(config), dataset)
+
+
+def of_config(config: Config) -> type[Task]:
+    """The task that a config names, without a dataset.
+
+    Raises:
+      UserError: there is no such task.
+    """
+    return TASKS.find(TaskConfig.of(config).task.name, "task.name")
+
+
+def validate(config: Config) -> None:
+    """Raises `UserError` for a config that its task cannot run."""
+    of_config(config).validate(TaskConfig.of(config))
 
 
 def register_task(task: type[Task]) -> type[Task]:
@@ -65,7 +80,7 @@ def task(
 
     Args:
       name: one of `TASKS`.
-      dataset: whose classes and statistics are taken instead of the next three.
+      dataset: the dataset from which classes and statistics are taken, instead of the next three.
       classes: of the labels, for classification and segmentation.
       mean, std: of the RGB channels in [0, 1], by which images are normalised.
       options: fields of the config's sections `task` (grid, permutations, aspp_channels, ...) and
@@ -73,7 +88,7 @@ def task(
         search's config.
 
     Raises:
-      UserError: there is no such task or option, or the task cannot do what they say.
+      UserError: there is no such task or option, or their values are impossible.
     """
     config = schema.search().to_dict()
     sections = {key: section for section in ("task", "input") for key in config[section]}
@@ -85,9 +100,8 @@ def task(
         else:
             raise UserError(f"task {name!r}: {nearest(key, sections)}there is no option {key!r}")
     config["task"]["name"] = name
-    kind = TASKS.find(name, "task.name")
-    kind.validate(config)
+    validate(config)
     if dataset is None:
         names = tuple(map(str, range(classes)))
         dataset = Dataset("without images", {}, classes, names, mean, std)
-    return kind.create(config, dataset)
+    return create(config, dataset)

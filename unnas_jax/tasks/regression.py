@@ -1,7 +1,7 @@
 """Regression (GenNAS: Li et al., NeurIPS 2021): synthetic maps at the end of every stage.
 
-The maps are waves, dots and small copies of the image (see `unnas_jax.tasks.targets`). Those that
-are an image's own are drawn once, by its number: a network learns them by heart. The method's own
+The maps are waves, dots and small copies of the image (see `unnas_jax.tasks.targets`). Maps that
+depend on the image are drawn once, by its number: a network learns them by heart. The method's own
 setting is one batch of few images, again and again (`config.train.max_images`).
 """
 
@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.sections import TaskConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers import heads
 from unnas_jax.tasks import base
 from unnas_jax.tasks.combinations import COMBINATIONS, Combination
 from unnas_jax.tasks.transforms import Augmentation, displayable, to_uint8
 
-_TARGETS = 20211206  # What the draws are for, beside the seed.
+_TARGETS = 20211206  # The purpose of the draws, a part of their key.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,26 +43,26 @@ class Regression(base.Task):
     input_channels: int = 3
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: TaskConfig) -> None:
         """Raises `UserError` if there are no such targets."""
         base.refuse_auxiliary_head(config, cls.name)
-        name = config["task"]["targets"]
+        name = config.task.targets
         if name not in COMBINATIONS:
             raise UserError(
                 f"config.task.targets={name!r}: use one of {', '.join(sorted(COMBINATIONS))}"
             )
         side = COMBINATIONS[name].side
-        if config["input"]["crop"] < side:
+        if config.input.crop < side:
             raise UserError(
-                f"config.input.crop={config['input']['crop']}: the targets have {side} pixels; use "
+                f"config.input.crop={config.input.crop}: the targets have {side} pixels; use "
                 "at least as many"
             )
 
     @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a config on a dataset."""
-        augmentation = Augmentation.create(config, dataset)
-        return cls(augmentation, COMBINATIONS[config["task"]["targets"]], config["seed"])
+        augmentation = Augmentation.create(config.input, dataset)
+        return cls(augmentation, COMBINATIONS[config.task.targets], config.seed)
 
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
         """One example per image, never augmented; targets are (B, side, side, channels) each."""

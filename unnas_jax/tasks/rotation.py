@@ -1,13 +1,13 @@
 """Rotation prediction (Gidaris et al., 2018): by how much was the image turned?"""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unnas_jax.config.sections import TaskConfig
 from unnas_jax.core.precision import compute_dtype
 from unnas_jax.layers import heads
 from unnas_jax.tasks import base
@@ -26,13 +26,9 @@ class Rotation(base.Task):
     precision: str = "float32"
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
-        """Nothing beyond the common checks."""
-
-    @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a config on a dataset."""
-        return cls(Augmentation.create(config, dataset), precision=config["precision"])
+        return cls(Augmentation.create(config.input, dataset), precision=config.precision)
 
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
         """Examples 4i to 4i + 3 are image i turned by k times 90 degrees, of class k."""

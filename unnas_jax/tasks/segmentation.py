@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.sections import TaskConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers import heads
 from unnas_jax.tasks import base, dense
@@ -34,9 +35,9 @@ class Segmentation(base.Task):
     input_channels: int = 3
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: TaskConfig) -> None:
         """Raises `UserError` for an ASPP without channels or with impossible rates."""
-        channels, rates = config["task"]["aspp_channels"], tuple(config["task"]["aspp_rates"])
+        channels, rates = config.task.aspp_channels, tuple(config.task.aspp_rates)
         if channels < 1:
             raise UserError(f"config.task.aspp_channels={channels}: must be greater than 0")
         if any(not isinstance(rate, int) or rate < 1 for rate in rates):
@@ -45,19 +46,19 @@ class Segmentation(base.Task):
             raise UserError(f"config.task.aspp_rates={rates}: give each rate once")
 
     @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, config: TaskConfig, dataset: Any) -> Self:
         """The task of a config on a dataset; `UserError` if the dataset has no labels."""
         if dataset.num_classes < 2:
             raise UserError(
                 f"config.task.name='segmentation': the dataset {dataset.name!r} has no labels; "
                 "use a dataset of images and label maps, such as cityscapes"
             )
-        task = config["task"]
+        task = config.task
         return cls(
-            Augmentation.create(config, dataset),
+            Augmentation.create(config.input, dataset),
             dataset.num_classes,
-            task["aspp_channels"],
-            tuple(task["aspp_rates"]),
+            task.aspp_channels,
+            tuple(task.aspp_rates),
         )
 
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
@@ -72,7 +73,7 @@ class Segmentation(base.Task):
         return base.Examples(x, labels, base.image_weights(batch))
 
     def panels(self, examples: base.Examples, dataset: Any) -> list[list[base.Panel]]:
-        """Image and painted classes; what does not count is black."""
+        """Image and painted classes; ignored pixels are black."""
         images = displayable(self.augmentation, examples.inputs)
         colors = palette(self.num_classes, dataset.colors)
         rows = []
@@ -97,8 +98,8 @@ class Segmentation(base.Task):
 
     def summarize(self, sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Loss, pixel accuracy and the mIoU of all pixels together."""
-        whole = base.total(sums)
-        return {**base.means(whole), "miou": mean_iou(whole["confusion"])}
+        summed = base.total(sums)
+        return {**base.means(summed), "miou": mean_iou(summed["confusion"])}
 
 
 def ious(confusion: np.ndarray) -> np.ndarray:
@@ -109,7 +110,7 @@ def ious(confusion: np.ndarray) -> np.ndarray:
 
 
 def palette(classes: int, customary: Sequence[tuple[int, ...]] = ()) -> np.ndarray:
-    """A colour for every number of a label map, uint8 (256, 3); black for what is no class."""
+    """A colour for every number of a label map, uint8 (256, 3); black for numbers of no class."""
     colors = np.zeros((256, 3), np.uint8)
     for k in range(classes):
         hues = np.multiply(colorsys.hsv_to_rgb(k / classes, 0.6 + 0.4 * (k % 2), 0.9), 255)

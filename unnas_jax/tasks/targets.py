@@ -63,7 +63,7 @@ Basis = Waves | Dots | Resized
 
 
 def waves(key: jax.Array, basis: Waves, channels: int, side: int) -> jax.Array:
-    """So many different waves (side, side, channels) of those that a basis has, without level."""
+    """`channels` different waves of a basis, (side, side, channels), without its level."""
     phase_key, choice_key = jax.random.split(key)
     betas, pixels = np.array(basis.betas), 2 * np.pi * np.arange(1, side + 1)
     pairs = len(betas) ** 2 if basis.plane else len(betas)
@@ -92,7 +92,7 @@ def _alternating(angles: jax.Array, number: jax.Array) -> jax.Array:
 
 
 def dots(key: jax.Array, basis: Dots, channels: int, side: int) -> jax.Array:
-    """Dots (side, side, channels), without level."""
+    """Dots (side, side, channels), without the level of the basis."""
     place_key, sign_key = jax.random.split(key)
     count, places = int(basis.part * side**2), np.tile(np.arange(side**2)[:, None], channels)
     order = jax.random.permutation(place_key, places, axis=0, independent=True)

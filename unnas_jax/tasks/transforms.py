@@ -5,13 +5,13 @@ comes from the key that the caller passes, so a step's examples are a function o
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unnas_jax.config.sections import Input
 from unnas_jax.data.crops import IGNORE
 
 Components = tuple[tuple[float, ...], ...]
@@ -51,17 +51,16 @@ class Augmentation:
     components: Components = COMPONENTS
 
     @classmethod
-    def create(cls, config: Mapping[str, Any], dataset: Any) -> Self:
+    def create(cls, section: Input, dataset: Any) -> Self:
         """The augmentation of a config's section `input` on a `unnas_jax.data.Dataset`."""
-        section = config["input"]
-        order = slice(None, None, -1 if section["swapped_statistics"] else 1)
+        order = slice(None, None, -1 if section.swapped_statistics else 1)
         return cls(
             mean=tuple(dataset.mean)[order],
             std=tuple(dataset.std)[order],
-            lighting=section["lighting"],
-            gray=section["gray"],
-            pad=section["pad"],
-            cutout=section["cutout"],
+            lighting=section.lighting,
+            gray=section.gray,
+            pad=section.pad,
+            cutout=section.cutout,
             components=COMPONENTS[order],
         )
 
@@ -104,7 +103,7 @@ class Augmentation:
         return x
 
     def _crop(self, key: jax.Array, x: jax.Array, fill: np.ndarray) -> jax.Array:
-        """The draws depend on the key and the batch's size only, not on what the channels are."""
+        """The draws depend on the key and the batch's size only, not on the channels."""
         return padded_crop(key, x, self.pad, fill) if self.pad else x
 
     def normalise(self, x: jax.Array) -> jax.Array:
@@ -130,7 +129,7 @@ def cut_out(key: jax.Array, x: jax.Array, side: int, fill: np.ndarray) -> jax.Ar
 
 
 def displayable(augmentation: Augmentation, x: Any) -> np.ndarray:
-    """What `Augmentation.normalise` gave, (..., 3), as uint8 RGB for people; clipped."""
+    """Normalised images (..., 3) as uint8 RGB for pictures; clipped."""
     rgb = np.asarray(x, np.float32) * np.asarray(augmentation.std) + np.asarray(augmentation.mean)
     return to_uint8(rgb)
 
@@ -141,7 +140,7 @@ def to_uint8(x: np.ndarray) -> np.ndarray:
 
 
 def _per_channel(values: Any, x: jax.Array) -> np.ndarray:
-    """Values (C,), float32, in a shape that meets the last axis of x."""
+    """Values (C,), float32, in a shape that broadcasts along the last axis of x."""
     return np.asarray(values, np.float32).reshape((1,) * (x.ndim - 1) + (-1,))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.spaces.one_program import assert_same
+from unnas_jax.config.sections import NetworkSection
 from unnas_jax.layers import counting
 from unnas_jax.layers.heads import ImageHead
 from unnas_jax.spaces.nasbench201 import space, spec
@@ -103,7 +104,7 @@ def test_the_supernet_computes_what_a_cell_s_network_computes(number: int) -> No
 def config(**network: Any) -> dict[str, Any]:
     """What the space looks at of a config."""
     own = {"width": "16", "auxiliary_weight": 0, "drop_path": 0, "stem": "cifar", "cells": 15}
-    return {"network": {**own, "genotype": space.ANY, **network}}
+    return NetworkSection.of({**own, "genotype": space.ANY, **network})
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from unnas_jax.config.options import Config
+from unnas_jax.config.sections import SupernetSection
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.registry import nearest
 from unnas_jax.spaces.darts.operations import BUILDERS
@@ -22,7 +24,7 @@ OPERATIONS = (
 """The candidates of DARTS on every edge, in the order of the alphas' last axis (Liu et al.)."""
 
 MAX_NODES = 12
-"""Of a cell: DARTS has 4, the largest published cell 5; what they cost grows with the square."""
+"""Of a cell: DARTS has 4, the largest published cell 5; the cost grows with the square."""
 
 KINDS = ("normal", "reduce")
 """The two kinds of cell."""
@@ -66,8 +68,8 @@ def parse(value: Any, nodes: int, key: str = _KEY) -> Candidates:
       key: the value's name, for messages.
 
     Raises:
-      UserError: it is none of these, or has lists for another number of edges. Whether there are
-        operations of these names is asked by `check`, not here: files outlive registrations.
+      UserError: it is none of these, or has lists for another number of edges. Whether operations
+        of these names exist is for `check`: files outlive registrations.
     """
     if not isinstance(value, Mapping):
         return dict.fromkeys(KINDS, _of_kind(value, nodes, key))
@@ -97,7 +99,7 @@ def _of_kind(value: Any, nodes: int, key: str) -> tuple[tuple[str, ...], ...]:
 
 
 def check(candidates: Candidates) -> None:
-    """Raises `UserError` for an operation that there is not, and for an edge without a choice."""
+    """Raises `UserError` for an unknown operation, and for an edge without a choice."""
     for kind, number, names in _lists(candidates):
         where = f"edge {number} of the {kind} cell"
         for name in names:
@@ -121,9 +123,10 @@ def _lists(candidates: Candidates) -> Iterator[tuple[str, int, tuple[str, ...]]]
             yield kind, number, names
 
 
-def of_network(section: Mapping[str, Any]) -> Candidates:
+def of_network(section: Config) -> Candidates:
     """The candidates of the section `network` of a search's config."""
-    return parse(section.get("operations", ()), section["nodes"])
+    section = SupernetSection.of(section)
+    return parse(section.operations, section.nodes)
 
 
 def are_darts(candidates: Candidates) -> bool:
@@ -142,7 +145,7 @@ def mask(edges_of_kind: Sequence[Sequence[str]]) -> np.ndarray:
 
 
 def equal_weights(edges_of_kind: Sequence[Sequence[str]]) -> np.ndarray:
-    """The weights of the operations where an edge prefers none, (E, O), see `mask`."""
+    """The weights of operations on edges without preference, (E, O), see `mask`."""
     used = mask(edges_of_kind)
     weights: np.ndarray = used / used.sum(axis=1, keepdims=True)
     return weights

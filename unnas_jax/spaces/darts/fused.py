@@ -25,7 +25,7 @@ from unnas_jax.layers.pooling import avg_pool, max_pool
 from unnas_jax.spaces.darts import partial
 from unnas_jax.spaces.darts.candidates import OPERATIONS, edges
 from unnas_jax.spaces.darts.joining import Joining, from_all, from_each
-from unnas_jax.spaces.darts.per_edge import Skips, edges_kept, preprocessed
+from unnas_jax.spaces.darts.per_edge import Cell, Skips
 
 CONVOLUTIONS = (
     ("sep_conv_3x3", 3, 1),
@@ -50,13 +50,14 @@ def _pools(x: jax.Array, stride: int) -> list[jax.Array]:
 class SourceEdges(nn.Module):
     """All edges that leave one state of a cell, to `targets` nodes.
 
-    There are two forms of the same function of the same parameters. Between a depthwise and its
-    pointwise convolution nothing happens, so `dense` runs both as one convolution whose kernel is
-    the product of theirs, keeps nothing between them, and suits matrix units; the other keeps them
-    apart, needs far fewer multiply-adds, and suits CPUs. Each has its layout: dense convolutions
-    take images with the channels last. Of the depthwise form channels come first and images last,
-    (C, H, W, N): a convolution over channels or over pixels is then a matrix product of what lies
-    in memory as it is, and what is joined or parted by operation or edge is contiguous.
+    Two forms compute the same function of the same parameters. Nothing lies between a depthwise and
+    its pointwise convolution, so `dense` runs both as one convolution, whose kernel is the product
+    of theirs; it keeps nothing between them and suits matrix units. The depthwise form runs them
+    one after the other, needs far fewer multiply-adds, and suits CPUs. The layouts differ: dense
+    convolutions take images with the channels last. In the depthwise form channels come first and
+    images last, (C, H, W, N): convolutions over channels or pixels are then matrix products without
+    a transposition, and arrays are concatenated and split by operation or edge in contiguous
+    memory.
 
     Attributes:
       targets: the number E of edges.
@@ -91,7 +92,7 @@ class SourceEdges(nn.Module):
         auxiliary = None
         if self.auxiliary_skip:
             auxiliary = (skips or {}).get("auxiliary", jnp.ones(()))
-        if auxiliary is not None and self.stride == 1:  # The same as the one that there is.
+        if auxiliary is not None and self.stride == 1:  # It equals the operation skip_connect.
             own = jax.nn.one_hot(OPERATIONS.index("skip_connect"), len(OPERATIONS))
             weights = weights + auxiliary * own[None]
         form = self._dense if self.dense else self._depthwise
@@ -181,7 +182,7 @@ class SourceEdges(nn.Module):
     def _norm(
         self, parts: list[jax.Array], name: str, train: bool, factors: list[Any] | None = None
     ) -> list[jax.Array]:
-        # Each convolution's output by itself: joined, they would be copied.
+        # Each convolution's output by itself: a concatenation would copy them.
         return BatchNormOfParts(dtype=self.dtype, name=name)(parts, train, factors)
 
     def _depthwise(
@@ -190,7 +191,7 @@ class SourceEdges(nn.Module):
         edges, channels = self.targets, self.channels
 
         def norm(x: jax.Array, name: str, factor: jax.Array | float = 1.0) -> jax.Array:
-            # Joined, because every batch norm more is more to compile.
+            # One batch norm for all, because each takes time to compile.
             return BatchNormOfParts(axis=0, dtype=self.dtype, name=name)([x], train, [factor])[0]
 
         def convolve(inputs: list[jax.Array], half: str, stride: int) -> jax.Array:
@@ -241,7 +242,7 @@ class SourceEdges(nn.Module):
         return jnp.split(output.reshape(summed[0].shape) + sum(summed), edges)
 
     def _by_channel(self, weights: jax.Array, *names: str) -> jax.Array:
-        """What operations' outputs on all edges are multiplied with, (operations * E * C,)."""
+        """The factors of operations' outputs on all edges, (operations * E * C,)."""
         columns = jnp.concatenate([_column(weights, name) for name in names])
         return jnp.repeat(columns, self.channels)
 
@@ -297,25 +298,14 @@ class SourceEdges(nn.Module):
         ]
 
 
-class FusedCell(nn.Module):
-    """A cell of the supernet: nodes that sum the mixed operations of all earlier states.
+class FusedCell(Cell, kw_only=True):
+    """A cell in a fused form.
 
     Attributes:
-      channels: the channels C of every state; the output has nodes * C.
-      reduction: whether the edges from the two inputs have stride 2.
-      reduce_input0: whether input 0 has twice the side of input 1.
-      parts: K of `partial`; 1: all channels are worked on.
-      auxiliary_skip: whether every edge has one more skip connection.
+      dense: which form of `SourceEdges`.
     """
 
-    channels: int
-    nodes: int
-    reduction: bool
-    reduce_input0: bool
     dense: bool
-    parts: int = 1
-    auxiliary_skip: bool = False
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -326,16 +316,9 @@ class FusedCell(nn.Module):
         train: bool,
         skips: Skips | None = None,
     ) -> jax.Array:
-        """Weights (edges, operations): the softmax of this kind of cell's alphas."""
-        kept = edges_kept(self, len(input0), len(weights), train, skips)
-        states = preprocessed(
-            input0,
-            input1,
-            train,
-            channels=self.channels,
-            reduce_input0=self.reduce_input0,
-            dtype=self.dtype,
-        )
+        """See `Cell`."""
+        kept = self.edges_kept(len(input0), len(weights), train, skips)
+        states = self.inputs(input0, input1, train)
         if not self.dense:
             states = [chwn(state) for state in states]
         axis = -1 if self.dense else 0
@@ -357,17 +340,18 @@ class FusedCell(nn.Module):
             for node, output in zip(targets, outputs, strict=True):
                 sums[node] = sums[node] + output
             if rest is not None:
-                # Once for all edges, with the weight of each; nodes are shuffled, not edges.
+                # Once for all edges, with the weight of each; each node is shuffled once, not each
+                # edge.
                 rest = partial.bypassed(rest, module.stride)
                 for node, factor in zip(targets, factors, strict=True):
                     around[node] = around[node] + factor * rest
             if source > 0:
                 # All edges into node source - 1 have been added.
                 node = source - 1
-                whole = sums[node]
+                state = sums[node]
                 if self.parts > 1:
-                    whole = partial.shuffled([whole, around[node]], self.parts, axis)
-                states.append(whole)
+                    state = partial.shuffled([state, around[node]], self.parts, axis)
+                states.append(state)
         if self.dense:
             return jnp.concatenate(states[2:], axis=-1)
         return chwn(jnp.concatenate(states[2:]))

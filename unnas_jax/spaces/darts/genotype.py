@@ -104,8 +104,8 @@ class Genotype:
 
         def cell(pairs: Pairs, concat: tuple[int, ...]) -> str:
             text = ",".join(f"{operation}:{source}" for operation, source in pairs)
-            whole = concat == tuple(range(2, len(pairs) // 2 + 2))
-            return text if whole else f"{text}@{'.'.join(map(str, concat))}"
+            by_default = concat == tuple(range(2, len(pairs) // 2 + 2))
+            return text if by_default else f"{text}@{'.'.join(map(str, concat))}"
 
         return f"{cell(self.normal, self.normal_concat)}+{cell(self.reduce, self.reduce_concat)}"
 
@@ -135,7 +135,7 @@ def from_dict(value: Mapping[str, Any]) -> Genotype:
         ) from error
 
 
-# What DARTS prints and its genotypes.py holds, whatever the name it is given.
+# The form that DARTS prints and that is in its genotypes.py, under any name.
 _PASTED = re.compile(r"\s*(?:\w+\s*=\s*)?(?:\w+\.)*Genotype\s*\(")
 _LONGEST = 2**14  # Characters of a text.
 
@@ -161,7 +161,7 @@ def _pasted(text: str) -> dict[str, Any]:
     Raises:
       ValueError: it is something else.
     """
-    # No operators, whose chains Python's parser follows too deep; brackets it bounds itself.
+    # No operators: Python's parser follows chains of them too deep; it bounds brackets itself.
     if not re.fullmatch(r"[\w\s.,=()\[\]'\"]*", text):
         raise ValueError("it has other signs than those of lists, names and numbers")
     call = ast.parse(text[text.index("Genotype") :].strip(), mode="eval").body
@@ -237,7 +237,7 @@ def _strongest_of_cell(
         for source in range(node + 2):
             row, names = next(rows)
             chosen = [(w, name) for w, name in zip(row, names, strict=False) if name != "none"]
-            # The first of the strongest, as of the edges below.
+            # Of equal ones the first, as for edges below.
             best.append((*max(chosen, key=lambda found: found[0]), source))
         best.sort(key=lambda found: -found[0])
         found += best[:2]
@@ -269,8 +269,8 @@ def strongest_above(
 ) -> Genotype:
     """The `strongest` cells without operations of less weight than a threshold (FairDARTS).
 
-    `none` takes their place, and nodes without any are no part of the output. Of a cell that would
-    have no operation at all the strongest one stays.
+    `none` takes their place, and nodes without operations are left out of the output. A cell that
+    would have no operation at all keeps its strongest one.
     """
     normal, reduce = (weights[kind] for kind in KINDS)
     nodes = candidates.nodes_of(len(normal))
@@ -305,7 +305,7 @@ def discretise(
 
 
 def bare_document(cells: Genotype) -> dict[str, Any]:
-    """The content of a `genotype.json` of cells of which nothing else is known."""
+    """The content of a `genotype.json` with cells alone."""
     return {"schema": SCHEMA, "space": "darts", "genotype": cells.as_dict()}
 
 
@@ -328,7 +328,7 @@ def document_of(
     return {
         **bare_document(cells),
         "operations": as_json(names),
-        # The name that the file has had from the start; with DARTS it is the softmax of the alphas.
+        # The first version's key; in DARTS the weights are the softmax of the alphas.
         "alphas_softmax": {
             kind: [
                 row[: len(labels)].round(6).tolist()

@@ -1,4 +1,4 @@
-"""Which dense convolutions of a fused cell's edges are computed as one."""
+"""Joins dense convolutions of a fused cell's edges to one."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from unnas_jax.layers.blocks import gradient_at_once, in_lanes
 
 @dataclasses.dataclass(frozen=True)
 class Joining:
-    """Which dense convolutions of the edges that leave a state are one.
+    """The dense convolutions of the edges that leave a state, some of them joined to one.
 
-    Those of several edges are one of up to 128 channels, with zeros between the edges: matrix units
-    are as wide, and fewer channels leave them and the lanes of memory empty. From 64 channels on an
-    edge is better off by itself.
+    Those of several edges are computed as one of up to 128 channels, with zeros between the edges:
+    matrix units are that wide, and fewer channels leave them and the lanes of memory empty. From 64
+    channels on an edge is faster by itself.
 
     Attributes:
       edges: that leave the state.
       channels: of an edge.
-      few: few images leave lanes of a TPU empty. Channels fill them better, of which XLA has to be
-        told.
+      few: whether images are too few to fill the lanes of a TPU. Channels then fill them better,
+        and XLA has to be told so.
     """
 
     edges: int
@@ -36,7 +36,7 @@ class Joining:
 
     @property
     def paired(self) -> bool:
-        """Whether those of two operations, 3x3 and 5x5, are one: if few images leave them room."""
+        """Whether a 3x3 and a 5x5 operation are joined, too, as few images leave room for it."""
         return self.few and 2 * self.edges * self.channels <= 128
 
     @property
@@ -78,7 +78,7 @@ class Joining:
         ]
 
     def factors_of_pairs(self, factors: list[jax.Array]) -> list[jax.Array]:
-        """What two operations' outputs are multiplied with, by channel; of a pair one array."""
+        """The factors of two operations' outputs, by channel; for a pair in one array."""
         return [jnp.concatenate(factors)] if self.paired else factors
 
     def sum_of_pair(self, pair: jax.Array) -> jax.Array:

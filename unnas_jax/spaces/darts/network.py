@@ -66,7 +66,7 @@ class Cell(nn.Module):
         return jnp.concatenate([states[state] for state in self.concat], axis=-1)
 
     def _dropped(self, x: jax.Array, probability: Any) -> jax.Array:
-        """Zero for some examples, scaled so that the mean over draws stays (Larsson, 2017)."""
+        """Zeros for some examples, and the others scaled so that the mean stays (Larsson, 2017)."""
         keep = 1.0 - jnp.asarray(probability, jnp.float32)
         kept = jax.random.bernoulli(self.make_rng("drop_path"), keep, (len(x), 1, 1, 1))
         return jnp.where(kept, x / keep.astype(x.dtype), jnp.zeros((), x.dtype))

@@ -111,7 +111,7 @@ def by_image(draw: Callable[..., jax.Array], key: jax.Array, shape: Sequence[int
       key: of all.
       shape: of this device's part.
     """
-    axis = sharding.parted_axis()
+    axis = sharding.batch_axis()
     before = 0 if axis is None else jax.lax.axis_index(axis) * shape[0]
 
     def of_image(image: jax.Array) -> jax.Array:

@@ -14,8 +14,8 @@ Size = tuple[int, int, int]
 def parameters_of(network: Network, size: Size) -> int:
     """The parameters of a network without its auxiliary head.
 
-    An operation adds the same to a network whatever the others are. So what each adds is traced
-    once, and a genotype is a sum, which is quick enough to draw thousands.
+    Each operation adds the same number, whatever the others are. So that number is traced once, and
+    a genotype's count is a sum, which is fast enough for thousands of draws.
 
     Args:
       network: whose genotype is one of many; all else is equal in them.
@@ -47,7 +47,7 @@ def _traced(network: Network, size: Size) -> int:
 
 @functools.lru_cache(maxsize=1024)
 def _added(network: Network, size: Size, kind: str, operation: str, of_an_input: bool) -> int:
-    """What an operation on a cell's input, or on a node, adds to an empty network."""
+    """The parameters that an operation on an input, or on a node, adds to an empty network."""
     pairs = list(getattr(network.genotype, kind))
     # The last pair may take any state but its own node.
     pairs[-1] = (operation, 0 if of_an_input else len(pairs) // 2)

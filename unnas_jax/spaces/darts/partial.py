@@ -6,8 +6,8 @@ x2 the rest,
     edge(x) = b * shuffle([mixed operations of x1, x2])
 
 where at stride 2 the maxima of 2x2 pixels take the place of x2. A shuffle in K groups puts channels
-of all parts in front, so that after K edges each has been worked on. Nothing in this depends on
-which axis has the channels.
+of all parts in front, so that K edges in a row work on every channel. The channels may be on any
+axis.
 """
 
 import jax

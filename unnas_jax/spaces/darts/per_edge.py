@@ -1,6 +1,6 @@
 """The plain definition of a supernet's cell: every operation on every edge by itself, then summed.
 
-It takes any operations. The fused forms (`fused`) are held to it by the tests.
+It takes any operations. Tests compare the fused forms (`fused`) with it.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from unnas_jax.spaces.darts import partial
 from unnas_jax.spaces.darts.operations import BUILDERS, Pool, by_image
 
 Skips = Mapping[str, jax.Array]
-"""What a remedy does to the skip connections and edges of a supernet, float32 scalars:
+"""Numbers by which remedies change skip connections and edges of a supernet, float32 scalars:
 
 - `auxiliary`: the weight of one more skip on every edge besides the mixed operations (DARTS-), 1 if
   it is not there;
@@ -25,43 +25,13 @@ Skips = Mapping[str, jax.Array]
 """
 
 
-def edges_kept(cell: nn.Module, images: int, count: int, train: bool, skips: Skips | None) -> Any:
-    """Factors (N, E) of the edges' outputs in a cell, in whose `__call__` this runs first.
-
-    0 for what `drop_path` drops, else what keeps the mean over draws; None if nothing is dropped.
-    """
-    if not train or not skips or "drop_path" not in skips:
-        return None
-    keep = 1.0 - skips["drop_path"]
-    draws = by_image(jax.random.uniform, cell.make_rng("noise"), (images, count))
-    return jnp.where(draws < keep, 1.0 / keep, 0.0)
-
-
-def preprocessed(
-    input0: jax.Array,
-    input1: jax.Array,
-    train: bool,
-    *,
-    channels: int,
-    reduce_input0: bool,
-    dtype: Any,
-) -> list[jax.Array]:
-    """The first two states of a cell, in whose `__call__` this runs: its inputs, alike in size."""
-    before = FactorizedReduction if reduce_input0 else ReluConvBN
-    settings: dict[str, Any] = {"affine": False, "dtype": dtype}
-    return [
-        before(channels, name="preprocess0", **settings)(input0, train),
-        ReluConvBN(channels, name="preprocess1", **settings)(input1, train),
-    ]
-
-
 def candidate(
     x: jax.Array, train: bool, *, operation: str, channels: int, stride: int, dtype: Any
 ) -> jax.Array:
-    """What an operation makes of x in the module in whose `__call__` this runs.
+    """The output of an operation for x; called within the `__call__` of a module.
 
     Batch norms have neither scale nor bias, and a pooling is followed by one: otherwise operations
-    could rescale what their weights are to tell.
+    could rescale their outputs, and weights would not be comparable.
     """
     module = BUILDERS[operation](
         channels=channels, stride=stride, affine=False, dtype=dtype, name=operation
@@ -142,7 +112,7 @@ class MixedOperation(nn.Module):
             total = total + weight * skip(part, train)
         if rest is None:
             return total
-        # The weights of an edge sum to that of the edge itself, which its bypass has.
+        # The weights of an edge sum to the weight of the edge itself, which the bypass gets.
         around = jnp.sum(weights) * partial.bypassed(rest, self.stride)
         return partial.shuffled([total, around], self.parts, -1)
 
@@ -169,35 +139,68 @@ class MixedOperation(nn.Module):
         return weights[index] * Choice(layers, name="chosen")(x, index, train)
 
     def _dropped(self, x: jax.Array, probability: jax.Array) -> jax.Array:
-        """Zero for some values, scaled so that the mean over draws stays."""
+        """The output with some values set to zero, scaled so that its mean over draws stays."""
         keep = 1.0 - probability
         draws = by_image(jax.random.uniform, self.make_rng("noise"), x.shape)
         return jnp.where(draws < keep, x / keep.astype(x.dtype), jnp.zeros((), x.dtype))
 
 
-class PlainCell(nn.Module):
+class Cell(nn.Module):
     """A cell: every node is the sum of its edges from all earlier states (DARTS, equation 1).
 
         x(j) = sum over i < j of edge(i, j)(x(i))
 
+    It is called as cell(input0, input1, weights, train, skips), with the operations' weights
+    (edges, operations), and returns the nodes side by side.
+
     Attributes:
-      operations: of every edge, node by node.
       channels: the channels C of every state; the output has nodes * C.
       nodes: how many.
       reduction: whether the edges from the two inputs have stride 2.
       reduce_input0: whether input 0 has twice the side of input 1.
-      parts, auxiliary_skip, one: of every edge, see `MixedOperation`.
+      parts: K of `partial`; 1: edges work on all channels.
+      auxiliary_skip: whether every edge has one more skip connection.
     """
 
-    operations: tuple[tuple[str, ...], ...]
     channels: int
     nodes: int
     reduction: bool
     reduce_input0: bool
     parts: int = 1
     auxiliary_skip: bool = False
-    one: bool = False
     dtype: Any = jnp.float32
+
+    def edges_kept(self, images: int, count: int, train: bool, skips: Skips | None) -> Any:
+        """Factors (N, E) of the edges' outputs, for a subclass's `__call__`, which draws first.
+
+        0 for what `drop_path` drops, else what keeps the mean over draws; None: nothing is dropped.
+        """
+        if not train or not skips or "drop_path" not in skips:
+            return None
+        keep = 1.0 - skips["drop_path"]
+        draws = by_image(jax.random.uniform, self.make_rng("noise"), (images, count))
+        return jnp.where(draws < keep, 1.0 / keep, 0.0)
+
+    def inputs(self, input0: jax.Array, input1: jax.Array, train: bool) -> list[jax.Array]:
+        """The first two states, for a subclass's `__call__`: the inputs, alike in size."""
+        before = FactorizedReduction if self.reduce_input0 else ReluConvBN
+        settings: dict[str, Any] = {"affine": False, "dtype": self.dtype}
+        return [
+            before(self.channels, name="preprocess0", **settings)(input0, train),
+            ReluConvBN(self.channels, name="preprocess1", **settings)(input1, train),
+        ]
+
+
+class PlainCell(Cell, kw_only=True):
+    """A cell, edge by edge.
+
+    Attributes:
+      operations: of every edge, node by node.
+      one: see `MixedOperation`.
+    """
+
+    operations: tuple[tuple[str, ...], ...]
+    one: bool = False
 
     @nn.compact
     def __call__(
@@ -208,16 +211,9 @@ class PlainCell(nn.Module):
         train: bool,
         skips: Skips | None = None,
     ) -> jax.Array:
-        """Weights (edges, operations): the softmax of this kind of cell's alphas."""
-        kept = edges_kept(self, len(input0), len(weights), train, skips)
-        states = preprocessed(
-            input0,
-            input1,
-            train,
-            channels=self.channels,
-            reduce_input0=self.reduce_input0,
-            dtype=self.dtype,
-        )
+        """See `Cell`."""
+        kept = self.edges_kept(len(input0), len(weights), train, skips)
+        states = self.inputs(input0, input1, train)
         rows = enumerate(zip(self.operations, weights, strict=True))
         for node in range(self.nodes):
             total: Any = 0

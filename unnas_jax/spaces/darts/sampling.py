@@ -16,7 +16,7 @@ from unnas_jax.spaces.darts.parameters import parameters_of
 
 _LOG = logging.getLogger("unnas_jax")
 
-# The network that a window of sizes is about: that of the paper's CIFAR-10 experiments (section
+# The network whose size must lie in the window: that of the paper's CIFAR-10 experiments (section
 # 5.2), whatever is trained, so that a seed gives the same architectures for every dataset.
 _WIDTH, _CELLS, _CLASSES, _SIDE = 16, 20, 10, 32
 _MAX_DRAWS_EACH = 10_000  # Draws for one architecture before a window counts as empty.

@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unnas_jax.config.options import Config
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.core import precision, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import Stem, plan
@@ -48,7 +50,7 @@ def softmax(alphas: Alphas, operations: Candidates | None = None) -> dict[str, j
 
     Args:
       alphas: by kind of cell.
-      operations: of every edge; None: of all edges as many as the alphas have.
+      operations: of every edge; None: all edges have as many as the alphas.
     """
 
     def of_kind(kind: str, values: jax.Array) -> jax.Array:
@@ -74,8 +76,8 @@ class Supernet(nn.Module):
       operations: of every edge; None: those of DARTS.
       rematerialise: keep only the cells' inputs for the backward pass and compute each cell again:
         less memory, a forward pass more.
-      mix: makes of the alphas the operations' weights on the edges, `normal` and `reduce`, and what
-        `per_edge.Skips` has; None: `softmax`.
+      mix: alphas -> the operations' weights on the edges, `normal` and `reduce`, and the numbers of
+        `per_edge.Skips`; None: `softmax`.
       parts: K of PC-DARTS, see `partial`: one channel of K is worked on; 1: all are.
       auxiliary_skip: whether every edge has one more skip connection, of weight `auxiliary`.
       one: compute one operation alone on every edge, that of the largest weight; `per_edge` only.
@@ -97,7 +99,7 @@ class Supernet(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        if self.operations is not None:  # Of a mapping that can be hashed, as modules are.
+        if self.operations is not None:  # A mapping that can be hashed, because modules are.
             self.operations = flax.core.freeze(dict(self.operations))
         super().__post_init__()
 
@@ -164,43 +166,44 @@ def _check_formulation(formulation: str, operations: Candidates, key: str) -> No
         )
 
 
-def validate(config: Mapping[str, Any]) -> None:
-    """Refuses operations that there are not, and a formulation that does not know them.
+def validate(config: Config) -> None:
+    """Refuses unknown operations, and a formulation that does not know them.
 
     Raises:
       UserError: names the key and the remedy.
     """
-    network = config["network"]
-    operations = candidates_lib.of_network(network)
+    c = SearchConfig.of(config)
+    operations = candidates_lib.of_network(c.network)
     candidates_lib.check(operations)
-    parts, width = network["partial_channels"], network["width"]
+    parts, width = c.network.partial_channels, c.network.width
     if parts < 1 or width % (2 * parts) and parts > 1:
         raise UserError(
             f"config.network.partial_channels={parts}: must be 1, or divide "
             f"network.width={width} into even numbers of channels, which reductions halve"
         )
-    _check_formulation(config["search"]["formulation"], operations, "config.search.formulation")
+    _check_formulation(c.search.formulation, operations, "config.search.formulation")
 
 
-def build_supernet(config: Mapping[str, Any], task: Task) -> Supernet:
-    """The supernet of a config (as a dict) with the head of a task."""
-    network, formulation = config["network"], config["search"]["formulation"]
-    dtype = precision.compute_dtype(config["precision"])
+def build_supernet(config: Config, task: Task) -> Supernet:
+    """The supernet of a config with the head of a task."""
+    c = SearchConfig.of(config)
+    network, formulation = c.network, c.search.formulation
+    dtype = precision.compute_dtype(c.precision)
     operations = candidates_lib.of_network(network)
     if formulation == "auto":
         fused = "depthwise" if sharding.platform() == "cpu" else "dense"
         formulation = fused if candidates_lib.are_darts(operations) else "per_edge"
     return Supernet(
-        width=network["width"],
-        cells=network["cells"],
-        nodes=network["nodes"],
-        stem=network["stem"],
+        width=network.width,
+        cells=network.cells,
+        nodes=network.nodes,
+        stem=network.stem,
         head=task.head(dtype),
         single_reduction=task.single_reduction,
         formulation=formulation,
         operations=operations,
-        rematerialise=config["search"]["rematerialise"] == "cell",
-        parts=network["partial_channels"],
-        auxiliary_skip=network["auxiliary_skip"],
+        rematerialise=c.search.rematerialise == "cell",
+        parts=network.partial_channels,
+        auxiliary_skip=network.auxiliary_skip,
         dtype=dtype,
     )

@@ -1,4 +1,4 @@
-"""The networks at which genotypes are compared, and the widths that keep the paper's limits."""
+"""The networks in which genotypes are compared, and the widths that keep the paper's limits."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ from unnas_jax.spaces.darts.network import Network
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A discrete network at which genotypes are compared.
+    """A kind of discrete network in which genotypes are compared.
 
     Attributes:
       title: in words.
@@ -85,7 +85,7 @@ _TRACED = (16, 32, 48)
 
 
 def _quadratic(values: Mapping[int, int]) -> Callable[[int], int]:
-    """The polynomial through the values at three places (Lagrange), for where it is whole."""
+    """The polynomial through the values at three places (Lagrange), for where it is an integer."""
 
     def at(x: int) -> int:
         terms = (

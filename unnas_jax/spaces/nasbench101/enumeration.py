@@ -3,8 +3,8 @@
 The space has 423,624 cells: graphs of at most 7 vertices and 9 edges in which every vertex is on a
 path from input to output, with 3 operations, counted once among isomorphic ones. Graphs come first:
 each is a number, and the smallest number that renaming its vertices can give stands for all of its
-kind. Then the operations: of a graph's labellings that its symmetries turn into each other, the
-first one counts. Both are exact, and sampling is uniform over the result.
+kind. Then the operations: of the labellings of a graph that its symmetries turn into each other,
+the first one counts. Both are exact, and sampling is uniform over the result.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def _graphs(vertices: int, max_edges: int) -> np.ndarray:
     for vertex in range(vertices):
         leaving = sum(mask for mask, (a, _) in zip(masks, edges, strict=True) if a == vertex)
         entering = sum(mask for mask, (_, b) in zip(masks, edges, strict=True) if b == vertex)
-        # Edges lead to later vertices: whoever is entered and left is on such a path.
+        # Edges lead to later vertices: a vertex with edges in and out is on such a path.
         if vertex < vertices - 1:
             numbers = numbers[(numbers & np.uint32(leaving)) > 0]
         if vertex > 0:
@@ -125,8 +125,8 @@ def _read(path: str) -> np.ndarray | None:
         cells = reading.array(path, "u", 2**24)
     except (OSError, ValueError):
         return None
-    whole = cells.dtype == np.uint32 and cells.shape == (COUNT,)
-    return cells if whole and bool(np.all(np.diff(cells.astype(np.int64)) > 0)) else None
+    sound = cells.dtype == np.uint32 and cells.shape == (COUNT,)
+    return cells if sound and bool(np.all(np.diff(cells.astype(np.int64)) > 0)) else None
 
 
 def write(cells: np.ndarray, path: str) -> None:
@@ -144,7 +144,7 @@ def write(cells: np.ndarray, path: str) -> None:
 def load(path: str | None = None) -> np.ndarray:
     """The 423,624 cells from the cache, where they are put if they are not there.
 
-    A cache that cannot be written is done without: enumerating takes less than a second.
+    If the cache cannot be written nothing is cached: enumerating takes less than a second.
 
     Args:
       path: of the cache; None: `default_path()`.

@@ -41,7 +41,7 @@ def vertex_channels(matrix: Matrix, ins: int, outs: int) -> list[int]:
     """The channels of every vertex of a pruned cell (Ying et al., appendix).
 
     The vertices that feed the output share its channels equally, the first ones taking the
-    remainder; every other vertex between has as many as the widest that it feeds.
+    remainder; every other vertex between has as many as the widest vertex that it feeds.
     """
     last = len(matrix) - 1
     channels = [0] * len(matrix)

@@ -1,10 +1,10 @@
 """All networks of NAS-Bench-101 in few programs: cells of seven vertices, padded.
 
-What tells cells apart is data here, not structure: which edges there are, which operation a vertex
-has, how many channels. XLA compiles once for all cells with equally many vertices before the output
-(at most five programs) and skips the operations that a cell has not. A vertex has room for the
-channels of the widest; kernels are zero where a cell has no channels, so that these are and stay
-zero, in training too: the network computes what `network.Network` computes.
+Cells are data here, not structure: their edges, the operation and the channels of a vertex. XLA
+compiles once for all cells with equally many vertices before the output (at most five programs) and
+skips the operations that a cell does not have. Every vertex has room for the channels of the
+widest; kernels are zero where a cell has no channels, so that these are and stay zero, in training,
+too: the network computes the same as `network.Network`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -144,7 +144,7 @@ def feeding(spec: Spec) -> int:
 
 
 def cell(spec: Spec, width: int = 128, stacks: int = 3) -> dict[str, np.ndarray]:
-    """The variables in `COLLECTION` by which a network computes what a cell's does."""
+    """The variables in `COLLECTION` with which a network computes the same as a cell's own."""
     spec = spec.pruned()
     matrix = np.array(spec.matrix)
     inner = len(matrix) - 2
@@ -161,7 +161,7 @@ def cell(spec: Spec, width: int = 128, stacks: int = 3) -> dict[str, np.ndarray]
     result["operations"][:inner] = [OPERATIONS.index(name) for name in spec.operations[1:-1]]
     result["feeds"][:inner] = matrix[1:-1, -1]
     for stack in range(stacks):
-        # What enters a module matters to the input's projections alone.
+        # The channels of a module's input matter to its projections alone.
         result["channels"][stack, :inner] = vertex_channels(spec.matrix, 0, width * 2**stack)[1:-1]
     return result
 

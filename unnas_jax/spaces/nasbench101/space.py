@@ -1,9 +1,9 @@
 """NAS-Bench-101 as a `registry.Space`: its trainings' settings, its cells, its networks."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from unnas_jax.core import precision
+from unnas_jax.config.schema import SampleSection
+from unnas_jax.config.sections import NetworkSection
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import benchmark
 from unnas_jax.spaces.nasbench101 import enumeration
@@ -13,16 +13,16 @@ from unnas_jax.spaces.nasbench101.spec import Spec
 from unnas_jax.tasks.base import Examples, Task
 
 ANY = "011-001-000:conv3x3"
-"""A cell, in the place of one to be chosen."""
+"""A valid cell, where none is chosen yet."""
 
 from_dict = spec_lib.from_dict
 identity = spec_lib.identity
 file_of = benchmark.file_of
 
 
-def draw(section: Mapping[str, Any], seed: int) -> list[Spec]:
+def draw(section: SampleSection, seed: int) -> list[Spec]:
     """The cells that a sweep's section `sample` asks for."""
-    return enumeration.sample(section["count"], seed)
+    return enumeration.sample(section.count, seed)
 
 
 def load(path: str) -> tuple[Spec, dict[str, Any]]:
@@ -36,36 +36,32 @@ def resolve(name: str) -> Spec:
     return spec_lib.parse(name) if path is None else load(path)[0]
 
 
-def validate(config: Mapping[str, Any]) -> None:
+def validate(section: NetworkSection) -> None:
     """Raises `UserError` for settings of the DARTS space alone, or if there is no such cell."""
-    section = config["network"]
     benchmark.refuse_settings(section, "NAS-Bench-101", width=128)
-    resolve(section["genotype"])
+    resolve(section.genotype)
 
 
-def build(config: Mapping[str, Any], task: Task) -> Network:
+def build(section: NetworkSection, task: Task, dtype: Any) -> Network:
     """The network of a valid config with the head of a task."""
-    section = config["network"]
-    dtype = precision.compute_dtype(config["precision"])
     return Network(
-        spec=resolve(section["genotype"]),
+        spec=resolve(section.genotype),
         head=task.head(dtype),
-        width=int(section["width"]),
-        stacks=section["stacks"],
-        modules=section["modules"],
-        stem=section["stem"],
+        width=int(section.width),
+        stacks=section.stacks,
+        modules=section.modules,
+        stem=section.stem,
         dtype=dtype,
     )
 
 
-def check_inputs(config: Mapping[str, Any], examples: Examples) -> None:
+def check_inputs(section: NetworkSection, task: Task, examples: Examples) -> None:
     """Raises `UserError` if the poolings between the stacks leave no pixel."""
-    section = config["network"]
     side = min(examples.inputs.shape[1:3])
     # Strided convolutions round up, poolings down.
-    features = -(-side // 8) if section["stem"] != "cifar" else side
-    if features < 2 ** (section["stacks"] - 1):
+    features = -(-side // 8) if section.stem != "cifar" else side
+    if features < 2 ** (section.stacks - 1):
         raise UserError(
-            f"config.network.stacks={section['stacks']}: inputs of {side} pixels leave nothing to "
+            f"config.network.stacks={section.stacks}: inputs of {side} pixels leave nothing to "
             "pool before the last stack; use fewer stacks or a larger config.input.crop"
         )

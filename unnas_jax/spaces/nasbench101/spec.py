@@ -31,8 +31,8 @@ Matrix = tuple[tuple[int, ...], ...]
 class Spec:
     """A valid cell. The benchmark's names (`conv3x3-bn-relu`) become the short ones.
 
-    The order of the vertices matters a little: where channels cannot be shared equally, the first
-    vertices take the remainder, so isomorphic cells can differ by a few parameters.
+    The order of the vertices matters little: if channels cannot be shared equally, the first
+    vertices take the remainder, so that isomorphic cells can differ by a few parameters.
 
     Attributes:
       matrix: adjacency, matrix[i][j] = 1 for an edge from vertex i to j > i; vertex 0 is the

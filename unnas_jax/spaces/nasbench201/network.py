@@ -19,7 +19,7 @@ KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 
 
 class Cell(nn.Module):
-    """One cell: every node sums what its edges make of earlier nodes.
+    """One cell: every node sums the outputs of its edges from earlier nodes.
 
     Edges with `none`, and nodes that nothing enters, are zeros.
     """
@@ -124,7 +124,7 @@ class Network(nn.Module):
 def features(
     network: Any, inputs: jax.Array, train: bool, cell: Callable[[jax.Array, int, str], jax.Array]
 ) -> Any:
-    """What the head of a network sees, from within its `__call__`.
+    """The features that the head of a network gets; called within its `__call__`.
 
     Args:
       network: has the attributes of `Network`.

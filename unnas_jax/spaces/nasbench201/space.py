@@ -1,9 +1,9 @@
 """NAS-Bench-201 as a `registry.Space`: its trainings' settings, its cells, its networks."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from unnas_jax.core import precision
+from unnas_jax.config.schema import SampleSection
+from unnas_jax.config.sections import NetworkSection
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import benchmark
 from unnas_jax.spaces.nasbench201 import spec as spec_lib
@@ -12,15 +12,15 @@ from unnas_jax.spaces.nasbench201.spec import Spec
 from unnas_jax.tasks.base import Examples, Task
 
 ANY = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
-"""A cell, in the place of one to be chosen."""
+"""A valid cell, where none is chosen yet."""
 
 identity = spec_lib.identity
 from_dict = spec_lib.from_dict
 
 
-def draw(section: Mapping[str, Any], seed: int) -> list[Spec]:
+def draw(section: SampleSection, seed: int) -> list[Spec]:
     """The cells that a sweep's section `sample` asks for."""
-    return spec_lib.sample(section["count"], seed)
+    return spec_lib.sample(section.count, seed)
 
 
 def file_of(name: str) -> str | None:
@@ -41,40 +41,37 @@ def resolve(name: str) -> Spec:
     return spec_lib.parse(name) if path is None else load(path)[0]
 
 
-def validate(config: Mapping[str, Any]) -> None:
+def validate(section: NetworkSection) -> None:
     """Raises `UserError` for settings of other spaces, or if there is no such cell."""
-    section = config["network"]
     benchmark.refuse_settings(section, "NAS-Bench-201", width=16)
-    if section["stem"] != "cifar":
+    if section.stem != "cifar":
         raise UserError(
-            f"config.network.stem={section['stem']!r}: networks of NAS-Bench-201 have one stem; "
+            f"config.network.stem={section.stem!r}: networks of NAS-Bench-201 have one stem; "
             "use 'cifar'"
         )
-    cells = section["cells"]
+    cells = section.cells
     if cells % STAGES:
         raise UserError(
             f"config.network.cells={cells}: networks of NAS-Bench-201 have {STAGES} stages of "
             f"equally many cells; use a multiple of {STAGES}, 15 in the benchmark"
         )
-    resolve(section["genotype"])
+    resolve(section.genotype)
 
 
-def build(config: Mapping[str, Any], task: Task) -> Network:
+def build(section: NetworkSection, task: Task, dtype: Any) -> Network:
     """The network of a valid config with the head of a task."""
-    section = config["network"]
-    dtype = precision.compute_dtype(config["precision"])
     return Network(
-        spec=resolve(section["genotype"]),
+        spec=resolve(section.genotype),
         head=task.head(dtype),
-        width=int(section["width"]),
-        cells_each=section["cells"] // STAGES,
+        width=int(section.width),
+        cells_each=section.cells // STAGES,
         dtype=dtype,
     )
 
 
-def check_inputs(config: Mapping[str, Any], examples: Examples) -> None:
+def check_inputs(section: NetworkSection, task: Task, examples: Examples) -> None:
     """Raises `UserError` unless both reductions find even sides."""
-    del config
+    del section, task
     for side in examples.inputs.shape[1:3]:
         if side % 2 ** (STAGES - 1):
             raise UserError(

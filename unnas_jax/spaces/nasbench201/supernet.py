@@ -2,8 +2,8 @@
 
 Every edge has weights for every operation, and the path through them is data, not structure: XLA
 compiles once for all 15,625 cells, and each costs what its own operations cost. With shared weights
-it is the supernet of single-path search (Guo et al., 2020); with weights of its own (`place`) it
-computes what `Network` computes.
+it is the supernet of single-path search (Guo et al., 2020); with the weights of one cell (`place`)
+it computes the same as `Network`.
 """
 
 from collections.abc import Sequence
@@ -79,7 +79,7 @@ class Supernet(nn.Module):
 
 
 def path(spec: Spec) -> dict[str, np.ndarray]:
-    """The variables in `COLLECTION` by which a supernet computes what a cell's network does."""
+    """The variables in `COLLECTION` with which a supernet computes the same as a cell's network."""
     return {"operations": np.array(spec.numbers(), np.int32)}
 
 

@@ -1,4 +1,4 @@
-"""The few images by which architectures are scored, from a dataset."""
+"""The few images of a dataset for which architectures are scored."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,16 +6,17 @@ from typing import Any
 import cv2
 import numpy as np
 
+from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import decoding
 from unnas_jax.data.records import Dataset, describe
 from unnas_jax.data.registry import DATASETS
 from unnas_jax.sweep.scores.registry import Batch
 
-_CLASSES = 10  # Of classifiers where images have none.
+_CLASSES = 10  # Classes of classifiers where images have no labels.
 
 
-def section(images: str, data_dir: str) -> dict[str, Any]:
+def section(images: str, data_dir: str) -> DatasetSection:
     """The section `dataset` of a config for images that are named on a command line.
 
     Args:
@@ -23,13 +24,9 @@ def section(images: str, data_dir: str) -> dict[str, Any]:
       data_dir: of a prepared dataset; '': the default.
     """
     name = images in DATASETS or images.startswith("tfds:")
-    return {
-        "name": images if name else "folder",
-        "path": "" if name else images,
-        "data_dir": data_dir,
-        "subset": "",
-        "max_pixels": decoding.MAX_PIXELS,
-    }
+    return DatasetSection(
+        name=images if name else "folder", path="" if name else images, data_dir=data_dir
+    )
 
 
 def _square(image: np.ndarray, side: int) -> np.ndarray:

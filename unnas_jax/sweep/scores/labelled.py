@@ -1,4 +1,4 @@
-"""Scores of a network as it begins that need labels, to compare with; higher is better.
+"""Scores of an untrained network that need labels, for comparison; higher is better.
 
 `loss(outputs)` is that of a batch. Only kernels, of convolutions and linear layers, count.
 """

@@ -1,4 +1,4 @@
-"""Networks to score: as few compiled programs as their space allows, and fresh variables."""
+"""Networks to score: compiled programs, as few as the space allows, and fresh variables."""
 
 import dataclasses
 import functools
@@ -64,7 +64,7 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What one compiled program serves: networks that differ in variables only.
+    """A compiled program for many networks, which differ in variables only.
 
     Attributes:
       network: called as network(inputs, train); jitted functions take it as a static argument.
@@ -132,7 +132,7 @@ def variables(
 ) -> dict[str, Any]:
     """Fresh variables of a program's network for RGB images of a side.
 
-    They are those that the cell's own network would have: the number of programs changes nothing.
+    They equal those of the cell's own network, so that sharing programs changes no score.
     """
     drawn: Flat = weights.draw(weights.shapes(program.own, (side, side, 3)), rng, kernels)
     if program.cell:

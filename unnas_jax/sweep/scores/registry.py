@@ -16,11 +16,11 @@ from unnas_jax.layers.counting import Counts, answer, count
 from unnas_jax.sweep.scores import labelled, programs, regression, weights, zero_cost
 
 WORST = -1e30
-"""In the place of a value that is not finite: of a network that diverged, or passes nothing on."""
+"""Replaces a value that is not finite: of a network that diverged, or passes nothing on."""
 
 _FLOW = float(np.finfo(np.float64).tiny)
 _NOISE = 16  # Images of the Zen score, as published.
-_REPEATS = 4  # Of its draws; 32 in the published code.
+_REPEATS = 4  # Its draws; 32 in the published code.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Batch:
     Attributes:
       images: float32 (N, side, side, 3), normalised.
       labels: int32 (N,), None if the images have none.
-      classes: how many there are; of images without labels what the classifiers shall tell apart.
+      classes: the number of classes; for images without labels, of the classifiers.
     """
 
     images: np.ndarray
@@ -227,7 +227,7 @@ SCORES: Registry[Score] = Registry(
         ),
     },
 )
-"""The scores; of all a higher value is better."""
+"""The scores; for all of them higher is better."""
 
 
 def register_score(name: str, score: Score) -> Score:

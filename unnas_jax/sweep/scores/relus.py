@@ -1,4 +1,4 @@
-"""What the rectifiers of any network see, without a change to the network.
+"""The inputs of the rectifiers of any network, without a change to the network.
 
 The program of a function is traced and evaluated again, operation by operation, with a visit to
 every `jax.nn.relu` on the way, also in branches and loops.
@@ -21,8 +21,8 @@ def visited(function: Callable[..., Any], visit: Visit) -> Callable[..., jax.Arr
 
     Args:
       function: of arrays in trees.
-      visit: takes the input of a rectifier; its results have one shape and type for all. Those that
-        the function computes in vain count, too.
+      visit: takes the input of a rectifier; its results have one shape and type for all. Rectifiers
+        whose results are not used count, too.
 
     Raises:
       UserError: there is no rectifier, or one within an operation that cannot be looked into.
@@ -108,7 +108,7 @@ def _inside(eqn: Any, inputs: list[Any], visit: Visit) -> tuple[list[Any], jax.A
             f"score: within the operation {name!r} of the network rectifiers cannot be told apart; "
             "use a score that needs none of their codes"
         )
-    # Calls: jit, remat, custom derivatives. Their programs take what they take.
+    # Calls: jit, remat, custom derivatives. Their programs take the call's own arguments.
     closed = [value for value in params.values() if isinstance(value, core.ClosedJaxpr)]
     return _evaluate(bodies[0], closed[0].consts if closed else (), inputs, visit)
 

@@ -23,7 +23,7 @@ def shapes(network: nn.Module, size: Sequence[int]) -> dict[Path, jax.ShapeDtype
 
 
 def uniform_fan_in(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
-    """Uniform in +-1 / sqrt(inputs of an output): what this project's networks begin with."""
+    """Uniform in +-1 / sqrt(inputs of an output), as this project's networks begin."""
     bound = np.prod(shape[:-1]) ** -0.5
     return rng.uniform(-bound, bound, shape)
 

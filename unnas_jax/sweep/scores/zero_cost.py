@@ -1,7 +1,7 @@
-"""Scores of a network as it begins, without labels; each a pure function, higher is better.
+"""Scores of an untrained network without labels; pure functions, higher is better.
 
-`Apply` stands for a network: what it makes of variables and images, and the batch norms' new
-statistics. Give `applied(network)`; `unnas_jax.sweep.scores.programs` has networks for many cells.
+An `Apply` maps variables and images to a network's outputs and the batch norms' new statistics.
+Give `applied(network)`; `unnas_jax.sweep.scores.programs` has networks for many cells.
 """
 
 from collections.abc import Callable, Mapping
@@ -100,7 +100,7 @@ def correlation_score(rows: jax.Array, epsilon: float = 1e-5) -> jax.Array:
     deviation = jnp.sqrt(jnp.diag(covariance))
     product = deviation[:, None] * deviation[None]
     correlations = jnp.where(product > 0, covariance / jnp.where(product > 0, product, 1.0), 1.0)
-    # Of rounding an eigenvalue of 0 can become negative.
+    # Rounding can make an eigenvalue of 0 negative.
     values = jnp.maximum(jnp.linalg.eigvalsh(correlations), 0.0) + epsilon
     return -jnp.sum(jnp.log(values) + 1.0 / values)
 
@@ -116,7 +116,7 @@ def jacob_cov(apply: Apply, variables: Variables, x: jax.Array) -> jax.Array:
 
 
 def _batch_variances(apply: Apply, variables: Variables, x: jax.Array) -> Any:
-    """The variances that batch norms found in a batch, whatever their momentum is."""
+    """The variances of a batch that batch norms computed, for any momentum."""
 
     def updated(start: float) -> Any:
         fill = {"var": lambda leaf: jnp.full_like(leaf, start)}
@@ -134,7 +134,7 @@ def zen(
     """The Zen score (Lin et al., 2021): how strongly features answer to noise, on a log scale.
 
     log mean_b sum |f(x) - f(x + step * other)| + sum over batch norms of log sqrt(mean variance),
-    which gives back what they divide by.
+    which makes up for the divisions of the norms.
 
     Args:
       apply: gives the features f, before pooling and classifier.
@@ -147,6 +147,6 @@ def zen(
     variances = _batch_variances(apply, variables, x)
     flat, _ = jax.tree_util.tree_flatten_with_path(variances)
     norms = [leaf for path, leaf in flat if getattr(path[-1], "key", None) == "var"]
-    # Layers that a program for many cells has, and a cell has not, see nothing.
+    # Layers of a program for many cells that this cell lacks get zeros.
     logs = [jnp.where(jnp.any(leaf > 0), 0.5 * jnp.log(jnp.mean(leaf)), 0.0) for leaf in norms]
     return jnp.log(size) + sum(logs, jnp.zeros(()))
