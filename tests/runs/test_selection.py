@@ -4,7 +4,6 @@ import csv
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -32,16 +31,13 @@ OPTIONS = Options(epochs=1, max_images=16, learning_rate=0.01)
 NAMES = ("skip_connect", "max_pool_3x3")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_device() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        mesh = sharding.data_mesh
-        patch.setattr(sharding, "data_mesh", lambda _=None: mesh(jax.devices()[:1]))
-        yield
+pytestmark = pytest.mark.usefixtures("on_one_device")
 
 
 @pytest.fixture(scope="module")
-def searched(images: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def searched(
+    on_one_device: None, images: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
     config = tiny.config(epochs=1)
     config.weights.learning_rate = 5e-3  # So that not every answer is right.
     config.dataset.update(name="folder", path=str(images))

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import Batches
 from unnas_jax.core import distributed, files, sharding, stopping
 from unnas_jax.core.errors import UserError
@@ -168,39 +169,39 @@ def by_perturbation(workdir: str, out: str = "", options: Options = Options()) -
 def _by_perturbation(
     source: Workdir, place: Workdir, search: Mapping[str, Any], options: Options
 ) -> Selected | None:
-    c, primary = config_for(search, options.learning_rate), distributed.is_primary()
-    mesh, size = sharding.data_mesh(), c["train"]["batch_size"]
+    given, primary = config_for(search, options.learning_rate), distributed.is_primary()
+    c = SearchConfig.of(given)
+    mesh, size = sharding.data_mesh(), c.train.batch_size
     sharding.check_batch_size("train.batch_size", size, mesh)
     with contextlib.ExitStack() as stack:
         if primary:
             stack.enter_context(workdir_lib.alone(place))
         _check_options(place, dataclasses.asdict(options), primary)
-        workdir_lib.claim(place, c, write=primary)
+        workdir_lib.claim(place, given, write=primary)
 
         # Data.
-        dataset = open_dataset(c["dataset"])
+        dataset = open_dataset(c.dataset)
         task: Task = registry.create(c, dataset)
         records, data = dataset.splits["train"], fingerprint(dataset)
         half_a, half_b = (
-            evaluation_sample(half, c["train"]["max_images"], c["seed"])
-            for half in halves(len(records), c["seed"])
+            evaluation_sample(half, c.train.max_images, c.seed)
+            for half in halves(len(records), c.seed)
         )
         per_epoch = len(half_a) // size
-        most = options.max_images if options.max_images > 0 else c["eval"]["max_images"]
-        judged = evaluation_sample(half_a if task.memorises else half_b, most, c["seed"])
+        most = options.max_images if options.max_images > 0 else c.eval.max_images
+        judged = evaluation_sample(half_a if task.memorises else half_b, most, c.seed)
         # Whole batches of the size of training, whose statistics they are normalised by.
         judged = judged[: len(judged) // size * size]
         if not len(judged):
             raise UserError(f"--max-images={most}: give at least a batch, {size} images")
-        feed = Feed(
-            Batches.of({**c, "eval": {**c["eval"], "batch_size": size}}), dataset, task, mesh
-        )
+        of_scores = dataclasses.replace(c, eval=dataclasses.replace(c.eval, batch_size=size))
+        feed = Feed(Batches.of(of_scores), dataset, task, mesh)
 
         # The supernet, and where it goes on.
-        method = methods.of_config(c)(Setting(c, task, mesh, per_epoch))
+        method = methods.of_config(given)(Setting(given, task, mesh, per_epoch))
         assert isinstance(method, Darts)
-        nodes = c["network"]["nodes"]
-        projection = Projection(candidates.of_network(c["network"]), nodes, options.seed)
+        nodes = c.network.nodes
+        projection = Projection(candidates.of_network(c.network), nodes, options.seed)
         every = per_epoch * options.epochs
         checkpoints = stack.enter_context(checkpoint.Checkpoints(place.checkpoints))
         restored = checkpoints.restore(method.shapes())
@@ -217,8 +218,8 @@ def _by_perturbation(
             total=total,
             per_epoch=per_epoch,
             batch_size=size,
-            log_every=c["log_every_steps"],
-            save_every=c["checkpoint_every_steps"],
+            log_every=c.log_every_steps,
+            save_every=c.checkpoint_every_steps,
             evaluate_every=every,
         )
         _LOG.info(
@@ -242,7 +243,7 @@ def _by_perturbation(
         # In the order of the search's own streams, behind its end.
         first = int(np.asarray(state.step))
         both = [
-            stack.enter_context(feed.train(records, half, seed=2 * c["seed"] + k, start_step=first))
+            stack.enter_context(feed.train(records, half, seed=2 * c.seed + k, start_step=first))
             for k, half in enumerate((half_a, half_b))
         ]
         learner = Selecting(
@@ -273,7 +274,7 @@ def _by_perturbation(
         if projection.decided < projection.decisions:
             stopping.nothing_to_save(os.EX_TEMPFAIL)  # The scores are on the disk.
             learner.decide()
-        return _finished(place, c, options, learner, primary)
+        return _finished(place, given, options, learner, primary)
 
 
 def _of_search(source: Workdir, method: Darts, data: Mapping[str, Any]) -> SearchState:
