@@ -170,7 +170,7 @@ def test_a_loaded_network_takes_images_of_any_size(first_block) -> None:
 
 def test_what_cannot_be_loaded_is_told(first_block, tmp_path) -> None:
     _, root = first_block
-    with pytest.raises(un.UserError, match="search, and this config is of a training"):
+    with pytest.raises(un.UserError, match="is that of a search, which keeps no network"):
         un.load_network(root / "runs" / "search")
     with pytest.raises(un.UserError, match="seed=7: .* has the seeds 0, 1"):
         un.load_network(root / "runs" / "train", seed=7)

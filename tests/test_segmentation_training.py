@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import cv2
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
 from tests import label_maps, tiny_training
+from unnas_jax.commands import predict
 from unnas_jax.core.registry import Registry
 from unnas_jax.data import registry as datasets
 from unnas_jax.data.records import IMAGENET_MEAN, IMAGENET_STD
@@ -68,6 +70,20 @@ def _answers(c, task, state):
     return answers, labels
 
 
+def _by_predict(root):
+    """The mIoU of the label maps that `predict` writes for the images held out."""
+    labels = []
+    (root / "images").mkdir()
+    for seed in range(100, 105):
+        image, label = label_maps.scene(seed)
+        cv2.imwrite(str(root / "images" / f"{seed}.png"), image[..., ::-1])
+        labels.append(label)
+    words = [str(root / "run"), str(root / "images"), f"--output={root / 'maps'}"]
+    assert predict.main(words) == 0
+    paths = sorted((root / "maps").glob("*.png"))
+    return _mean_iou([cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in paths], labels)
+
+
 def test_segmentation_is_learned_and_evaluated_on_whole_images(tmp_path, monkeypatch):
     entry = dataclasses.replace(
         datasets.DATASETS["cityscapes"], opens="tests.label_maps:open_dataset", classes=2
@@ -96,6 +112,8 @@ def test_segmentation_is_learned_and_evaluated_on_whole_images(tmp_path, monkeyp
     assert result["parameters"] == counts["parameters"]
     values["eval"]["crop"] = "centre"
     assert complexity.of_config(values, classes=2)["multiply_adds"] < result["multiply_adds"] / 2
+
+    assert _by_predict(tmp_path) == pytest.approx(result["mean"], abs=1e-6)
 
     c.mode = "eval"
     again = train.train(c, str(tmp_path / "run"))

@@ -32,21 +32,22 @@ def config_page() -> str:
         "# Every field of a config",
         "",
         "A recipe in `configs/` starts from these defaults and changes what differs; every field",
-        "can be set on the command line: `--config.train.batch_size=64`.",
+        "can be set on the command line: `--config.train.batch_size=64`. The default stands below",
+        "the field.",
     ]
     for name, make in schema.SCHEMAS.items():
         lines += [
             "",
             f"## config.experiment = {name}",
             "",
-            "| field | default | what |",
-            "|---|---|---|",
+            "| field | what |",
+            "|---|---|",
         ]
         defaults = dict(fields(make()))
         for path, words in options.meanings(schema.RECORDS[name], "config.").items():
             if path in defaults:
                 cell = words.replace("|", "\\|")
-                lines.append(f"| `{path}` | `{defaults[path]!r}` | {cell} |")
+                lines.append(f"| `{path}`<br>`{defaults[path]!r}` | {cell} |")
     return "\n".join(lines) + "\n"
 
 

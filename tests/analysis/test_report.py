@@ -15,7 +15,7 @@ import pytest
 
 from tests import fuzzing
 from tests.analysis import synthetic
-from unnas_jax.analysis import report
+from unnas_jax.analysis import page, report
 from unnas_jax.commands import command_line
 from unnas_jax.commands import report as command
 from unnas_jax.core.errors import UserError
@@ -88,6 +88,24 @@ def test_the_next_step_trains_on_what_was_searched_on(
         assert config.dataset.name.removeprefix("tfds:") == dataset["name"].removeprefix("tfds:")
     assert config.dataset.data_dir == dataset.get("data_dir", "")
     assert config.dataset.path == dataset.get("path", "")
+
+
+def test_after_a_pretext_task_on_images_with_label_maps_the_next_step_uses_these(
+    tmp_path: pathlib.Path,
+) -> None:
+    for name in ("images", "labels"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+    section = {"name": "folder", "path": str(tmp_path), "ignore_label": 11}
+    title, command = page.next_step({"dataset": section}, "runs/rot_folder")
+    assert "label maps" in title
+    assert shlex.split(command)[2:] == [
+        "--config=configs/eval_seg_folder.py:runs/rot_folder/genotype.json",
+        f"--config.dataset.path={tmp_path}",
+        "--config.dataset.ignore_label=11",
+        "--workdir=runs/rot_folder/eval_seg_folder",
+    ]
+    (tmp_path / "train" / "labels").rmdir()
+    assert "eval_folder" in page.next_step({"dataset": section}, "runs/rot_folder")[1]
 
 
 def test_report_of_a_finished_search(tmp_path: pathlib.Path) -> None:

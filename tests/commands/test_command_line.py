@@ -147,6 +147,41 @@ def test_what_stands_in_the_place_of_a_config_or_a_run(words, said, capsys, monk
     assert said in printed and printed.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", [name for name in commands.COMMANDS if name != "run"])
+def test_mistakes_in_options_are_one_line_of_every_command(command, capsys):
+    assert commands.main([command, "--no-such-option=3"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("unnas_jax: ") and printed.count("\n") == 1, printed
+    assert "usage:" not in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["correlate", "--table=t.csv", "--space=nasbench201", "--workdir=w"],
+            "--images (a folder of images, or a dataset's name) is missing; unnas-jax correlate "
+            "--help shows all",
+        ),
+        (["predict", "w"], "images (files, folders, or - for a list of files on standard input)"),
+        (["predict", "w", "x.jpg", "--tpo=3"], "unknown argument '--tpo': did you mean '--top'?"),
+        (["rank", "--side=x"], "--side: invalid int value: 'x'; unnas-jax rank --help shows all"),
+        (["export", "w", "--format=tf", "--output=o"], "--format: invalid choice: 'tf' (choose"),
+        (["convert"], "{config,checkpoint} is missing"),
+        (["convert", "checkpoint", "x.pyth"], "with --to-torch, a file) is missing"),
+        (["predict", "none", "x.jpg"], "workdir none: no such workdir; give the --workdir of a"),
+        (["export", "none", "--format=torch", "--output=o"], "workdir none: no such workdir"),
+        (["predict", ".", "x.jpg"], "workdir .: not a workdir, it has no config.json; give the"),
+        (["status", "none"], "none: no such workdir; give the --workdir of a sweep"),
+    ],
+)
+def test_what_is_missing_is_named_with_what_it_is(words, said, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert commands.main(words) == 2
+    printed = capsys.readouterr().err
+    assert said in printed and printed.count("\n") == 1, printed
+
+
 def test_a_workdir_among_its_images_is_refused(tmp_path):
     section = {"name": "folder", "path": str(tmp_path / "images")}
     workdir.check_apart(workdir.local(str(tmp_path / "run")), section)

@@ -1,6 +1,7 @@
 """Exports: the files alone compute what the network computes, in all spaces and with all heads."""
 
 import json
+import sys
 
 import jax
 import numpy as np
@@ -124,6 +125,18 @@ def test_the_written_preprocessing_is_that_of_the_evaluation(size, evaluation):
     assert theirs.dtype == np.float32 and theirs.shape == ours.shape
     levels = np.abs(theirs - ours) * 255 * np.asarray(network.dataset.std)
     assert levels.max() < 1.01  # OpenCV interpolates with shares of 1 / 2048.
+
+
+@pytest.mark.parametrize(
+    ("form", "package"),
+    [("torch", "torch"), ("onnx", "onnx"), ("onnx", "onnxruntime"), ("safetensors", "safetensors")],
+)
+def test_a_package_that_is_not_installed_is_named_with_its_extra(
+    form, package, images, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, package, None)  # As if there were none.
+    with pytest.raises(UserError, match=rf"{package}.*pip install 'unnas_jax\[{form}\]'"):
+        exports.write(trained(**NETWORKS["nasbench201"]), form, str(tmp_path / "x"), images)
 
 
 def test_what_has_no_form_outside_is_told(images, tmp_path):

@@ -12,6 +12,7 @@ from unnas_jax.analysis import collapse, markup, results
 from unnas_jax.analysis.markup import percent
 from unnas_jax.analysis.templates import TEMPLATES
 from unnas_jax.core.logs import duration
+from unnas_jax.data import folder_maps
 from unnas_jax.spaces.darts.candidates import KINDS
 from unnas_jax.spaces.darts.genotype import Genotype
 
@@ -203,6 +204,8 @@ def next_step(config: Mapping[str, Any], workdir: str) -> tuple[str, str]:
     """
     dataset = config["dataset"]
     name = dataset["name"].removeprefix("tfds:")
+    if name == "folder" and folder_maps.has_label_maps(dataset["path"]):
+        name = "folder_maps"  # A pretext task searched on it without them.
     recipe, words = _EVALUATIONS.get(name, ("eval_folder", f"{name}, whose images need labels"))
     flags = [f"--config=configs/{recipe}.py:{workdir}/genotype.json"]
     if name == "folder":

@@ -89,18 +89,7 @@ class Run:
 
 
 def _config(path: str) -> Mapping[str, Any]:
-    if os.path.isfile(path):
-        raise UserError(
-            f"{path}: is a file; give the directory of the run, {os.path.dirname(path)}"
-        )
-    if not os.path.isdir(path):
-        raise UserError(f"{path}: no such workdir; give the --workdir of a search or a training")
-    if not os.path.exists(os.path.join(path, run_config.FILE)):
-        raise UserError(
-            f"{path}: not a workdir, it has no config.json; give the --workdir of a search or a "
-            "training"
-        )
-    config = run_config.read(path)
+    config = run_config.read(path, of="a search or a training")
     if config["experiment"] == "sample":
         raise UserError(
             f"{path}: the workdir of a sweep, which has no report; see unnas-jax status, and "

@@ -1,5 +1,6 @@
 """Shared by all commands: mistakes of the user end in one line, not in a traceback."""
 
+import argparse
 import ast
 import contextlib
 import os
@@ -7,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import ml_collections
 from absl import flags
@@ -17,6 +18,7 @@ from unnas_jax.config import schema as config_lib
 from unnas_jax.config import shipped, unknown_keys
 from unnas_jax.core import failures
 from unnas_jax.core.errors import Interruption, UserError
+from unnas_jax.core.registry import nearest
 
 
 class Outcome:
@@ -49,6 +51,54 @@ def user_errors() -> Iterator[Outcome]:
             raise
         status = os.EX_TEMPFAIL if isinstance(known, Interruption) else 2
         outcome.status = fail(str(known), status)
+
+
+class Parser(argparse.ArgumentParser):
+    """A command's options, whose mistakes are one line as all others, without the usage."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._about: dict[str, str] = {}  # By name, what an argument is.
+        super().__init__(*arguments, **options)
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:  # noqa: D102
+        self._about[names[0]] = str(options.get("help", ""))
+        return super().add_argument(*names, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises `UserError` with what argparse says is wrong, and what it does not say."""
+        kind, _, rest = message.partition(": ")
+        if kind == "the following arguments are required":
+            about = {name: f" ({words})" for name, words in self._about.items()}
+            missing = [f"{name}{about.get(name, '')}" for name in rest.split(", ")]
+            message = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+        elif kind == "unrecognized arguments":
+            word = rest.partition(" ")[0].partition("=")[0]
+            message = f"unknown argument {word!r}"
+            message += f": {found.strip()}" if (found := nearest(word, self._about)) else ""
+        raise UserError(f"{message.removeprefix('argument ')}; {self.prog} --help shows all")
+
+
+def run(
+    parser: Parser,
+    work: Callable[[argparse.Namespace], int | None],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Does the work of a command with its options.
+
+    Args:
+      parser: of the options.
+      work: returns the exit status, or None for 0.
+      arguments: the words after the command; None: the process's.
+
+    Returns:
+      The exit status, 2 for a mistake of the user.
+
+    Raises:
+      SystemExit: after `--help`.
+    """
+    with user_errors() as outcome:
+        outcome.status = work(parser.parse_args(arguments)) or 0
+    return outcome.status
 
 
 _NO_CONFIG = "--config is missing; give a file, or the name of a recipe, such as rot_photos"

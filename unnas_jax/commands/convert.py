@@ -9,14 +9,15 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import ml_collections
 
 from unnas_jax.commands import command_line
-from unnas_jax.config import run_config
+from unnas_jax.config import run_config, schema
+from unnas_jax.config.options import Config
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.convert import config as release
 from unnas_jax.convert import pyth, states
 from unnas_jax.core import files
@@ -54,20 +55,21 @@ def _write(path: str, text: str) -> None:
         raise UserError(f"--out={path!r}: cannot be written: {error.strerror}") from error
 
 
-def _steps_per_epoch(config: Mapping[str, Any], images: int | None) -> int:
+def _steps_per_epoch(config: Config, images: int | None) -> int:
     """The steps of an epoch of a config, as searches and trainings count them."""
-    halved = config["experiment"] == "search"
-    if images is None and not config["dataset"]["subset"]:
-        images = entry_of(config["dataset"]["name"]).train_images or None
+    c = schema.record(config)
+    halved = isinstance(c, SearchConfig)
+    if images is None and not c.dataset.subset:
+        images = entry_of(c.dataset.name).train_images or None
     if images is None:
         try:
-            splits = open_dataset(config["dataset"]).splits
+            splits = open_dataset(c.dataset).splits
         except UserError as error:
             raise UserError(f"{error}; or give --images, the number of training images") from error
         images = len(splits["train"])
         # Where nothing is held out, trainings hold out half.
         halved = halved or not splits.keys() & {"validation", "test"}
-    steps = images // (2 if halved else 1) // config["train"]["batch_size"]
+    steps = images // (2 if halved else 1) // c.train.batch_size
     if steps < 1:
         raise UserError(f"--images={images}: that is less than one batch")
     return steps
@@ -147,12 +149,12 @@ def _export(options: argparse.Namespace, config: ml_collections.ConfigDict | Non
     print(options.out)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(
         prog="unnas-jax convert",
         description="Brings configs and checkpoints of the PyTorch release over, and back.",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{config,checkpoint}")
     config = commands.add_parser("config", help="a YAML config becomes a file for configs/")
     config.add_argument("file", type=os.path.expanduser, help="the release's YAML file")
     config.add_argument(
@@ -190,12 +192,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
     # Overrides --config.KEY=VALUE are absl's; the rest is argparse's.
     overrides = [word for word in argv if word.startswith("--config.")]
-    options = _parser().parse_args([word for word in argv if word not in overrides])
-    options.overrides = overrides
-    with command_line.user_errors() as outcome:
+
+    def work(options: argparse.Namespace) -> None:
+        options.overrides = overrides
         if options.command == "config":
             _config_command(options)
-            return outcome.status
+            return
         config = command_line.read_config(options.config) if options.config else None
         (_export if options.to_torch else _import)(options, config)
-    return outcome.status
+
+    return command_line.run(_parser(), work, [word for word in argv if word not in overrides])

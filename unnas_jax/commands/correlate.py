@@ -21,9 +21,9 @@ from unnas_jax.sweep.scores import batches, registry
 _DEFAULT = "synflow,naswot,jacob_cov,parameters,multiply_adds"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> command_line.Parser:
     about = "\n".join(f"  {name:14} {score.about}" for name, score in registry.SCORES.items())
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="unnas-jax correlate",
         description="Computes scores for cells of a table of published accuracies, a row a value "
         "as it comes, and prints rank correlations with 95% intervals. Killed at any time, the "
@@ -108,7 +108,4 @@ def _run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
-    options = _parser().parse_args(arguments)
-    with command_line.user_errors() as outcome:
-        _run(options)
-    return outcome.status
+    return command_line.run(_parser(), _run, arguments)

@@ -14,8 +14,8 @@ from unnas_jax.runs import trained
 _MOST = 64  # Images that an export is checked on.
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(
         prog="unnas-jax export",
         description="Writes the network of a training as files that need nothing of this program, "
         "with its preprocessing, class names and architecture, and checks them against it.",
@@ -69,7 +69,4 @@ def _run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
-    options = _parser().parse_args(arguments)
-    with command_line.user_errors() as outcome:
-        _run(options)
-    return outcome.status
+    return command_line.run(_parser(), _run, arguments)

@@ -8,9 +8,14 @@ from unnas_jax.analysis import figures
 from unnas_jax.commands import command_line
 
 
+def _run(options: argparse.Namespace) -> None:
+    comparisons, written = figures.write(options.runs, options.out, seed=options.seed)
+    print("\n".join([str(c) for c in comparisons if not c.same] + written))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="unnas-jax figures",
         description="Draws the paper's figures 2 to 5 from sweeps and CSV files.",
     )
@@ -27,8 +32,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="where files go (default: figures)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
-    options = parser.parse_args(arguments)
-    with command_line.user_errors() as outcome:
-        comparisons, written = figures.write(options.runs, options.out, seed=options.seed)
-        print("\n".join([str(c) for c in comparisons if not c.same] + written))
-    return outcome.status
+    return command_line.run(parser, _run, arguments)

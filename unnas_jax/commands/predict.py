@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -81,8 +80,8 @@ def _writer(form: str, names: Sequence[str], top: int) -> Callable[[Answer], Non
     return as_row
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(
         prog="unnas-jax predict",
         description="Prints the classes of images with their probabilities, one image a line. "
         "Networks of segmentation write the label map of every image, and the image under the "
@@ -107,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_choice(parser: argparse.ArgumentParser, several: bool = True) -> None:
+def add_choice(parser: command_line.Parser, several: bool = True) -> None:
     """The options that choose a network of a training."""
     parser.add_argument(
         "--checkpoint",
@@ -168,7 +167,4 @@ def _stem(path: str, taken: set[str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0, 1 if images were broken, 2 for a mistake."""
-    options: Any = _parser().parse_args(arguments)
-    with command_line.user_errors() as outcome:
-        outcome.status = _run(options)
-    return outcome.status
+    return command_line.run(_parser(), _run, arguments)

@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="unnas-jax prepare",
         description="Prepares a dataset from its published files, or goes on with it after a "
         "kill: verifies every image, and reports what it rejects.",
@@ -132,7 +132,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--subset", type=float, help="also write a list of this share of the training examples"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the subset")
-    options = parser.parse_args(arguments)
-    with command_line.user_errors() as outcome:
-        _run(options)
-    return outcome.status
+    return command_line.run(parser, _run, arguments)

@@ -30,8 +30,8 @@ from unnas_jax.tasks.registry import TASKS
 _BY = "rotation,synflow"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(
         prog="unnas-jax rank",
         description="Ranks architectures on your images: each is trained on pretext tasks, or "
         "scored, with several seeds. The same command continues what was interrupted.",
@@ -188,7 +188,4 @@ def _run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
-    options = _parser().parse_args(arguments)
-    with command_line.user_errors() as outcome:
-        _run(options)
-    return outcome.status
+    return command_line.run(_parser(), _run, arguments)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from unnas_jax.analysis import markup, report, results
 from unnas_jax.commands import command_line
-from unnas_jax.core.errors import UserError
 
 
 def _has_desktop() -> bool:
@@ -17,9 +16,19 @@ def _has_desktop() -> bool:
     return sys.stdout.isatty() and (sys.platform in ("darwin", "win32") or bool(display))
 
 
+def _run(options: argparse.Namespace) -> None:
+    run = results.read(options.workdir)
+    paths = report.written(run)
+    for words in run.warnings:
+        print(f"unnas_jax: mind: {words}", file=sys.stderr)
+    print(markup.readable("\n".join(paths)))
+    if options.open == "yes" or (options.open == "auto" and _has_desktop()):
+        webbrowser.open(pathlib.Path(paths[-1]).resolve().as_uri())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="unnas-jax report",
         description="Draws the pictures and the report of a run from the files in its workdir.",
     )
@@ -34,15 +43,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="auto",
         help="show the report in a browser; auto: when run by hand on a desktop (default)",
     )
-    options = parser.parse_args(arguments)
-    try:
-        run = results.read(options.workdir)
-        paths = report.written(run)
-    except UserError as error:
-        return command_line.fail(str(error))
-    for words in run.warnings:
-        print(f"unnas_jax: mind: {words}", file=sys.stderr)
-    print(markup.readable("\n".join(paths)))
-    if options.open == "yes" or (options.open == "auto" and _has_desktop()):
-        webbrowser.open(pathlib.Path(paths[-1]).resolve().as_uri())
-    return 0
+    return command_line.run(parser, _run, arguments)

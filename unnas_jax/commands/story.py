@@ -215,9 +215,18 @@ def run(
     return story
 
 
+def _run(options: argparse.Namespace) -> None:
+    if min(options.random, options.seeds) < 1:
+        raise UserError("story: --random and --seeds must be at least 1")
+    training = command_line.read_config("eval_photos")
+    training.seeds = options.seeds
+    training.eval.every_epochs = training.train.epochs  # Only the end counts.
+    run(recipes.photos(options.task), training, options.workdir, options.random)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
-    parser = argparse.ArgumentParser(prog="unnas-jax story", description=__doc__)
+    parser = command_line.Parser(prog="unnas-jax story", description=__doc__)
     parser.add_argument(
         "--workdir",
         type=os.path.expanduser,
@@ -229,12 +238,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--task", choices=("rot", "col", "jig"), default="rot", help="of the search"
     )
-    options = parser.parse_args(arguments)
-    with command_line.user_errors() as outcome:
-        if min(options.random, options.seeds) < 1:
-            raise UserError("story: --random and --seeds must be at least 1")
-        training = command_line.read_config("eval_photos")
-        training.seeds = options.seeds
-        training.eval.every_epochs = training.train.epochs  # Only the end counts.
-        run(recipes.photos(options.task), training, options.workdir, options.random)
-    return outcome.status
+    return command_line.run(parser, _run, arguments)

@@ -9,9 +9,13 @@ from unnas_jax.analysis.tables import FORMATS, collect
 from unnas_jax.commands import command_line
 
 
+def _run(options: argparse.Namespace) -> None:
+    sys.stdout.write(FORMATS[options.format](collect(options.runs)))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="unnas-jax tables",
         description="The paper's tables 1 and 2 from the result.json files of evaluations.",
     )
@@ -22,7 +26,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="workdirs, or directories that contain them",
     )
     parser.add_argument("--format", choices=FORMATS, default="markdown")
-    options = parser.parse_args(arguments)
-    with command_line.user_errors() as outcome:
-        sys.stdout.write(FORMATS[options.format](collect(options.runs)))
-    return outcome.status
+    return command_line.run(parser, _run, arguments)

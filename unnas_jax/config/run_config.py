@@ -43,17 +43,27 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def read(workdir: str, name: str = "") -> dict[str, Any]:
+def read(workdir: str, name: str = "", of: str = "a run") -> dict[str, Any]:
     """The config of the run in a directory, with the defaults of fields that have come since.
 
     Args:
       workdir: the directory.
-      name: what the user calls it.
+      name: what the user calls it; the same if it is empty.
+      of: what kind of run the user is asked for if this is none.
 
     Raises:
       UserError: there is none, or it is damaged.
     """
     path = os.path.join(workdir, FILE)
+    if not os.path.exists(path):
+        called = name or workdir
+        if os.path.isfile(workdir):
+            folder = os.path.dirname(workdir) or os.curdir
+            raise UserError(f"{called}: is a file; give the directory of the run, {folder}")
+        lack = (
+            "not a workdir, it has no config.json" if os.path.isdir(workdir) else "no such workdir"
+        )
+        raise UserError(f"{called}: {lack}; give the --workdir of {of}")
     remedy = "if the run had the config that you start it with, remove the file and start again"
     found = reading.document(path, {"experiment": str}, what=name, remedy=remedy)
     schema = config_lib.SCHEMAS.get(found["experiment"])

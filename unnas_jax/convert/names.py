@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from unnas_jax.config import schema
+from unnas_jax.config.options import Config
+from unnas_jax.config.schema import Common, SearchConfig, TrainConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import plan
 from unnas_jax.spaces.darts import published
@@ -211,13 +214,13 @@ def _mixed_edge(name: str, path: Path, place: int, count: int, flat: Flat) -> It
                 yield from _norm(f"{op}.{3 + 4 * k}", norm, flat, of_group(group))
 
 
-def _supernet(config: Mapping[str, Any], flat: Flat) -> Iterator[Slot]:
-    section = config["network"]
+def _supernet(config: SearchConfig, flat: Flat) -> Iterator[Slot]:
+    section = config.network
     for kind in ("normal", "reduce"):
         yield Slot(f"net_.alphas_{kind}", ("alphas", kind), _same)
-    yield from _stem(section["stem"], flat)
-    rows = edges(section["nodes"])
-    for cell in range(section["cells"]):
+    yield from _stem(section.stem, flat)
+    rows = edges(section.nodes)
+    for cell in range(section.cells):
         name, path = f"net_.cells.{cell}", (f"cell_{cell}",)
         yield from _preprocessing(name, path, flat)
         for edge, (source, _) in enumerate(rows):
@@ -232,20 +235,20 @@ def _supernet(config: Mapping[str, Any], flat: Flat) -> Iterator[Slot]:
     yield from _head("net_.classifier.classifier", config, flat)
 
 
-def _darts(config: Mapping[str, Any], flat: Flat) -> Iterator[Slot]:
-    section = config["network"]
-    genotype = published.resolve(section["genotype"])
-    single = registry.TASKS[config["task"]["name"]].single_reduction
-    yield from _stem(section["stem"], flat)
+def _darts(config: TrainConfig, flat: Flat) -> Iterator[Slot]:
+    section = config.network
+    genotype = published.resolve(section.genotype)
+    single = registry.of_config(config).single_reduction
+    yield from _stem(section.stem, flat)
     # The width changes no name.
-    for index, place in enumerate(plan(2, section["cells"], section["stem"], single)):
+    for index, place in enumerate(plan(2, section.cells, section.stem, single)):
         name, path = f"net_.cells.{index}", (place.name,)
         yield from _preprocessing(name, path, flat)
         pairs = genotype.reduce if place.reduction else genotype.normal
         for k, (operation, source) in enumerate(pairs):
             stride = 2 if place.reduction and source < 2 else 1
             yield from _operation(operation, stride, f"{name}._ops.{k}", (*path, f"op_{k}"), flat)
-    if section["auxiliary_weight"]:
+    if section.auxiliary_weight:
         name, path = "net_.auxiliary_head", ("auxiliary",)
         yield from _conv(f"{name}.features.2", (*path, "conv_0"), flat)
         yield from _norm(f"{name}.features.3", (*path, "bn_0"), flat)
@@ -262,16 +265,16 @@ def _conv_bn_relu(name: str, path: Path, flat: Flat) -> Iterator[Slot]:
     yield from _norm(f"{name}.conv_bn_relu.1", (*path, "bn"), flat)
 
 
-def _nasbench101(config: Mapping[str, Any], flat: Flat) -> Iterator[Slot]:
-    section = config["network"]
-    stem = ["stem.conv3x3"] if section["stem"] == "cifar" else [f"stem.{k}" for k in range(3)]
+def _nasbench101(config: TrainConfig, flat: Flat) -> Iterator[Slot]:
+    section = config.network
+    stem = ["stem.conv3x3"] if section.stem == "cifar" else [f"stem.{k}" for k in range(3)]
     for k, name in enumerate(stem):
         yield from _conv_bn_relu(name, (f"stem_{k}",), flat)
-    spec = nasbench101.resolve(section["genotype"]).pruned()
+    spec = nasbench101.resolve(section.genotype).pruned()
     layer = 0
-    for stack in range(section["stacks"]):
+    for stack in range(section.stacks):
         layer += stack > 0  # The pooling between two stacks.
-        for module in range(section["modules"]):
+        for module in range(section.modules):
             name, path = f"layers.{layer}", (f"stack_{stack}_module_{module}",)
             for vertex, operation in enumerate(spec.operations):
                 if operation in KERNELS:
@@ -285,7 +288,7 @@ def _nasbench101(config: Mapping[str, Any], flat: Flat) -> Iterator[Slot]:
     yield from _head("classifier.classifier", config, flat)
 
 
-def _head(name: str, config: Mapping[str, Any], flat: Flat) -> Iterator[Slot]:
+def _head(name: str, config: Common, flat: Flat) -> Iterator[Slot]:
     """The task's last layers."""
     if ("params", "head", "linear", "kernel") in flat:
         # Also for the jigsaw: features are counted tile by tile on both sides.
@@ -293,10 +296,10 @@ def _head(name: str, config: Mapping[str, Any], flat: Flat) -> Iterator[Slot]:
     elif ("params", "head", "conv", "kernel") in flat:
         yield from _layer(name, ("head", "conv"), _conv_layout, flat)
     else:
-        rates = [f"rate_{rate}" for rate in config["task"]["aspp_rates"]]
+        rates = [f"rate_{rate}" for rate in config.task.aspp_rates]
         if len(rates) not in (1, 3):
             raise UserError(
-                f"config.task.aspp_rates={tuple(config['task']['aspp_rates'])}: the PyTorch "
+                f"config.task.aspp_rates={tuple(config.task.aspp_rates)}: the PyTorch "
                 "release has one rate or three"
             )
         branches = {"aspp1": "pixel", "aspp5": "image"}
@@ -311,11 +314,11 @@ def _head(name: str, config: Mapping[str, Any], flat: Flat) -> Iterator[Slot]:
         yield from _layer(f"{name}.classifier.3", last, _conv_layout, flat)
 
 
-def slots(config: Mapping[str, Any], flat: Flat) -> list[Slot]:
+def slots(config: Config, flat: Flat) -> list[Slot]:
     """Every tensor of the release's network of a config, but for the counts of its batch norms.
 
     Args:
-      config: a valid one, as a dict.
+      config: a valid one.
       flat: the network's variables here, or their shapes.
 
     Returns:
@@ -323,7 +326,8 @@ def slots(config: Mapping[str, Any], flat: Flat) -> list[Slot]:
       `flat`: once, but for the poolings' statistics in a supernet, which all edges of a source
       share here.
     """
-    if config["experiment"] == "search":
-        return list(_supernet(config, flat))
+    c = schema.record(config)
+    if isinstance(c, SearchConfig):
+        return list(_supernet(c, flat))
     spaces = {"darts": _darts, "nasbench101": _nasbench101}
-    return list(spaces[config["network"]["space"]](config, flat))
+    return list(spaces[c.network.space](c, flat))

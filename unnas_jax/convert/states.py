@@ -16,6 +16,9 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 
+from unnas_jax.config import schema
+from unnas_jax.config.options import Config
+from unnas_jax.config.schema import Common, SearchConfig, TrainConfig
 from unnas_jax.config.sections import Alphas, Weights
 from unnas_jax.convert import config_to_release, weights
 from unnas_jax.core.errors import UserError
@@ -137,30 +140,32 @@ def _adam(document: Mapping[str, Any], initial: Any) -> tuple[Any, list[str]]:
     return optax.tree.set(initial, count=jnp.int32(counts.pop()), **moments), []
 
 
-def _optimizer(config: Mapping[str, Any]) -> optim.Optimizer:
+def _optimizer(config: Common) -> optim.Optimizer:
     """The optimizer of the weights; a scheduled rate gives its state the count that runs have."""
-    return optim.optimizer(Weights.of(config["weights"]), lambda step: 1.0)
+    return optim.optimizer(config.weights, lambda step: 1.0)
 
 
-def _check_optimizers(config: Mapping[str, Any]) -> None:
+def _check_optimizers(config: SearchConfig | TrainConfig) -> None:
     """Raises `UserError` unless the config's optimizers are those that the release has."""
-    for section, name in (("weights", "sgd"), ("alphas", "adam")):
-        of = config.get(section, {})
-        if of and (of["optimizer"] != name or of["optimizer_options"]):
+    sections: list[tuple[str, Weights | Alphas, str]] = [("weights", config.weights, "sgd")]
+    if isinstance(config, SearchConfig):
+        sections.append(("alphas", config.alphas, "adam"))
+    for key, section, name in sections:
+        if section.optimizer != name or section.optimizer_options:
             raise UserError(
-                f"config.{section}.optimizer={of['optimizer']!r}: the PyTorch release has only "
+                f"config.{key}.optimizer={section.optimizer!r}: the PyTorch release has only "
                 f"{name!r}, without options"
             )
 
 
 def from_release(
-    document: Mapping[str, Any], config: Mapping[str, Any], steps_per_epoch: int
+    document: Mapping[str, Any], config: Config, steps_per_epoch: int
 ) -> tuple[SearchState | TrainState, int | None, list[str]]:
     """The state of a search, or of a training of one seed, from a checkpoint of the release.
 
     Args:
       document: its content, arrays for tensors; see `unnas_jax.convert.pyth`.
-      config: a valid one, as a dict.
+      config: a valid one.
       steps_per_epoch: of the config on its dataset.
 
     Returns:
@@ -170,18 +175,19 @@ def from_release(
     Raises:
       UserError: names what is missing, extra or misshapen.
     """
-    _check_optimizers(config)
-    of = weights.layout(config, _section(document, "model_state"))
+    c = schema.record(config)
+    _check_optimizers(c)
+    of = weights.layout(c, _section(document, "model_state"))
     variables = weights.variables(document["model_state"], of)
     params, step = variables["params"], epochs_of(document) * steps_per_epoch
     counted = variables.get("counters", {}).get(weights.COUNTER)
     tracked = None if counted is None else int(counted)
     state: SearchState | TrainState
-    if config["experiment"] == "search":
-        initial = _optimizer(config).init(params)
+    if isinstance(c, SearchConfig):
+        initial = _optimizer(c).init(params)
         momentum, notes = _sgd(document, "optimizer_w_state", of, initial, step)
         alphas = variables["alphas"]
-        adam_of = optim.optimizer(Alphas.of(config["alphas"]), 1.0)
+        adam_of = optim.optimizer(c.alphas, 1.0)
         adam, more = _adam(document, adam_of.init(alphas))
         state = SearchState(
             step=jnp.int32(step),
@@ -192,18 +198,16 @@ def from_release(
             alphas_opt=adam,
         )
         return jax.device_get(state), tracked, notes + more
-    initial = _optimizer(config).init(params)
+    initial = _optimizer(c).init(params)
     momentum, notes = _sgd(document, "optimizer_state", of, initial, step)
     state = TrainState(
-        seed=jnp.int32(config["seed"]),
+        seed=jnp.int32(c.seed),
         step=jnp.int32(step),
         params=params,
         batch_stats=variables["batch_stats"],
         # The release has none: it goes on from the weights as they are.
         average=(
-            {"params": params, "batch_stats": variables["batch_stats"]}
-            if config["train"]["ema"]
-            else {}
+            {"params": params, "batch_stats": variables["batch_stats"]} if c.train.ema else {}
         ),
         optimizer=momentum,
     )
@@ -241,7 +245,8 @@ def to_release(
     Raises:
       UserError: the state does not stand at the end of an epoch.
     """
-    _check_optimizers(config)
+    c = schema.record(config)
+    _check_optimizers(c)
     if isinstance(state, TrainState):
         state = jax.tree.map(lambda leaf: np.asarray(leaf)[0], state)
     step = int(state.step)
@@ -255,20 +260,20 @@ def to_release(
     if isinstance(state, SearchState):
         variables["alphas"] = state.alphas
     count = step if tracked is None else tracked
-    model = weights.params_to_torch({**variables, "counters": {weights.COUNTER: count}}, config)
+    model = weights.params_to_torch({**variables, "counters": {weights.COUNTER: count}}, c)
     tree, notes = config_to_release.to_release(config, len(next(reversed(model.values()))))
     document = {
         "epoch": epochs - 1,
         "model_state": model,
         "cfg": config_to_release.as_yaml(tree),
     }
-    section, of = config["weights"], weights.layout_of(variables, config)
+    section, of = c.weights, weights.layout_of(variables, c)
     sgd = {
-        "lr": section["learning_rate"],
-        "momentum": section["momentum"],
+        "lr": section.learning_rate,
+        "momentum": section.momentum,
         "dampening": 0,
-        "weight_decay": section["weight_decay"],
-        "nesterov": bool(section.get("nesterov", False)),
+        "weight_decay": section.weight_decay,
+        "nesterov": section.nesterov,
     }
 
     def momentum(optimizer: Any) -> dict[str, Any]:
@@ -283,12 +288,13 @@ def to_release(
         {"step": steps, "exp_avg": np.asarray(mu[kind]), "exp_avg_sq": np.asarray(nu[kind])}
         for kind in _ALPHAS
     ]
-    section = config["alphas"]
+    assert isinstance(c, SearchConfig)
+    alphas = c.alphas
     adam = {
-        "lr": section["learning_rate"],
-        "betas": (section["b1"], section["b2"]),
+        "lr": alphas.learning_rate,
+        "betas": (alphas.b1, alphas.b2),
         "eps": 1e-8,
-        "weight_decay": section["weight_decay"],
+        "weight_decay": alphas.weight_decay,
         "amsgrad": False,
     }
     return {

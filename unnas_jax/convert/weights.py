@@ -9,6 +9,9 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
+from unnas_jax.config import schema
+from unnas_jax.config.options import Config
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.convert.names import Path, Slot, slots
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.registry import entry_of
@@ -26,38 +29,41 @@ _LAST_STATISTIC = "running_var"  # The entry after which the counter of a batch 
 _SAME = {"rtol": 1e-3, "atol": 1e-4}
 
 
-def _plain(config: Any) -> dict[str, Any]:
-    """A `ConfigDict` or a mapping as a dict."""
-    return config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+def _plain(config: Any) -> Config:
+    """A `ConfigDict` as a dict, any other config as it is."""
+    plain: Config = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
+    return plain
 
 
-def _shapes(config: Mapping[str, Any], classes: int | None) -> dict[Path, Any]:
+def _shapes(config: Config, classes: int | None) -> dict[Path, Any]:
     """The shapes of the variables of a config's network, alphas included, by path."""
-    task = complexity.task_of(config, classes)
-    inputs = example_shapes(config, task).inputs
-    simple = {**config, "precision": "float32"}  # `auto` would start the backend.
-    if config["experiment"] == "search":
-        if not candidates.are_darts(candidates.of_network(config["network"])):
+    # `auto` would start the backend.
+    c = dataclasses.replace(schema.record(config), precision="float32")
+    task = complexity.task_of(c, classes)
+    inputs = example_shapes(c, task).inputs
+    if isinstance(c, SearchConfig):
+        section = c.network
+        if not candidates.are_darts(candidates.of_network(section)):
             raise UserError(
                 "config.network.operations: the PyTorch release has only the eight operations of "
                 "DARTS on every edge; a supernet of others cannot be brought over"
             )
         for key, plain in (("partial_channels", 1), ("auxiliary_skip", False)):
-            value = config["network"][key]
+            value = getattr(section, key)
             if value != plain:
                 raise UserError(
                     f"config.network.{key}={value!r}: the PyTorch release has only the supernet of "
                     "DARTS; another one cannot be brought over"
                 )
-        simple["search"] = {**config["search"], "formulation": "depthwise"}
-        supernet = supernet_lib.build_supernet(simple, task)
+        search = dataclasses.replace(c.search, formulation="depthwise")
+        supernet = supernet_lib.build_supernet(dataclasses.replace(c, search=search), task)
 
         def init(key: jax.Array) -> Any:
-            alphas = supernet_lib.init_alphas(key, config["network"]["nodes"], 1.0)
+            alphas = supernet_lib.init_alphas(key, section.nodes, 1.0)
             variables = supernet.lazy_init(key, inputs, alphas, train=False)
             return {**variables, "alphas": alphas}
     else:
-        network = networks.build_network(simple, task)
+        network = networks.build_network(c, task)
 
         def init(key: jax.Array) -> Any:
             return network.lazy_init(key, inputs, train=False)
@@ -84,18 +90,18 @@ class Layout:
         return [slot for slot in self.slots if slot.path[0] == "params"]
 
 
-def layout(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> Layout:
+def layout(config: Config, state_dict: Mapping[str, Any]) -> Layout:
     """The layout of a config's network; `state_dict` only tells the number of classes.
 
     Args:
-      config: a valid one of a search or of a training, as a dict.
+      config: a valid one of a search or of a training.
       state_dict: the release's tensors, for datasets whose name does not tell their classes.
     """
     flat = _shapes(config, _classes(config, state_dict))
     return Layout(flat, slots(config, flat))
 
 
-def layout_of(variables: Mapping[str, Any], config: Mapping[str, Any]) -> Layout:
+def layout_of(variables: Mapping[str, Any], config: Config) -> Layout:
     """The layout of a network whose variables are there; `UserError` if some are missing."""
     flat = traverse_util.flatten_dict(dict(variables))
     try:
@@ -104,9 +110,9 @@ def layout_of(variables: Mapping[str, Any], config: Mapping[str, Any]) -> Layout
         raise UserError(f"variables: {error} is missing; is the config theirs?") from error
 
 
-def _classes(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> int | None:
+def _classes(config: Config, state_dict: Mapping[str, Any]) -> int | None:
     """The classes of a dataset whose name does not tell them: as many as the last layer has."""
-    if entry_of(config["dataset"]["name"]).classes:
+    if entry_of(schema.record(config).dataset.name).classes:
         return None
     last = ("classifier.classifier.bias", "classifier.classifier.classifier.3.bias")
     sizes = [len(value) for name, value in state_dict.items() if name.endswith(last)]
@@ -187,9 +193,7 @@ def _counter(name: str) -> str:
     return f"{name.removesuffix(_LAST_STATISTIC)}{COUNTER}"
 
 
-def params_from_torch(
-    state_dict: Mapping[str, np.ndarray], config: Mapping[str, Any]
-) -> dict[str, Any]:
+def params_from_torch(state_dict: Mapping[str, np.ndarray], config: Config) -> dict[str, Any]:
     """The variables here of a network of the release.
 
     Args:
@@ -220,9 +224,7 @@ def variables(state_dict: Mapping[str, np.ndarray], of: Layout) -> dict[str, Any
     return tree
 
 
-def params_to_torch(
-    variables: Mapping[str, Any], config: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
+def params_to_torch(variables: Mapping[str, Any], config: Config) -> dict[str, np.ndarray]:
     """The release's `model_state` of a network here: the inverse of `params_from_torch`.
 
     Args:

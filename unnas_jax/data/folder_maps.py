@@ -125,6 +125,15 @@ def open_dataset(section: DatasetSection) -> Dataset:
     )
 
 
+def has_label_maps(path: str) -> bool:
+    """Whether a folder has images and label maps side by side, as this dataset has them."""
+    root = os.path.expanduser(path)
+    return any(
+        all(os.path.isdir(os.path.join(root, split, name)) for name in (_IMAGES, _LABELS))
+        for split in ("", "train")
+    )
+
+
 def _directories(root: str, key: str) -> dict[str, str]:
     """Split -> its directory below the root, '' where the root itself has the images."""
     if os.path.isdir(os.path.join(root, _IMAGES)):

@@ -12,6 +12,22 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import Conv, batch_norm, uniform_fan_in
 
 
+def _linear(x: jax.Array, features: int, name: str) -> jax.Array:
+    """A linear layer with bias, in float32, from within a module's `__call__`."""
+    start = uniform_fan_in(x.shape[-1])
+    layer = nn.Dense(features, dtype=jnp.float32, kernel_init=start, bias_init=start, name=name)
+    return layer(x)
+
+
+def _pointwise(x: jax.Array, features: int, name: str) -> jax.Array:
+    """A 1x1 convolution with bias, in float32, from within a module's `__call__`."""
+    start = uniform_fan_in(x.shape[-1])
+    layer = nn.Conv(
+        features, (1, 1), dtype=jnp.float32, kernel_init=start, bias_init=start, name=name
+    )
+    return layer(x)
+
+
 class ImageHead(nn.Module):
     """One answer for `group` consecutive images: pool each, concatenate, linear.
 
@@ -28,14 +44,7 @@ class ImageHead(nn.Module):
         """The logits of every group of images; nothing here differs in training."""
         del train
         x = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
-        x = x.reshape(-1, self.group * x.shape[-1])
-        return nn.Dense(
-            self.classes,
-            dtype=jnp.float32,
-            kernel_init=uniform_fan_in(x.shape[-1]),
-            bias_init=uniform_fan_in(x.shape[-1]),
-            name="linear",
-        )(x)
+        return _linear(x.reshape(-1, self.group * x.shape[-1]), self.classes, "linear")
 
 
 class PixelHead(nn.Module):
@@ -51,15 +60,7 @@ class PixelHead(nn.Module):
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
         """The logits of every pixel; nothing here differs in training."""
         del train
-        fan_in = features.shape[-1]
-        return nn.Conv(
-            self.classes,
-            (1, 1),
-            dtype=jnp.float32,
-            kernel_init=uniform_fan_in(fan_in),
-            bias_init=uniform_fan_in(fan_in),
-            name="conv",
-        )(features)
+        return _pointwise(features, self.classes, "conv")
 
 
 class PatchHead(nn.Module):
@@ -76,16 +77,9 @@ class PatchHead(nn.Module):
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
         """The values of every pixel; nothing here differs in training."""
         del train
-        count, rows, columns, fan_in = features.shape
+        count, rows, columns, _ = features.shape
         square = -(-self.side // min(rows, columns))
-        x = nn.Conv(
-            square**2 * self.channels,
-            (1, 1),
-            dtype=jnp.float32,
-            kernel_init=uniform_fan_in(fan_in),
-            bias_init=uniform_fan_in(fan_in),
-            name="conv",
-        )(features)
+        x = _pointwise(features, square**2 * self.channels, "conv")
         x = x.reshape(count, rows, columns, square, square, self.channels)
         x = jnp.swapaxes(x, 2, 3).reshape(count, rows * square, columns * square, self.channels)
         return x[:, : self.side, : self.side]
@@ -104,14 +98,7 @@ class ProjectionHead(nn.Module):
         """The points; nothing here differs in training."""
         del train
         x = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
-        fan_in = x.shape[-1]
-        for name, width in (("hidden", fan_in), ("linear", self.dimensions)):
-            start = uniform_fan_in(fan_in)
-            layer = nn.Dense(
-                width, dtype=jnp.float32, kernel_init=start, bias_init=start, name=name
-            )
-            x = layer(nn.relu(x) if name == "linear" else x)
-        return x
+        return _linear(nn.relu(_linear(x, x.shape[-1], "hidden")), self.dimensions, "linear")
 
 
 class StageHeads(nn.Module):
@@ -153,9 +140,7 @@ class StageHeads(nn.Module):
             if x.shape[1:3] != (self.side, self.side):
                 x = x[:, rows][:, :, columns]
             x = batch_norm(train=train, affine=True, dtype=jnp.float32, name=f"bn_{k}")(x)
-            start = uniform_fan_in(x.shape[-1])
-            layer = nn.Conv(channels, (1, 1), kernel_init=start, bias_init=start, name=f"conv_{k}")
-            outputs.append(layer(x))
+            outputs.append(_pointwise(x, channels, f"conv_{k}"))
         return outputs
 
 

@@ -223,9 +223,13 @@ def read(
     if checkpoint not in CHECKPOINTS:
         raise UserError(f"checkpoint={checkpoint!r}: use one of {', '.join(CHECKPOINTS)}")
     with workdir_lib.opened(name, write=False) as place:
-        read_config = run_config.read(place.path, f"workdir {name}")
-        run_config.check_same(name, read_config, {"experiment": "train"})
-        config = TrainConfig.of(read_config)
+        values = run_config.read(place.path, f"workdir {name}", of="a training")
+        if (kind := values["experiment"]) != "train":
+            raise UserError(
+                f"workdir {name} is that of {run_config.KINDS[kind]}, which keeps no network to "
+                "use; train its cells (--config=eval_...:CELLS) and give that workdir"
+            )
+        config = TrainConfig.of(values)
         config = dataclasses.replace(config, precision=precision or config.precision)
         seeds = [config.seed + k for k in range(config.seeds)]
         wanted = seeds[0] if seed is None else seed

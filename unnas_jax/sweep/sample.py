@@ -264,9 +264,7 @@ def status_of(workdir: str) -> Status:
       UserError: this is no workdir of a sweep.
     """
     workdir = os.path.expanduser(workdir)
-    if not os.path.exists(os.path.join(workdir, run_config.FILE)):
-        raise UserError(f"{workdir}: has no config.json; give the --workdir of a sweep")
-    found = run_config.read(workdir)
+    found = run_config.read(workdir, of="a sweep")
     if found["experiment"] != "sample":
         kind = run_config.KINDS[found["experiment"]]
         raise UserError(f"{workdir}: not the workdir of a sweep, but of {kind}")
