@@ -14,8 +14,8 @@ from unnas_jax.runs.selected import Selected
 WAYS = ("perturbation", "magnitude")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(
         prog="unnas-jax select",
         description="Selects cells from the supernet or the alphas of a search. By perturbation "
         "(DARTS-PT): an edge keeps the operation without which the supernet answers held-out "
@@ -80,7 +80,4 @@ def _run(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0, 2 for a mistake, 75 to call it again."""
-    options = _parser().parse_args(arguments)
-    with command_line.user_errors() as outcome:
-        outcome.status = _run(options)
-    return outcome.status
+    return command_line.run(_parser(), _run, arguments)

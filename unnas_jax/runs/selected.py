@@ -11,7 +11,7 @@ import numpy as np
 from unnas_jax.analysis import cells as cells_plot
 from unnas_jax.analysis import results, style
 from unnas_jax.config import run_config
-from unnas_jax.core import buckets, files
+from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import SearchMethod
@@ -43,9 +43,7 @@ class Selected:
 
 def config_of(folder: str, name: str) -> dict[str, Any]:
     """The config of the search in a folder, as a dict; `name` is what the user calls it."""
-    if not buckets.is_address(name) and not os.path.isdir(folder):
-        raise UserError(f"{name}: no such workdir; give the --workdir of a search")
-    config = run_config.read(folder, f"workdir {name}")
+    config = run_config.read(folder, f"workdir {name}", "a search")
     if config["experiment"] != "search":
         kind = run_config.KINDS[config["experiment"]]
         raise UserError(f"{name}: is the workdir of {kind}; give that of a search")
