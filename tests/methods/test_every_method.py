@@ -32,9 +32,9 @@ CASES: dict[str, tuple[str, dict, dict, int, Any]] = {
     "p_darts": (
         "p_darts",
         {"cells_added": (0, 0, 0), "kept": (3, 2), "skip_dropout": (0.0, 0.4, 0.7)},
-        {"operations": (*LEFT, "avg_pool_3x3")},
+        {"operations": ("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3")},
         1,
-        {kind: [list(LEFT)] * 2 for kind in KINDS},
+        {kind: [["none", "skip_connect", "avg_pool_3x3"]] * 2 for kind in KINDS},
     ),
     "gdas in S3": ("gdas", {}, {"operations": LEFT}, 0, None),
     "adversarial in S4": (

@@ -39,7 +39,7 @@ def jump(records: Sequence[results.Record], epochs: int) -> tuple[int, int] | No
 
 def words(run: results.Run) -> list[str]:
     """Whether a search has collapsed, and what to do: sentences, the first one says it."""
-    if run.genotype is None:
+    if run.genotype is None or run.alphas is None:
         return []
     skips, edges = diagnostics.skips(run.genotype), len(run.genotype.normal)
     share = f"{skips} of the {edges} edges of the normal cell are skip connections"

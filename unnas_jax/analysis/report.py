@@ -32,7 +32,7 @@ def written(run: results.Run) -> list[str]:
     if run.alphas is not None and run.genotype is not None:
         figure = alphas.draw(run.alphas, run.genotype, run.operations)
         pictures["alphas.png"] = style.render(figure, "png")
-    if run.records["method"]:
+    if run.records["method"] and run.alphas is not None:
         pictures["collapse.png"] = style.render(collapse.draw(run), "png")
     sizes = []
     if run.genotype is not None:

@@ -100,7 +100,7 @@ def by_magnitude(workdir: str, out: str = "", epoch: float | None = None) -> Sel
     with workdir_lib.opened(workdir, write=False) as source:
         config = config_of(source.path, workdir)
         method = methods.of_config(config)
-        if method.cells is not SearchMethod.cells:
+        if method.chooses or method.cells is not SearchMethod.cells:
             raise UserError(
                 f"{workdir}: the cells of the method {method.name!r} do not come of the weights of "
                 "operations alone, which alphas.npz has"
