@@ -354,8 +354,7 @@ class Darts(SearchMethod):
     ) -> tuple[SearchState, Sums]:
         """The state with moved alphas and the sums of B.
 
-        The batch of A, on which the next weight step runs, is used by the second-order gradient
-        only; `given` is that of `Moment`.
+        The batch of A, that of the next weight step, is for the second order only.
         """
         if self.config["search"]["order"] == 2:
             grads, sums = self.programs.unrolled(state, batch_b, batch_a, given)
@@ -372,7 +371,7 @@ class Darts(SearchMethod):
         self, state: SearchState, batch_a: Batch, given: Given | None = None
     ) -> tuple[SearchState, Sums]:
         """The state with moved weights, one step further, and the sums of A."""
-        if self.adversary is not None and given is None:
+        if self.adversary and given is None:
             given = self.adversary(state, batch_a)
         grads, _, batch_stats, sums = self.programs.gradients(
             state, batch_a, self._placed(draws.WEIGHT_STEP), of=self.of_weights, given=given
