@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from tests.methods import test_every_method as every
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
-from unnas_jax.methods import gdas, registry, remedies
+from unnas_jax.methods import adversarial, gdas, registry, remedies
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.draws import ALPHA_STEP, WEIGHT_STEP, Moment
 from unnas_jax.runs import validation
@@ -58,6 +59,48 @@ def test_only_weight_steps_are_perturbed_each_by_its_own_draw() -> None:
     assert 1e-3 < np.abs(first - plain).max() < 0.05 < np.abs(late - plain).max()
     assert np.any(first != of(1, WEIGHT_STEP))
     np.testing.assert_array_equal(first, of(0, WEIGHT_STEP))
+
+
+def test_a_step_of_the_ascent() -> None:
+    """Two sevenths of the extent along the signs, and never beyond it; then shares."""
+    plain = jnp.array([[0.5, 0.3, 0.2]])
+    slope = jnp.array([[4.0, -0.1, 0.0]])
+    once = adversarial.ascended(plain, plain, slope, 0.07)
+    np.testing.assert_allclose(once, [[0.52, 0.28, 0.2]], rtol=1e-6)
+    shares = plain
+    for _ in range(adversarial.STEPS):
+        shares = adversarial.ascended(plain, shares, slope, 0.07)
+    np.testing.assert_allclose(shares, [[0.57, 0.23, 0.2]], rtol=1e-6)
+    # 0.2 - 0.3 is cut to 0, 0.5 + 0.3 is divided by 1.1.
+    far = adversarial.ascended(plain, plain, jnp.array([[1.0, 0.0, -1.0]]), 7 * 0.3 / 2)
+    np.testing.assert_allclose(far, [[0.8 / 1.1, 0.3 / 1.1, 0]], rtol=1e-6)
+
+
+def test_the_adversary_raises_the_loss() -> None:
+    """Within the extent, on the batch that it was made for; what lowers the loss is undone."""
+    made = every.made("adversarial in S4", 1)
+    assert made.adversary is not None
+    state, half_a = made.init(), every.batch(made, 0)
+    state = state.replace(step=state.step + 20)  # In the last epoch: an extent of 0.255.
+    plain, start = made.adversary.begin(state)
+    given = made.adversary(state, half_a)
+    losses = [float(made.adversary.ascend(state, half_a, s)[0]) for s in (plain, given.shares)]
+    assert losses[1] > losses[0]
+    for kind in KINDS:
+        assert np.any(given.shares[kind] != start[kind])
+        np.testing.assert_allclose(given.shares[kind].sum(1), 1, rtol=1e-6)
+    undone = made.adversary.end(plain, start, np.float32(1), np.float32(0.5))
+    jax.tree.map(np.testing.assert_array_equal, undone.shares, plain)
+    assert [len(made.lower(half_a)[part]) for part in ("alphas", "weights")] == [2, 5]
+    # Alpha steps mix by the alphas.
+    mixed = given.into(plain, ALPHA_STEP)
+    jax.tree.map(np.testing.assert_array_equal, mixed, dict(plain))
+
+
+def test_the_schedule_of_drop_path() -> None:
+    made = method(drop_path=0.6)
+    rates = [float(made.skips(4 * epoch)["drop_path"]) for epoch in (0, 7, 49)]
+    np.testing.assert_allclose(rates, [0, 0.6 / 7, 0.6], rtol=1e-6)
 
 
 def test_the_auxiliary_skip_decays() -> None:
@@ -134,6 +177,9 @@ def test_draws_of_operations() -> None:
         ),
         ("darts", {"perturbation_last": -1.0}, "perturbation_last=-1.0: must be at least 0"),
         ("darts", {"mixing": "sigmoid", "perturbation": "random"}, "is about a softmax"),
+        ("darts", {"mixing": "sigmoid", "perturbation": "adversarial"}, "is about a softmax"),
+        ("gdas", {"perturbation": "adversarial"}, "the method draws operations itself"),
+        ("darts", {"drop_path": 1.0}, "config.method.drop_path=1.0: must be less than 1"),
         ("gdas", {"last_temperature": 0.0}, "last_temperature=0.0: must be greater than 0"),
         ("gdas", {"perturbation": "random"}, "the method draws operations itself; use 'none'"),
     ],

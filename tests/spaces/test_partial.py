@@ -44,6 +44,31 @@ def test_an_edge_by_hand() -> None:
     np.testing.assert_allclose(found, both[..., [0, 2, 1, 3]], rtol=1e-6)
 
 
+def test_dropped_edges() -> None:
+    """An image keeps an edge's output, scaled, or loses it; in evaluation nothing is dropped."""
+    cell = per_edge.PlainCell(
+        operations=(("skip_connect",),) * 2, channels=1, nodes=1, reduction=False,
+        reduce_input0=False,
+    )  # fmt: skip
+    x = np.random.default_rng(0).standard_normal((400, 1, 1, 1)).astype(np.float32)
+    weights, rngs = jnp.array([[1.0], [0.0]]), {"noise": jax.random.key(1)}
+    skips = {"drop_path": jnp.float32(0.25)}
+    variables = cell.init(jax.random.key(0), x, x, weights, False)
+    evaluated = [cell.apply(variables, x, x, weights, False, found) for found in (skips, {})]
+    np.testing.assert_array_equal(*evaluated)
+
+    def trained(skips: Any) -> np.ndarray:
+        found, _ = cell.apply(
+            variables, x, x, weights, True, skips, mutable=["batch_stats"], rngs=rngs
+        )
+        return np.ravel(found)
+
+    plain, dropped = trained({}), trained(skips)
+    lost = dropped == 0
+    assert 0.18 < lost.mean() < 0.32  # Of 400 draws: a deviation of 0.022.
+    np.testing.assert_allclose(dropped[~lost], plain[~lost] / 0.75, rtol=1e-5)
+
+
 def test_an_edge_of_one_operation() -> None:
     """That of the largest weight is computed, and only its statistics move."""
     names = ("skip_connect", "max_pool_3x3", "none")
@@ -76,7 +101,7 @@ def by_definition() -> tuple[Any, Any]:
         weights = {
             kind: rng.uniform(0.05, 1, (5, len(OPERATIONS))) for kind in ("normal", "reduce")
         }
-        weights["auxiliary"] = np.float64(0.3)
+        weights |= {"auxiliary": np.float64(0.3), "drop_path": np.float64(0.4)}
         module = network("depthwise")
         shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), inputs, weights, True))
         variables = reference.random_like(shapes, seed=1)
@@ -84,7 +109,7 @@ def by_definition() -> tuple[Any, Any]:
 
         def function(params: Any, stats: Any, inputs: Any, weights: Any) -> Any:
             own = plain.of_fused(params, stats, 2, parts=2)
-            return network("per_edge").apply(own, inputs, weights, True, mutable=["batch_stats"])[0]
+            return applied("per_edge", own, inputs, weights)
 
         return arguments, with_gradient(function)(*arguments)
 
@@ -94,6 +119,13 @@ def network(form: str) -> supernet.Supernet:
         width=4, cells=2, nodes=2, stem="cifar", single_reduction=True, formulation=form,
         head=Features(), parts=2, auxiliary_skip=True, mix=dict, dtype=jnp.float64,
     )  # fmt: skip
+
+
+def applied(form: str, variables: Any, inputs: Any, weights: Any) -> Any:
+    """In training, with draws that do not depend on the form."""
+    return network(form).apply(
+        variables, inputs, weights, True, mutable=["batch_stats"], rngs={"noise": jax.random.key(3)}
+    )[0]
 
 
 def with_gradient(function: Any) -> Any:
@@ -114,7 +146,7 @@ def test_fused_forms_equal_the_definition(by_definition: tuple[Any, Any], form: 
 
         def function(params: Any, stats: Any, inputs: Any, weights: Any) -> Any:
             own = {"params": params, "batch_stats": stats}
-            return network(form).apply(own, inputs, weights, True, mutable=["batch_stats"])[0]
+            return applied(form, own, inputs, weights)
 
         assert_trees_close(with_gradient(function)(*arguments), expected, 1e-9)
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import markupsafe
 
-from unnas_jax.analysis import choice, markup, results
+from unnas_jax.analysis import choice, collapse, markup, results
 from unnas_jax.analysis.markup import percent
 from unnas_jax.analysis.templates import TEMPLATES
 from unnas_jax.core.logs import duration
 from unnas_jax.data import folder_maps
+from unnas_jax.spaces.darts.candidates import KINDS
 from unnas_jax.spaces.darts.genotype import Genotype
 
 _NASBENCH201 = {
@@ -89,6 +90,15 @@ def _search_facts(run: results.Run) -> list[tuple[str, str, str]]:
         against = "" if run.chance is None else f"chance {percent(run.chance)}, "
         note = f"{against}epoch {last['epoch']:.4g}, loss {last['loss']:.3f}"
         facts.append(("validation accuracy", percent(last["accuracy"]), note))
+    if run.records["method"] and "skips_normal" in run.records["method"][-1]:
+        last = run.records["method"][-1]
+        known = [record for record in run.records["method"] if "eigenvalue" in record]
+        entropies = [f"{last[f'entropy_{k}']:.2f}" for k in KINDS if f"entropy_{k}" in last]
+        note = f"entropy of the weights {' and '.join(entropies)} nats" if entropies else ""
+        facts.append(("skips, normal cell", f"{last['skips_normal']:g}", note))
+        if known:
+            value, epoch = known[-1]["eigenvalue"], known[-1]["epoch"]
+            facts.append(("largest eigenvalue", f"{value:.3g}", f"in the alphas, epoch {epoch:g}"))
     return [*facts, ("seed", str(run.config["seed"]), ""), *_progress(run)]
 
 
@@ -256,7 +266,7 @@ def render(
 
     Args:
       run: the content of the workdir.
-      pictures: "cells.svg", "alphas.png" and "curves.png"; those that exist so far.
+      pictures: "cells.svg", "alphas.png", "collapse.png", "curves.png"; those that exist so far.
       sizes: the networks of these cells at the sizes of an evaluation, with the keys name, cells,
         width, input_size, parameters, parameters_with_auxiliary, multiply_adds.
       weights: gives for "normal" and "reduce" the weight of every pair, None where unknown.
@@ -289,6 +299,8 @@ def render(
         no_cells="" if run.is_training else _no_cells(run),
         validation="" if run.is_training else _validation(run),
         alphas_png=pictures.get("alphas.png"),
+        collapse_png=pictures.get("collapse.png"),
+        collapse=() if run.is_training else collapse.words(run),
         curves_png=pictures["curves.png"],
         sizes=_sizes(sizes),
         next_title=title,

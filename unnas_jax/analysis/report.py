@@ -2,7 +2,7 @@
 
 import os
 
-from unnas_jax.analysis import alphas, cells, curves, page, results, style
+from unnas_jax.analysis import alphas, cells, collapse, curves, page, results, style
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts.widths import evaluation_sizes
@@ -12,7 +12,7 @@ def write(path: str | os.PathLike[str]) -> list[str]:
     """Draws everything that the files of a workdir allow so far, and the report.
 
     Each file replaces its predecessor atomically: `cells.svg`, `cells.png`, `alphas.png`,
-    `curves.png`, `report.html`.
+    `collapse.png`, `curves.png`, `report.html`.
 
     Args:
       path: the workdir of a search or a training, running or finished.
@@ -32,6 +32,8 @@ def written(run: results.Run) -> list[str]:
     if run.alphas is not None and run.genotype is not None:
         figure = alphas.draw(run.alphas, run.genotype, run.operations)
         pictures["alphas.png"] = style.render(figure, "png")
+    if run.records["method"] and run.alphas is not None:
+        pictures["collapse.png"] = style.render(collapse.draw(run), "png")
     sizes = []
     if run.genotype is not None:
         figure = cells.draw(run.genotype, run.softmax, run.operations)

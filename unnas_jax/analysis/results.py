@@ -40,7 +40,7 @@ class Run:
       softmax: the weights of the cells' alphas, keys "normal" and "reduce"; None if unknown.
       operations: of every edge in the search; None before there are alphas or cells.
       alphas: the content of `alphas.npz`.
-      records: `metrics.jsonl` by kind ("start", "train", "validation"), ordered by step.
+      records: `metrics.jsonl` by kind ("start", "train", "validation", "method"), ordered by step.
       skipped: lines of `metrics.jsonl` that could not be read.
     """
 
@@ -154,7 +154,8 @@ def read_metrics(path: str | os.PathLike[str]) -> tuple[dict[str, list[Record]],
     Raises:
       UserError: the file cannot be read.
     """
-    records: dict[str, list[Record]] = {"start": [], "train": [], "validation": []}
+    kinds = ("start", "train", "validation", "method")
+    records: dict[str, list[Record]] = {kind: [] for kind in kinds}
     latest: dict[tuple[str, int], Record] = {}
     found, skipped = rows_lib.read(path)
     for _, row in found:

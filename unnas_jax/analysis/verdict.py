@@ -15,10 +15,12 @@ _UNDECIDED = 0.005
 with a deviation of 1e-3, which moves weights by up to 5e-4."""
 
 
-_AGAINST_SKIPS = (
+AGAINST_SKIPS = (
     "stop earlier (config.method.stop), lower config.alphas.learning_rate, or use a remedy "
-    "(config.method.perturbation='random', config.network.auxiliary_skip=True)"
+    "(config.method.perturbation='random', config.network.auxiliary_skip=True, "
+    "config.method.drop_path=0.2)"
 )
+"""What to do when a search drifts to skip connections: the end of a sentence."""
 
 
 def chance(metrics: Mapping[str, Any], num_classes: int) -> float:
@@ -86,13 +88,13 @@ def of_alphas(
         if all(operation == "skip_connect" for operation, _ in pairs):
             words.append(
                 f"all edges of the {kind} cell are skip connections: the search collapsed; "
-                + _AGAINST_SKIPS
+                + AGAINST_SKIPS
             )
     skips = sum(operation == "skip_connect" for operation, _ in cells.normal)
     if len(cells.normal) / 2 < skips < len(cells.normal):
         words.append(
             f"{skips} of the {len(cells.normal)} edges of the normal cell are skip connections, "
-            f"more than half: the search has collapsed or is about to; {_AGAINST_SKIPS}"
+            f"more than half: the search has collapsed or is about to; {AGAINST_SKIPS}"
         )
     return words
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "show": "draw what a config feeds its network",
     "predict": "what the network of a training says of images: classes or label maps",
     "export": "the network of a training for use elsewhere: StableHLO, ONNX, PyTorch, safetensors",
+    "select": "the cells of a search anew: by perturbation (DARTS-PT), or of another epoch",
     "report": "redraw the pictures and the report of a search",
     "story": "on embedded photographs: search, then the found cell against random ones",
     "status": "where a sample stands: units done, running, failed, and the time left",

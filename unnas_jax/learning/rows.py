@@ -22,6 +22,7 @@ _SHAPES: dict[str, Any] = {
         "total_steps?": int,
     },
     "train": _NUMBERS,
+    "method": _NUMBERS,
     "validation": {**_NUMBERS, "loss": float, "accuracy": float},
 }
 

@@ -98,6 +98,8 @@ class SearchMethod(abc.ABC):
 
     Attributes:
       name: the value of config.search.method.
+      mixture: whether passes mix all operations of every edge by `mix`, so that one can be left out
+        (`unnas_jax.runs.selection`).
       chooses: whether the result is the best of `candidates`, judged after the last step, and not
         what alphas say; `mix`, `cells` and `operations` are not asked then.
       setting: what it was made for; `config` and `task` are of it.
@@ -105,6 +107,7 @@ class SearchMethod(abc.ABC):
     """
 
     name: ClassVar[str]
+    mixture: ClassVar[bool] = False
     chooses: ClassVar[bool] = False
 
     def __init__(self, setting: Setting) -> None:
@@ -231,8 +234,19 @@ class SearchMethod(abc.ABC):
             return {kind: np.asarray(weights) for kind, weights in self.mix(exact).items()}
 
     def cells(self, alphas: Alphas) -> Genotype:
-        """The discrete cells that alphas, on the host, stand for: by default as in DARTS."""
-        return genotype_lib.strongest(**self.mixing(alphas), operations=self.operations())
+        """The discrete cells that alphas, on the host, stand for."""
+        return self.cells_of(self.config, self.mixing(alphas))
+
+    @classmethod
+    def cells_of(cls, config: Mapping[str, Any], mixing: Mapping[str, np.ndarray]) -> Genotype:
+        """The discrete cells of the operations' weights: by default as in DARTS.
+
+        Args:
+          config: of a search, as a dict.
+          mixing: see `mixing`.
+        """
+        operations = candidates.of_network(config["network"])
+        return genotype_lib.strongest(mixing["normal"], mixing["reduce"], operations)
 
     def operations(self) -> Candidates:
         """The names of the operations on every edge, by which `mix` orders their weights."""

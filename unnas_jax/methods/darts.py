@@ -20,10 +20,12 @@ from unnas_jax.config.sections import Weights
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
-from unnas_jax.methods import curvature, draws, remedies, stop_rules
+from unnas_jax.methods import curvature, draws, lowering, remedies, stop_rules
+from unnas_jax.methods.adversarial import Adversary
 from unnas_jax.methods.base import Alphas, SearchMethod, SearchState, Setting
-from unnas_jax.methods.draws import Moment
+from unnas_jax.methods.draws import Given, Moment
 from unnas_jax.methods.unrolled import Loss, second_order
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.spaces.darts.genotype import Genotype, strongest_above
 from unnas_jax.tasks.base import Batch, Examples, Sums, evaluated, example_shapes
@@ -31,7 +33,7 @@ from unnas_jax.tasks.base import Batch, Examples, Sums, evaluated, example_shape
 Which = Literal["weights", "alphas", "both"]
 
 
-def _given(weights: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+def _as_given(weights: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
     """For a supernet that gets the operations' weights instead of the alphas."""
     return weights
 
@@ -59,16 +61,20 @@ class Darts(SearchMethod):
 
     Attributes:
       supernet: whose parameters are searched with.
+      mixed: the same, which gets the operations' weights in the place of the alphas.
       weights_tx, alphas_tx: the two optimizers.
       programs: the parts of a step, compiled.
+      of_alphas, of_weights: which gradients the passes of the two steps compute.
+      adversary: what perturbs weight steps, if an option says so.
     """
 
     name = "darts"
+    mixture = True
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.supernet = self.build()
-        self._mixed = self.supernet.clone(mix=_given)
+        self.mixed = self.supernet.clone(mix=_as_given)
         self.weights_tx, self.alphas_tx = self.optimizers()
         jit = functools.partial(jax.jit, out_shardings=sharding.replicated(setting.mesh))
         self.programs = Programs(
@@ -79,12 +85,14 @@ class Darts(SearchMethod):
             scores=jit(self.scores),
             curved=jit(functools.partial(curvature.product, self)),
         )
+        adversarial = self.options["perturbation"] == "adversarial"
+        self.adversary = Adversary(self) if adversarial else None
         # XLA needs as long to compile forward and backward a second time as the first. A CPU, where
         # that is most of a short run, computes both gradients in one function for both passes;
         # accelerators are spared the gradients that a pass does not use.
         shared = sharding.platform() == "cpu"
-        self._of_alphas: Which = "both" if shared else "alphas"
-        self._of_weights: Which = "both" if shared else "weights"
+        self.of_alphas: Which = "both" if shared else "alphas"
+        self.of_weights: Which = "both" if shared else "weights"
         self._purposes: dict[int, jax.Array] = {}
 
     @classmethod
@@ -137,6 +145,8 @@ class Darts(SearchMethod):
             # The alphas learn of the weights as they are.
             extent = jnp.where(moment.purpose == draws.WEIGHT_STEP, extent, 0.0)
             weights = remedies.shaken(weights, self.key(draws.DRAW, moment.step), extent)
+        if moment.given is not None:
+            weights = moment.given.into(weights, moment.purpose)
         return {**weights, **self.skips(moment.step)}
 
     def mix_in_evaluation(self, alphas: Alphas, step: jax.Array) -> dict[str, jax.Array]:
@@ -144,13 +154,14 @@ class Darts(SearchMethod):
         return {**self.mix(alphas), **self.skips(step)}
 
     def skips(self, step: jax.Array | int) -> dict[str, jax.Array]:
-        """The weight of the auxiliary skips, if the supernet has them."""
-        if not self.config["network"]["auxiliary_skip"]:
-            return {}
+        """The entries of `per_edge.Skips` that the supernet and the options ask for."""
         # An evaluation at the end is in no epoch; it belongs to the last one.
-        epoch = jnp.minimum(self.epoch(step), self.epochs - 1)
-        weight = remedies.auxiliary(self.options, epoch, self.epochs)
-        return {"auxiliary": jnp.asarray(weight, jnp.float32)}
+        epoch, found = jnp.minimum(self.epoch(step), self.epochs - 1), {}
+        if self.config["network"]["auxiliary_skip"]:
+            found["auxiliary"] = remedies.auxiliary(self.options, epoch, self.epochs)
+        if self.options["drop_path"]:
+            found["drop_path"] = remedies.drop_path(self.options, epoch, self.epochs)
+        return {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}
 
     @property
     def epochs(self) -> int:
@@ -162,10 +173,11 @@ class Darts(SearchMethod):
         """The epoch, counted from 0 in the stage, of the step after `step` finished ones."""
         return (step - self.setting.first_step) // self.setting.steps_per_epoch
 
-    def cells(self, alphas: Alphas) -> Genotype:
+    @classmethod
+    def cells_of(cls, config: Mapping[str, Any], mixing: Mapping[str, np.ndarray]) -> Genotype:
         """The strongest two edges of a node; without what is below the option `threshold`."""
-        threshold = self.options["threshold"]
-        return strongest_above(self.mixing(alphas), threshold, self.operations())
+        threshold = cls.completed(config["method"])["threshold"]
+        return strongest_above(mixing, threshold, candidates.of_network(config["network"]))
 
     def initial_alphas(self, key: jax.Array) -> dict[str, jax.Array]:
         """The alphas in which the stage begins."""
@@ -193,7 +205,7 @@ class Darts(SearchMethod):
         alphas = self.initial_alphas(self.key(draws.ALPHAS, first))
         inputs = example_shapes(self.config, self.task).inputs
         weights = self.mix_in_training(alphas, Moment(first, draws.WEIGHT_STEP))
-        variables = self._mixed.lazy_init(self.key(draws.INIT, first), inputs, weights, train=True)
+        variables = self.mixed.lazy_init(self.key(draws.INIT, first), inputs, weights, train=True)
         params = variables["params"]
         return SearchState(
             step=jnp.full((), first, jnp.int32),
@@ -213,7 +225,7 @@ class Darts(SearchMethod):
 
         Inside of `sharding.by_device` the examples are this device's, and the mean that of all.
         """
-        outputs, updated = self._mixed.apply(
+        outputs, updated = self.mixed.apply(
             {"params": params, "batch_stats": batch_stats},
             examples.inputs,
             self.mix_in_training(alphas, moment),
@@ -231,7 +243,12 @@ class Darts(SearchMethod):
         return loss, (updated["batch_stats"], sums)
 
     def gradients(
-        self, state: SearchState, batch: Batch, purpose: jax.Array, of: Which
+        self,
+        state: SearchState,
+        batch: Batch,
+        purpose: jax.Array,
+        of: Which,
+        given: Given | None = None,
     ) -> tuple[Any, Any, Any, Sums]:
         """Gradients of weights and alphas (those not asked for are empty), statistics, sums.
 
@@ -240,6 +257,7 @@ class Darts(SearchMethod):
           batch: split over the mesh.
           purpose: of the task's draws, `WEIGHT_STEP` or `ALPHA_STEP`: int32.
           of: which gradients.
+          given: see `Moment`.
         """
         examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
         arguments = {"weights": (0,), "alphas": (1,), "both": (0, 1)}[of]
@@ -254,18 +272,18 @@ class Darts(SearchMethod):
             by_argument = dict(zip(arguments, grads, strict=True))
             return by_argument.get(0, ()), by_argument.get(1, ()), batch_stats, sums
 
-        moment = Moment(state.step, purpose)
+        moment = Moment(state.step, purpose, given)
         variables = (state.params, state.alphas, state.batch_stats, moment)
         return sharding.by_device(of_rows, self.setting.mesh)(variables, examples)
 
     def unrolled(
-        self, state: SearchState, batch_b: Batch, batch_a: Batch
+        self, state: SearchState, batch_b: Batch, batch_a: Batch, given: Given | None = None
     ) -> tuple[dict[str, jax.Array], Sums]:
         """The second-order gradient of the alphas, and the sums of B."""
 
         def on(batch: Batch, purpose: int) -> Loss:
             examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
-            moment = Moment(state.step, purpose)
+            moment = Moment(state.step, purpose, given)
             return lambda params, alphas: self.loss(
                 params, alphas, state.batch_stats, moment, examples
             )
@@ -300,7 +318,7 @@ class Darts(SearchMethod):
     def scores(self, state: SearchState, batch: Batch, number: jax.Array) -> Sums:
         """The sums over the `number`-th batch of held-out examples."""
         examples = self.task.examples(self.key(draws.EVALUATION, number), batch, train=False)
-        outputs: Any = self._mixed.apply(
+        outputs: Any = self.mixed.apply(
             {"params": state.params, "batch_stats": state.batch_stats},
             examples.inputs,
             self.mix_in_evaluation(state.alphas, state.step),
@@ -332,26 +350,31 @@ class Darts(SearchMethod):
         return state, {"weights": weight_sums, "alpha": alpha_sums}
 
     def alpha_step(
-        self, state: SearchState, batch_b: Batch, batch_a: Batch
+        self, state: SearchState, batch_b: Batch, batch_a: Batch, given: Given | None = None
     ) -> tuple[SearchState, Sums]:
         """The state with moved alphas and the sums of B.
 
-        The batch of A, on which the next weight step runs, is used by the second-order gradient
-        only.
+        The batch of A, that of the next weight step, is for the second order only.
         """
         if self.config["search"]["order"] == 2:
-            grads, sums = self.programs.unrolled(state, batch_b, batch_a)
+            grads, sums = self.programs.unrolled(state, batch_b, batch_a, given)
         else:
+            if self.adversary is not None and given is None:
+                given = self.adversary.nothing(state)
             # The statistics that this pass would update belong to the weights' half.
             _, grads, _, sums = self.programs.gradients(
-                state, batch_b, self._placed(draws.ALPHA_STEP), of=self._of_alphas
+                state, batch_b, self._placed(draws.ALPHA_STEP), of=self.of_alphas, given=given
             )
         return self.programs.update_alphas(state, grads), sums
 
-    def weight_step(self, state: SearchState, batch_a: Batch) -> tuple[SearchState, Sums]:
+    def weight_step(
+        self, state: SearchState, batch_a: Batch, given: Given | None = None
+    ) -> tuple[SearchState, Sums]:
         """The state with moved weights, one step further, and the sums of A."""
+        if self.adversary and given is None:
+            given = self.adversary(state, batch_a)
         grads, _, batch_stats, sums = self.programs.gradients(
-            state, batch_a, self._placed(draws.WEIGHT_STEP), of=self._of_weights
+            state, batch_a, self._placed(draws.WEIGHT_STEP), of=self.of_weights, given=given
         )
         return self.programs.update_weights(state, grads, batch_stats), sums
 
@@ -374,26 +397,4 @@ class Darts(SearchMethod):
 
     def lower(self, batch: Any) -> dict[str, list[jax.stages.Lowered]]:
         """The programs of an alpha step and of a weight step."""
-
-        def lowered(function: Any, *arguments: Any, **static: Any) -> tuple[Any, Any]:
-            program = function.lower(*arguments, **static)
-            return program, self.placed(program.out_info)
-
-        programs, state = self.programs, self.shapes()
-        purpose = self.placed(jax.ShapeDtypeStruct((), jnp.int32))
-        if self.config["search"]["order"] == 2:
-            of_alpha, (alpha_grads, _) = lowered(programs.unrolled, state, batch, batch)
-        else:
-            of_alpha, (_, alpha_grads, _, _) = lowered(
-                programs.gradients, state, batch, purpose, of=self._of_alphas
-            )
-        of_weight, (grads, _, batch_stats, _) = lowered(
-            programs.gradients, state, batch, purpose, of=self._of_weights
-        )
-        return {
-            "alphas": [of_alpha, lowered(programs.update_alphas, state, alpha_grads)[0]],
-            "weights": [
-                of_weight,
-                lowered(programs.update_weights, state, grads, batch_stats)[0],
-            ],
-        }
+        return lowering.of_darts(self, batch)

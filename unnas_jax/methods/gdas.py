@@ -34,6 +34,7 @@ class Gdas(Darts):
     """GDAS, or SNAS' relaxed draws: all cells of a kind share a step's draw."""
 
     name = "gdas"
+    mixture = False  # Of one operation, or a draw.
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

@@ -250,10 +250,11 @@ class PDarts(Darts):
 
         return {kind: [of_edge(kind, k) for k in range(len(left[kind]))] for kind in KINDS}
 
-    def cells(self, alphas: Alphas) -> Genotype:
+    @classmethod
+    def cells_of(cls, config: Mapping[str, Any], mixing: Mapping[str, np.ndarray]) -> Genotype:
         """The final cells, the normal one with the limit of skip connections."""
-        weights, names = self.mixing(alphas), self.operations()
-        nodes, most = self.config["network"]["nodes"], self.options["skip_limit"]
+        weights, names = mixing, candidates.of_network(config["network"])
+        nodes, most = config["network"]["nodes"], cls.completed(config["method"])["skip_limit"]
         concat = tuple(range(2, nodes + 2))
         normal = limited(weights["normal"], names["normal"], nodes, most)
         reduce = final_cell(weights["reduce"], names["reduce"], nodes)

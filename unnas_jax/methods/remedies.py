@@ -2,6 +2,7 @@
 
 `mixing`, `zero_one`, `threshold`: FairDARTS (Chu et al., 2020). `perturbation`: SmoothDARTS (Chen
 and Hsieh, 2020). `auxiliary_decay`, with config.network.auxiliary_skip: DARTS- (Chu et al., 2021).
+`drop_path`: in a search, as RobustDARTS has it (Zela et al., 2020).
 """
 
 from collections.abc import Mapping
@@ -17,10 +18,12 @@ DEFAULTS: Mapping[str, Any] = {
     "mixing": "softmax",  # Or sigmoid: operations of an edge do not compete (FairDARTS).
     "zero_one": 0.0,  # The weight of FairDARTS' loss that draws sigmoids to 0 or 1; it takes 10.
     "threshold": 0.0,  # Operations of a smaller weight are not in the cells; FairDARTS takes 0.85.
-    "perturbation": "none",  # random: the mixing weights move in every weight step (SmoothDARTS);
+    "perturbation": "none",  # The mixing weights move in every weight step (SmoothDARTS): random,
+    # or adversarial, to where the loss is large;
     "perturbation_first": 0.03,  # by up to so much in the first epoch, and
     "perturbation_last": 0.3,  # by nearly so much in the last one.
     "auxiliary_decay": "linear",  # Or cosine: of the auxiliary skips' weight, from 1 (DARTS-).
+    "drop_path": 0.0,  # The probability, reached in the last epoch, that an edge is dropped.
     "curvature_every": 0,  # So many epochs: the largest eigenvalue in the alphas; 0: never.
     "stop": "none",  # Or a rule of `stop_rules`, by which a search ends early.
     "alphas_clip_norm": 0.0,  # The alphas' gradient is clipped to this norm; 0: it is not.
@@ -28,7 +31,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 CHOICES = {
     "mixing": ("softmax", "sigmoid"),
-    "perturbation": ("none", "random"),
+    "perturbation": ("none", "random", "adversarial"),
     "auxiliary_decay": ("linear", "cosine"),
 }
 
@@ -49,6 +52,8 @@ def validate(options: Mapping[str, Any]) -> None:
             f"config.method.zero_one={options['zero_one']!r}: is about sigmoids; set "
             "config.method.mixing='sigmoid', or use 0"
         )
+    if options["drop_path"] >= 1:
+        raise UserError(f"config.method.drop_path={options['drop_path']!r}: must be less than 1")
     if options["threshold"] >= 1:
         raise UserError(
             f"config.method.threshold={options['threshold']!r}: no operation has such a weight; "
@@ -65,6 +70,11 @@ def extent(options: Mapping[str, Any], epoch: Any, epochs: int) -> Any:
     """How far a mixing weight moves at most in an epoch, counted from 0 (SmoothDARTS)."""
     first, last = options["perturbation_first"], options["perturbation_last"]
     return first + (last - first) * epoch / epochs
+
+
+def drop_path(options: Mapping[str, Any], epoch: Any, epochs: int) -> Any:
+    """The probability with which an edge's output is dropped in an epoch, counted from 0."""
+    return options["drop_path"] * epoch / max(epochs - 1, 1)
 
 
 def auxiliary(options: Mapping[str, Any], epoch: Any, epochs: int) -> Any:

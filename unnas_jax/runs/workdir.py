@@ -208,6 +208,18 @@ def claim(workdir: Workdir, config: Mapping[str, Any], *, write: bool = True) ->
     workdir.publish()
 
 
+def make(workdir: Workdir) -> None:
+    """Makes a directory for files that are no run's.
+
+    Raises:
+      UserError: it is that of a run, whose files these would replace, or cannot be written.
+    """
+    if os.path.exists(os.path.join(workdir.path, run_config.FILE)):
+        raise UserError(f"{workdir.name}: is the workdir of a run; give another --out")
+    with _writing(workdir):
+        os.makedirs(workdir.path, exist_ok=True)
+
+
 @contextlib.contextmanager
 def _writing(workdir: Workdir) -> Iterator[None]:
     try:

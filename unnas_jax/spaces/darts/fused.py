@@ -317,6 +317,7 @@ class FusedCell(Cell, kw_only=True):
         skips: Skips | None = None,
     ) -> jax.Array:
         """See `Cell`."""
+        kept = self.edges_kept(len(input0), len(weights), train, skips)
         states = self.inputs(input0, input1, train)
         if not self.dense:
             states = [chwn(state) for state in states]
@@ -330,13 +331,19 @@ class FusedCell(Cell, kw_only=True):
             part, rest = states[source], None
             if self.parts > 1:
                 part, rest = partial.parted(part, self.parts, axis)
-            for node, output in zip(targets, module(part, own, train, skips), strict=True):
+            outputs, factors = module(part, own, train, skips), own.sum(1).astype(self.dtype)
+            if kept is not None:  # Of the images, along their axis.
+                shape = (len(leaving), *((-1, 1, 1, 1) if self.dense else (1, 1, 1, -1)))
+                by_image = kept.T[leaving].astype(self.dtype).reshape(shape)
+                outputs = [x * factor for x, factor in zip(outputs, by_image, strict=True)]
+                factors = factors[:, None, None, None, None] * by_image
+            for node, output in zip(targets, outputs, strict=True):
                 sums[node] = sums[node] + output
             if rest is not None:
                 # Once for all edges, with the weight of each; each node is shuffled once, not each
                 # edge.
                 rest = partial.bypassed(rest, module.stride)
-                for node, factor in zip(targets, own.sum(1).astype(self.dtype), strict=True):
+                for node, factor in zip(targets, factors, strict=True):
                     around[node] = around[node] + factor * rest
             if source > 0:
                 # All edges into node source - 1 have been added.

@@ -16,11 +16,12 @@ from unnas_jax.spaces.darts import partial
 from unnas_jax.spaces.darts.operations import BUILDERS, Pool, by_image
 
 Skips = Mapping[str, jax.Array]
-"""Numbers by which remedies change the skip connections of a supernet's edges, float32 scalars:
+"""Numbers by which remedies change skip connections and edges of a supernet, float32 scalars:
 
 - `auxiliary`: the weight of one more skip on every edge besides the mixed operations (DARTS-), 1 if
   it is not there;
-- `dropout`: the probability that a value of a skip of stride 1 is dropped in training (P-DARTS).
+- `dropout`: the probability that a value of a skip of stride 1 is dropped in training (P-DARTS);
+- `drop_path`: the probability that an edge's whole output is dropped in training, for an image.
 """
 
 
@@ -186,6 +187,17 @@ class Cell(nn.Module):
     affine: bool = False
     dtype: Any = jnp.float32
 
+    def edges_kept(self, images: int, count: int, train: bool, skips: Skips | None) -> Any:
+        """Factors (N, E) of the edges' outputs, for a subclass's `__call__`, which draws first.
+
+        0 for what `drop_path` drops, else what keeps the mean over draws; None: nothing is dropped.
+        """
+        if not train or not skips or "drop_path" not in skips:
+            return None
+        keep = 1.0 - skips["drop_path"]
+        draws = by_image(jax.random.uniform, self.make_rng("noise"), (images, count))
+        return jnp.where(draws < keep, 1.0 / keep, 0.0)
+
     def inputs(self, input0: jax.Array, input1: jax.Array, train: bool) -> list[jax.Array]:
         """The first two states, for a subclass's `__call__`: the inputs, alike in size."""
         before = FactorizedReduction if self.reduce_input0 else ReluConvBN
@@ -217,12 +229,13 @@ class PlainCell(Cell, kw_only=True):
         skips: Skips | None = None,
     ) -> jax.Array:
         """See `Cell`."""
+        kept = self.edges_kept(len(input0), len(weights), train, skips)
         states = self.inputs(input0, input1, train)
-        rows = iter(zip(self.operations, weights, strict=True))
+        rows = enumerate(zip(self.operations, weights, strict=True))
         for node in range(self.nodes):
             total: Any = 0
             for source, state in enumerate(states):
-                operations, row = next(rows)
+                number, (operations, row) = next(rows)
                 edge = MixedOperation(
                     operations,
                     self.channels,
@@ -234,6 +247,9 @@ class PlainCell(Cell, kw_only=True):
                     dtype=self.dtype,
                     name=f"edge_{source}_{node}",
                 )
-                total = total + edge(state, row, train, skips)
+                output = edge(state, row, train, skips)
+                if kept is not None:
+                    output = output * kept[:, number, None, None, None].astype(output.dtype)
+                total = total + output
             states.append(total)
         return jnp.concatenate(states[2:], axis=-1)

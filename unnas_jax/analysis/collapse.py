@@ -1,0 +1,117 @@
+"""Whether the cells of a search drift to skip connections: in words, and as curves by epoch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from unnas_jax.analysis import markup, results, style
+from unnas_jax.analysis.curves import series
+from unnas_jax.analysis.verdict import AGAINST_SKIPS
+from unnas_jax.methods import diagnostics, stop_rules
+
+_COLOURS = {"normal": "#0072b2", "reduce": "#e69f00"}
+
+
+def jump(records: Sequence[results.Record], epochs: int) -> tuple[int, int] | None:
+    """Where the eigenvalue grew too quickly by RobustDARTS' rule, if it did.
+
+    Args:
+      records: the rows `method` of a search's metrics.
+      epochs: of the whole search.
+
+    Returns:
+      The epoch in which the rule stops, and the one whose cells it takes, both counted from 1.
+    """
+    rows: list[dict[str, Any]] = [
+        {"epoch": int(record["epoch"]) - 1, "eigenvalue": record.get("eigenvalue")}
+        for record in records
+        if record["epoch"] == int(record["epoch"])
+    ]
+    for count in range(1, len(rows) + 1):
+        named = stop_rules.eigenvalue(rows[:count], epochs)
+        if named is not None:
+            return int(rows[count - 1]["epoch"]) + 1, named + 1
+    return None
+
+
+def words(run: results.Run) -> list[str]:
+    """Whether a search has collapsed, and what to do: sentences, the first one says it."""
+    if run.genotype is None or run.alphas is None:
+        return []
+    skips, edges = diagnostics.skips(run.genotype), len(run.genotype.normal)
+    share = f"{skips} of the {edges} edges of the normal cell are skip connections"
+    found = jump(run.records["method"], run.config["train"]["epochs"])
+    stopped = run.document.get("stopped")
+    if 2 * skips > edges:
+        told = [f"Yes: {share}."]
+    elif found and not stopped:
+        told = [f"Perhaps: {share}, but the eigenvalue has jumped."]
+    else:
+        told = [f"It does not look so: {share}."]
+    if stopped:
+        told.append(
+            f"A rule stopped the search; these are the cells of epoch {stopped['of_epoch']}."
+        )
+    elif found:
+        told.append(
+            f"By epoch {found[0]} the largest eigenvalue in the alphas had grown by more than 1.3 "
+            "times within four measurements, after which cells usually do worse once they are "
+            f"discrete (RobustDARTS). The cells of epoch {found[1]} are to be preferred: "
+            f"unnas-jax select {markup.quoted(run.path)} --by=magnitude --epoch={found[1]}; the "
+            "option config.method.stop='eigenvalue' ends a search there."
+        )
+    if 2 * skips > edges:
+        told.append(
+            f"What to do: {AGAINST_SKIPS}. Without a new search: unnas-jax select "
+            f"{markup.quoted(run.path)} takes of this supernet what it misses most."
+        )
+    return told
+
+
+def draw(run: results.Run) -> Figure:
+    """Panels above each other: skips of the normal cell, entropies, and the eigenvalue if known."""
+    records = run.records["method"]
+    measured = len(series(records, "eigenvalue")[0]) > 0
+    count = 3 if measured else 2
+    figure = Figure(figsize=(8.0, 0.8 + 1.5 * count), facecolor="white")
+    panels = figure.subplots(count, 1, sharex=True)
+    figure.subplots_adjust(left=0.1, right=0.97, top=0.97, bottom=0.28 / count, hspace=0.15)
+    _line(panels[0], records, "skips_normal", style.FAMILIES["skip connection"])
+    panels[0].set_ylabel("skips")
+    panels[0].yaxis.set_major_locator(MaxNLocator(integer=True))
+    if run.genotype is not None:
+        panels[0].set_ylim(-0.2, len(run.genotype.normal) + 0.2)
+        panels[0].axhline(
+            len(run.genotype.normal) / 2, color=style.FAINT, linestyle="--", linewidth=1.2
+        )
+    for kind, colour in _COLOURS.items():
+        _line(panels[1], records, f"entropy_{kind}", colour, f"{kind} cell")
+    panels[1].set_ylabel("entropy\n(nats)")
+    panels[1].set_ylim(0, 1.08 * max(panels[1].get_ylim()[1], 1e-3))
+    panels[1].legend(loc="lower left", ncols=2, frameon=False, fontsize=8)
+    if measured:
+        _line(panels[2], records, "eigenvalue", style.INK)
+        panels[2].set_ylabel("largest\neigenvalue")
+        found = jump(records, run.config["train"]["epochs"])
+        if found:
+            panels[2].axvline(found[0], color=style.FAINT, linestyle="--", linewidth=1.2)
+    for axes in panels:
+        axes.grid(color=style.GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=8)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    panels[-1].set_xlabel("epoch")
+    figure.align_ylabels(panels)
+    return figure
+
+
+def _line(
+    axes: Axes, records: Sequence[results.Record], key: str, colour: str, name: str = ""
+) -> None:
+    epochs, values = series(records, key)
+    few = "o" if len(values) <= 40 else ""
+    axes.plot(epochs, values, color=colour, linewidth=1.4, marker=few, markersize=3.5, label=name)

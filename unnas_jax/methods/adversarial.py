@@ -1,0 +1,151 @@
+"""SmoothDARTS' adversarial perturbation (Chen and Hsieh, 2020, SDARTS-ADV) of the mixing weights.
+
+Before a weight step they move to where the loss of its batch is large, at most so far as
+`remedies.extent` says: by projected gradient ascent from a random start (Madry et al., 2018).
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unnas_jax.core import sharding
+from unnas_jax.methods import remedies
+from unnas_jax.methods.base import Alphas, SearchState, Setting
+from unnas_jax.methods.draws import DRAW, WEIGHT_STEP, Given, Moment
+from unnas_jax.spaces.darts.candidates import KINDS
+from unnas_jax.tasks.base import Batch, Examples, Task
+
+STEPS = 7
+"""Of the ascent, each of two sevenths of the extent along the signs of the gradient."""
+
+Shares = dict[str, jax.Array]
+"""Mixing weights as parts of those of their edges, (E, O) by kind of cell."""
+
+
+class Method(Protocol):
+    """What is asked of a search method here; see `unnas_jax.methods.darts.Darts`."""
+
+    setting: Setting
+    task: Task
+    options: Mapping[str, Any]
+
+    @property
+    def mixed(self) -> nn.Module:
+        """The supernet, which gets the operations' weights."""
+
+    @property
+    def epochs(self) -> int:
+        """Those of the stage."""
+
+    def epoch(self, step: Any) -> Any:
+        """The epoch of the step after `step` finished ones."""
+
+    def key(self, purpose: int, step: jax.Array) -> jax.Array:
+        """The key of the draws for a purpose in a step."""
+
+    def noise_key(self, purpose: int, step: jax.Array) -> jax.Array:
+        """The key of what operations draw."""
+
+    def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
+        """The weights of the operations on every edge."""
+
+    def mix_in_training(self, alphas: Alphas, moment: Moment) -> dict[str, jax.Array]:
+        """What the supernet multiplies with."""
+
+
+class Adversary:
+    """The ascent for a method, its parts compiled when they are first used.
+
+    Args:
+      method: which mixes by a softmax.
+    """
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+        jit = functools.partial(jax.jit, out_shardings=sharding.replicated(method.setting.mesh))
+        self._nothing: Given | None = None
+        self.begin, self.ascend, self.end = jit(self._begin), jit(self._ascend), jit(self._end)
+
+    def __call__(self, state: SearchState, batch: Batch) -> Given:
+        """The mixing weights for a weight step on a batch of half A.
+
+        It takes nine passes over the batch. They use running statistics, which stay as they are.
+        """
+        plain, shares = self.begin(state)
+        before, _ = self.ascend(state, batch, plain)
+        for _ in range(STEPS):
+            _, shares = self.ascend(state, batch, shares)
+        after, _ = self.ascend(state, batch, shares)
+        given: Given = self.end(plain, shares, before, after)
+        return given
+
+    def nothing(self, state: SearchState) -> Given:
+        """Of the form of a result, without effect: for alpha steps in the same program."""
+        if self._nothing is None:
+            shapes = jax.eval_shape(lambda state: _given(self.plain(state)), state)
+            zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+            self._nothing = sharding.replicate(zeros, self._method.setting.mesh)
+        return self._nothing
+
+    # To be traced.
+
+    def plain(self, state: SearchState) -> Shares:
+        """The shares of the alphas."""
+        weights = self._method.mix(state.alphas)
+        return {k: weights[k] / jnp.sum(weights[k], 1, keepdims=True) for k in KINDS}
+
+    def _extent(self, state: SearchState) -> Any:
+        method = self._method
+        return remedies.extent(method.options, method.epoch(state.step), method.epochs)
+
+    def _begin(self, state: SearchState) -> tuple[Shares, Shares]:
+        plain = self.plain(state)
+        key = self._method.key(DRAW, state.step)
+        return plain, remedies.shaken(plain, key, self._extent(state))
+
+    def _ascend(self, state: SearchState, batch: Batch, shares: Shares) -> tuple[jax.Array, Shares]:
+        """The loss at some shares, and shares a step on, within the extent around the alphas'."""
+        method, extent = self._method, self._extent(state)
+        # The images are augmented as in the weight step.
+        examples = method.task.examples(method.key(WEIGHT_STEP, state.step), batch, train=True)
+
+        def of_rows(variables: tuple[Any, ...], examples: Examples) -> Any:
+            state, shares = variables
+
+            def loss(shares: Shares) -> jax.Array:
+                moment = Moment(state.step, WEIGHT_STEP, _given(shares))
+                outputs: Any = method.mixed.apply(
+                    {"params": state.params, "batch_stats": state.batch_stats},
+                    examples.inputs,
+                    method.mix_in_training(state.alphas, moment),
+                    train=False,
+                    rngs={"noise": method.noise_key(WEIGHT_STEP, state.step)},
+                )
+                sums = method.task.score(outputs, examples, train=True)
+                return sums["loss"] / jnp.maximum(sharding.total(sums["count"]), 1.0)
+
+            return sharding.total(jax.value_and_grad(loss)(shares))
+
+        value, slopes = sharding.by_device(of_rows, method.setting.mesh)((state, shares), examples)
+        plain = self.plain(state)
+        return value, {k: ascended(plain[k], shares[k], slopes[k], extent) for k in KINDS}
+
+    def _end(self, plain: Shares, shares: Shares, before: jax.Array, after: jax.Array) -> Given:
+        """The shares that were found, or the alphas' own if their loss is larger."""
+        return _given({k: jnp.where(after < before, plain[k], shares[k]) for k in KINDS})
+
+
+def ascended(plain: jax.Array, shares: jax.Array, slope: jax.Array, extent: Any) -> jax.Array:
+    """A step of the ascent, all (E, O): clipped to the extent, then to shares."""
+    shift = shares + 2 * extent / STEPS * jnp.sign(slope) - plain
+    return remedies.moved(plain, jnp.clip(shift, -extent, extent))
+
+
+def _given(shares: Shares) -> Given:
+    where = {kind: jnp.ones_like(share) for kind, share in shares.items()}
+    return Given(where, shares, jnp.zeros((), jnp.float32))

@@ -1,0 +1,186 @@
+"""Cells by perturbation (DARTS-PT, Wang et al., ICLR 2021): what matters is what is missed.
+
+An edge keeps the operation without which the supernet answers worst, a node the two edges. They are
+decided one after the other, edges before nodes, each in random order; between two decisions the
+supernet is trained.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from unnas_jax.methods.draws import Given
+from unnas_jax.spaces.darts import candidates
+from unnas_jax.spaces.darts.candidates import KINDS, Candidates
+from unnas_jax.spaces.darts.genotype import Genotype
+
+KEPT = 2  # Edges of a node.
+
+
+class Loss(NamedTuple):
+    """Something that is left out to see whether it is missed.
+
+    Attributes:
+      kind: of cell.
+      edge: its number.
+      operation: on the edge; '' for the whole edge.
+    """
+
+    kind: str
+    edge: int
+    operation: str = ""
+
+
+Measure = Callable[[Given, Loss], float]
+"""The score of the supernet, more is better, that mixes as given, and so without something."""
+
+
+@dataclasses.dataclass
+class Projection:
+    """What is decided so far.
+
+    Attributes:
+      operations: the candidates of every edge.
+      nodes: of a cell.
+      chosen: by kind the operation of every edge, None where it is open.
+      dropped: by kind the edges that are gone.
+      decided: how many of the decisions are made; each is one of every kind of cell.
+    """
+
+    operations: Candidates
+    nodes: int
+    seed: int
+    chosen: dict[str, list[str | None]] = dataclasses.field(default_factory=dict)
+    dropped: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    decided: int = 0
+
+    def __post_init__(self) -> None:
+        for kind in KINDS:
+            self.chosen.setdefault(kind, [None] * len(self.edges))
+            self.dropped.setdefault(kind, [])
+
+    @property
+    def edges(self) -> list[tuple[int, int]]:
+        """(source state, node) of every edge."""
+        return candidates.edges(self.nodes)
+
+    @property
+    def decisions(self) -> int:
+        """All: one an edge, then one for each node with more than two edges."""
+        return len(self.edges) + self.nodes - 1
+
+    def as_json(self) -> dict[str, Any]:
+        """What is decided, for `resumed`."""
+        return {"chosen": self.chosen, "dropped": self.dropped, "decided": self.decided}
+
+    def resumed(self, known: Mapping[str, Any]) -> Self:
+        """As `as_json` says."""
+        return dataclasses.replace(self, **known)
+
+    def order(self, kind: str) -> tuple[list[int], list[int]]:
+        """The edges and the nodes of a kind of cell, in the order of their decisions."""
+        rng = np.random.default_rng([self.seed, KINDS.index(kind)])
+        nodes = 1 + rng.permutation(self.nodes - 1)  # Node 0 has two edges.
+        return rng.permutation(len(self.edges)).tolist(), nodes.tolist()
+
+    # What is asked.
+
+    def entering(self, kind: str, node: int) -> list[int]:
+        """The edges into a node that are left."""
+        return [
+            k for k, (_, to) in enumerate(self.edges) if to == node and k not in self.dropped[kind]
+        ]
+
+    def passes(self) -> int:
+        """How often a score is still to be measured."""
+        return sum(
+            self._passes(kind, number)
+            for kind in KINDS
+            for number in range(self.decided, self.decisions)
+        )
+
+    def _passes(self, kind: str, number: int) -> int:
+        edges, nodes = self.order(kind)
+        if number < len(edges):
+            return len(self._open(kind, edges[number]))
+        left = nodes[number - len(edges)] + 2
+        return sum(range(KEPT + 1, left + 1))
+
+    def _open(self, kind: str, edge: int) -> list[str]:
+        """The operations between which an edge is to choose; none if there is no choice."""
+        names = [name for name in self.operations[kind][edge] if name != "none"]
+        return names if len(names) > 1 else []
+
+    def decide(self, measure: Measure) -> Iterator[tuple[str, list[tuple[Loss, float]], str]]:
+        """Makes the next decision of both kinds of cell.
+
+        Yields:
+          For each the kind, what was measured, and what is kept or dropped, in words.
+        """
+        for kind in KINDS:
+            edges, nodes = self.order(kind)
+            if self.decided < len(edges):
+                edge = edges[self.decided]
+                yield kind, *self._operation(kind, edge, measure)
+            else:
+                yield kind, *self._inputs(kind, nodes[self.decided - len(edges)], measure)
+        self.decided += 1
+
+    def _operation(
+        self, kind: str, edge: int, measure: Measure
+    ) -> tuple[list[tuple[Loss, float]], str]:
+        names = self._open(kind, edge)
+        losses = [Loss(kind, edge, name) for name in names]
+        scores = [measure(self.given(loss), loss) for loss in losses]
+        only = [name for name in self.operations[kind][edge] if name != "none"]
+        # The one that is missed most; of equals the first.
+        kept = names[int(np.argmin(scores))] if names else only[0]
+        self.chosen[kind][edge] = kept
+        return list(zip(losses, scores, strict=True)), f"keeps {kept}"
+
+    def _inputs(
+        self, kind: str, node: int, measure: Measure
+    ) -> tuple[list[tuple[Loss, float]], str]:
+        measured: list[tuple[Loss, float]] = []
+        while len(left := self.entering(kind, node)) > KEPT:
+            losses = [Loss(kind, edge) for edge in left]
+            scores = [measure(self.given(loss), loss) for loss in losses]
+            # The one that is missed least; of equals the last.
+            best = max(range(len(left)), key=lambda k: (scores[k], k))
+            self.dropped[kind].append(left[best])
+            measured += zip(losses, scores, strict=True)
+        sources = ", ".join(str(self.edges[edge][0]) for edge in self.entering(kind, node))
+        return measured, f"keeps the inputs {sources}"
+
+    def given(self, without: Loss | None = None) -> Given:
+        """The mixing weights of what is decided, float32: 1 of an edge's for its operation.
+
+        The others are those of the alphas, or 0 for what is left out; nothing is normalised anew.
+        """
+        where, shares = {}, {}
+        for kind in KINDS:
+            shape = candidates.mask(self.operations[kind]).shape
+            where[kind], shares[kind] = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+            for edge, name in enumerate(self.chosen[kind]):
+                if name is not None:
+                    where[kind][edge] = 1
+                    shares[kind][edge, self.operations[kind][edge].index(name)] = 1
+            for edge in self.dropped[kind]:
+                where[kind][edge], shares[kind][edge] = 1, 0
+        if without is not None:
+            names = self.operations[without.kind][without.edge]
+            column = names.index(without.operation) if without.operation else slice(None)
+            where[without.kind][without.edge, column] = 1
+            shares[without.kind][without.edge, column] = 0
+        return Given(where, shares, np.float32(1))
+
+    def genotype(self) -> Genotype:
+        """The cells, once everything is decided."""
+        cells = {}
+        for kind in KINDS:
+            kept = [edge for node in range(self.nodes) for edge in self.entering(kind, node)]
+            cells[kind] = tuple((str(self.chosen[kind][k]), self.edges[k][0]) for k in kept)
+        concat = tuple(range(2, self.nodes + 2))
+        return Genotype(cells["normal"], concat, cells["reduce"], concat)

@@ -1,0 +1,310 @@
+"""Selects cells of a finished search by perturbation (DARTS-PT): see `methods.projection`.
+
+The supernet of the search's last checkpoint is trained on between decisions, weights and alphas,
+at a constant rate. It is a run of its own with its own checkpoints: stopped, it goes on exactly.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from unnas_jax.config.schema import SearchConfig
+from unnas_jax.config.sections import Batches
+from unnas_jax.core import distributed, files, sharding, stopping
+from unnas_jax.core.errors import UserError
+from unnas_jax.data import halves, open_dataset
+from unnas_jax.data.pipeline import evaluation_sample
+from unnas_jax.data.records import check_same, fingerprint
+from unnas_jax.learning import metrics, optim
+from unnas_jax.learning.feed import Feed
+from unnas_jax.methods import registry as methods
+from unnas_jax.methods.base import SearchState, Setting
+from unnas_jax.methods.darts import Darts
+from unnas_jax.methods.projection import Projection
+from unnas_jax.runs import checkpoint, selected
+from unnas_jax.runs import workdir as workdir_lib
+from unnas_jax.runs.loop import Loop, Plan
+from unnas_jax.runs.selected import GENOTYPE, Selected
+from unnas_jax.runs.selecting import COLUMNS, Scores, Selecting
+from unnas_jax.runs.workdir import Workdir
+from unnas_jax.spaces.darts import candidates
+from unnas_jax.spaces.darts import genotype as genotype_lib
+from unnas_jax.tasks import registry
+from unnas_jax.tasks.base import Task
+
+_LOG = logging.getLogger("unnas_jax")
+
+_OPTIONS, _SCORES = "selection.json", "scores.json"
+_TENTH = 0.1  # Of the search's rate: the published selection has 0.0025 after 0.025.
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How cells are selected.
+
+    Attributes:
+      seed: of the order of the decisions.
+      epochs: of training between two decisions.
+      learning_rate: of the weights, constant; 0: a tenth of the search's.
+      max_images: of the held-out half, on which scores are measured; -1: as the search evaluates.
+    """
+
+    seed: int = 0
+    epochs: int = 5
+    learning_rate: float = 0.0
+    max_images: int = -1
+
+    def check(self) -> None:
+        """Raises `UserError` for values that are none."""
+        for name, least in (("seed", 0), ("epochs", 1), ("learning_rate", 0)):
+            value = getattr(self, name)
+            if not value >= least or value == float("inf"):
+                raise UserError(f"--{name.replace('_', '-')}={value}: must be at least {least}")
+        if self.max_images != -1 and self.max_images < 1:
+            raise UserError(f"--max-images={self.max_images}: use -1 (as the search) or at least 1")
+
+
+def config_for(search: Mapping[str, Any], rate: float) -> dict[str, Any]:
+    """The config of the training between decisions: the search's, at a constant rate.
+
+    Alphas move in every step, and nothing is perturbed, dropped, measured or stopped.
+    """
+    config = copy.deepcopy(dict(search))
+    rate = rate or _TENTH * config["weights"]["learning_rate"]
+    config["weights"].update(learning_rate=rate, final_learning_rate=rate)
+    config["search"]["arch_start_epoch"] = 0.0
+    off = {"perturbation": "none", "drop_path": 0.0, "stop": "none", "curvature_every": 0}
+    config["method"].update(off)
+    if "warmup_epochs" in config["method"]:
+        config["method"]["warmup_epochs"] = 0
+    return config
+
+
+def _check_search(name: str, place: Workdir, config: Mapping[str, Any]) -> None:
+    """Raises `UserError` for a search whose cells cannot be selected by perturbation."""
+    method = methods.of_config(config)
+    stages = len(method.stages(config, 1))
+    if not method.mixture or not issubclass(method, Darts) or stages > 1:
+        why = f"has {stages} stages" if stages > 1 else "does not mix all operations of an edge"
+        raise UserError(
+            f"{name}: is of the method {method.name!r}, which {why}, so that none can be left out "
+            "of its mixture; use --by=magnitude"
+        )
+    for section in ("weights", "alphas"):
+        if config[section]["optimizer"] == optim.OBJECT:
+            raise UserError(
+                f"{name}: its optimizer of the {section} was passed from Python, which a selection "
+                "cannot do; use --by=magnitude"
+            )
+    path = os.path.join(place.path, GENOTYPE)
+    document = genotype_lib.load(path)[1] if os.path.exists(path) else {}
+    if not document.get("finished"):
+        done = f", at epoch {document['epoch']:g}" if "epoch" in document else ""
+        raise UserError(
+            f"{name}: the search is not finished{done}; the command that began it continues it, or "
+            "use --by=magnitude"
+        )
+
+
+def _check_options(place: Workdir, options: Mapping[str, Any], write: bool) -> None:
+    """Raises `UserError` if a folder belongs to another selection; else it belongs to this one."""
+    path = os.path.join(place.path, _OPTIONS)
+    if os.path.exists(path):
+        try:
+            known = dict(files.read_json(path))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path} is damaged; give another --out") from error
+        changed = [
+            f"{key}: {known.get(key)} -> {value}"
+            for key, value in options.items()
+            if known.get(key) != value
+        ]
+        if changed:
+            raise UserError(
+                f"{place.name} belongs to a selection with other options ({'; '.join(changed)}); "
+                "give another --out"
+            )
+    elif os.path.isdir(place.path) and set(os.listdir(place.path)) & {"config.json", GENOTYPE}:
+        raise UserError(f"{place.name}: is the folder of something else; give another --out")
+    if write:
+        files.write_json(path, dict(options))
+
+
+def by_perturbation(workdir: str, out: str = "", options: Options = Options()) -> Selected | None:
+    """Selects cells by perturbation, or goes on with that.
+
+    Args:
+      workdir: of a finished search.
+      out: where it has its files; empty: the folder `perturbation` in the workdir.
+      options: how.
+
+    Returns:
+      The cells; None if a signal stopped it, and the same call goes on.
+
+    Raises:
+      UserError: the search is not finished, its method is no mixture, or `out` is of something
+        else.
+      Interruption: what it needs failed; the same call continues.
+    """
+    options.check()
+    out = out or os.path.join(workdir, "perturbation")
+    primary = distributed.is_primary()
+    with (
+        workdir_lib.opened(workdir, write=False) as source,
+        workdir_lib.opened(out, write=primary) as place,
+    ):
+        config = selected.config_of(source.path, workdir)
+        _check_search(workdir, source, config)
+        return _by_perturbation(source, place, config, options)
+
+
+def _by_perturbation(
+    source: Workdir, place: Workdir, search: Mapping[str, Any], options: Options
+) -> Selected | None:
+    given, primary = config_for(search, options.learning_rate), distributed.is_primary()
+    c = SearchConfig.of(given)
+    mesh, size = sharding.data_mesh(), c.train.batch_size
+    sharding.check_batch_size("train.batch_size", size, mesh)
+    with contextlib.ExitStack() as stack:
+        if primary:
+            stack.enter_context(workdir_lib.alone(place))
+        _check_options(place, dataclasses.asdict(options), primary)
+        workdir_lib.claim(place, given, write=primary)
+
+        # Data.
+        dataset = open_dataset(c.dataset)
+        task: Task = registry.create(c, dataset)
+        records, data = dataset.splits["train"], fingerprint(dataset)
+        half_a, half_b = (
+            evaluation_sample(half, c.train.max_images, c.seed)
+            for half in halves(len(records), c.seed)
+        )
+        per_epoch = len(half_a) // size
+        most = options.max_images if options.max_images > 0 else c.eval.max_images
+        judged = evaluation_sample(half_a if task.memorises else half_b, most, c.seed)
+        # Whole batches of the size of training, whose statistics they are normalised by.
+        judged = judged[: len(judged) // size * size]
+        if not len(judged):
+            raise UserError(f"--max-images={most}: give at least a batch, {size} images")
+        of_scores = dataclasses.replace(c, eval=dataclasses.replace(c.eval, batch_size=size))
+        feed = Feed(Batches.of(of_scores), dataset, task, mesh)
+
+        # The supernet, and where it goes on.
+        method = methods.of_config(given)(Setting(given, task, mesh, per_epoch))
+        assert isinstance(method, Darts)
+        nodes = c.network.nodes
+        projection = Projection(candidates.of_network(c.network), nodes, options.seed)
+        every = per_epoch * options.epochs
+        checkpoints = stack.enter_context(checkpoint.Checkpoints(place.checkpoints))
+        restored = checkpoints.restore(method.shapes())
+        rows: Sequence[Any] = ()
+        if restored is None:
+            state, step = _of_search(source, method, data), 0
+        else:
+            state, position = restored
+            check_same(place.name, position.get("data"), data, ("train",))
+            step, rows = int(position["step"]), position["rows"]
+            projection = projection.resumed(position["projection"])
+        total = every * (projection.decisions - 1)
+        plan = Plan(
+            total=total,
+            per_epoch=per_epoch,
+            batch_size=size,
+            log_every=c.log_every_steps,
+            save_every=c.checkpoint_every_steps,
+            evaluate_every=every,
+        )
+        _LOG.info(
+            "Selecting cells of %s: %d decisions, %d passes of %d images, %d steps, %d devices%s.",
+            source.name,
+            projection.decisions,
+            projection.passes(),
+            len(judged),
+            total,
+            mesh.size,
+            f", continuing at step {step}" if step else "",
+        )
+        log = metrics.MetricsLog(place.path, step) if primary else None
+        if log:
+            stack.enter_context(contextlib.closing(log))
+
+        def write(kind: str, step: int, **values: Any) -> None:
+            if log:
+                log.write(kind, step, epoch=plan.epoch(step), **values)
+
+        # In the order of the search's own streams, behind its end.
+        first = int(np.asarray(state.step))
+        both = [
+            stack.enter_context(feed.train(records, half, seed=2 * c.seed + k, start_step=first))
+            for k, half in enumerate((half_a, half_b))
+        ]
+        learner = Selecting(
+            method,
+            state,
+            projection,
+            rows,
+            every,
+            Scores(os.path.join(place.path, _SCORES), jax.process_count() == 1),
+            zip(*both, strict=True),
+            lambda: feed.evaluation(records, judged),
+            write,
+        )
+        del state  # A step gives its memory to the next one's.
+        loop = Loop(
+            plan,
+            learner,
+            checkpoints,
+            metric=task.metric,
+            identity={"data": data},
+            images=size,
+            schedule=lambda step: method.learning_rate(step),
+            write=write,
+            publish=place.publish,
+        )
+        if loop.run(step) < total:
+            return None
+        if projection.decided < projection.decisions:
+            stopping.nothing_to_save(os.EX_TEMPFAIL)  # The scores are on the disk.
+            learner.decide()
+        return _finished(place, given, options, learner, primary)
+
+
+def _of_search(source: Workdir, method: Darts, data: Mapping[str, Any]) -> SearchState:
+    """The state in which a search ended, with new optimizers."""
+    shapes = method.shapes()
+    like = {name: getattr(shapes, name) for name in ("params", "batch_stats", "alphas")}
+    with checkpoint.Checkpoints(source.checkpoints, read_only=True) as checkpoints:
+        restored = checkpoints.restore_by(lambda position: like, part=True)
+    if restored is None:
+        raise UserError(f"{source.name}: has no checkpoint; the search has to leave one")
+    found, position = restored
+    check_same(source.name, position.get("data"), data, ("train",))
+    step = sharding.replicate(np.int32(position["step"]), method.setting.mesh)
+    return method.init().replace(**found, step=step)
+
+
+def _finished(
+    place: Workdir, c: Mapping[str, Any], options: Options, learner: Selecting, write: bool
+) -> Selected:
+    projection = learner.projection
+    cells = projection.genotype()
+    found = Selected(place.path, cells, COLUMNS, [tuple(row) for row in learner.rows])
+    how = {"by": "perturbation", **dataclasses.asdict(options)}
+    document = {
+        **genotype_lib.bare_document(cells),
+        "operations": candidates.as_json(projection.operations),
+        **selected.provenance(c, **how),
+    }
+    if write:
+        selected.write(found, json.loads(json.dumps(document)))
+        place.publish()
+    _LOG.info("Finished. See %s", os.path.join(place.name, GENOTYPE))
+    return found
