@@ -54,6 +54,24 @@ def test_a_table_s_isomorphic_cells_are_one(tmp_path: pathlib.Path) -> None:
     assert list(table["nasbench101", "scores", "synflow"].values()) == [7.5]
 
 
+def test_tasks_whose_answers_are_no_classes_are_rates(tmp_path: pathlib.Path) -> None:
+    """Of what is explained, or found again, more is better, in percent like an accuracy."""
+    path, judges = tmp_path / "rows.csv", ("masked", "contrastive", "regression")
+    lines = ["architecture,task,dataset,seed,accuracy,space"]
+    for k in range(4):
+        lines.append(f"a{k},classification,x,0,{0.5 + k / 10},s")
+        lines += [f"a{k},{judge},x,0,{0.2 + k / 10},s" for judge in judges]
+    path.write_text("\n".join(lines) + "\n")
+    found = {c.task: c for c in comparisons.compare(accuracies.table(accuracies.read([path])))}
+    assert {found[judge].correlation.rho for judge in judges} == {1}
+    assert {found[judge].factor for judge in judges} == {100}
+    assert found["masked"].measure == "Masked, explained share, %"
+    assert found["contrastive"].measure == "Contrastive accuracy, %"
+    path.write_text("\n".join([lines[0], "a,masked,x,0,37.5,s"]) + "\n")
+    with pytest.raises(UserError, match="give it from 0 to 1"):
+        accuracies.read([path])
+
+
 def test_a_table_s_numbers_of_nasbench201(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text('cell,cifar10valid,cifar100\n"[[3],[0,1],[0,0,3]]",91.5,70\n')

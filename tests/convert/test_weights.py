@@ -44,7 +44,10 @@ def test_a_supernet_comes_back_bit_by_bit(tensors, config):
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(variables["params"]))
 
 
-@pytest.mark.parametrize(("key", "value"), [("partial_channels", 2), ("auxiliary_skip", True)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("partial_channels", 2), ("auxiliary_skip", True), ("affine", True)],
+)
 def test_other_supernets_are_refused(tensors, config, key, value):
     other = config.copy_and_resolve_references()
     other.network[key] = value

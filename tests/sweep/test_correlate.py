@@ -12,7 +12,7 @@ from unnas_jax.analysis import published
 from unnas_jax.commands import correlate as command
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.nasbench201 import spec
-from unnas_jax.sweep import correlate
+from unnas_jax.sweep import correlate, local_engine
 
 COUNT = 6
 
@@ -76,6 +76,21 @@ def test_a_table_is_scored_and_a_second_start_adds_what_is_missing(
     assert run(table, images, tmp_path, "--show") == 0
 
 
+def test_several_workers_leave_the_same_rows(table, images, tmp_path, monkeypatch) -> None:
+    """And go on where one left off."""
+    monkeypatch.setattr(local_engine, "devices", lambda: ("cpu", 1))
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run(table, images, one) == 0
+    assert run(table, images, two, "--count=1") == 0
+    assert run(table, images, two, "--workers=2") == 0
+
+    def rows(workdir: pathlib.Path) -> list[dict]:
+        lines = map(json.loads, (workdir / "scores.jsonl").read_text().splitlines())
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in lines]
+
+    assert len(rows(two)) == 8 and rows(two) == rows(one)
+
+
 def test_cells_that_are_passed_over_are_others(table) -> None:
     read = published.read(table)
     first = correlate.choose(read, "nasbench201", count=2, skip=0, seed=3)
@@ -108,6 +123,10 @@ def test_correlations_of_known_values(table, tmp_path) -> None:
         ("--scores=zen,zen", "name each score once"),
         ("--space=nowhere", "--space=nowhere: use one of"),
         ("--columns=x", "has no column x"),
+        ("--workers=0", "--workers=0: must be at least 1"),
+        ("--images=", "--images: give a folder of images, or a dataset's name, for parameters"),
+        ("--scores=angle", "--scores=angle: needs the weights of a supernet"),
+        ("--supernet=/nowhere", "workdir /nowhere"),
         ("--count=-1", "--count=-1: must be at least 0"),
         ("--scores=snip", "score snip: needs labels"),
         ("--batch=99", "takes 99"),

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from unnas_jax.analysis.accuracies import Table
-from unnas_jax.analysis.sources import RATES
+from unnas_jax.analysis.sources import EXPLAINED, RATES
 from unnas_jax.analysis.statistics import (
     Correlation,
     Line,
@@ -27,6 +27,12 @@ _TASKS = {
     "jigsaw": ("Jigsaw", "#009e73", "-.", "^"),
     "classification": ("Supervised", "#222222", ":", "D"),
     "segmentation": ("Segmentation", "#56606b", ":", "P"),
+    "masked": ("Masked", "#6b8e23", "-", "P"),
+    "contrastive": ("Contrastive", "#4b0082", "--", "X"),
+    "regression": ("Regression", "#c71585", "-.", "*"),
+    "random_labels": ("Random labels", "#8b4513", ":", "d"),
+    "shared_weights": ("Shared weights", "#2f6f9f", "-", "8"),
+    "angle": ("Angle", "#b22222", "--", "H"),
     "gennas": ("GenNAS regression", "#cc79a7", "-", "p"),
     "synflow": ("SynFlow", "#56b4e9", "--", "v"),
     "naswot": ("NASWOT", "#7a5195", "-.", "<"),
@@ -58,6 +64,14 @@ def space_name(name: str) -> str:
 def style_of(name: str) -> tuple[str, str, str, str]:
     """The label, colour, line style and marker of a task."""
     return _TASKS.get(name, (name, _OTHER, "-", "v"))
+
+
+def measure_of(name: str) -> str:
+    """What a task's or a score's results are, for an axis."""
+    label = style_of(name)[0]
+    if name in EXPLAINED:
+        return f"{label}, explained share, %"
+    return f"{label} accuracy, %" if name in RATES else label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +119,8 @@ class Comparison:
 
     @property
     def measure(self) -> str:
-        """The name of the pretext accuracies, for an axis."""
-        label = style_of(self.task)[0]
-        return f"{label} accuracy, %" if self.task in RATES else label
+        """What the pretext accuracies are, for an axis."""
+        return measure_of(self.task)
 
     def __str__(self) -> str:
         """A line of a table: the accuracies, the number of architectures, the correlation."""

@@ -8,12 +8,22 @@ from typing import Any
 
 import markupsafe
 
-from unnas_jax.analysis import markup, results
+from unnas_jax.analysis import choice, markup, results
 from unnas_jax.analysis.markup import percent
 from unnas_jax.analysis.templates import TEMPLATES
 from unnas_jax.core.logs import duration
 from unnas_jax.data import folder_maps
 from unnas_jax.spaces.darts.genotype import Genotype
+
+_NASBENCH201 = {
+    "space": "nasbench201",
+    "width": 16,
+    "cells": 15,
+    "stem": "cifar",
+    "auxiliary_weight": 0.0,
+    "drop_path": 0.0,
+}
+"""What the networks of the benchmark have in the place of those of DARTS."""
 
 Weights = Callable[[str], Sequence[float | None]]
 
@@ -73,7 +83,7 @@ def _progress(run: results.Run) -> list[tuple[str, str, str]]:
 
 
 def _search_facts(run: results.Run) -> list[tuple[str, str, str]]:
-    facts = []
+    facts = choice.facts(run.document)
     if run.records["validation"]:
         last = run.records["validation"][-1]
         against = "" if run.chance is None else f"chance {percent(run.chance)}, "
@@ -209,8 +219,31 @@ def next_step(config: Mapping[str, Any], workdir: str) -> tuple[str, str]:
     if dataset.get("data_dir"):
         flags.append(f"--config.dataset.data_dir={dataset['data_dir']}")
     flags.append(f"--workdir={workdir}/{recipe}")
+    if config["network"].get("space", "darts") == "nasbench201":
+        flags += [f"--config.network.{key}={value}" for key, value in _NASBENCH201.items()]
     title = f"Evaluate the discovered network on {words}"
     return title, " ".join(map(markup.quoted, ["python", "main.py", *flags]))
+
+
+def _chooses(run: results.Run) -> bool:
+    """Whether the search judges cells at its end, and has no alphas."""
+    return bool(run.config["search"]["method"] == "single_path")
+
+
+def _validation(run: results.Run) -> str:
+    """The networks and images of a search's validation, in words."""
+    if _chooses(run):
+        return "half B on random cells, one a batch, with the batch's statistics"
+    return "half B with running statistics"
+
+
+def _no_cells(run: results.Run) -> str:
+    """What stands in the place of a picture of the cells."""
+    if "cell" in run.document:
+        return str(run.document["cell"])
+    if _chooses(run):
+        return "No cell is chosen yet: cells are judged after the last step."
+    return "No alphas are written yet; they come with the first epoch."
 
 
 def render(
@@ -253,6 +286,8 @@ def render(
         skipped=run.skipped,
         **cells,
         **_classes(run),
+        no_cells="" if run.is_training else _no_cells(run),
+        validation="" if run.is_training else _validation(run),
         alphas_png=pictures.get("alphas.png"),
         curves_png=pictures["curves.png"],
         sizes=_sizes(sizes),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from unnas_jax.analysis import ranking, style
-from unnas_jax.analysis.comparisons import style_of
+from unnas_jax.analysis.comparisons import measure_of, style_of
 from unnas_jax.analysis.ranking import Ranking
 from unnas_jax.analysis.sources import RATES
 from unnas_jax.analysis.templates import TEMPLATES
@@ -131,7 +131,7 @@ def draw(rankings: Sequence[Ranking]) -> Figure:
     figure = Figure(figsize=(2.4 + 3.2 * len(rankings), height), facecolor="white", layout=layout)
     panels = figure.subplots(1, len(rankings), squeeze=False, sharey=True)[0]
     for axes, one in zip(panels, rankings, strict=True):
-        label, colour, _, _ = style_of(one.judge)
+        colour = style_of(one.judge)[1]
         factor, rows = _factor(one.judge), {row.name: row for row in one.rows}
         best = factor * one.rows[0].mean
         if not math.isnan(one.noise) and one.noise > 0:
@@ -146,7 +146,7 @@ def draw(rankings: Sequence[Ranking]) -> Figure:
                 axes.plot([mean - half, mean + half], [place, place], color=colour, linewidth=1.4)
         axes.set_yticks(range(len(order)), order, fontsize=8)
         axes.set_ylim(len(order) - 0.4, -0.6)
-        axes.set_xlabel(f"{label} accuracy, %" if factor > 1 else label, fontsize=9)
+        axes.set_xlabel(measure_of(one.judge), fontsize=9)
         axes.grid(axis="x", color=style.GRID, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.tick_params(labelsize=8)

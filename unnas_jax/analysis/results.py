@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax.analysis import result_files, verdict
+from unnas_jax.analysis import choice, result_files, verdict
 from unnas_jax.analysis.history import Alphas
 from unnas_jax.config import run_config
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import rows as rows_lib
+from unnas_jax.spaces import registry
 from unnas_jax.spaces.darts import candidates, published
 from unnas_jax.spaces.darts import genotype as genotypes
 from unnas_jax.spaces.darts.candidates import Candidates
@@ -33,7 +34,7 @@ class Run:
       path: the workdir.
       config: the content of `config.json`.
       genotype: the cells of `genotype.json`, or those of the last alphas before it exists; of a
-        training those that it trains, None if they are of another space than DARTS'.
+        training those that it trains; None if they are of another space than DARTS'.
       document: the content of `genotype.json` (an empty dict before it exists).
       result: the content of a training's `result.json` (an empty dict before it exists).
       softmax: the weights of the cells' alphas, keys "normal" and "reduce"; None if unknown.
@@ -209,8 +210,12 @@ def read(path: str | os.PathLike[str]) -> Run:
         genotype = genotypes.strongest(**mixing, operations=operations)
         softmax = genotypes.document_of(genotype, mixing, {}, operations)["alphas_softmax"]
     if config["experiment"] == "search" and os.path.exists(genotype_path):
-        genotype, document = genotypes.load(genotype_path)
-        operations = _operations(config, genotypes.nodes_of(genotype.normal))
+        if config["network"].get("space", "darts") == "darts":
+            genotype, document = genotypes.load(genotype_path)
+            operations = _operations(config, genotypes.nodes_of(genotype.normal))
+        else:
+            _, document = registry.SPACES[config["network"]["space"]].load(genotype_path)
+        choice.check_document(genotype_path, document)
     softmax = document.get("alphas_softmax", softmax)
     records, skipped = read_metrics(os.path.join(workdir, "metrics.jsonl"))
     return Run(

@@ -52,8 +52,23 @@ COLUMNS: dict[str, tuple[str, str]] = {
 }
 """The dataset and the task of columns that are known by name."""
 
-RATES = ("classification", "segmentation", "rotation", "colorization", "jigsaw", "random_labels")
-"""Tasks whose results are shares, from 0 to 1, or in percent in tables; others have any size."""
+EXPLAINED = ("masked", "regression")
+"""Tasks whose results are the share of the squares that is explained: a rate, but no accuracy."""
+
+RATES = (
+    "classification",
+    "segmentation",
+    "rotation",
+    "colorization",
+    "jigsaw",
+    "random_labels",
+    "contrastive",
+    *EXPLAINED,
+)
+"""Tasks whose results are shares, from 0 to 1, or in percent in tables; others have any size.
+
+Of all tasks, and of scores, more is better.
+"""
 
 UNTRAINED = "scores"
 """The dataset of columns that are not known."""

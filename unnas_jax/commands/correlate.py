@@ -8,6 +8,8 @@ import argparse
 import os
 from collections.abc import Sequence
 
+import numpy as np
+
 from unnas_jax.analysis import published
 from unnas_jax.commands import command_line
 from unnas_jax.core import files, stopping
@@ -16,7 +18,9 @@ from unnas_jax.data import open_dataset
 from unnas_jax.runs import hold
 from unnas_jax.spaces import registry as spaces
 from unnas_jax.sweep import correlate
-from unnas_jax.sweep.scores import batches, registry
+from unnas_jax.sweep.scores import batches, registry, shared
+from unnas_jax.sweep.scores.registry import Batch
+from unnas_jax.sweep.scoring import Judging
 
 _DEFAULT = "synflow,naswot,jacob_cov,parameters,multiply_adds"
 
@@ -37,7 +41,10 @@ def _parser() -> command_line.Parser:
     parser.add_argument("--scores", default=_DEFAULT, help=f"by commas (default: {_DEFAULT})")
     parser.add_argument("--columns", default="", help="of the table, by commas (default: all)")
     parser.add_argument(
-        "--images", type=path, required=True, help="a folder of images, or a dataset's name"
+        "--images",
+        type=path,
+        default="",
+        help="a folder of images, or a dataset's name; scores of a supernet need none",
     )
     parser.add_argument("--data_dir", default="", help="of a prepared dataset")
     parser.add_argument("--workdir", type=path, required=True, help="where results go")
@@ -48,12 +55,26 @@ def _parser() -> command_line.Parser:
     parser.add_argument("--depth", type=int, default=1, help="cells of each stage (default: 1)")
     parser.add_argument("--side", type=int, default=32, help="of the images (default: 32)")
     parser.add_argument("--batch", type=int, default=64, help="images to look at (default: 64)")
+    parser.add_argument(
+        "--supernet",
+        type=path,
+        default="",
+        help="the workdir of a single-path search, for shared_weights and angle",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--show", action="store_true", help="compute nothing; show what is there")
     return parser
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name, least in (("count", 0), ("skip", 0), ("seed", 0), ("depth", 1), ("batch", 2)):
+    for name, least in (
+        ("count", 0),
+        ("skip", 0),
+        ("seed", 0),
+        ("depth", 1),
+        ("batch", 2),
+        ("workers", 1),
+    ):
         value = getattr(options, name)
         if value < least:
             raise UserError(f"--{name}={value}: must be at least {least}")
@@ -63,6 +84,24 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"--space={options.space}: use one of {', '.join(spaces.SPACES)}")
 
 
+def _check_scores(options: argparse.Namespace, scores: Sequence[str]) -> None:
+    registry.check(scores, "--scores")
+    for name in scores:
+        needs = registry.SCORES[name].needs_supernet
+        if needs and not options.supernet:
+            raise UserError(f"--scores={name}: {registry.NO_SUPERNET}")
+        if not needs and not options.images and not options.show:
+            raise UserError(f"--images: give a folder of images, or a dataset's name, for {name}")
+
+
+def _batch(options: argparse.Namespace) -> Batch:
+    """The images to look at, none if none are given."""
+    if not options.images:
+        return Batch(np.zeros((0, options.side, options.side, 3), np.float32), None, 10)
+    dataset = open_dataset(batches.section(options.images, options.data_dir))
+    return batches.of_dataset(dataset, options.batch, options.side, options.seed)
+
+
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
@@ -70,7 +109,7 @@ def _words(text: str) -> list[str]:
 def _run(options: argparse.Namespace) -> None:
     _check(options)
     scores = _words(options.scores)
-    registry.check(scores, "--scores")
+    _check_scores(options, scores)
     table = published.read(options.table, _words(options.columns))
     cells = correlate.choose(
         table, options.space, count=options.count, skip=options.skip, seed=options.seed
@@ -80,17 +119,25 @@ def _run(options: argparse.Namespace) -> None:
     names = ["space", "images", "count", "skip", "seed", "width", "depth", "side", "batch"]
     settings = {name: getattr(options, name) for name in names}
     settings |= {"table": os.path.basename(options.table), "scores": scores}
+    settings["supernet"] = os.path.abspath(options.supernet) if options.supernet else ""
+    if options.supernet and not options.show:
+        # Of other weights, values would be others.
+        settings["supernet_step"] = shared.supernet(options.supernet, options.space).step
     with hold.held(workdir, workdir):
         correlate.keep_settings(workdir, settings)
         rows = correlate.Rows(os.path.join(workdir, "scores.jsonl"))
         if not options.show:
-            dataset = open_dataset(batches.section(options.images, options.data_dir))
-            batch = batches.of_dataset(dataset, options.batch, options.side, options.seed)
-            size = {"width": options.width, "depth": options.depth, "side": options.side}
-            stopping.nothing_to_save(os.EX_TEMPFAIL)  # Every value is on the disk.
-            correlate.compute(
-                cells, scores, batch, rows, space=options.space, size=size, seed=options.seed
+            judging = Judging(
+                options.space,
+                _batch(options),
+                options.width,
+                options.depth,
+                options.side,
+                options.seed,
+                options.supernet,
             )
+            stopping.nothing_to_save(os.EX_TEMPFAIL)  # Every value is on the disk.
+            correlate.compute(cells, scores, rows, judging, options.workers)
         results = correlate.correlations(table, cells, scores, rows, options.space)
         written = {
             "scores.csv": correlate.scores_csv(table, cells, scores, rows),

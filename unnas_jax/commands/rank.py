@@ -42,6 +42,7 @@ def _parser() -> command_line.Parser:
     add("--architectures", type=path, required=True, help="a file with a cell, or a name, a line")
     add("--by", default=_BY, help=f"tasks and scores, by commas (default: {_BY})")
     add("--workdir", type=path, required=True, help="where results go")
+    add("--supernet", type=path, default="", help="a single-path search, for scores that need it")
     add("--space", default="", help="of the cells (default: the one that reads them)")
     add("--data_dir", default="", help="of a prepared dataset")
     add("--seeds", type=int, default=3, help="of every architecture and judge (default: 3)")
@@ -123,6 +124,8 @@ def config_of(
     tiles = {"crop": side * 9 // 4, "resize": side * 5 // 2, "train_crop": "resize_random"}
     config.recipes = {"jigsaw": {"input": tiles, "weights": {"learning_rate": 0.02}}}
     config.scores.images = min(64, images)
+    if options.supernet:
+        config.scores.supernet = os.path.abspath(options.supernet)
     return config
 
 

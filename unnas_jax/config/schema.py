@@ -97,9 +97,12 @@ class SampleSection(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Scores(Section):
-    """The images of which a sweep computes scores."""
+    """From what a sweep computes scores."""
 
     images: int = option("Training images of which a score is computed.", 64)
+    supernet: str = option(
+        "The workdir of a single-path search, for scores of shared weights; empty: none.", ""
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,6 +108,7 @@ class TaskSection(Section):
 class SupernetSection(Section):
     """The network of a search."""
 
+    space: str = option("The search space: darts, nasbench201 (by single_path).", "darts")
     width: int = option("Channels of the first cell before it concatenates its nodes; even.", 16)
     cells: int = option("The number of cells, at least 3.", 8)
     nodes: int = option("Nodes of a cell, besides its two inputs.", 4)
@@ -122,6 +123,9 @@ class SupernetSection(Section):
     )
     auxiliary_skip: bool = option(
         "Add a skip connection to every edge whose weight decays, as in DARTS-.", False
+    )
+    affine: bool = option(
+        "Give batch norms in cells of the space darts scale and bias, as in RLNAS.", False
     )
 
 

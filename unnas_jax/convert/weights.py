@@ -48,7 +48,8 @@ def _shapes(config: Config, classes: int | None) -> dict[Path, Any]:
                 "config.network.operations: the PyTorch release has only the eight operations of "
                 "DARTS on every edge; a supernet of others cannot be brought over"
             )
-        for key, plain in (("partial_channels", 1), ("auxiliary_skip", False)):
+        others = {"space": "darts", "partial_channels": 1, "auxiliary_skip": False, "affine": False}
+        for key, plain in others.items():
             value = getattr(section, key)
             if value != plain:
                 raise UserError(

@@ -6,7 +6,7 @@ the compiled functions of its stage, so that everything that changes is in `Sear
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax
@@ -24,6 +24,7 @@ from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.candidates import Candidates
 from unnas_jax.spaces.darts.genotype import Genotype
+from unnas_jax.spaces.registry import Cells
 from unnas_jax.tasks.base import Batch, Sums, Task
 
 Alphas = Mapping[str, Any]
@@ -97,17 +98,25 @@ class SearchMethod(abc.ABC):
 
     Attributes:
       name: the value of config.search.method.
+      chooses: whether the result is the best of `candidates`, judged after the last step, and not
+        what alphas say; `mix`, `cells` and `operations` are not asked then.
       setting: what it was made for; `config` and `task` are of it.
       options: config.method, `completed`.
     """
 
     name: ClassVar[str]
+    chooses: ClassVar[bool] = False
 
     def __init__(self, setting: Setting) -> None:
         self.setting, self.config, self.task = setting, setting.config, setting.task
         self.options: Mapping[str, Any] = self.completed(setting.config["method"])
 
     # What is asked before there is an instance.
+
+    @classmethod
+    def spaces(cls) -> Collection[str]:
+        """The spaces in which it searches, values of config.network.space."""
+        return ("darts",)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -228,6 +237,36 @@ class SearchMethod(abc.ABC):
     def operations(self) -> Candidates:
         """The names of the operations on every edge, by which `mix` orders their weights."""
         return candidates.of_network(self.config["network"])
+
+    # Of methods that choose.
+
+    def candidates(self) -> Sequence[Cells]:
+        """The cells to judge after the last step; a pure function of the setting."""
+        return ()
+
+    def judge(
+        self,
+        state: SearchState,
+        cells: Sequence[Cells],
+        training: Callable[[int], Iterator[Batch]],
+        held_out: Callable[[], Iterator[Batch]],
+    ) -> list[dict[str, float]]:
+        """Judges some of the candidates, each as if it were the only one.
+
+        Args:
+          state: after the last step; it stays as it is.
+          cells: at least one.
+          training: (number) -> so many batches of half A, always the same.
+          held_out: -> all batches of held-out examples, always the same.
+
+        Returns:
+          Numbers by name for every cell. The cell of the largest `merit` is the result.
+        """
+        raise NotImplementedError
+
+    def document(self, cell: Any) -> dict[str, Any]:
+        """The content of the genotype.json of a cell, without what the run knows of it."""
+        raise NotImplementedError
 
     def curvature(self, state: SearchState, batch_b: Batch) -> float | None:
         """The largest eigenvalue of the Hessian of a batch's loss in the alphas; None: not told."""

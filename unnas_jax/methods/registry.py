@@ -12,9 +12,10 @@ from unnas_jax.methods.darts import Darts
 from unnas_jax.methods.gdas import Gdas
 from unnas_jax.methods.p_darts import PDarts
 from unnas_jax.methods.pc_darts import PCDarts
+from unnas_jax.methods.single_path import SinglePath
 
 METHODS: Registry[type[SearchMethod]] = Registry(
-    "search method", {method.name: method for method in (Darts, PCDarts, PDarts, Gdas)}
+    "search method", {method.name: method for method in (Darts, PCDarts, PDarts, Gdas, SinglePath)}
 )
 
 
@@ -55,6 +56,14 @@ def validate(config: Mapping[str, Any]) -> None:
       UserError: there is no such method or option, or a value is none for it.
     """
     method = of_config(config)
+    space = config["network"]["space"]
+    if space not in method.spaces():
+        others = [name for name, other in METHODS.items() if space in other.spaces()]
+        raise UserError(
+            f"config.network.space={space!r}: the method {method.name!r} searches in "
+            f"{', '.join(method.spaces())}"
+            + (f"; in {space} search.method={others[0]!r} does" if others else "")
+        )
     defaults = method.completed({})
     for key, value in config["method"].items():
         if key not in defaults:

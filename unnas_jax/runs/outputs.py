@@ -1,5 +1,6 @@
 """The files of a search that grow with it: metrics, alphas, genotype, pictures, report."""
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -7,15 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax.analysis import report, results, verdict
+from unnas_jax.analysis import choice, report, results, verdict
 from unnas_jax.analysis.history import Alphas, Row
 from unnas_jax.config.schema import SearchConfig
 from unnas_jax.core import files
 from unnas_jax.learning import metrics, trackers
 from unnas_jax.methods.base import SearchMethod, SearchState
+from unnas_jax.runs.choosing import Choosing
 from unnas_jax.runs.loop import Plan
 from unnas_jax.runs.versions import versions
 from unnas_jax.spaces.darts import genotype as genotype_lib
+
+_LOG = logging.getLogger("unnas_jax")
 
 
 class Outputs:
@@ -72,28 +76,51 @@ class Outputs:
         self.warnings = verdict.of_alphas(
             self.history.mixing, cells, self.config.search.arch_start_epoch, operations
         )
-        if self.validation:
-            self.warnings += verdict.of_training(
-                [self.validation], self.facts["num_classes"], self.facts["validation_images"]
-            )
-        document = genotype_lib.document_of(
-            cells,
-            mixing,
-            {
-                "dataset": self.config.dataset.name,
-                "task": self.config.task.name,
-                "method": method.name,
-                "seed": self.config.seed,
-                "step": step,
-                "epoch": epoch,
-                "finished": step == self.plan.total or named is not None,
-                **({} if named is None else {"stopped": {"of_epoch": named + 1}}),
-                "warnings": self.warnings,
-                "versions": versions(),
-            },
-            operations,
-        )
+        self.warnings += self._of_training()
+        provenance = {
+            **self._provenance(method, step),
+            "finished": step == self.plan.total or named is not None,
+            **({} if named is None else {"stopped": {"of_epoch": named + 1}}),
+        }
+        document = genotype_lib.document_of(cells, mixing, provenance, operations)
         files.write_json(os.path.join(self.workdir, "genotype.json"), document)
+
+    def chosen(self, method: SearchMethod, choosing: Choosing) -> None:
+        """Writes the genotype that was the best of the candidates."""
+        if not self.primary:
+            return
+        best, self.warnings = choosing.best(), self._of_training()
+        criterion = str(method.options.get("criterion", "merit"))
+        document = {
+            **method.document(choosing.cells[best["cell"]]),
+            **self._provenance(method, self.plan.total),
+            "finished": True,
+            "cell": best["cell"],
+            "candidates": choice.summary(choosing.rows(), criterion),
+        }
+        files.write_json(os.path.join(self.workdir, "genotype.json"), document)
+        words = choice.described(best)
+        _LOG.info("The best of %d cells, %s: %s", len(choosing.cells), words, best["cell"])
+
+    def _provenance(self, method: SearchMethod, step: int) -> dict[str, Any]:
+        """Where the cells of genotype.json come from."""
+        return {
+            "dataset": self.config.dataset.name,
+            "task": self.config.task.name,
+            "method": method.name,
+            "seed": self.config.seed,
+            "step": step,
+            "epoch": self.plan.epoch(step),
+            "warnings": self.warnings,
+            "versions": versions(),
+        }
+
+    def _of_training(self) -> list[str]:
+        if not self.validation:
+            return []
+        return verdict.of_training(
+            [self.validation], self.facts["num_classes"], self.facts["validation_images"]
+        )
 
     def pictures(self, *, final: bool) -> None:
         """Redraws the pictures and the report; before the end only as long as it costs 5%."""

@@ -11,29 +11,26 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
 from unnas_jax.config.schema import SearchConfig
-from unnas_jax.config.sections import Batches, Pace
+from unnas_jax.config.sections import Pace
 from unnas_jax.core import distributed, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.logs import telling
-from unnas_jax.data import Dataset, halves, open_dataset
-from unnas_jax.data.inspection import check_images
-from unnas_jax.data.pipeline import evaluation_sample
+from unnas_jax.data import Dataset, open_dataset
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import optim
-from unnas_jax.learning.feed import Feed
 from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import SearchMethod, SearchState, Setting, Stage
 from unnas_jax.runs import checkpoint, snapshot, validation
 from unnas_jax.runs import workdir as workdir_lib
+from unnas_jax.runs.choosing import Choosing
+from unnas_jax.runs.images import Images
 from unnas_jax.runs.loop import Loop, Plan
 from unnas_jax.runs.monitor import Monitor
 from unnas_jax.runs.outputs import Outputs
 from unnas_jax.runs.workdir import Workdir
-from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Sums, Task
 
 _LOG = logging.getLogger("unnas_jax")
@@ -191,14 +188,21 @@ class _Learner:
     def record(self, step: int, metrics: Mapping[str, float]) -> bool:
         self._outputs.metrics("validation", step, **metrics)
         epoch = self._outputs.plan.epoch(step)
-        measured = self._monitor.measure(self.method, self.state, epoch, self._last_b)
-        self._outputs.metrics("method", step, **measured, **self.method.record(self.state))
+        numbers = dict(self.method.record(self.state))
+        if not self.method.chooses:
+            measured = self._monitor.measure(self.method, self.state, epoch, self._last_b)
+            numbers = {**measured, **numbers}
+        if numbers:
+            self._outputs.metrics("method", step, **numbers)
         _LOG.info(
-            "Epoch %.3g, half %s with running statistics: %s.",
-            self._outputs.plan.epoch(step),
+            "Epoch %.3g, half %s with %s: %s.",
+            epoch,
             "A" if self._task.memorises else "B",
+            "random cells" if self.method.chooses else "running statistics",
             ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
         )
+        if self.method.chooses:
+            return False
         named = self._monitor.named(self.method)
         if named is not None:
             rule = self.method.options["stop"]
@@ -255,17 +259,9 @@ def _search(
         with distributed.all_or_none("data"):
             workdir_lib.check_shared(workdir)
             dataset = open_dataset(c.dataset)
-        task = registry.create(c, dataset)
-        records, data = dataset.splits["train"], fingerprint(dataset)
-        check_images(dataset, c.input.crop, task)
-        half_a, half_b = (
-            evaluation_sample(half, c.train.max_images, c.seed)
-            for half in halves(len(records), c.seed)
-        )
-        plan = _plan(given, dataset, len(half_a))
-        judged = half_a if task.memorises else half_b
-        held_out = evaluation_sample(judged, c.eval.max_images, c.seed)
-        feed = Feed(Batches.of(c), dataset, task, mesh)
+        images, data = Images.of(c, dataset, mesh), fingerprint(dataset)
+        task = images.task
+        plan = _plan(given, dataset, len(images.half_a))
 
         # Steps, state, and where it continues.
         stages = _Stages(given, task, mesh, plan, optimizers)
@@ -282,8 +278,8 @@ def _search(
             "Searching on %s with %s: %d + %d images, %d steps of %d an epoch, %d devices (%s)%s.",
             dataset.name,
             task.name,
-            len(half_a),
-            len(half_b),
+            len(images.half_a),
+            len(images.half_b),
             plan.total,
             plan.per_epoch,
             mesh.size,
@@ -294,20 +290,20 @@ def _search(
             "start",
             step,
             num_classes=task.num_classes,
-            train_images=len(half_a),
-            validation_images=len(held_out),
+            train_images=len(images.half_a),
+            validation_images=len(images.held_out),
             devices=mesh.size,
             backend=jax.default_backend(),
             total_steps=plan.total,
         )
-        if not outputs.history.rows:  # At the start, or after a checkpoint was brought over.
+        choosing = None
+        if method.chooses:
+            with distributed.all_or_none("candidates"):
+                choosing = Choosing(workdir.path, method, plan.total, write=primary)
+        elif not outputs.history.rows:  # At the start, or after a checkpoint was brought over.
             outputs.alphas(method, state, step)
 
         # The loop.
-        def train(half: np.ndarray, number: int, steps: Sequence[int] | None = None) -> Any:
-            seed = 2 * c.seed + number
-            return feed.train(records, half, seed=seed, start_step=step, steps=steps)
-
         monitor = Monitor(c.train.epochs, position.get("measured", ()))
         learner = _Learner(
             stages,
@@ -316,9 +312,9 @@ def _search(
             task,
             outputs,
             monitor,
-            stack.enter_context(train(half_a, 0)),
-            lambda steps: train(half_b, 1, steps),
-            lambda: feed.evaluation(records, held_out),
+            stack.enter_context(images.train(0, step)),
+            lambda steps: images.train(1, step, steps),
+            images.evaluation,
         )
         stack.enter_context(contextlib.closing(learner))
         del state  # A step gives its memory to the next one's.
@@ -335,7 +331,17 @@ def _search(
             after_save=lambda: outputs.pictures(final=False),
         )
         ended = monitor.named(method) is not None or loop.run(step, ranking) == plan.total
-        if ended or loop.ended:
+        ended |= loop.ended
+        if ended and choosing is not None:
+            chooser, state = learner.method, learner.state
+
+            def judge(cells: Sequence[Any]) -> list[dict[str, float]]:
+                return chooser.judge(state, cells, images.first, images.evaluation)
+
+            ended = choosing.run(judge, workdir.publish)
+            if ended:
+                outputs.chosen(chooser, choosing)
+        if ended:
             outputs.pictures(final=True)
             _LOG.info("Finished. See %s", os.path.join(workdir.name, "report.html"))
             for words in outputs.warnings:

@@ -150,7 +150,8 @@ def _validate_search(c: SearchConfig) -> None:
     check(width % 2 == 0, "network.width", width, "must be even: reductions halve it")
     check_choice("search.rematerialise", c.search.rematerialise, schema.REMATERIALISE)
     check_choice("search.formulation", c.search.formulation, supernet.FORMULATIONS)
-    supernet.validate(c)
+    if c.network.space == "darts":
+        supernet.validate(c)
     check_shares(c, "alphas.b1 alphas.b2")
 
 

@@ -12,7 +12,7 @@ from unnas_jax.config.schema import SearchConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.registry import entry_of
 from unnas_jax.layers.counting import Counts, answer, count
-from unnas_jax.spaces import networks
+from unnas_jax.spaces import networks, single_path
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.spaces.darts.supernet import Supernet
@@ -111,11 +111,13 @@ def of_config(config: Config, classes: int | None = None) -> dict[str, Any]:
     task = task_of(c, classes)
     # The format changes no count, and `auto` would start the backend.
     c = dataclasses.replace(c, precision="float32")
-    network: Supernet | Network
-    if isinstance(c, SearchConfig):
+    network: Any
+    if isinstance(c, SearchConfig) and c.network.space != "darts":
+        network = single_path.of_config(c).build(c, task).network
+    elif isinstance(c, SearchConfig):
         # Every operation on every edge, as both of these forms compute it.
         known = candidates.are_darts(candidates.of_network(c.network))
-        form = "depthwise" if known else "per_edge"
+        form = "depthwise" if known and not c.network.affine else "per_edge"
         search = dataclasses.replace(c.search, formulation=form, rematerialise="none")
         network = supernet_lib.build_supernet(dataclasses.replace(c, search=search), task)
     else:

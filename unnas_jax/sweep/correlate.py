@@ -11,7 +11,6 @@ A row is kept for every cell and score as soon as it is computed:
 import csv
 import dataclasses
 import io
-import json
 import logging
 import math
 import os
@@ -27,10 +26,10 @@ from unnas_jax.config import schema
 from unnas_jax.config.sections import NetworkSection
 from unnas_jax.core import files, logs, reading
 from unnas_jax.core.errors import UserError
+from unnas_jax.core.journal import Journal
 from unnas_jax.spaces import registry as spaces
-from unnas_jax.sweep import architectures
-from unnas_jax.sweep.scores import registry, subjects
-from unnas_jax.sweep.scores.registry import Batch
+from unnas_jax.sweep import architectures, scoring
+from unnas_jax.sweep.scoring import Judging
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -85,76 +84,20 @@ def choose(table: Table, space: str, *, count: int, skip: int, seed: int) -> lis
     return list(found.values())[skip:]
 
 
-def config_of(space: str, cell: str, *, width: int, depth: int, side: int) -> dict[str, Any]:
-    """The config of a cell's network.
-
-    Args:
-      space: what it is a cell of.
-      cell: its text.
-      width: channels of the stem.
-      depth: cells of each of the three stages.
-      side: of the images, in pixels.
-    """
-    config = schema.training().to_dict()
-    config["network"].update(
-        space=space,
-        genotype=cell,
-        width=str(width),
-        cells=3 * depth,
-        modules=depth,
-        stem="cifar",
-        auxiliary_weight=0.0,
-    )
-    config["input"]["crop"] = side
-    return config
-
-
 class Rows:
     """The computed values by cell and score, in a file that only grows."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self.values: dict[tuple[str, str], float] = {}
-        self.seconds: dict[str, list[float]] = {}
-        if not os.path.exists(path):
-            return
-        try:
-            with reading.opened(path, reading.LARGE) as file:
-                for line in reading.lines(file):
-                    self._read(line)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{path}: cannot be read ({reading.reason(error)}); move it away"
-            ) from error
-
-    def _read(self, line: bytes) -> None:
-        try:
-            row = reading.parse_json(line)
-            reading.check(row, _ROW)
-        except ValueError:  # Half a line of a process that was killed.
-            return
-        self._note(row)
-
-    def _note(self, row: Mapping[str, Any]) -> None:
-        self.values[row["name"], row["score"]] = float(row["value"])
-        self.seconds.setdefault(row["score"], []).append(float(row["seconds"]))
+        self._journal = Journal(path, _ROW)
+        self.values = {
+            (row["name"], row["score"]): float(row["value"]) for row in self._journal.rows
+        }
 
     def add(self, cell: Cell, score: str, value: float, seconds: float) -> None:
         """Keeps a value."""
         row: dict[str, Any] = {"cell": cell.text, "name": cell.name, "score": score}
-        row |= {"value": value, "seconds": round(seconds, 3)}
-        with open(self.path, "ab") as file:
-            # Half a line of a killed process must not take this one with it.
-            file.write((("\n" if _is_torn(self.path) else "") + json.dumps(row) + "\n").encode())
-        self._note(row)
-
-
-def _is_torn(path: str) -> bool:
-    with open(path, "rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
+        self._journal.add(row | {"value": value, "seconds": round(seconds, 3)})
+        self.values[cell.name, score] = float(value)
 
 
 def keep_settings(workdir: str, settings: Mapping[str, Any]) -> None:
@@ -164,8 +107,9 @@ def keep_settings(workdir: str, settings: Mapping[str, Any]) -> None:
         files.write_json(path, dict(settings))
         return
     before = reading.document(path, {str: object}, remedy="give another --workdir")
-    # More scores, or cells, may be asked for later.
-    free = ("scores", "count")
+    # More scores, or cells, may be asked for later; the step is known where the supernet was read.
+    free = ("scores", "count", *({"supernet_step"} - set(settings)))
+    before = {"supernet": "", **before}
     lines = schema.difference(
         {key: value for key, value in before.items() if key not in free},
         {key: value for key, value in settings.items() if key not in free},
@@ -178,25 +122,16 @@ def keep_settings(workdir: str, settings: Mapping[str, Any]) -> None:
 
 
 def compute(
-    cells: Sequence[Cell],
-    scores: Sequence[str],
-    batch: Batch,
-    rows: Rows,
-    *,
-    space: str,
-    size: Mapping[str, int],
-    seed: int,
+    cells: Sequence[Cell], scores: Sequence[str], rows: Rows, judging: Judging, workers: int = 1
 ) -> None:
-    """Computes what is missing, cell after cell, and says how long it will take.
+    """Computes what is missing, and says how long it will take.
 
     Args:
       cells: to be scored.
       scores: by name.
-      batch: the images.
-      rows: where values are kept.
-      space: of the cells.
-      size: `width`, `depth` and `side`, see `config_of`.
-      seed: of the weights.
+      rows: where values are kept, in the order of cells and scores, whatever the workers.
+      judging: what values depend on besides.
+      workers: processes, see `scoring.values`; 1: this one alone.
 
     Raises:
       UserError: a score cannot judge the cells.
@@ -211,21 +146,22 @@ def compute(
         len(left),
         len(cells) * len(scores) - len(left),
     )
+    if not left:
+        return
+    first = judging.config(left[0][0].text)
+    section = NetworkSection.of(first["network"])
+    spaces.of_section(section).validate(section)
+    asked = [(cell.text, score) for cell, score in left]
     begun = said = time.monotonic()
-    for done, (cell, score) in enumerate(left):
-        start = time.monotonic()
-        config = config_of(space, cell.text, **size)
-        if done == 0:
-            section = NetworkSection.of(config["network"])
-            spaces.of_section(section).validate(section)
-        with logs.telling(f"{score} of {cell.name}", after=30.0):
-            value = registry.value(score, subjects.subject(config, batch, seed))
-        rows.add(cell, score, value, time.monotonic() - start)
+    for done, ((cell, score), found) in enumerate(
+        zip(left, scoring.values(judging, asked, workers), strict=True), 1
+    ):
+        rows.add(cell, score, *found)
         now = time.monotonic()
-        if now - said > _SAY_S or done + 1 == len(left):
+        if now - said > _SAY_S or done == len(left):
             said = now
-            ahead = (now - begun) / (done + 1) * (len(left) - done - 1)
-            _LOG.info("%d of %d values, %s left", done + 1, len(left), logs.duration(ahead))
+            ahead = (now - begun) / done * (len(left) - done)
+            _LOG.info("%d of %d values, %s left", done, len(left), logs.duration(ahead))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,6 +85,16 @@ def slots(
     return result
 
 
+def settle() -> None:
+    """Takes the cores of the slot in which this worker was started.
+
+    Before jax starts, which makes a thread for every core that it may use.
+    """
+    own = os.environ.get(_CORES)
+    if own and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {int(core) for core in own.split(",")})
+
+
 def _run_worker(store: Store, units: Sequence[Unit], work: Work, log: str) -> None:
     """The life of a worker; its exit status says why it ended."""
     start_worker()  # Ends with its parent and leaves Ctrl-C to it.
@@ -93,10 +103,7 @@ def _run_worker(store: Store, units: Sequence[Unit], work: Work, log: str) -> No
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     logs.start()
-    own = os.environ.get(_CORES)
-    if own and hasattr(os, "sched_setaffinity"):
-        # Before jax starts, which makes a thread for every core that it may use.
-        os.sched_setaffinity(0, {int(core) for core in own.split(",")})
+    settle()
     stopping.watch()
     stopping.nothing_to_save(_STOPPED)
     try:
@@ -110,7 +117,7 @@ def _run_worker(store: Store, units: Sequence[Unit], work: Work, log: str) -> No
 
 
 @contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
     """A block in which processes start with some environment variables changed."""
     before = {key: os.environ.get(key) for key in changes}
     os.environ.update(changes)
@@ -150,7 +157,7 @@ class _Workers:
             args=(self._store, self._units, self._work, self._log(place)),
             name=f"worker {place}",
         )
-        with _environment(self._places[place]):
+        with environment(self._places[place]):
             process.start()
         self.processes[place] = process
 

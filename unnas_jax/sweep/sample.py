@@ -35,7 +35,7 @@ from unnas_jax.runs.train import train
 from unnas_jax.sweep import architectures, local_engine, validation
 from unnas_jax.sweep import units as sweep
 from unnas_jax.sweep.architectures import Architecture
-from unnas_jax.sweep.scores import batches, subjects
+from unnas_jax.sweep.scores import batches, shared, subjects
 from unnas_jax.sweep.scores import registry as scores
 from unnas_jax.sweep.units import Store, Unit
 
@@ -102,7 +102,7 @@ def score_unit(task: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
       task: `config`, of a training, as a dict; `architecture`, its name; `score`, that of the
-        score; `images`, how many it looks at.
+        score; `images`, how many it looks at; `supernet`, whose weights it may share.
 
     Returns:
       The unit's result, as of a training; `values` are the score by seed, `metric` is "score".
@@ -112,8 +112,12 @@ def score_unit(task: Mapping[str, Any]) -> dict[str, Any]:
     with compilation.measured() as compiled:
         # All architectures see the same images.
         batch = _batch(config.dataset, task["images"], config.input.crop, config.seed)
+        supernet = None
+        if scores.SCORES[task["score"]].needs_supernet:
+            supernet = shared.supernet(task["supernet"], config.network.space)
         values = [
-            scores.value(task["score"], subjects.subject(config, batch, seed)) for seed in seeds
+            scores.value(task["score"], subjects.subject(config, batch, seed, supernet))
+            for seed in seeds
         ]
         subject = subjects.subject(config, batch, seeds[0])
         counts = {name: int(scores.value(name, subject)) for name in _COUNTS}
@@ -151,7 +155,10 @@ def _task_of_unit(
     score = task in scores.SCORES
     unit = config_lib.of_unit(config, task, architecture.cell, score)
     found = {"architecture": architecture.name, "config": unit.to_dict()}
-    return found | ({"score": task, "images": config.scores.images} if score else {})
+    if not score:
+        return found
+    settings = {"images": config.scores.images, "supernet": config.scores.supernet}
+    return {**found, "score": task, **settings}
 
 
 def all_units(config: ml_collections.ConfigDict, chosen: Sequence[Architecture]) -> list[Unit]:

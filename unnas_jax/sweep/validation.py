@@ -63,6 +63,10 @@ def _validate_sample(config: ml_collections.ConfigDict) -> None:
     space = c.training.network.space
     validation.check_choice("training.network.space", space, spaces.SPACES)
     validation.check_numbers(c, "scores.images", 2, strict=False)
+    for name in c.tasks:
+        needs = name in registry.SCORES and registry.SCORES[name].needs_supernet
+        if needs and not c.scores.supernet:
+            raise UserError(f"config.scores.supernet='': the score {name} {registry.NO_SUPERNET}")
     for task in c.tasks:
         try:
             validation.validate(

@@ -1,6 +1,7 @@
 """Scores by name: of networks of any space, with seeds, and as units of a sample."""
 
 import dataclasses
+import json
 import pathlib
 
 import cv2
@@ -12,10 +13,12 @@ from tests import tiny
 from unnas_jax.analysis import accuracies, comparisons, result_files
 from unnas_jax.config import schema
 from unnas_jax.core.errors import UserError
-from unnas_jax.sweep import correlate, sample, units, validation
+from unnas_jax.runs import shared
+from unnas_jax.sweep import sample, units, validation
 from unnas_jax.sweep.architectures import Architecture
 from unnas_jax.sweep.scores import registry, subjects, weights
 from unnas_jax.sweep.scores.registry import Batch
+from unnas_jax.sweep.scoring import Judging
 
 RNG = np.random.default_rng(0)
 BATCH = Batch(
@@ -29,8 +32,12 @@ CELLS = {
 }
 
 
+ALONE = [n for n, s in registry.SCORES.items() if n != "gennas" and not s.needs_supernet]
+"""Scores for which a network is enough."""
+
+
 def subject(space: str, seed: int = 0, batch: Batch = BATCH) -> registry.Subject:
-    config = correlate.config_of(space, CELLS[space], width=4, depth=1, side=8)
+    config = Judging(space, BATCH, width=4, depth=1, side=8, seed=0).config(CELLS[space])
     return subjects.subject(config, batch, seed)
 
 
@@ -44,7 +51,7 @@ def test_sizes_are_counted(space: str) -> None:
     assert registry.value("multiply_adds", subject(space)) > expected
 
 
-@pytest.mark.parametrize("name", [n for n in registry.SCORES if n != "gennas"])
+@pytest.mark.parametrize("name", ALONE)
 def test_every_score_judges_a_network_of_one_s_own(name: str) -> None:
     """It is a number, the same again, and another one with another seed unless nothing is drawn."""
     first, again, other = (registry.value(name, subject("chains", seed)) for seed in (0, 0, 1))
@@ -56,6 +63,18 @@ def test_every_score_judges_a_network_of_one_s_own(name: str) -> None:
 def test_a_network_without_stages_has_no_regression() -> None:
     with pytest.raises(UserError, match="marks no ends of its stages"):
         registry.value("gennas", subject("chains"))
+
+
+def test_a_supernet_that_is_not_given(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match="score angle: needs the weights of a supernet"):
+        registry.value("angle", subject("chains"))
+    config = schema.sample()
+    config.tasks = ("classification", "shared_weights")
+    with pytest.raises(UserError, match="config.scores.supernet='': the score shared_weights"):
+        validation.validate(config)
+    (tmp_path / "config.json").write_text(json.dumps(schema.search().to_dict()))
+    with pytest.raises(UserError, match="its search's method is 'darts'"):
+        shared.read(tmp_path)
 
 
 def test_labels_that_are_not_there() -> None:

@@ -25,7 +25,14 @@ Skips = Mapping[str, jax.Array]
 
 
 def candidate(
-    x: jax.Array, train: bool, *, operation: str, channels: int, stride: int, dtype: Any
+    x: jax.Array,
+    train: bool,
+    *,
+    operation: str,
+    channels: int,
+    stride: int,
+    affine: bool,
+    dtype: Any,
 ) -> jax.Array:
     """The output of an operation for x; called within the `__call__` of a module.
 
@@ -33,11 +40,11 @@ def candidate(
     could rescale their outputs, and weights would not be comparable.
     """
     module = BUILDERS[operation](
-        channels=channels, stride=stride, affine=False, dtype=dtype, name=operation
+        channels=channels, stride=stride, affine=affine, dtype=dtype, name=operation
     )
     output: jax.Array = module(x, train)
     if isinstance(module, Pool):
-        norm = batch_norm(train=train, affine=False, dtype=dtype, name=f"{operation}_bn")
+        norm = batch_norm(train=train, affine=affine, dtype=dtype, name=f"{operation}_bn")
         output = norm(output)
     return output
 
@@ -49,11 +56,13 @@ class Alone(nn.Module):
       operation: a name of `BUILDERS`.
       channels: of the input and the output.
       stride: of both axes.
+      affine: see `candidate`.
     """
 
     operation: str
     channels: int
     stride: int
+    affine: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -65,6 +74,7 @@ class Alone(nn.Module):
             operation=self.operation,
             channels=self.channels,
             stride=self.stride,
+            affine=self.affine,
             dtype=self.dtype,
         )
 
@@ -80,7 +90,8 @@ class MixedOperation(nn.Module):
       stride: of both axes.
       parts: K of `partial`; 1: all channels are worked on.
       auxiliary_skip: whether there is one more skip connection.
-      one: compute one operation alone, that of the largest weight.
+      one: compute one operation alone, that of the largest weight; none if all weights are 0.
+      affine: see `candidate`.
     """
 
     operations: tuple[str, ...]
@@ -89,6 +100,7 @@ class MixedOperation(nn.Module):
     parts: int = 1
     auxiliary_skip: bool = False
     one: bool = False
+    affine: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -117,7 +129,8 @@ class MixedOperation(nn.Module):
 
     def _settings(self) -> dict[str, Any]:
         channels = self.channels // self.parts
-        return {"channels": channels, "stride": self.stride, "dtype": self.dtype}
+        own = {"channels": channels, "stride": self.stride, "affine": self.affine}
+        return {**own, "dtype": self.dtype}
 
     def _all(self, x: jax.Array, weights: jax.Array, train: bool, skips: Skips) -> Any:
         total: Any = 0
@@ -131,10 +144,12 @@ class MixedOperation(nn.Module):
 
     def _one(self, x: jax.Array, weights: jax.Array, train: bool, skips: Skips) -> Any:
         del skips
-        layers = tuple(
-            (name, Alone(operation=name, **self._settings())) for name in self.operations
-        )
-        index = jnp.argmax(weights[: len(layers)])
+        weights = weights[: len(self.operations)]
+        nothing = () if "none" in self.operations else ("none",)
+        names = (*self.operations, *nothing)
+        layers = tuple((name, Alone(operation=name, **self._settings())) for name in names)
+        index = jnp.where(jnp.any(weights != 0), jnp.argmax(weights), names.index("none"))
+        weights = jnp.append(weights, jnp.zeros(len(nothing), weights.dtype))
         return weights[index] * Choice(layers, name="chosen")(x, index, train)
 
     def _dropped(self, x: jax.Array, probability: jax.Array) -> jax.Array:
@@ -159,6 +174,7 @@ class Cell(nn.Module):
       reduce_input0: whether input 0 has twice the side of input 1.
       parts: K of `partial`; 1: edges work on all channels.
       auxiliary_skip: whether every edge has one more skip connection.
+      affine: whether batch norms have scale and bias; `PlainCell` only.
     """
 
     channels: int
@@ -167,12 +183,13 @@ class Cell(nn.Module):
     reduce_input0: bool
     parts: int = 1
     auxiliary_skip: bool = False
+    affine: bool = False
     dtype: Any = jnp.float32
 
     def inputs(self, input0: jax.Array, input1: jax.Array, train: bool) -> list[jax.Array]:
         """The first two states, for a subclass's `__call__`: the inputs, alike in size."""
         before = FactorizedReduction if self.reduce_input0 else ReluConvBN
-        settings: dict[str, Any] = {"affine": False, "dtype": self.dtype}
+        settings: dict[str, Any] = {"affine": self.affine, "dtype": self.dtype}
         return [
             before(self.channels, name="preprocess0", **settings)(input0, train),
             ReluConvBN(self.channels, name="preprocess1", **settings)(input1, train),
@@ -213,6 +230,7 @@ class PlainCell(Cell, kw_only=True):
                     parts=self.parts,
                     auxiliary_skip=self.auxiliary_skip,
                     one=self.one,
+                    affine=self.affine,
                     dtype=self.dtype,
                     name=f"edge_{source}_{node}",
                 )

@@ -81,6 +81,7 @@ class Supernet(nn.Module):
       parts: K of PC-DARTS, see `partial`: one channel of K is worked on; 1: all are.
       auxiliary_skip: whether every edge has one more skip connection, of weight `auxiliary`.
       one: compute one operation alone on every edge, that of the largest weight; `per_edge` only.
+      affine: whether batch norms in cells have scale and bias; `per_edge` only.
     """
 
     width: int
@@ -96,6 +97,7 @@ class Supernet(nn.Module):
     parts: int = 1
     auxiliary_skip: bool = False
     one: bool = False
+    affine: bool = False
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
@@ -129,7 +131,7 @@ def cells_of(supernet: Supernet) -> list[FusedCell | PlainCell]:
     """The cells of a supernet from the first to the last."""
     operations = supernet.operations or candidates_lib.everywhere(supernet.nodes)
     plain = supernet.formulation == "per_edge"
-    _check_formulation(supernet.formulation, operations, "formulation")
+    _check_formulation(supernet.formulation, operations, "formulation", supernet.affine)
     cell: Any = PlainCell if plain else FusedCell
     if supernet.rematerialise:
         # The arguments of a cell after itself: two inputs, weights, train, skips.
@@ -138,7 +140,7 @@ def cells_of(supernet: Supernet) -> list[FusedCell | PlainCell]:
     for place in plan(supernet.width, supernet.cells, supernet.stem, supernet.single_reduction):
         kind = "reduce" if place.reduction else "normal"
         own = (
-            {"operations": operations[kind], "one": supernet.one}
+            {"operations": operations[kind], "one": supernet.one, "affine": supernet.affine}
             if plain
             else {"dense": supernet.formulation == "dense"}
         )
@@ -158,7 +160,14 @@ def cells_of(supernet: Supernet) -> list[FusedCell | PlainCell]:
     return cells
 
 
-def _check_formulation(formulation: str, operations: Candidates, key: str) -> None:
+def _check_formulation(
+    formulation: str, operations: Candidates, key: str, affine: bool = False
+) -> None:
+    if formulation in ("dense", "depthwise") and affine:
+        raise UserError(
+            f"{key}={formulation!r}: knows no batch norms with scale and bias; use 'auto' or "
+            "'per_edge', or network.affine=False"
+        )
     if formulation in ("dense", "depthwise") and not candidates_lib.are_darts(operations):
         raise UserError(
             f"{key}={formulation!r}: knows only the eight operations of DARTS in their order, not "
@@ -181,7 +190,8 @@ def validate(config: Config) -> None:
             f"config.network.partial_channels={parts}: must be 1, or divide "
             f"network.width={width} into even numbers of channels, which reductions halve"
         )
-    _check_formulation(c.search.formulation, operations, "config.search.formulation")
+    form, key = c.search.formulation, "config.search.formulation"
+    _check_formulation(form, operations, key, c.network.affine)
 
 
 def build_supernet(config: Config, task: Task) -> Supernet:
@@ -192,7 +202,8 @@ def build_supernet(config: Config, task: Task) -> Supernet:
     operations = candidates_lib.of_network(network)
     if formulation == "auto":
         fused = "depthwise" if sharding.platform() == "cpu" else "dense"
-        formulation = fused if candidates_lib.are_darts(operations) else "per_edge"
+        plain = network.affine or not candidates_lib.are_darts(operations)
+        formulation = "per_edge" if plain else fused
     return Supernet(
         width=network.width,
         cells=network.cells,
@@ -205,5 +216,6 @@ def build_supernet(config: Config, task: Task) -> Supernet:
         rematerialise=c.search.rematerialise == "cell",
         parts=network.partial_channels,
         auxiliary_skip=network.auxiliary_skip,
+        affine=network.affine,
         dtype=dtype,
     )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from unnas_jax.config.schema import SampleSection
-from unnas_jax.config.sections import NetworkSection
+from unnas_jax.config.sections import NetworkSection, SupernetSection
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import benchmark
 from unnas_jax.spaces.nasbench201 import spec as spec_lib
@@ -44,6 +44,12 @@ def resolve(name: str) -> Spec:
 def validate(section: NetworkSection) -> None:
     """Raises `UserError` for settings of other spaces, or if there is no such cell."""
     benchmark.refuse_settings(section, "NAS-Bench-201", width=16)
+    check_stack(section)
+    resolve(section.genotype)
+
+
+def check_stack(section: NetworkSection | SupernetSection) -> None:
+    """Raises `UserError` if there is no network of this stem and so many cells."""
     if section.stem != "cifar":
         raise UserError(
             f"config.network.stem={section.stem!r}: networks of NAS-Bench-201 have one stem; "
@@ -55,7 +61,6 @@ def validate(section: NetworkSection) -> None:
             f"config.network.cells={cells}: networks of NAS-Bench-201 have {STAGES} stages of "
             f"equally many cells; use a multiple of {STAGES}, 15 in the benchmark"
         )
-    resolve(section.genotype)
 
 
 def build(section: NetworkSection, task: Task, dtype: Any) -> Network:
@@ -72,6 +77,11 @@ def build(section: NetworkSection, task: Task, dtype: Any) -> Network:
 def check_inputs(section: NetworkSection, task: Task, examples: Examples) -> None:
     """Raises `UserError` unless both reductions find even sides."""
     del section, task
+    check_sides(examples)
+
+
+def check_sides(examples: Examples) -> None:
+    """Raises `UserError` unless both reductions find even sides."""
     for side in examples.inputs.shape[1:3]:
         if side % 2 ** (STAGES - 1):
             raise UserError(

@@ -13,10 +13,16 @@ import numpy as np
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.registry import Registry, nearest
 from unnas_jax.layers.counting import Counts, answer, count
+from unnas_jax.runs.shared import Shared
 from unnas_jax.sweep.scores import labelled, programs, regression, weights, zero_cost
 
 WORST = -1e30
 """Replaces a value that is not finite: of a network that diverged, or passes nothing on."""
+
+NO_SUPERNET = (
+    "needs the weights of a supernet; give the workdir of a search with the method single_path "
+    "(--supernet of commands, scores.supernet of a sample)"
+)
 
 _FLOW = float(np.finfo(np.float64).tiny)
 _NOISE = 16  # Images of the Zen score, as published.
@@ -47,12 +53,16 @@ class Subject:
       batch: the images.
       seed: of the weights, and of all other draws.
       space: the name of its search space.
+      cell: its text, a value of config.network.genotype.
+      supernet: whose weights it may share; None: there is none.
     """
 
     build: Callable[[nn.Module, Any], nn.Module]
     batch: Batch
     seed: int
     space: str
+    cell: str = ""
+    supernet: Shared | None = None
 
     @property
     def side(self) -> int:
@@ -84,12 +94,14 @@ class Score:
       about: what it is, in a line, with its source.
       needs_labels: whether the images must have labels.
       draws: whether it depends on the seed.
+      needs_supernet: whether it is one of the weights of a trained supernet; needs no image.
     """
 
     value: Callable[[Subject], float]
     about: str
     needs_labels: bool = False
     draws: bool = True
+    needs_supernet: bool = False
 
 
 @functools.lru_cache(maxsize=4096)
@@ -191,6 +203,16 @@ def _gennas(subject: Subject) -> float:
     return -regression.loss_left(program.network, variables, data, recipe, subject.seed)[-1]
 
 
+def _shared_weights(subject: Subject) -> float:
+    assert subject.supernet is not None
+    return subject.supernet.metric(subject.cell)
+
+
+def _angle(subject: Subject) -> float:
+    assert subject.supernet is not None
+    return subject.supernet.angle(subject.cell)
+
+
 SCORES: Registry[Score] = Registry(
     "score",
     {
@@ -225,6 +247,18 @@ SCORES: Registry[Score] = Registry(
             "half the square of sum a dL/da (Turner et al., 2020); compiles for every cell",
             needs_labels=True,
         ),
+        "shared_weights": Score(
+            _shared_weights,
+            "the task's metric with a supernet's weights (Li and Talwalkar, 2019)",
+            draws=False,
+            needs_supernet=True,
+        ),
+        "angle": Score(
+            _angle,
+            "how far a supernet's training turned the weights (Zhang et al., 2021)",
+            draws=False,
+            needs_supernet=True,
+        ),
     },
 )
 """The scores; for all of them higher is better."""
@@ -252,6 +286,8 @@ def value(name: str, subject: Subject) -> float:
             f"score {name}: needs labels, which these images have not; put them in one folder a "
             "class, or choose a score without labels"
         )
+    if score.needs_supernet and subject.supernet is None:
+        raise UserError(f"score {name}: {NO_SUPERNET}")
     found = float(score.value(subject))
     return found if np.isfinite(found) else WORST
 

@@ -9,6 +9,7 @@ import flax.linen as nn
 from unnas_jax.config.options import Config
 from unnas_jax.config.schema import TrainConfig
 from unnas_jax.core.errors import UserError
+from unnas_jax.runs.shared import Shared
 from unnas_jax.spaces import networks
 from unnas_jax.sweep.scores.registry import Batch, Subject
 from unnas_jax.tasks import registry as tasks
@@ -36,7 +37,8 @@ def builder(config: Config, classes: int) -> Callable[[nn.Module, Any], nn.Modul
     return build
 
 
-def subject(config: Config, batch: Batch, seed: int) -> Subject:
+def subject(config: Config, batch: Batch, seed: int, supernet: Shared | None = None) -> Subject:
     """The architecture of a valid config, to be scored."""
-    space = TrainConfig.of(config).network.space
-    return Subject(builder(config, batch.classes), batch, seed, space)
+    section = TrainConfig.of(config).network
+    build = builder(config, batch.classes)
+    return Subject(build, batch, seed, section.space, section.genotype, supernet)
