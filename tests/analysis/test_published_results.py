@@ -3,6 +3,7 @@
 import csv
 import pathlib
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -40,6 +41,26 @@ def test_the_page_on_digits_says_what_its_rows_say() -> None:
         if task != "classification":
             rho = stats.spearmanr([values[cell] for cell in labels], list(labels.values()))
             assert f"| {rho.statistic:.2f} [" in page
+
+
+def test_the_page_on_few_labels_says_what_its_rows_say() -> None:
+    folder = ROOT / "docs" / "results" / "few_labels"
+    page = " ".join((folder / "README.md").read_text().replace("**", "").split())
+    values: dict[tuple[str, str], list[float]] = {}
+    for row in csv.DictReader((folder / "cifar10.csv").read_text().splitlines()):
+        values.setdefault((row["labels"], row["initial"]), []).append(100 * float(row["accuracy"]))
+    for labels, share in (("0.01", "1%"), ("0.1", "10%")):
+        cells, gains = [], []
+        for initial in ("scratch", "rotation", "contrastive"):
+            some = np.array(values[labels, initial])
+            assert len(some) == 3
+            cells.append(f"{some.mean():.1f}% +- {some.std(ddof=1):.1f}")
+            gain = some - values[labels, "scratch"]
+            if initial != "scratch":
+                low, high = stats.t.interval(0.95, 2, gain.mean(), stats.sem(gain))
+                gains.append((f"{gain.mean():.1f}", f"[{low:.1f}, {high:.1f}]"))
+        assert f"| {share} | {' | '.join(cells)} |" in page
+        assert all(f"{mean} " in page and interval in page for mean, interval in gains)
 
 
 def test_the_figures_are_redrawn(tmp_path: pathlib.Path, monkeypatch, capsys) -> None:
