@@ -160,7 +160,7 @@ def test_mistakes_in_options_are_one_line_of_every_command(command, capsys):
     [
         (
             ["correlate", "--table=t.csv", "--workdir=w"],
-            "--space (what the cells are cells of) is missing; unnas-jax correlate --help shows all",
+            "--space (what the cells are cells of) is missing; unnas-jax correlate --help",
         ),
         (["predict", "w"], "images (files, folders, or - for a list of files on standard input)"),
         (["predict", "w", "x.jpg", "--tpo=3"], "unknown argument '--tpo': did you mean '--top'?"),
