@@ -159,9 +159,8 @@ def test_mistakes_in_options_are_one_line_of_every_command(command, capsys):
     ("words", "said"),
     [
         (
-            ["correlate", "--table=t.csv", "--space=nasbench201", "--workdir=w"],
-            "--images (a folder of images, or a dataset's name) is missing; unnas-jax correlate "
-            "--help shows all",
+            ["correlate", "--table=t.csv", "--workdir=w"],
+            "--space (what the cells are cells of) is missing; unnas-jax correlate --help",
         ),
         (["predict", "w"], "images (files, folders, or - for a list of files on standard input)"),
         (["predict", "w", "x.jpg", "--tpo=3"], "unknown argument '--tpo': did you mean '--top'?"),
