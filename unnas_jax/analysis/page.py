@@ -229,7 +229,7 @@ def next_step(config: Mapping[str, Any], workdir: str) -> tuple[str, str]:
     if dataset.get("data_dir"):
         flags.append(f"--config.dataset.data_dir={dataset['data_dir']}")
     flags.append(f"--workdir={workdir}/{recipe}")
-    if config["network"].get("space", "darts") == "nasbench201":
+    if config.get("network", {}).get("space", "darts") == "nasbench201":
         flags += [f"--config.network.{key}={value}" for key, value in _NASBENCH201.items()]
     title = f"Evaluate the discovered network on {words}"
     return title, " ".join(map(markup.quoted, ["python", "main.py", *flags]))

@@ -25,6 +25,7 @@ from jax.sharding import Mesh
 
 from unnas_jax.commands import command_line, hlo
 from unnas_jax.config import schema
+from unnas_jax.config.options import Config
 from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding
@@ -115,9 +116,10 @@ def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
     }
 
 
-def batch_shapes(config: SearchConfig, task: Task, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(config: Config, task: Task, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a search's global batch of images and labels, split over a mesh."""
-    shapes = shapes_of(task, (config.train.batch_size,), config.input.crop)
+    c = SearchConfig.of(config)
+    shapes = shapes_of(task, (c.train.batch_size,), c.input.crop)
     placed = sharding.split(mesh)
     return {name: jax.ShapeDtypeStruct(*shape, sharding=placed) for name, shape in shapes.items()}
 
