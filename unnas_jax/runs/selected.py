@@ -103,7 +103,7 @@ def by_magnitude(workdir: str, out: str = "", epoch: float | None = None) -> Sel
         if method.chooses or method.cells is not SearchMethod.cells:
             raise UserError(
                 f"{workdir}: the cells of the method {method.name!r} do not come of the weights of "
-                "operations alone, which alphas.npz has"
+                "operations alone, which alphas.npz has; take those of its genotype.json"
             )
         path = os.path.join(source.path, "alphas.npz")
         if not os.path.exists(path):

@@ -94,9 +94,10 @@ def _check_search(name: str, place: Workdir, config: Mapping[str, Any]) -> None:
     stages = len(method.stages(config, 1))
     if not method.mixture or not issubclass(method, Darts) or stages > 1:
         why = f"has {stages} stages" if stages > 1 else "does not mix all operations of an edge"
+        remedy = "take the cells of its genotype.json" if method.chooses else "use --by=magnitude"
         raise UserError(
             f"{name}: is of the method {method.name!r}, which {why}, so that none can be left out "
-            "of its mixture; use --by=magnitude"
+            f"of its mixture; {remedy}"
         )
     for section in ("weights", "alphas"):
         if config[section]["optimizer"] == optim.OBJECT:
