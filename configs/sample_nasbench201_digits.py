@@ -6,8 +6,8 @@
 
 Classification, rotation and 2x2 jigsaw of 1,200 handwritten digits, measured on 597 others.
 Networks are small (three stages of one cell, a stem of 8 channels) and train for 222 to 300 steps
-with one seed. Cost: 60 units of about 23 seconds of a core each, a quarter of it compilation: 12
-minutes on two idle cores. What came out is in docs/results/digits.
+with one seed. Cost: 60 units of about 20 seconds of a core each, half of it compilation (estimated
+from two units). What came out is in docs/results/digits.
 """
 
 import ml_collections
