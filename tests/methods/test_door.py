@@ -2,15 +2,13 @@
 
 import copy
 import json
-import os
 import pathlib
-import signal
 
 import jax
 import numpy as np
 import pytest
 
-from tests import conftest, tiny
+from tests import conftest, signals, tiny
 from tests.methods import toy
 from unnas_jax.analysis import results
 from unnas_jax.core import sharding
@@ -102,7 +100,7 @@ def test_it_goes_on_exactly_within_stages_and_between_them(
         if what == "killed":
             raise RuntimeError(what)
         if what == "stopped":  # This step is the last one: at 7 that of the first stage.
-            os.kill(os.getpid(), signal.SIGTERM)
+            signals.interrupt()
         taken.append(number)
         return step(self, state, batch_a, batch_b)
 

@@ -2,16 +2,14 @@
 
 import copy
 import json
-import os
 import pathlib
-import signal
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from tests import tiny
+from tests import signals, tiny
 from unnas_jax.analysis import results
 from unnas_jax.commands import correlate
 from unnas_jax.core import sharding
@@ -144,7 +142,7 @@ def test_it_goes_on_exactly_in_training_and_in_judging(
         assert batch_b is None
         steps.append(int(state.step))
         if len(steps) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signals.interrupt()
         return step(self, state, batch_a, batch_b)
 
     def killed_judge(self, state, cells, training, held_out):
@@ -152,7 +150,7 @@ def test_it_goes_on_exactly_in_training_and_in_judging(
         if len(calls) == 2:
             raise RuntimeError("killed")
         if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signals.interrupt()
         return judge(self, state, cells, training, held_out)
 
     monkeypatch.setattr(SinglePath, "step", stopped_step)
