@@ -134,6 +134,8 @@ def test_the_first_line_is_the_programs_own(tmp_path: pathlib.Path) -> None:
         (["--config=some/config.json"], "is no recipe; a run goes on with the command"),
         (["--config=configs"], "is no recipe"),
         (["report", "README.md"], "README.md: is a file; give the directory of the run"),
+        (["show", "--config=sample_nasbench201_digits"], "--config is that of a sample"),
+        (["compile", "--config=sample_nasbench201_digits"], "--config is that of a sample"),
     ],
 )
 def test_what_stands_in_the_place_of_a_config_or_a_run(words, said, capsys, monkeypatch, tmp_path):
