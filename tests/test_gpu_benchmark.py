@@ -63,9 +63,7 @@ def test_a_failure_is_one_line_and_the_rest_goes_on(tmp_path: pathlib.Path) -> N
     assert found["good"]["value"] == 6.0
 
 
-def test_rows_without_time_say_so(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_without_time_say_so(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that moves only where the schedule waits."""
     now = 0.0
 

@@ -28,7 +28,7 @@ def make(bad, held, said, name, value):
         time.sleep(0.1)
     if said and value in (3, 11, 25, 34):  # Sums of 3 or 11 and 5 or 14 are never 20 or 40.
         before = os.path.getsize(said)
-        while os.path.getsize(said) < before + 2:  # The second one tells of what was done until now.
+        while os.path.getsize(said) < before + 2:  # The second tells of what is done now.
             time.sleep(0.01)
     if value in bad:
         raise shards.Rejected("is bad")
