@@ -36,21 +36,21 @@ def free_port() -> str:
 
 
 def start(
-    count: int, workdir: pathlib.Path, images: pathlib.Path, *flags: str
+    count: int, workdir: pathlib.Path, images: pathlib.Path, *, held: bool = False
 ) -> list[subprocess.Popen]:
-    """Starts the processes of a run, with one device each."""
+    """Starts the processes of a run, with one device each; if `held` the last one waits at once."""
     environment = dict(os.environ, XLA_FLAGS=QUICK)
     command = [sys.executable, "-m", "tests.process", f"--config={CONFIG}", f"--workdir={workdir}"]
     command += [f"--config.dataset.path={images}", "--config.workers=0"]
     # The paper's rate for the alphas: Adam at a high one doubles the smallest difference.
     command += ["--config.alphas.learning_rate=1.5e-4", "--config.train.epochs=3"]
-    command += ["--config.log_every_steps=1", *flags]
+    command += ["--config.log_every_steps=1"]
     together = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={count}"]
     return [
         subprocess.Popen(
             command + ([*together, f"--process_id={number}"] if count > 1 else []),
             cwd=ROOT,
-            env=environment,
+            env=environment | ({"HELD": "1"} if held and number == count - 1 else {}),
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -68,7 +68,8 @@ def preempted(
 ) -> tuple[int, str]:
     """Processes of which the last gets a signal: the step that all stopped at, and the log."""
     reached = max(losses(workdir), default=0)
-    several = start(count, workdir, images)
+    # So that the run has not ended before; of a SIGTERM only JAX's service knows.
+    several = start(count, workdir, images, held=number == signal.SIGINT)
     wait_for(several[0], lambda: max(losses(workdir), default=0) > reached)
     several[-1].send_signal(number)
     log, *silent = [finish(process) for process in several]
