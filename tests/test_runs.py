@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import QUICK, ROOT
+from unnas_jax import commands
 
 CONFIG = "tests/configs/tiny.py"
 
@@ -211,18 +212,27 @@ def test_too_little_memory_to_import_is_one_line(images, tmp_path):
     assert done.stderr.count("\n") == 1 and "imports alone need" in done.stderr
 
 
+def test_a_mistake_on_the_command_line_ends_in_one_line(images, tmp_path):
+    error = finish(start(tmp_path / "w", images, "--config.network.widht=8"), status=2)
+    own = [line for line in error.splitlines() if line.startswith("unnas_jax: ")]
+    assert len(own) == 1 and "widht" in own[0] and "Traceback" not in error
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # Of ml_collections.
 @pytest.mark.parametrize(
     "flags, words",
     [
-        (["--config.network.widht=8"], ["widht"]),
         (["--config.network.width=broad"], ["width", "broad"]),
         (["--config.task.name=rotate"], ["task.name", "rotate", "rotation"]),
         (["--config=configs/absent.py"], ["configs/absent.py"]),
     ],
 )
-def test_mistakes_on_the_command_line_end_in_one_line(flags, words, images, tmp_path):
-    error = finish(start(tmp_path / "w", images, *flags), status=2)
-    own = [line for line in error.splitlines() if line.startswith("unnas_jax: ")]
-    assert len(own) == 1 and "Traceback" not in error
-    assert all(word in own[0] for word in words), own
+def test_mistakes_on_the_command_line_are_named(flags, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    given = [f"--config={CONFIG}", f"--workdir={tmp_path / 'w'}", *flags]
+    assert commands.main(given) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("unnas_jax: ") and error.count("\n") == 1
+    assert all(word in error for word in words), error
     assert not (tmp_path / "w").exists()
