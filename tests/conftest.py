@@ -40,6 +40,7 @@ sys.path.insert(0, str(ROOT))  # For configs/ and benchmarks/, which are not ins
 
 import cv2  # noqa: E402
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from tests import tiny  # noqa: E402
@@ -74,6 +75,13 @@ def logging_as_it_was() -> Iterator[None]:
     log.handlers[:] = handlers
     log.setLevel(level)
     log.propagate = propagate
+
+
+@pytest.fixture(autouse=True)
+def same_draws(request: pytest.FixtureRequest) -> None:
+    """A file's generator draws the same for a test whichever others ran before, or did not."""
+    if hasattr(request.module, "RNG"):
+        request.module.RNG = np.random.default_rng(0)
 
 
 @contextlib.contextmanager

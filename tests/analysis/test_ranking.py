@@ -10,11 +10,11 @@ from scipy import stats
 
 from unnas_jax.analysis import ranking, ranking_page
 
-RNG = np.random.default_rng(0)
-
 
 def population(spread: float) -> dict[str, list[float]]:
-    return {f"net{k}": list(0.5 + spread * k + 0.01 * RNG.normal(size=4)) for k in range(5)}
+    """The same draws whichever tests ran before: one in twenty of them would look significant."""
+    rng = np.random.default_rng(1)
+    return {f"net{k}": list(0.5 + spread * k + 0.01 * rng.normal(size=4)) for k in range(5)}
 
 
 @pytest.mark.parametrize("spread", [0.002, 0.05])
