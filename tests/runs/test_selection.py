@@ -13,6 +13,7 @@ import pytest
 
 from tests import tiny, tiny_training
 from unnas_jax.commands import select
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import files, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import halves, open_dataset, pipeline
@@ -93,7 +94,7 @@ def test_a_score_is_that_of_the_supernet_without_an_operation(
     c = selected.config_of(str(searched), "search")
     dataset = open_dataset(c["dataset"])
     task, mesh = tasks.create(c, dataset), sharding.data_mesh()
-    method = Darts(Setting(c, task, mesh, 4))
+    method = Darts(Setting(MethodConfig.of(c), task, mesh, 4))
     state = last_state(searched)
     first = table(whole)[0]
     edge = int(first["input"])

@@ -1,7 +1,7 @@
 """A table of names to which users can add their own tasks, spaces, datasets, methods."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from unnas_jax.core.errors import UserError
@@ -21,10 +21,13 @@ class Registry(Mapping[str, T], Generic[T]):
     Args:
       kind: what is registered, a noun for messages.
       items: what is there from the start.
+      check: raises `UserError` for an item that cannot be registered.
     """
 
-    def __init__(self, kind: str, items: Mapping[str, T]) -> None:
-        self.kind = kind
+    def __init__(
+        self, kind: str, items: Mapping[str, T], check: Callable[[T], None] = lambda item: None
+    ) -> None:
+        self.kind, self._check = kind, check
         self._items = dict(items)
 
     def __getitem__(self, name: str) -> T:
@@ -40,12 +43,13 @@ class Registry(Mapping[str, T], Generic[T]):
         """Adds an item, for this process, and returns it.
 
         Raises:
-          UserError: the name is taken, or cannot stand in a config.
+          UserError: the name is taken or cannot stand in a config, or the item lacks something.
         """
         if not name or name != name.strip() or ":" in name:
             raise UserError(f"{self.kind} {name!r}: give a name of letters, digits and _")
         if name in self._items:
             raise UserError(f"{self.kind} {name!r}: the name is taken; choose another one")
+        self._check(item)
         self._items[name] = item
         return item
 

@@ -1,6 +1,6 @@
 """What random draws and schedules of a search depend on, besides the seed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -48,3 +48,10 @@ class Moment(NamedTuple):
     step: jax.Array | int
     purpose: jax.Array | int
     given: Any = None
+
+
+MomentLoss = Callable[[Any, Any, Any, Moment, Any], tuple[jax.Array, Any]]
+"""(weights, alphas, running statistics, moment, examples) -> the mean loss, and what comes with it.
+
+`unnas_jax.methods.darts.Darts.loss` is one.
+"""

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from unnas_jax.config import schema
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods.base import SearchState, Setting
@@ -65,8 +66,9 @@ class SearchStep:
         validation.validate(config)
         self._task, self._crop, self._mesh = task, crop, sharding.data_mesh()
         optimizers = {"weights": weights, "alphas": alphas}
+        part = MethodConfig.of(config.to_dict())
         self._method = Darts(
-            Setting(config.to_dict(), task, self._mesh, steps_per_epoch=1, optimizers=optimizers)
+            Setting(part, task, self._mesh, steps_per_epoch=1, optimizers=optimizers)
         )
         self.supernet = self._method.supernet
 

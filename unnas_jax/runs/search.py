@@ -7,13 +7,14 @@ import logging
 import os
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import ml_collections
+from jax.sharding import Mesh
 
 from unnas_jax.config.schema import SearchConfig
-from unnas_jax.config.sections import Pace
+from unnas_jax.config.sections import MethodConfig, Pace
 from unnas_jax.core import distributed, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.logs import telling
@@ -27,7 +28,7 @@ from unnas_jax.runs import checkpoint, snapshot, validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.choosing import Choosing
 from unnas_jax.runs.images import Images
-from unnas_jax.runs.loop import Loop, Plan
+from unnas_jax.runs.loop import Learner, Loop, Plan
 from unnas_jax.runs.monitor import Monitor
 from unnas_jax.runs.outputs import Outputs
 from unnas_jax.runs.workdir import Workdir
@@ -36,25 +37,25 @@ from unnas_jax.tasks.base import Sums, Task
 _LOG = logging.getLogger("unnas_jax")
 
 
-def _plan(given: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
+def _plan(config: SearchConfig, dataset: Dataset, images: int) -> Plan:
     """The plan of a search: an evaluation and a checkpoint end every epoch."""
-    pace = Pace.of(given)
-    batch_size = pace.train.batch_size
+    batch_size = config.train.batch_size
     per_epoch = images // batch_size
     if per_epoch == 0:
         raise UserError(
             f"config.train.batch_size={batch_size}: half of the dataset {dataset.name!r} has only "
             f"{images} images; use a smaller batch"
         )
-    stages = methods.of_config(given).stages(given, per_epoch)
-    return Plan.of(pace, per_epoch, sum(stage.steps for stage in stages), every_epochs=1)
+    stages = methods.of_config(config).stages(MethodConfig.of(config), per_epoch)
+    steps = sum(stage.steps for stage in stages)
+    return Plan.of(Pace.of(config), per_epoch, steps, every_epochs=1)
 
 
 class _Stages:
     """The stages of a run, and the method in each of them.
 
     Args:
-      config: as a dict.
+      config: of the methods.
       task: what the supernets learn.
       mesh: of the devices.
       plan: of the run.
@@ -63,9 +64,9 @@ class _Stages:
 
     def __init__(
         self,
-        config: Mapping[str, Any],
+        config: MethodConfig,
         task: Task,
-        mesh: Any,
+        mesh: Mesh,
         plan: Plan,
         optimizers: Mapping[str, optim.Optimizer],
     ) -> None:
@@ -113,6 +114,38 @@ class _Stages:
         carried = json.loads(json.dumps(method.finish(snapshot.on_host(state))))
         _LOG.info("Stage %d of %d: %s.", stage + 1, len(self.stages), self.stages[stage].name)
         return self.at({"stage": stage, "carried": carried})
+
+
+class MethodLearner(Learner, Protocol):
+    """A learner that trains the supernet of a search method."""
+
+    @property
+    def method(self) -> SearchMethod:
+        """The method in its stage."""
+
+
+def loop_of(
+    plan: Plan,
+    learner: MethodLearner,
+    checkpoints: checkpoint.Checkpoints,
+    data: Mapping[str, Any],
+    write: Callable[..., None],
+    publish: Callable[[], None],
+    after_save: Callable[[], None] = lambda: None,
+) -> Loop:
+    """The loop that trains a method's supernet: see `Loop`; `data` is the dataset's fingerprint."""
+    return Loop(
+        plan,
+        learner,
+        checkpoints,
+        metric=learner.method.task.metric,
+        identity={"data": data},
+        images=plan.batch_size,
+        schedule=lambda step: learner.method.learning_rate(step),
+        write=write,
+        publish=publish,
+        after_save=after_save,
+    )
 
 
 class _Learner:
@@ -261,10 +294,10 @@ def _search(
             dataset = open_dataset(c.dataset)
         images, data = Images.of(c, dataset, mesh), fingerprint(dataset)
         task = images.task
-        plan = _plan(given, dataset, len(images.half_a))
+        plan = _plan(c, dataset, len(images.half_a))
 
         # Steps, state, and where it continues.
-        stages = _Stages(given, task, mesh, plan, optimizers)
+        stages = _Stages(MethodConfig.of(c), task, mesh, plan, optimizers)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir.checkpoints))
         restored = checkpoints.restore_by(lambda position: stages.at(position).shapes())
         state, position = restored or (stages.at({}).init(), {"step": 0, "validation": None})
@@ -318,16 +351,13 @@ def _search(
         )
         stack.enter_context(contextlib.closing(learner))
         del state  # A step gives its memory to the next one's.
-        loop = Loop(
+        loop = loop_of(
             plan,
             learner,
             checkpoints,
-            metric=task.metric,
-            identity={"data": data},
-            images=plan.batch_size,
-            schedule=lambda step: learner.method.learning_rate(step),
-            write=outputs.metrics,
-            publish=workdir.publish,
+            data,
+            outputs.metrics,
+            workdir.publish,
             after_save=lambda: outputs.pictures(final=False),
         )
         ended = monitor.named(method) is not None or loop.run(step, ranking) == plan.total
@@ -336,7 +366,7 @@ def _search(
             chooser, state = learner.method, learner.state
 
             def judge(cells: Sequence[Any]) -> list[dict[str, float]]:
-                return chooser.judge(state, cells, images.first, images.evaluation)
+                return chooser.judge(state, cells, images)
 
             ended = choosing.run(judge, workdir.publish)
             if ended:

@@ -11,6 +11,7 @@ import numpy as np
 from unnas_jax.analysis import cells as cells_plot
 from unnas_jax.analysis import results, style
 from unnas_jax.config import run_config
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods import registry as methods
@@ -118,7 +119,7 @@ def by_magnitude(workdir: str, out: str = "", epoch: float | None = None) -> Sel
             )
     row = rows[-1]
     operations = candidates.of_network(config["network"])
-    cells = method.cells_of(config, row.mixing)
+    cells = method.cells_of(MethodConfig.of(config), row.mixing)
     how = {"by": "magnitude", "of_epoch": row.epoch}
     document = genotype_lib.document_of(
         cells,

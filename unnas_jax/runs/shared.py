@@ -11,6 +11,7 @@ from etils import epath
 
 from unnas_jax.config import run_config
 from unnas_jax.config.schema import SearchConfig
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
@@ -52,19 +53,19 @@ class Shared:
 
     def metric(self, cell: str) -> float:
         """The task's metric on held-out images, as the search's candidates are judged."""
-        found = self.method.metrics(
-            self.state, [self.method.paths.resolve(cell)], self._first, self._evaluation
-        )
+        found = self.method.metrics(self.state, [self.method.paths.resolve(cell)], self)
         return found[0][self.method.task.metric]
 
     def angle(self, cell: str) -> float:
         """See `unnas_jax.spaces.vectors`."""
         return self.method.angles(self.state, [self.method.paths.resolve(cell)])[0]
 
-    def _first(self, count: int) -> Iterator[Any]:
+    def first(self, count: int) -> Iterator[Any]:
+        """The first batches of half A."""
         return self._all(count, self.images.first(count))
 
-    def _evaluation(self) -> Iterator[Any]:
+    def evaluation(self) -> Iterator[Any]:
+        """All batches of held-out images."""
         return self._all(0, self.images.evaluation())
 
     def _all(self, key: int, batches: Iterator[Any]) -> Iterator[Any]:
@@ -103,7 +104,7 @@ def read(workdir: str | os.PathLike[str]) -> Shared:
         # The optimizer's state is not needed, nor is the optimizer known if it was an object.
         per_epoch = max(len(images.half_a) // c.train.batch_size, 1)
         nothing = {"weights": optax.identity()}
-        setting = Setting(config, images.task, mesh, per_epoch, optimizers=nothing)
+        setting = Setting(MethodConfig.of(c), images.task, mesh, per_epoch, optimizers=nothing)
         method = kind(setting)
         shapes = method.shapes()
         restored = _restored(place, {key: getattr(shapes, key) for key in _WANTED})
