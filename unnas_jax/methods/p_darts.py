@@ -18,7 +18,7 @@ from unnas_jax.methods.darts import Darts
 from unnas_jax.methods.draws import Moment
 from unnas_jax.spaces.darts import candidates, supernet
 from unnas_jax.spaces.darts.candidates import KINDS, Candidates
-from unnas_jax.spaces.darts.genotype import Genotype, Pairs
+from unnas_jax.spaces.darts.genotype import Genotype, Pairs, best_operations
 
 STAGES = 3
 
@@ -42,13 +42,7 @@ def skip_dropout(rate: float, epoch: Any, epochs: int, start: float) -> Any:
 def final_cell(weights: np.ndarray, operations: Sequence[Sequence[str]], nodes: int) -> Pairs:
     """The pairs of a cell: the best two edges of a node, of equals the later, listed by edge."""
     pairs: list[tuple[str, int]] = []
-    rows = iter(zip(weights.tolist(), operations, strict=True))
-    for node in range(nodes):
-        best = []
-        for source in range(node + 2):
-            row, names = next(rows)
-            chosen = [(w, name) for w, name in zip(row, names, strict=False) if name != "none"]
-            best.append((*max(chosen, key=lambda found: found[0]), source))
+    for best in best_operations(weights, operations, nodes):
         strongest = sorted(best, key=lambda found: (found[0], found[2]))[-2:]
         pairs += [(name, source) for _, name, source in sorted(strongest, key=lambda f: f[2])]
     return tuple(pairs)

@@ -260,13 +260,8 @@ def _by_perturbation(
 
 def _of_search(source: Workdir, method: Darts, data: Mapping[str, Any]) -> SearchState:
     """The state in which a search ended, with new optimizers."""
-    shapes = method.shapes()
-    like = {name: getattr(shapes, name) for name in ("params", "batch_stats", "alphas")}
-    with checkpoint.Checkpoints(source.checkpoints, read_only=True) as checkpoints:
-        restored = checkpoints.restore_by(lambda position: like, part=True)
-    if restored is None:
-        raise UserError(f"{source.name}: has no checkpoint; the search has to leave one")
-    found, position = restored
+    wanted = ("params", "batch_stats", "alphas")
+    found, position = checkpoint.read(source, method.shapes(), wanted, "search first")
     check_same(source.name, position.get("data"), data, ("train",))
     step = sharding.replicate(np.int32(position["step"]), method.setting.mesh)
     return method.init().replace(**found, step=step)

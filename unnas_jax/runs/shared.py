@@ -2,12 +2,11 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import optax
-from etils import epath
 
 from unnas_jax.config import run_config
 from unnas_jax.config.schema import SearchConfig
@@ -19,12 +18,9 @@ from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import SearchState, Setting
 from unnas_jax.methods.single_path import SinglePath
-from unnas_jax.runs import checkpoint as checkpoint_lib
+from unnas_jax.runs import checkpoint
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.images import Images
-from unnas_jax.runs.workdir import Workdir
-
-_WANTED = ("params", "batch_stats")  # Of a state.
 
 _MOST_BYTES = 2**30
 """Of batches that are kept for the next cell; more are decoded again for each."""
@@ -107,20 +103,8 @@ def read(workdir: str | os.PathLike[str]) -> Shared:
         setting = Setting(MethodConfig.of(c), images.task, mesh, per_epoch, optimizers=nothing)
         method = kind(setting)
         shapes = method.shapes()
-        restored = _restored(place, {key: getattr(shapes, key) for key in _WANTED})
-        if restored is None:
-            raise UserError(f"workdir {name} has no checkpoint; search first")
-        found, position = restored
+        found, position = checkpoint.read(place, shapes, ("params", "batch_stats"), "search first")
         check_same(name, position.get("data"), fingerprint(dataset), ("train",))
         step = sharding.replicate(np.int32(position["step"]), mesh)
         state = shapes.replace(**found, step=step, weights_opt=(), alphas_opt=())
     return Shared(name, c.network.space, int(position["step"]), method, state, images)
-
-
-def _restored(
-    place: Workdir, like: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], dict[str, Any]] | None:
-    if not epath.Path(place.checkpoints).is_dir():
-        return None
-    with checkpoint_lib.Checkpoints(place.checkpoints, read_only=True) as checkpoints:
-        return checkpoints.restore_by(lambda position: like, part=True)
