@@ -19,7 +19,7 @@ from unnas_jax.spaces.darts.candidates import KINDS
 from unnas_jax.tasks.base import Batch, Examples
 
 STEPS = 7
-"""Of the ascent, each of two sevenths of the extent along the signs of the gradient."""
+"""Steps of the ascent; each goes two sevenths of the extent along the gradient's signs."""
 
 Shares = dict[str, jax.Array]
 """Mixing weights as parts of those of their edges, (E, O) by kind of cell."""
@@ -29,7 +29,7 @@ class Adversary:
     """The ascent for a method, its parts compiled when they are first used.
 
     Args:
-      method: which mixes by a softmax.
+      method: one that mixes by a softmax.
       loss: its loss with running statistics.
     """
 
@@ -53,17 +53,17 @@ class Adversary:
         return given
 
     def nothing(self, state: SearchState) -> Given:
-        """Of the form of a result, without effect: for alpha steps in the same program."""
+        """A result of the same form that changes nothing, for alpha steps."""
         if self._nothing is None:
             shapes = jax.eval_shape(lambda state: _given(self.plain(state)), state)
             zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
             self._nothing = sharding.replicate(zeros, self._method.setting.mesh)
         return self._nothing
 
-    # To be traced.
+    # Functions that are traced.
 
     def plain(self, state: SearchState) -> Shares:
-        """The shares of the alphas."""
+        """The shares that the alphas give."""
         weights = self._method.mix(state.alphas)
         return {k: weights[k] / jnp.sum(weights[k], 1, keepdims=True) for k in KINDS}
 
@@ -77,7 +77,7 @@ class Adversary:
         return plain, remedies.shaken(plain, key, self._extent(state))
 
     def _ascend(self, state: SearchState, batch: Batch, shares: Shares) -> tuple[jax.Array, Shares]:
-        """The loss at some shares, and shares a step on, within the extent around the alphas'."""
+        """The loss at some shares, and the shares one step further, within the extent."""
         method, extent = self._method, self._extent(state)
         # The images are augmented as in the weight step.
         examples = method.task.examples(method.key(WEIGHT_STEP, state.step), batch, train=True)
@@ -98,7 +98,7 @@ class Adversary:
         return value, {k: ascended(plain[k], shares[k], slopes[k], extent) for k in KINDS}
 
     def _end(self, plain: Shares, shares: Shares, before: jax.Array, after: jax.Array) -> Given:
-        """The shares that were found, or the alphas' own if their loss is larger."""
+        """The shares that were found, or those of the alphas if their loss is larger."""
         return _given({k: jnp.where(after < before, plain[k], shares[k]) for k in KINDS})
 
 

@@ -54,8 +54,8 @@ class Stage:
     """A part of a search, with a supernet of its own.
 
     Attributes:
-      name: for lines and files.
-      steps: how many.
+      name: shown in the log.
+      steps: the number of its steps.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What an instance of a method is made for.
+    """What an instance of a method is made from.
 
     Attributes:
       config: the part of a valid config that methods need.
@@ -73,8 +73,8 @@ class Setting:
       steps_per_epoch: batches in half A.
       stage: which of `SearchMethod.stages`.
       first_step: finished steps of the run when the stage begins.
-      carried: what `SearchMethod.finish` of the stage before gave; None in the first stage.
-      optimizers: objects for `weights` and `alphas` in the place of those that the config names.
+      carried: what `SearchMethod.finish` returned for the stage before; None in the first stage.
+      optimizers: for `weights` and `alphas`; they replace those that the config names.
     """
 
     config: MethodConfig
@@ -125,7 +125,7 @@ class SearchMethod(abc.ABC):
         self.options: Mapping[str, Any] = self.completed(setting.config.method)
         self.weights_tx, self.alphas_tx = self.optimizers()
 
-    # What is asked before there is an instance.
+    # Called before there is an instance.
 
     @classmethod
     def spaces(cls) -> Collection[str]:
@@ -134,7 +134,7 @@ class SearchMethod(abc.ABC):
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """The method's own options, config.method, with their defaults; types are checked."""
+        """The method's own options, config.method, with defaults of the types that they have."""
         return {}
 
     @classmethod
@@ -192,7 +192,7 @@ class SearchMethod(abc.ABC):
     def needs_b(self, step: int) -> bool:
         """Whether the step after `step` finished ones uses half B; it is not decoded otherwise.
 
-        It depends on nothing but the setting. Which examples a step gets does not depend on it.
+        The answer depends on the setting alone, and does not change which examples a step gets.
         """
         return True
 
@@ -249,7 +249,7 @@ class SearchMethod(abc.ABC):
     # What alphas mean.
 
     def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
-        """The weights of the operations on every edge: what the supernet multiplies them with.
+        """The weights by which the supernet multiplies the operations of every edge.
 
         Args:
           alphas: the architecture parameters, as in the state.
@@ -261,7 +261,7 @@ class SearchMethod(abc.ABC):
         raise NotImplementedError
 
     def mixing(self, alphas: Alphas) -> dict[str, np.ndarray]:
-        """The same for arrays on the host, in float64: for files, pictures and `cells`."""
+        """`mix` of arrays on the host, in float64, for files, pictures and `cells`."""
         with jax.enable_x64(True):
             exact = {name: jnp.asarray(value, jnp.float64) for name, value in alphas.items()}
             return {kind: np.asarray(weights) for kind, weights in self.mix(exact).items()}
@@ -285,7 +285,7 @@ class SearchMethod(abc.ABC):
         """The names of the operations on every edge, by which `mix` orders their weights."""
         return candidates.of_network(self.config.network)
 
-    # Of methods that choose.
+    # For methods that choose among candidates.
 
     def candidates(self) -> Sequence[Cells]:
         """The cells to judge after the last step; a pure function of the setting."""
@@ -307,7 +307,7 @@ class SearchMethod(abc.ABC):
         raise NotImplementedError
 
     def document(self, cell: Any) -> dict[str, Any]:
-        """The content of the genotype.json of a cell, without what the run knows of it."""
+        """What genotype.json says about a cell; the run adds where it comes from."""
         raise NotImplementedError
 
     def curvature(self, state: SearchState, batch_b: Batch) -> float | None:
@@ -318,7 +318,7 @@ class SearchMethod(abc.ABC):
         """Numbers about the state, by name, for the row `method` of an epoch in metrics.jsonl."""
         return {}
 
-    # What every run does alike.
+    # The same for all methods.
 
     def init(self) -> SearchState:
         """`initial` on the devices of the mesh."""
@@ -342,7 +342,7 @@ class SearchMethod(abc.ABC):
         return {}
 
     def placed(self, tree: Any) -> Any:
-        """Shapes with the sharding of what is whole on every device."""
+        """Shapes with the sharding of arrays that every device holds whole."""
         placed = sharding.replicated(self.setting.mesh)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed), tree

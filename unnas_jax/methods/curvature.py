@@ -20,7 +20,7 @@ from unnas_jax.methods.draws import ALPHA_STEP, Moment, MomentLoss
 from unnas_jax.tasks.base import Batch, Examples
 
 MOST_PRODUCTS = 30
-_TOLERANCE = 1e-3  # Of the eigenvalue.
+_TOLERANCE = 1e-3  # Relative to the eigenvalue.
 
 
 def product(
@@ -57,7 +57,7 @@ def product(
 
 
 def largest(program: Any, state: SearchState, batch: Batch, mesh: Mesh) -> float:
-    """The largest eigenvalue, by `product` compiled as program(state, batch, vector)."""
+    """The largest eigenvalue; `program` is `product`, compiled for (state, batch, vector)."""
 
     def of_vector(vector: np.ndarray) -> np.ndarray:
         there = sharding.replicate(vector.astype(np.float32), mesh)

@@ -32,7 +32,7 @@ from unnas_jax.tasks.base import Batch, Examples, Sums, evaluated, example_shape
 
 
 def _as_given(weights: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
-    """For a supernet that gets the operations' weights instead of the alphas."""
+    """Lets a supernet take the operations' weights instead of the alphas."""
     return weights
 
 
@@ -43,10 +43,10 @@ class Darts(SearchMethod):
       setting: see `unnas_jax.methods.base`.
 
     Attributes:
-      supernet: whose parameters are searched with.
-      mixed: the same, which gets the operations' weights in the place of the alphas.
+      supernet: the network of all operations, which takes the alphas.
+      mixed: the same network, which takes the operations' weights instead.
       programs: the parts of a step, compiled.
-      adversary: what perturbs weight steps, if an option says so.
+      adversary: perturbs the mixing weights in weight steps; None unless an option asks for it.
     """
 
     name = "darts"
@@ -116,14 +116,14 @@ class Darts(SearchMethod):
         return supernet_lib.softmax(alphas, self.operations())
 
     def mix_in_training(self, alphas: Alphas, moment: Moment) -> dict[str, jax.Array]:
-        """What the supernet multiplies with in a training pass: `mix`, and what remedies change.
+        """The mixing weights of a training pass: `mix`, as the remedies change it.
 
-        Besides, it may have the entries of `unnas_jax.spaces.darts.per_edge.Skips`.
+        There may also be the entries of `unnas_jax.spaces.darts.per_edge.Skips`.
         """
         weights = self.mix(alphas)
         if self.options["perturbation"] == "random":
             extent = remedies.extent(self.options, self.epoch(moment.step), self.epochs)
-            # The alphas learn of the weights as they are.
+            # The alphas learn with weights that are not perturbed.
             extent = jnp.where(moment.purpose == draws.WEIGHT_STEP, extent, 0.0)
             weights = remedies.shaken(weights, self.key(draws.DRAW, moment.step), extent)
         if moment.given is not None:
@@ -146,7 +146,7 @@ class Darts(SearchMethod):
 
     @classmethod
     def cells_of(cls, config: MethodConfig, mixing: Mapping[str, np.ndarray]) -> Genotype:
-        """The strongest two edges of a node; without what is below the option `threshold`."""
+        """The strongest two edges of a node, without operations below the option `threshold`."""
         threshold = cls.completed(config.method)["threshold"]
         return strongest_above(mixing, threshold, candidates.of_network(config.network))
 
@@ -211,7 +211,7 @@ class Darts(SearchMethod):
         count = jnp.maximum(sharding.total(sums["count"]), 1.0)
         loss = sums["loss"] / count
         if self.options["zero_one"]:
-            # Every device has a part of the loss of the examples, so of this one, too.
+            # Gradients are summed over the devices: each has its part of this loss.
             parts = self.setting.mesh.size if sharding.batch_axis() else 1
             loss += self.options["zero_one"] / parts * remedies.zero_one(self.mix(alphas))
         return loss, (updated["batch_stats"], sums)
@@ -240,8 +240,8 @@ class Darts(SearchMethod):
             grads, (batch_stats, sums) = jax.grad(self.loss, argnums=arguments, has_aux=True)(
                 *variables, examples
             )
-            # Here, so that what devices send each other are the gradients of the parameters: XLA
-            # alone would sum those of the dense form's kernels, 12 times as many.
+            # Summed here, devices exchange gradients of the parameters. XLA by itself would sum
+            # those of the dense form's kernels, which are 12 times as many.
             grads, sums = sharding.total((grads, sums))
             by_argument = dict(zip(arguments, grads, strict=True))
             return by_argument.get(0, ()), by_argument.get(1, ()), batch_stats, sums
@@ -273,7 +273,7 @@ class Darts(SearchMethod):
         return grads, sums
 
     def update_alphas(self, state: SearchState, grads: Any) -> SearchState:
-        """The alphas' optimizer takes a step."""
+        """The state after a step of the alphas' optimizer."""
         updates, alphas_opt = self.alphas_tx.update(grads, state.alphas_opt, state.alphas)
         return state.replace(
             alphas=optax.apply_updates(state.alphas, updates), alphas_opt=alphas_opt
@@ -325,7 +325,7 @@ class Darts(SearchMethod):
         else:
             if self.adversary is not None and given is None:
                 given = self.adversary.nothing(state)
-            # The statistics that this pass would update belong to the weights' half.
+            # Running statistics are those of half A: the ones of this pass are dropped.
             _, grads, _, sums = self.programs.gradients(
                 state,
                 batch_b,
@@ -358,7 +358,7 @@ class Darts(SearchMethod):
         return sums
 
     def curvature(self, state: SearchState, batch_b: Batch) -> float:
-        """With the weights fixed and batch norm in training, the alphas' decay added."""
+        """At fixed weights, with batch norm as in training; the alphas' decay is added."""
         decay = self.config.alphas.weight_decay
         return curvature.largest(self.programs.curved, state, batch_b, self.setting.mesh) + decay
 

@@ -11,11 +11,11 @@ INIT, ALPHAS, WEIGHT_STEP, ALPHA_STEP, EVALUATION, NOISE, DRAW = range(7)
 
 
 class Given(NamedTuple):
-    """Mixing weights in the place of those of the alphas, by kind of cell.
+    """Mixing weights that replace those of the alphas, by kind of cell.
 
     Attributes:
       where: (E, O), 1 where the weights are given, 0 where they are those of the alphas.
-      shares: (E, O), the given ones as parts of the weight of their edge.
+      shares: (E, O), the given weights, as shares of the weight of their edge.
       also_alphas: whether alpha steps mix by them, too; float32.
     """
 

@@ -34,7 +34,7 @@ class Gdas(Darts):
     """GDAS, or SNAS' relaxed draws: all cells of a kind share a step's draw."""
 
     name = "gdas"
-    mixture = False  # Of one operation, or a draw.
+    mixture = False  # A pass computes one operation, or mixes by a draw.
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Gdas(Darts):
         return whole if self.options["relaxed"] else whole.clone(formulation="per_edge", one=True)
 
     def temperature(self, step: Any) -> Any:
-        """In the step after `step` finished ones."""
+        """The temperature in the step after `step` finished ones."""
         first, last = self.options["first_temperature"], self.options["last_temperature"]
         return first + (last - first) * self.epoch(step) / max(self.epochs - 1, 1)
 

@@ -50,16 +50,16 @@ class SinglePath(SearchMethod):
         self._statistics, self._scores = jit(self.statistics), jit(self.scores)
         self._sampled = jit(self.sampled)
 
-    # What is asked before there is an instance.
+    # Called before there is an instance.
 
     @classmethod
     def spaces(cls) -> Collection[str]:
-        """All that have such a supernet."""
+        """All spaces that have a single-path supernet."""
         return tuple(single_path.SUPERNETS)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """How many random cells are judged, by what, and on how many images' statistics."""
+        """The number of cells to judge, the criterion, and the images for statistics."""
         return {"candidates": 1000, "criterion": "accuracy", "bn_images": 1024}
 
     @classmethod
@@ -132,14 +132,15 @@ class SinglePath(SearchMethod):
         return state, {"weights": sums, "alpha": None}
 
     def evaluate(self, state: SearchState, batch: Batch, number: int) -> Sums:
-        """Of a random cell for every batch, with the batch's own statistics (`sampled`)."""
+        """The sums of a random cell, another one for every batch; see `sampled`."""
         sums: Sums = self._sampled(state, batch, self._placed(np.int32(number)))
         return sums
 
     def sampled(self, state: SearchState, batch: Batch, number: jax.Array) -> Sums:
-        """How well a random cell does: running statistics are those of all cells, and of none.
+        """The sums of a random cell, with the batch's own statistics.
 
-        Padding, which is behind the images, is overwritten by them: it would be in the statistics.
+        Running statistics are a mixture of those of all cells and fit none. Padding, at the end of
+        the batch, is replaced by its images, because it would change the statistics.
         """
         if "mask" in batch:
             images = jnp.maximum(jnp.sum(batch["mask"]).astype(jnp.int32), 1)
@@ -241,7 +242,7 @@ class SinglePath(SearchMethod):
 
     @functools.cached_property
     def _first_params(self) -> Any:
-        """The weights before the first step, which the seed tells."""
+        """The weights before the first step, drawn again from the seed."""
         return jax.device_get(self.initial().params)
 
     def _placed(self, tree: Any) -> Any:
@@ -249,7 +250,7 @@ class SinglePath(SearchMethod):
 
 
 def _joined(before: Any, own: Any, count: jax.Array) -> Any:
-    """Statistics of `count` batches and one more; of batch norms, dicts of `mean` and `var`."""
+    """The statistics of `count` batches and one more; `mean` and `var` of batch norms."""
     found = {
         name: _joined(before[name], value, count)
         for name, value in own.items()

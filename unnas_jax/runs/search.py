@@ -81,8 +81,8 @@ class _Stages:
     def at(self, position: Mapping[str, Any]) -> SearchMethod:
         """The method at the `stage` and with what it has `carried`, as a position holds them.
 
-        Positions of versions that knew no stages are in the first one. The last method made is
-        cached.
+        A position without a stage, which older versions wrote, is in the first one. The last
+        method made is kept.
         """
         stage, carried = position.get("stage", 0), position.get("carried")
         if stage not in range(len(self.stages)):
@@ -156,10 +156,10 @@ class _Learner:
       method, state: where it goes on.
       task: what is learned.
       outputs: the files.
-      monitor: of its diagnostics.
-      batches_a: of half A, from the step on where it goes on.
-      batches_b: makes a block with those of half B for some steps.
-      held_out: makes an iterator of the batches to evaluate on.
+      monitor: measures the diagnostics.
+      batches_a: the batches of half A, from the step where it goes on.
+      batches_b: makes a block with the batches of half B for given steps.
+      held_out: makes an iterator over the batches to evaluate on.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ from unnas_jax.spaces.darts import genotype as genotype_lib
 _LOG = logging.getLogger("unnas_jax")
 
 _OPTIONS, _SCORES = "selection.json", "scores.json"
-_TENTH = 0.1  # Of the search's rate: the published selection has 0.0025 after 0.025.
+_TENTH = 0.1  # The share of the search's rate: as published, 0.0025 after 0.025.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _check_search(name: str, place: Workdir, config: Mapping[str, Any]) -> None:
 
 
 def _check_options(place: Workdir, options: Mapping[str, Any], write: bool) -> None:
-    """Raises `UserError` if a folder belongs to another selection; else it belongs to this one."""
+    """Raises `UserError` if a folder belongs to another selection; else makes it this one's."""
     path = os.path.join(place.path, _OPTIONS)
     if os.path.exists(path):
         try:

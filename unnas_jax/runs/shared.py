@@ -23,7 +23,7 @@ from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.images import Images
 
 _MOST_BYTES = 2**30
-"""Of batches that are kept for the next cell; more are decoded again for each."""
+"""The most bytes of batches to keep; if there are more, every cell decodes them again."""
 
 
 @dataclasses.dataclass

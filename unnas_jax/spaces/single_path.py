@@ -52,7 +52,7 @@ class Paths(Protocol):
         """
 
     def parts(self, cell: Any) -> Sequence[Part]:
-        """Of what the vector of a cell's weights is made, see `vectors`; may refuse it as `of`."""
+        """The parts of the vector of a cell's weights, see `vectors`; refuses what `of` does."""
 
     def resolve(self, text: str) -> Cells:
         """The cell of a text; `UserError` if it is none."""
