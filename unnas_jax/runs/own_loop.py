@@ -13,7 +13,7 @@ from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods.base import SearchState, Setting
 from unnas_jax.methods.darts import Darts
-from unnas_jax.runs import validation
+from unnas_jax.runs import pieces, validation
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.tasks.base import Sums, Task
 
@@ -55,12 +55,7 @@ class SearchStep:
         config = schema.search()
         config.input.update(crop=crop, resize=crop)
         config.network.stem = "cifar"
-        for key, value in network.items():
-            if key not in config.network:
-                known = ", ".join(sorted(config.network))
-                raise UserError(f"{key}: no such argument; there are {known}")
-            with config.network.ignore_type():
-                config.network[key] = value
+        pieces.fill(config.network, network)
         config.search.update(order=order, arch_start_epoch=0.0)
         config.seed, config.precision = seed, precision
         validation.validate(config)

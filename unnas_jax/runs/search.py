@@ -153,13 +153,10 @@ class _Learner:
 
     Args:
       stages: of the run.
-      method, state: where it goes on.
-      task: what is learned.
+      method, state, step: where it goes on.
+      images: what it learns from.
       outputs: the files.
       monitor: measures the diagnostics.
-      batches_a: the batches of half A, from the step where it goes on.
-      batches_b: makes a block with the batches of half B for given steps.
-      held_out: makes an iterator over the batches to evaluate on.
     """
 
     def __init__(
@@ -167,23 +164,22 @@ class _Learner:
         stages: _Stages,
         method: SearchMethod,
         state: SearchState,
-        task: Task,
+        step: int,
+        images: Images,
         outputs: Outputs,
         monitor: Monitor,
-        batches_a: Iterator[Any],
-        batches_b: Callable[[Sequence[int]], contextlib.AbstractContextManager[Iterator[Any]]],
-        held_out: Callable[[], Iterator[Any]],
     ) -> None:
-        self.method, self.state = method, state
-        self._stages, self._task, self._outputs = stages, task, outputs
+        self.method, self.state, self._first_step = method, state, step
+        self._stages, self._images, self._outputs = stages, images, outputs
         self._monitor, self._last_b = monitor, None
-        self._batches_a, self._open_b, self._held_out = batches_a, batches_b, held_out
-        self._block_b = contextlib.ExitStack()
+        self._blocks = contextlib.ExitStack()
+        self._batches_a = self._blocks.enter_context(images.train(0, step))
+        self._block_b = self._blocks.enter_context(contextlib.ExitStack())
         self._batches_b: Iterator[Any] | None = None
 
     def close(self) -> None:
-        """Ends the stream of half B."""
-        self._block_b.close()
+        """Ends the streams of both halves."""
+        self._blocks.close()
 
     @property
     def position(self) -> dict[str, Any]:
@@ -199,7 +195,8 @@ class _Learner:
             steps = range(step, self._stages.end(self.method))
             needed = [k for k in steps if self.method.needs_b(k)]
             self._block_b.close()
-            self._batches_b = self._block_b.enter_context(self._open_b(needed))
+            batches = self._images.train(1, self._first_step, needed)
+            self._batches_b = self._block_b.enter_context(batches)
         batch_a, needs_b = next(self._batches_a), self.method.needs_b(step)
         batch_b = self._last_b = next(self._batches_b) if needs_b else None
         first = step > self.method.setting.first_step and needs_b
@@ -214,9 +211,9 @@ class _Learner:
     def evaluate(self) -> dict[str, float]:
         sums = [
             self.method.evaluate(self.state, batch, number)
-            for number, batch in enumerate(self._held_out())
+            for number, batch in enumerate(self._images.evaluation())
         ]
-        return self._task.summarize(jax.device_get(sums))
+        return self._images.task.summarize(jax.device_get(sums))
 
     def record(self, step: int, metrics: Mapping[str, float]) -> bool:
         self._outputs.metrics("validation", step, **metrics)
@@ -230,7 +227,7 @@ class _Learner:
         _LOG.info(
             "Epoch %.3g, half %s with %s: %s.",
             epoch,
-            "A" if self._task.memorises else "B",
+            "A" if self._images.task.memorises else "B",
             "random cells" if self.method.chooses else "running statistics",
             ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
         )
@@ -338,17 +335,7 @@ def _search(
 
         # The loop.
         monitor = Monitor(c.train.epochs, position.get("measured", ()))
-        learner = _Learner(
-            stages,
-            method,
-            state,
-            task,
-            outputs,
-            monitor,
-            stack.enter_context(images.train(0, step)),
-            lambda steps: images.train(1, step, steps),
-            images.evaluation,
-        )
+        learner = _Learner(stages, method, state, step, images, outputs, monitor)
         stack.enter_context(contextlib.closing(learner))
         del state  # A step gives its memory to the next one's.
         loop = loop_of(

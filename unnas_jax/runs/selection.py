@@ -86,7 +86,7 @@ def config_for(search: Mapping[str, Any], rate: float) -> dict[str, Any]:
     return config
 
 
-def _check_search(name: str, place: Workdir, config: Mapping[str, Any]) -> None:
+def _check_search(name: str, place: Workdir, config: SearchConfig) -> None:
     """Raises `UserError` for a search whose cells cannot be selected by perturbation."""
     method = methods.of_config(config)
     stages = len(method.stages(MethodConfig.of(config), 1))
@@ -97,10 +97,10 @@ def _check_search(name: str, place: Workdir, config: Mapping[str, Any]) -> None:
             f"{name}: is of the method {method.name!r}, which {why}, so that none can be left out "
             f"of its mixture; {remedy}"
         )
-    for section in ("weights", "alphas"):
-        if config[section]["optimizer"] == optim.OBJECT:
+    for key, section in (("weights", config.weights), ("alphas", config.alphas)):
+        if section.optimizer == optim.OBJECT:
             raise UserError(
-                f"{name}: its optimizer of the {section} was passed from Python, which a selection "
+                f"{name}: its optimizer of the {key} was passed from Python, which a selection "
                 "cannot do; use --by=magnitude"
             )
     path = os.path.join(place.path, GENOTYPE)
@@ -161,7 +161,7 @@ def by_perturbation(workdir: str, out: str = "", options: Options = Options()) -
         workdir_lib.opened(out, write=primary) as place,
     ):
         config = selected.config_of(source.path, workdir)
-        _check_search(workdir, source, config)
+        _check_search(workdir, source, SearchConfig.of(config))
         return _by_perturbation(source, place, config, options)
 
 
@@ -255,7 +255,7 @@ def _by_perturbation(
         if projection.decided < projection.decisions:
             stopping.nothing_to_save(os.EX_TEMPFAIL)  # The scores are on the disk.
             learner.decide()
-        return _finished(place, given, options, learner, primary)
+        return _finished(place, c, options, learner, primary)
 
 
 def _of_search(source: Workdir, method: Darts, data: Mapping[str, Any]) -> SearchState:
@@ -268,7 +268,7 @@ def _of_search(source: Workdir, method: Darts, data: Mapping[str, Any]) -> Searc
 
 
 def _finished(
-    place: Workdir, c: Mapping[str, Any], options: Options, learner: Selecting, write: bool
+    place: Workdir, config: SearchConfig, options: Options, learner: Selecting, write: bool
 ) -> Selected:
     projection = learner.projection
     cells = projection.genotype()
@@ -277,7 +277,7 @@ def _finished(
     document = {
         **genotype_lib.bare_document(cells),
         "operations": candidates.as_json(projection.operations),
-        **selected.provenance(c, **how),
+        **selected.provenance(config, **how),
     }
     if write:
         selected.write(found, json.loads(json.dumps(document)))
