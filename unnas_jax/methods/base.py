@@ -322,12 +322,12 @@ class SearchMethod(abc.ABC):
 
     def init(self) -> SearchState:
         """`initial` on the devices of the mesh."""
-        state: SearchState = sharding.replicate(self.initial(), self.setting.mesh)
+        state: SearchState = self.placed(self.initial())
         return state
 
     def shapes(self) -> SearchState:
         """The shapes and shardings of the stage's state."""
-        state: SearchState = self.placed(jax.eval_shape(self.initial))
+        state: SearchState = self.replicated(jax.eval_shape(self.initial))
         return state
 
     def lower(self, batch: Any) -> dict[str, list[jax.stages.Lowered]]:
@@ -342,6 +342,10 @@ class SearchMethod(abc.ABC):
         return {}
 
     def placed(self, tree: Any) -> Any:
+        """Arrays of the host on every device of the mesh."""
+        return sharding.replicate(tree, self.setting.mesh)
+
+    def replicated(self, tree: Any) -> Any:
         """Shapes with the sharding of arrays that every device holds whole."""
         placed = sharding.replicated(self.setting.mesh)
         return jax.tree.map(

@@ -329,7 +329,7 @@ class Darts(SearchMethod):
             _, grads, _, sums = self.programs.gradients(
                 state,
                 batch_b,
-                self._placed(draws.ALPHA_STEP),
+                self._purpose(draws.ALPHA_STEP),
                 of=self.programs.of_alphas,
                 given=given,
             )
@@ -344,7 +344,7 @@ class Darts(SearchMethod):
         grads, _, batch_stats, sums = self.programs.gradients(
             state,
             batch_a,
-            self._placed(draws.WEIGHT_STEP),
+            self._purpose(draws.WEIGHT_STEP),
             of=self.programs.of_weights,
             given=given,
         )
@@ -352,9 +352,7 @@ class Darts(SearchMethod):
 
     def evaluate(self, state: SearchState, batch: Batch, number: int) -> Sums:
         """Runs `scores`."""
-        sums: Sums = self.programs.scores(
-            state, batch, sharding.replicate(np.int32(number), self.setting.mesh)
-        )
+        sums: Sums = self.programs.scores(state, batch, self.placed(np.int32(number)))
         return sums
 
     def curvature(self, state: SearchState, batch_b: Batch) -> float:
@@ -362,9 +360,9 @@ class Darts(SearchMethod):
         decay = self.config.alphas.weight_decay
         return curvature.largest(self.programs.curved, state, batch_b, self.setting.mesh) + decay
 
-    def _placed(self, purpose: int) -> jax.Array:
+    def _purpose(self, purpose: int) -> jax.Array:
         if purpose not in self._purposes:
-            self._purposes[purpose] = sharding.replicate(np.int32(purpose), self.setting.mesh)
+            self._purposes[purpose] = self.placed(np.int32(purpose))
         return self._purposes[purpose]
 
     def lower(self, batch: Any) -> dict[str, list[jax.stages.Lowered]]:

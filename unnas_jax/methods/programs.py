@@ -37,9 +37,9 @@ class Programs:
 
         def lowered(function: Any, *arguments: Any, **options: Any) -> tuple[Any, Any]:
             program = function.lower(*arguments, **options)
-            return program, method.placed(program.out_info)
+            return program, method.replicated(program.out_info)
 
-        state, purpose = method.shapes(), method.placed(jax.ShapeDtypeStruct((), jnp.int32))
+        state, purpose = method.shapes(), method.replicated(jax.ShapeDtypeStruct((), jnp.int32))
         perturbing, given = [], None
         if adversary is not None:
             begin, (_, shares) = lowered(adversary.begin, state)

@@ -133,7 +133,7 @@ class SinglePath(SearchMethod):
 
     def evaluate(self, state: SearchState, batch: Batch, number: int) -> Sums:
         """The sums of a random cell, another one for every batch; see `sampled`."""
-        sums: Sums = self._sampled(state, batch, self._placed(np.int32(number)))
+        sums: Sums = self._sampled(state, batch, self.placed(np.int32(number)))
         return sums
 
     def sampled(self, state: SearchState, batch: Batch, number: jax.Array) -> Sums:
@@ -177,19 +177,19 @@ class SinglePath(SearchMethod):
         self, state: SearchState, cells: Sequence[Cells], images: Images
     ) -> list[dict[str, float]]:
         """The metrics of each cell, with the statistics of training images; see `judge`."""
-        paths = [self._placed(self.paths.of(cell)) for cell in cells]
+        paths = [self.placed(self.paths.of(cell)) for cell in cells]
         # All cells take a batch in turn, so that it is decoded once for all of them.
         statistics = [state.batch_stats] * len(cells)
         batches = -(-self.options["bn_images"] // self.config.train.batch_size)
         for number, batch in enumerate(images.first(batches)):
-            place = self._placed(np.int32(number))
+            place = self.placed(np.int32(number))
             statistics = [
                 self._statistics(state, path, batch, place, so_far)
                 for path, so_far in zip(paths, statistics, strict=True)
             ]
         sums: list[list[Sums]] = [[] for _ in cells]
         for number, batch in enumerate(images.evaluation()):
-            place = self._placed(np.int32(number))
+            place = self.placed(np.int32(number))
             for found, path, own in zip(sums, paths, statistics, strict=True):
                 found.append(self._scores(state, path, own, batch, place))
         return [self.task.summarize(of_cell) for of_cell in jax.device_get(sums)]
@@ -244,9 +244,6 @@ class SinglePath(SearchMethod):
     def _first_params(self) -> Any:
         """The weights before the first step, drawn again from the seed."""
         return jax.device_get(self.initial().params)
-
-    def _placed(self, tree: Any) -> Any:
-        return sharding.replicate(tree, self.setting.mesh)
 
 
 def _joined(before: Any, own: Any, count: jax.Array) -> Any:

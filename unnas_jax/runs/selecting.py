@@ -121,7 +121,7 @@ class Selecting:
         if step == self._every * self.projection.decided:
             self.decide()
         if self._given is None:
-            self._given = self._placed(self.projection.given())
+            self._given = self.method.placed(self.projection.given())
         batch_a, batch_b = next(self._batches)
         with jax.transfer_guard("disallow"):
             self.state, of_b = self.method.alpha_step(self.state, batch_b, batch_a, self._given)
@@ -183,10 +183,10 @@ class Selecting:
         return float(self._metrics(given)[self.method.task.metric])
 
     def _metrics(self, given: Given) -> dict[str, float]:
-        start, placed = time.monotonic(), self._placed(given)
+        start, placed = time.monotonic(), self.method.placed(given)
         with telling("Measuring a score", after=30.0):
             sums = [
-                self._measured(self.state, placed, batch, self._placed(np.int32(number)))
+                self._measured(self.state, placed, batch, self.method.placed(np.int32(number)))
                 for number, batch in enumerate(self._held_out())
             ]
             found: dict[str, float] = self.method.task.summarize(jax.device_get(sums))
@@ -219,6 +219,3 @@ class Selecting:
             rngs={"noise": method.noise_key(draws.EVALUATION, number)},
         )
         return evaluated(method.task, outputs, examples)
-
-    def _placed(self, tree: Any) -> Any:
-        return sharding.replicate(tree, self.method.setting.mesh)
