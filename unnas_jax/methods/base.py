@@ -111,7 +111,7 @@ class SearchMethod(abc.ABC):
         (`unnas_jax.runs.selection`).
       chooses: whether the result is the best of `candidates`, judged after the last step, and not
         what alphas say. Such a method has `candidates`, `judge` and `document`; another has `mix`.
-      setting: what it was made for; `config` and `task` are of it.
+      setting: what it was made from; it has `config` and `task`, too.
       options: config.method, `completed`.
       weights_tx, alphas_tx: the two optimizers.
     """
@@ -134,7 +134,7 @@ class SearchMethod(abc.ABC):
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """The method's own options, config.method, with defaults of the types that they have."""
+        """The method's own options, config.method: their defaults, which also say their types."""
         return {}
 
     @classmethod
