@@ -80,7 +80,7 @@ class Adversary:
         """The loss at some shares, and the shares one step further, within the extent."""
         method, extent = self._method, self._extent(state)
         # The images are augmented as in the weight step.
-        examples = method.task.examples(method.key(WEIGHT_STEP, state.step), batch, train=True)
+        examples = method.examples(WEIGHT_STEP, state.step, batch)
 
         def of_rows(variables: tuple[Any, ...], examples: Examples) -> Any:
             state, shares = variables

@@ -24,7 +24,7 @@ from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.candidates import Candidates
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.registry import Cells
-from unnas_jax.tasks.base import Batch, Sums, Task
+from unnas_jax.tasks.base import Batch, Examples, Sums, Task
 
 Alphas = Mapping[str, Any]
 """The architecture parameters by name: float32 arrays of any shapes."""
@@ -235,6 +235,10 @@ class SearchMethod(abc.ABC):
         """The random key for a purpose, see `unnas_jax.methods.draws`, in a step."""
         seed = jax.random.key(self.config.seed)
         return jax.random.fold_in(jax.random.fold_in(seed, purpose), step)
+
+    def examples(self, purpose: jax.Array | int, step: jax.Array, batch: Batch) -> Examples:
+        """The task's examples of a batch for a training pass."""
+        return self.task.examples(self.key(purpose, step), batch, train=True)
 
     def update_weights(self, state: SearchState, grads: Any, batch_stats: Any) -> SearchState:
         """The state after a step of the weights' optimizer, with new running statistics."""

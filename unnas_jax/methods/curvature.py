@@ -37,7 +37,7 @@ def product(
       batch: split over the mesh.
       vector: float32, of all alphas in the order of `ravel_pytree`.
     """
-    examples = method.task.examples(method.key(ALPHA_STEP, state.step), batch, train=True)
+    examples = method.examples(ALPHA_STEP, state.step, batch)
 
     def of_rows(variables: tuple[Any, ...], examples: Examples) -> Any:
         params, alphas, batch_stats, moment, vector = variables

@@ -233,7 +233,7 @@ class Darts(SearchMethod):
           of: which gradients.
           given: see `Moment`.
         """
-        examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
+        examples = self.examples(purpose, state.step, batch)
         arguments = {"weights": (0,), "alphas": (1,), "both": (0, 1)}[of]
 
         def of_rows(variables: tuple[Any, Any, Any, Moment], examples: Examples) -> Any:
@@ -256,7 +256,7 @@ class Darts(SearchMethod):
         """The second-order gradient of the alphas, and the sums of B."""
 
         def on(batch: Batch, purpose: int) -> Loss:
-            examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
+            examples = self.examples(purpose, state.step, batch)
             moment = Moment(state.step, purpose, given)
             return lambda params, alphas: self.loss(
                 params, alphas, state.batch_stats, moment, examples

@@ -31,7 +31,7 @@ def _check(method: type[SearchMethod]) -> None:
 METHODS: Registry[type[SearchMethod]] = Registry(
     "search method",
     {method.name: method for method in (Darts, PCDarts, PDarts, Gdas, SinglePath)},
-    _check,
+    check=_check,
 )
 
 

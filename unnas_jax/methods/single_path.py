@@ -98,7 +98,7 @@ class SinglePath(SearchMethod):
 
     def train(self, state: SearchState, batch: Batch) -> tuple[SearchState, Sums]:
         """A step on a path that is drawn for it; a pure function, to be traced."""
-        examples = self.task.examples(self.key(draws.WEIGHT_STEP, state.step), batch, train=True)
+        examples = self.examples(draws.WEIGHT_STEP, state.step, batch)
         path = self.paths.draw(self.key(draws.DRAW, state.step))
 
         def of_rows(variables: Any, examples: Any) -> Any:
