@@ -48,7 +48,8 @@ def register_method(method: type[SearchMethod]) -> type[SearchMethod]:
     """Adds a method under its `name`, for this process; usable as a decorator.
 
     Raises:
-      UserError: the name is taken, or the class lacks functions that a search calls.
+      UserError: the class lacks functions that a search calls, or the name is that of something
+        else, see `Registry.register`.
     """
     return METHODS.register(method.name, method)
 

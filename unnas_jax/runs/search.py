@@ -13,6 +13,7 @@ import jax
 import ml_collections
 from jax.sharding import Mesh
 
+from unnas_jax.analysis import pictures
 from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import MethodConfig, Pace
 from unnas_jax.core import distributed, sharding
@@ -316,6 +317,8 @@ def _search(
             jax.default_backend(),
             f", continuing at step {step}" if step else "",
         )
+        if primary:
+            pictures.tell(f"unnas-jax report {workdir.name}")
         outputs.metrics(
             "start",
             step,
@@ -360,7 +363,8 @@ def _search(
                 outputs.chosen(chooser, choosing)
         if ended:
             outputs.pictures(final=True)
-            _LOG.info("Finished. See %s", os.path.join(workdir.name, "report.html"))
+            shown = "report.html" if pictures.available() else "genotype.json"
+            _LOG.info("Finished. See %s", os.path.join(workdir.name, shown))
             for words in outputs.warnings:
                 _LOG.warning("But %s.", words)
         return learner.state
