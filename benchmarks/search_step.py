@@ -41,6 +41,7 @@ from benchmarks import chips  # noqa: E402
 from unnas_jax.commands import command_line, hlo
 from unnas_jax.commands import compile as aot  # noqa: E402
 from unnas_jax.config import schema as config
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import compilation, sharding
 from unnas_jax.data import Dataset  # noqa: E402
 from unnas_jax.methods.base import Setting
@@ -95,7 +96,7 @@ def _config(options: argparse.Namespace) -> dict[str, Any]:
 
 def _steps(name: str, c: dict[str, Any], task: Task, mesh: Any) -> Darts:
     form = {**c, "search": {**c["search"], "formulation": name}}
-    return Darts(Setting(form, task, mesh, 1000))
+    return Darts(Setting(MethodConfig.of(form), task, mesh, 1000))
 
 
 def _use_cache(directory: str) -> None:

@@ -1,5 +1,6 @@
 """Writes a network as an ONNX graph: (N, channels, height, width) to logits."""
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unnas_jax.convert.to_torch import unknown
-from unnas_jax.core.errors import UserError
+from unnas_jax.core import extras
 from unnas_jax.layers import heads
 from unnas_jax.layers.blocks import BN_EPSILON, ReluConvBN
 from unnas_jax.spaces.darts import network as darts
@@ -17,22 +18,17 @@ from unnas_jax.spaces.nasbench201 import network as nasbench201
 from unnas_jax.spaces.nasbench201.spec import NODES
 
 OPSET, IR_VERSION = 18, 9
-"""Of the files; runtimes from 2023 on (onnxruntime 1.15) read them."""
+"""The versions of the files; runtimes from 2023 on (onnxruntime 1.15) read them."""
 
 
 def library() -> Any:
     """The package onnx.
 
     Raises:
-      UserError: it is not installed.
+      UserError: it, or onnxruntime, is not installed.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise UserError(
-            "--format=onnx needs the packages onnx and onnxruntime: pip install 'unnas_jax[onnx]'"
-        ) from error
-    return onnx
+    extras.require("onnx", "--format=onnx")
+    return importlib.import_module("onnx")
 
 
 class _Graph:
@@ -67,7 +63,7 @@ class _Graph:
         return name
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of a variable of the network."""
+        """The shape of a variable of the network."""
         return self._weights[name].shape
 
     def conv(

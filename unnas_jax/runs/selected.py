@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax.analysis import cells as cells_plot
-from unnas_jax.analysis import results, style
+from unnas_jax.analysis import pictures, results
 from unnas_jax.config import run_config
+from unnas_jax.config.schema import SearchConfig
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods import registry as methods
@@ -50,7 +51,7 @@ def config_of(folder: str, name: str) -> dict[str, Any]:
     return config
 
 
-def provenance(config: Mapping[str, Any], **how: Any) -> dict[str, Any]:
+def provenance(config: SearchConfig, **how: Any) -> dict[str, Any]:
     """What the genotype.json of a selection tells, besides the cells.
 
     Args:
@@ -58,10 +59,10 @@ def provenance(config: Mapping[str, Any], **how: Any) -> dict[str, Any]:
       how: the cells were selected.
     """
     return {
-        "dataset": config["dataset"]["name"],
-        "task": config["task"]["name"],
-        "method": config["search"]["method"],
-        "seed": config["seed"],
+        "dataset": config.dataset.name,
+        "task": config.task.name,
+        "method": config.search.method,
+        "seed": config.seed,
         "finished": True,
         "selection": how,
         "warnings": [],
@@ -78,10 +79,7 @@ def write(found: Selected, document: Mapping[str, Any]) -> None:
     operations = candidates.parse(
         document["operations"], genotype_lib.nodes_of(found.cells.normal), "operations"
     )
-    figure = cells_plot.draw(found.cells, document.get("alphas_softmax"), operations)
-    for ending in ("svg", "png"):
-        with files.replacing(os.path.join(found.folder, f"cells.{ending}"), "wb") as file:
-            file.write(style.render(figure, ending))
+    pictures.write_cells(found.folder, found.cells, document.get("alphas_softmax"), operations)
     files.write_json(os.path.join(found.folder, GENOTYPE), document)
 
 
@@ -98,7 +96,7 @@ def by_magnitude(workdir: str, out: str = "", epoch: float | None = None) -> Sel
         another rule for its cells.
     """
     with workdir_lib.opened(workdir, write=False) as source:
-        config = config_of(source.path, workdir)
+        config = SearchConfig.of(config_of(source.path, workdir))
         method = methods.of_config(config)
         if method.chooses or method.cells is not SearchMethod.cells:
             raise UserError(
@@ -117,8 +115,8 @@ def by_magnitude(workdir: str, out: str = "", epoch: float | None = None) -> Sel
                 "row at the end of each"
             )
     row = rows[-1]
-    operations = candidates.of_network(config["network"])
-    cells = method.cells_of(config, row.mixing)
+    operations = candidates.of_network(config.network)
+    cells = method.cells_of(MethodConfig.of(config), row.mixing)
     how = {"by": "magnitude", "of_epoch": row.epoch}
     document = genotype_lib.document_of(
         cells,
@@ -145,7 +143,7 @@ def _weights(
     """The rows of the table: what every node takes, and its weight on its edge."""
     rows = []
     for kind, pairs in (("normal", cells.normal), ("reduce", cells.reduce)):
-        weights = cells_plot.chosen_weights(pairs, mixing[kind].tolist(), operations[kind])
+        weights = candidates.chosen_weights(pairs, mixing[kind].tolist(), operations[kind])
         for k, ((operation, source), weight) in enumerate(zip(pairs, weights, strict=True)):
             rows.append(
                 (kind, k // 2, source, operation, "" if weight is None else f"{weight:.6f}")
