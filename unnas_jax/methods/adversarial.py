@@ -48,6 +48,9 @@ class Method(Protocol):
     def key(self, purpose: int, step: jax.Array) -> jax.Array:
         """The key of the draws for a purpose in a step."""
 
+    def examples(self, purpose: int, step: jax.Array, batch: Batch) -> Examples:
+        """The task's examples of a batch for a training pass."""
+
     def noise_key(self, purpose: int, step: jax.Array) -> jax.Array:
         """The key of what operations draw."""
 
@@ -112,7 +115,7 @@ class Adversary:
         """The loss at some shares, and shares a step on, within the extent around the alphas'."""
         method, extent = self._method, self._extent(state)
         # The images are augmented as in the weight step.
-        examples = method.task.examples(method.key(WEIGHT_STEP, state.step), batch, train=True)
+        examples = method.examples(WEIGHT_STEP, state.step, batch)
 
         def of_rows(variables: tuple[Any, ...], examples: Examples) -> Any:
             state, shares = variables

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from unnas_jax.core import sharding
 from unnas_jax.methods.base import SearchState, Setting
 from unnas_jax.methods.draws import ALPHA_STEP, Moment
-from unnas_jax.tasks.base import Batch, Examples, Task
+from unnas_jax.tasks.base import Batch, Examples
 
 MOST_PRODUCTS = 30
 _TOLERANCE = 1e-3  # Of the eigenvalue.
@@ -27,10 +27,9 @@ class Method(Protocol):
     """What is asked of a search method here; see `unnas_jax.methods.darts.Darts`."""
 
     setting: Setting
-    task: Task
 
-    def key(self, purpose: int, step: jax.Array) -> jax.Array:
-        """The key of the draws for a purpose in a step."""
+    def examples(self, purpose: int, step: jax.Array, batch: Batch) -> Examples:
+        """The task's examples of a batch for a training pass."""
 
     def loss(
         self, params: Any, alphas: Any, batch_stats: Any, moment: Moment, examples: Examples
@@ -49,7 +48,7 @@ def product(method: Method, state: SearchState, batch: Batch, vector: jax.Array)
       batch: split over the mesh.
       vector: float32, of all alphas in the order of `ravel_pytree`.
     """
-    examples = method.task.examples(method.key(ALPHA_STEP, state.step), batch, train=True)
+    examples = method.examples(ALPHA_STEP, state.step, batch)
 
     def of_rows(variables: tuple[Any, ...], examples: Examples) -> Any:
         params, alphas, batch_stats, moment, vector = variables

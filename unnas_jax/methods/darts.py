@@ -28,6 +28,7 @@ from unnas_jax.methods.unrolled import Loss, second_order
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.spaces.darts.genotype import Genotype, strongest_above
+from unnas_jax.tasks import transforms
 from unnas_jax.tasks.base import Batch, Examples, Sums, evaluated, example_shapes
 
 Which = Literal["weights", "alphas", "both"]
@@ -104,6 +105,11 @@ class Darts(SearchMethod):
     def validate(cls, config: Mapping[str, Any]) -> None:
         """Checks the options, the order and when the alphas begin to move."""
         remedies.validate(options := cls.completed(config["method"]))
+        if options["cutout_rises"] and not config["input"]["cutout"]:
+            raise UserError(
+                "config.method.cutout_rises=True: no image loses anything; set "
+                "config.input.cutout, such as 16"
+            )
         stop_rules.validate(options, len(cls.stages(config, 1)))
         order, start = config["search"]["order"], config["search"]["arch_start_epoch"]
         if order not in (1, 2):
@@ -160,7 +166,7 @@ class Darts(SearchMethod):
         if self.config["network"]["auxiliary_skip"]:
             found["auxiliary"] = remedies.auxiliary(self.options, epoch, self.epochs)
         if self.options["drop_path"]:
-            found["drop_path"] = remedies.drop_path(self.options, epoch, self.epochs)
+            found["drop_path"] = self.options["drop_path"] * remedies.risen(epoch, self.epochs)
         return {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}
 
     @property
@@ -218,6 +224,14 @@ class Darts(SearchMethod):
 
     # The parts of a step: pure functions, to be traced.
 
+    def examples(self, purpose: jax.Array | int, step: jax.Array, batch: Batch) -> Examples:
+        """The task's examples of a batch for a training pass."""
+        task = self.task
+        if self.options["cutout_rises"]:
+            share = remedies.risen(self.epoch(step), self.epochs)
+            task = transforms.cutting_out(task, share)
+        return task.examples(self.key(purpose, step), batch, train=True)
+
     def loss(
         self, params: Any, alphas: Any, batch_stats: Any, moment: Moment, examples: Examples
     ) -> tuple[jax.Array, tuple[Any, Sums]]:
@@ -259,7 +273,7 @@ class Darts(SearchMethod):
           of: which gradients.
           given: see `Moment`.
         """
-        examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
+        examples = self.examples(purpose, state.step, batch)
         arguments = {"weights": (0,), "alphas": (1,), "both": (0, 1)}[of]
 
         def of_rows(variables: tuple[Any, Any, Any, Moment], examples: Examples) -> Any:
@@ -282,7 +296,7 @@ class Darts(SearchMethod):
         """The second-order gradient of the alphas, and the sums of B."""
 
         def on(batch: Batch, purpose: int) -> Loss:
-            examples = self.task.examples(self.key(purpose, state.step), batch, train=True)
+            examples = self.examples(purpose, state.step, batch)
             moment = Moment(state.step, purpose, given)
             return lambda params, alphas: self.loss(
                 params, alphas, state.batch_stats, moment, examples
