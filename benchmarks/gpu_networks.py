@@ -32,6 +32,9 @@ CELL = (
 _TRAIN_IMAGES = 50_000  # Of CIFAR-10.
 _STEPS_PER_EPOCH = 100
 
+# Seconds that processes on a shared device may take until they have compiled, and to measure.
+_READY_S, _ANSWER_S = 60.0, 30.0
+
 
 def evaluation(batch: int, tiny: bool) -> dict[str, Any]:
     """The paper's evaluation of darts_v2 on ImageNet-1K in bfloat16, with one seed."""
@@ -174,7 +177,7 @@ def shared_device(tiny: bool, counts: tuple[int, ...]) -> Row:
                 theirs.close()
                 ends.append(ours)
                 children.append(child)
-            ready = [_answer(end, 60.0) for end in ends]
+            ready = [_answer(end, _READY_S) for end in ends]
             result: dict[str, Any] = {
                 "ready_after_s": round(time.monotonic() - begun, 1),
                 "compile_s": [facts["compile_s"] for facts in ready],
@@ -182,7 +185,7 @@ def shared_device(tiny: bool, counts: tuple[int, ...]) -> Row:
             for count in counts:
                 for end in ends[:count]:
                     end.send(1.0 if tiny else 3.0)
-                found = [_answer(end, 30.0) for end in ends[:count]]
+                found = [_answer(end, _ANSWER_S) for end in ends[:count]]
                 each = [images / seconds for images, seconds in found]
                 result[f"{count} processes"] = {
                     "images_per_s": round(sum(each), 1),

@@ -1,8 +1,9 @@
 """What the host spends on an image: reading, decoding, cropping, batching, per recipe.
 
     python benchmarks/input_pipeline.py [--images=1024] [--workers=0] [--cityscapes]
+    python benchmarks/input_pipeline.py --images=128 --width=4000 --height=3000
 
-The images are JPEGs of 500 x 375 pixels, made of the photographs that packages ship and prepared
+The images are JPEGs, of 500 x 375 pixels if not said otherwise, made of the photographs that packages ship and prepared
 as ImageNet is. CPU time is that of all threads; with --workers, of all processes too, and then
 it includes some seconds of their start. The last line is JSON: recipe -> cpu_ms_per_image,
 images_per_second.
@@ -55,7 +56,7 @@ def write(path: pathlib.Path, image: np.ndarray, options: list[int]) -> int:
     return len(data)
 
 
-def imagenet(root: pathlib.Path) -> Dataset:
+def imagenet(root: pathlib.Path, width: int, height: int) -> Dataset:
     """JPEGs as ImageNet's, prepared."""
     sizes = [
         write(
@@ -63,9 +64,9 @@ def imagenet(root: pathlib.Path) -> Dataset:
             image,
             [cv2.IMWRITE_JPEG_QUALITY, _QUALITY],
         )
-        for k, image in enumerate(views(500, 375, _FILES))
+        for k, image in enumerate(views(width, height, _FILES))
     ]
-    print(f"{_FILES} JPEGs of 500 x 375, {np.mean(sizes) / 1e3:.0f} kB each")
+    print(f"{_FILES} JPEGs of {width} x {height}, {np.mean(sizes) / 1e3:.0f} kB each")
     recipe = prepare.recipe("imagenet2012", str(root / "source"), partial=True)
     shards.prepare(recipe, str(root), workers=0)
     return open_dataset({"name": "imagenet2012", "data_dir": str(root)})
@@ -126,10 +127,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1024, help="images measured per recipe")
     parser.add_argument("--workers", type=int, default=0, help="as config.workers")
     parser.add_argument("--cityscapes", action="store_true", help="also the recipes of Cityscapes")
+    parser.add_argument("--width", type=int, default=500, help="of the JPEGs, in pixels")
+    parser.add_argument("--height", type=int, default=375, help="of the JPEGs, in pixels")
     options = parser.parse_args()
     results = {}
     with tempfile.TemporaryDirectory() as directory:
-        dataset = imagenet(pathlib.Path(directory))
+        dataset = imagenet(pathlib.Path(directory), options.width, options.height)
         for task in TASKS:
             results[task] = measure(dataset, f"{task}_in1k", options.images, options.workers)
             print(f"{task}_in1k: {results[task]}", flush=True)

@@ -1,4 +1,7 @@
-"""One process of a run of several: main.py, which also leaves the alphas that it ended with."""
+"""One process of a run of several: main.py, which also leaves the alphas that it ended with.
+
+With HELD=STEP in its environment it stands still as `tests.held` does.
+"""
 
 import os
 import sys
@@ -6,6 +9,7 @@ import sys
 import jax
 import numpy as np
 
+from tests import held
 from unnas_jax.commands import program
 from unnas_jax.runs import search as search_lib
 
@@ -20,4 +24,6 @@ def search(config, workdir, run=search_lib.search):
 
 if __name__ == "__main__":
     search_lib.search = search
+    if "HELD" in os.environ:
+        held.hold_at(int(os.environ["HELD"]))
     sys.exit(program())

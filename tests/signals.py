@@ -19,4 +19,4 @@ def interrupt(number: int = signal.SIGTERM) -> None:
 
     with mock.patch.object(stopping._Watch, "_receive", noted):
         os.kill(os.getpid(), number)
-        assert known.wait(120)
+        assert known.wait(600)

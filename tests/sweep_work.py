@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from collections.abc import Callable
+from typing import Any
 
 
 def log(directory: str, word: str, name: str) -> None:
@@ -21,12 +23,24 @@ def words(directory) -> list[list[str]]:
         return [line.split() for line in file]
 
 
-def slow(task: dict, scratch: str) -> dict:
-    """Takes a while; tells when it began and when it was done."""
-    log(task["directory"], "began", task["name"])
-    end = time.monotonic() + task.get("seconds", 0.05)
-    while time.monotonic() < end:
+def wait_for(condition: Callable[[], Any], seconds: float = 600) -> None:
+    """Returns when a condition holds; fails if it does not after a long time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
         time.sleep(0.01)
+
+
+def allow(directory) -> None:
+    """Lets the units of `plain` that wait for it go on."""
+    open(os.path.join(directory, "allowed"), "w").close()
+
+
+def plain(task: dict, scratch: str) -> dict:
+    """Tells when it began and when it was done; in the middle, if `held`, it waits for `allow`."""
+    log(task["directory"], "began", task["name"])
+    if task.get("held"):
+        wait_for(lambda: os.path.exists(os.path.join(task["directory"], "allowed")))
     log(task["directory"], "done", task["name"])
     return {"name": task["name"], "process": os.getpid()}
 
@@ -46,4 +60,4 @@ def moody(task: dict, scratch: str) -> dict:
             open(path, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
         return {"continued": True}
-    return slow(task, scratch)
+    return plain(task, scratch)

@@ -87,8 +87,8 @@ def test_a_command_of_the_documentation_is_one(words, monkeypatch) -> None:
 
     parse = command_line.parse_config
 
-    def read_config(*arguments):
-        parse(*arguments)
+    def read_config(*arguments, **options):
+        parse(*arguments, **options)
         raise _Read
 
     monkeypatch.setattr(command_line, "run", read)

@@ -3,31 +3,39 @@
 import json
 import pathlib
 import threading
-import time
 import types
+from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import gpu, gpu_schedule, gpu_search, profile_summary
+from benchmarks import gpu, gpu_networks, gpu_schedule, gpu_search, profile_summary
 from benchmarks.gpu_schedule import Clock, Compiler, Program, Report, Row
 
 
-def _program(name: str = "double", wait: threading.Event | None = None, error: str = "") -> Program:
+def _program(
+    name: str = "double",
+    wait: threading.Event | None = None,
+    error: str = "",
+    begun: threading.Event | None = None,
+) -> Program:
     def lower() -> jax.stages.Lowered:
         if error:
             raise ValueError(error)
+        if begun is not None:
+            begun.set()
         if wait is not None:
-            wait.wait(20)
+            wait.wait(600)
         return jax.jit(lambda x: 2.0 * x).lower(jax.ShapeDtypeStruct((3,), np.float32))
 
     return Program(name, lower)
 
 
-def _run(rounds: list[list[Row]], path: pathlib.Path, seconds: float = 60.0) -> dict:
+def _run(rounds: Iterable[list[Row]], path: pathlib.Path, seconds: float = 3600.0) -> dict:
     report = Report(path / "gpu.json")
-    gpu_schedule.run_rounds(rounds, Clock(seconds, time.monotonic()), report, Compiler(2))
+    clock = Clock(seconds, gpu_schedule.time.monotonic())
+    gpu_schedule.run_rounds(rounds, clock, report, Compiler(2))
     return json.loads((path / "gpu.json").read_text())
 
 
@@ -55,15 +63,26 @@ def test_a_failure_is_one_line_and_the_rest_goes_on(tmp_path: pathlib.Path) -> N
     assert found["good"]["value"] == 6.0
 
 
-def test_rows_without_time_say_so(tmp_path: pathlib.Path) -> None:
+def test_rows_without_time_say_so(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that moves only where the schedule waits."""
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    clock = types.SimpleNamespace(monotonic=lambda: now, sleep=sleep)
+    monkeypatch.setattr(gpu_schedule, "time", clock)
+    monkeypatch.setattr(gpu_schedule, "_ROUND", 0.0)
     never = threading.Event()
     rows = [
         Row(("long",), [], lambda: {"ran": True}, seconds=1000.0),
-        Row(("stuck",), [_program(wait=never)], lambda: {"ran": True}),
+        Row(("stuck",), [program := _program(wait=never)], lambda: {"ran": True}),
         Row(("short",), [], lambda: {"ran": True}, seconds=0.1),
     ]
     found = _run([rows], tmp_path, seconds=10.0)
     never.set()
+    assert program.ended.wait(600)  # It compiles after all, but not during other tests.
     assert found["long"] == found["stuck"] == {"skipped": "time"}
     assert found["short"]["ran"]
 
@@ -71,8 +90,8 @@ def test_rows_without_time_say_so(tmp_path: pathlib.Path) -> None:
 def test_a_slow_program_holds_up_no_other_and_is_measured_when_ready(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_schedule, "_ROUND", 0.01)  # Of 60 seconds.
-    ready, order = threading.Event(), []
+    monkeypatch.setattr(gpu_schedule, "_ROUND", 0.0)
+    begun, ready, order = threading.Event(), threading.Event(), []
 
     def measure(name: str) -> dict:
         order.append(name)
@@ -80,11 +99,12 @@ def test_a_slow_program_holds_up_no_other_and_is_measured_when_ready(
             ready.set()
         return {}
 
-    rounds = [
-        [Row(("slow",), [_program(wait=ready)], lambda: measure("slow"))],
-        [Row(("second round",), [], lambda: measure("second round"))],
-    ]
-    found = _run(rounds, tmp_path)
+    def rounds() -> Iterator[list[Row]]:
+        yield [Row(("slow",), [_program(wait=ready, begun=begun)], lambda: measure("slow"))]
+        assert begun.wait(600)
+        yield [Row(("second round",), [], lambda: measure("second round"))]
+
+    found = _run(rounds(), tmp_path)
     # What was measured while another compiled is measured again.
     assert order == ["second round", "slow", "second round"]
     assert "compiling_meanwhile" not in found["second round"]
@@ -166,9 +186,13 @@ def test_all_programs_are_tuned_if_that_is_quick_or_nothing_else_works(
     assert gpu_search.is_tuning_quick(content, 84.0) is expected
 
 
-def test_toy_run_leaves_results_of_its_sections(tmp_path: pathlib.Path) -> None:
+def test_toy_run_leaves_results_of_its_sections(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_READY_S", "_ANSWER_S"):  # Of processes that are started and compile.
+        monkeypatch.setattr(gpu_networks, name, 600.0)
     sections = "--only=ceilings,agreement,profile,shared_device"
-    assert gpu.main([f"--out={tmp_path}", "--tiny", "--minutes=8", "--threads=2", sections]) == 0
+    assert gpu.main([f"--out={tmp_path}", "--tiny", "--minutes=600", "--threads=2", sections]) == 0
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["ended"].startswith("after")
     assert "broken" not in found

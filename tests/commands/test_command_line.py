@@ -103,8 +103,20 @@ def test_the_default_workdir_of_a_pasted_cell_is_short(text: str) -> None:
 
 
 def test_the_first_line_is_the_programs_own(tmp_path: pathlib.Path) -> None:
-    """With a new font cache of matplotlib, and of a command without a config."""
-    environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path)}
+    """With a new font cache of matplotlib, and of a command without a config.
+
+    Matplotlib warns that it makes the cache if that takes five seconds, as here by its clock.
+    """
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading\n"
+        "class Timer(threading.Timer):\n"
+        "    def __init__(self, seconds, action):\n"
+        "        super().__init__(0, action)\n"
+        "        self.start, start = lambda: (start(), self.join()), self.start\n"
+        "threading.Timer = Timer\n"
+    )
+    paths = {"MPLCONFIGDIR": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, **paths}
     command = [sys.executable, "main.py"]
     odd = ["--config=configs/rot_photos.py", "--config.network.width=7"]
     done = subprocess.run(
@@ -134,6 +146,8 @@ def test_the_first_line_is_the_programs_own(tmp_path: pathlib.Path) -> None:
         (["--config=some/config.json"], "is no recipe; a run goes on with the command"),
         (["--config=configs"], "is no recipe"),
         (["report", "README.md"], "README.md: is a file; give the directory of the run"),
+        (["show", "--config=sample_nasbench201_digits"], "--config is that of a sample"),
+        (["compile", "--config=sample_nasbench201_digits"], "--config is that of a sample"),
     ],
 )
 def test_what_stands_in_the_place_of_a_config_or_a_run(words, said, capsys, monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """The command that counts: its numbers, mistakes, time and memory."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -42,6 +43,29 @@ def test_an_evaluation_s_network(capsys: pytest.CaptureFixture[str]) -> None:
     assert {name: counts[name] for name in same.totals()} == same.totals()
     assert (counts["width"], counts["input_size"]) == (42, 224)
     assert counts["parameters_with_auxiliary"] > counts["parameters"]
+
+
+def test_a_sample(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The benchmark's largest cell: 220 M multiply-adds, 1.53 M parameters, as published."""
+    cell = "+".join("|" + "|".join(f"nor_conv_3x3~{k}" for k in range(n)) + "|" for n in (1, 2, 3))
+    (tmp_path / "cells.txt").write_text(cell + "\n")
+    words = [
+        "--config=sample_nasbench201_cifar10",
+        f"--config.sample.architectures={tmp_path / 'cells.txt'}",
+        "--config.tasks=('classification','rotation','synflow')",
+        "--config.training.seeds=2",
+    ]
+    assert complexity_command.main([*words, "--json"]) == 0
+    labels, rotation = json.loads(capsys.readouterr().out)
+    assert (labels["multiply_adds"], labels["parameters"]) == (220_119_680, 1_531_546)
+    assert (labels["trainings"], labels["steps"], labels["images"]) == (2, 39_000, 9_984_000)
+    assert labels["flop"] == 2 * 9_984_000 * 220_119_680 * 6
+    assert rotation["inputs"] == 4 and rotation["steps"] == 200 * (50_000 // 32)
+    of_one = 220_119_680 - 64 * 10 + 64 * 4  # Its head has four classes.
+    assert rotation["multiply_adds"] == 4 * of_one
+    assert complexity_command.main(words) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows] == ["task", "classification", "rotation"]
 
 
 def test_whole_images() -> None:

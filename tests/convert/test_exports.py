@@ -92,6 +92,7 @@ def test_stablehlo_and_safetensors_compute_the_same(images, tmp_path):
 def test_the_pytorch_file_can_be_trained(images, tmp_path):
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     exports.write(trained(**NETWORKS["nasbench201"]), "torch", str(tmp_path), images)
     names = {}
     source = (tmp_path / "network.py").read_text()

@@ -190,6 +190,7 @@ def test_a_bucket_that_is_not_there_is_named_before_anything_long(objects):
 def test_a_workdir_in_a_bucket_is_one_runs(objects, monkeypatch):
     monkeypatch.setattr(hold, "_BEAT_S", 0.05)
     monkeypatch.setattr(hold, "_LOOK_S", 0.2)
+    monkeypatch.setattr(hold, "_WATCH_S", 600.0)  # A beat can be late; one is enough.
     place = workdir.Workdir("gs://bucket/runs/one", "", "", lambda: None)
     with workdir.alone(place):
         assert "runs/one/running.json" in objects

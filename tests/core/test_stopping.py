@@ -31,6 +31,8 @@ with stopping.on_signals() as stop:
     while not stop(1) or sys.argv[1] == "hangs":
         time.sleep(0.01)
 print("saved", flush=True)
+if sys.argv[1] == "loop":
+    sys.stdin.read()  # Signals come until the test closes it: an interpreter that ends takes none.
 """
 
 
@@ -39,6 +41,7 @@ def _program(how: str, *prefix: str):
     process = subprocess.Popen(
         [*prefix, sys.executable, "-c", _PROGRAM, how],
         cwd=ROOT,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -54,7 +57,7 @@ def _program(how: str, *prefix: str):
 
 
 def _end(process) -> tuple[int, str, str]:
-    out, errors = process.communicate(timeout=300)
+    out, errors = process.communicate(timeout=600)
     assert "Traceback" not in errors
     return process.returncode, out, errors
 

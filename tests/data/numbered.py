@@ -23,15 +23,20 @@ def list_group(first, count):
     return shards.Listing([*items, items[0]], 100 * count, [{"name": "x", "reason": "is odd"}])
 
 
-def make(seconds, bad, name, value):
-    time.sleep(seconds)
+def make(bad, held, said, name, value):
+    while value >= held:  # Until the process is killed.
+        time.sleep(0.1)
+    if said and value in (3, 11, 25, 34):  # Sums of 3 or 11 and 5 or 14 are never 20 or 40.
+        before = os.path.getsize(said)
+        while os.path.getsize(said) < before + 2:  # The second tells of what is done now.
+            time.sleep(0.01)
     if value in bad:
         raise shards.Rejected("is bad")
     example = {"file_name": name, "value": value}
     return shards.Example(example, "is a dozen" if value == 12 else "")
 
 
-def recipe(source, groups=4, count=10, seconds=0.0, bad=()):
+def recipe(source, groups=4, count=10, bad=(), held=1000, said=None):
     listed = [
         shards.Group(f"{k}", functools.partial(list_group, k * count, count), (str(source),))
         for k in range(groups)
@@ -43,7 +48,7 @@ def recipe(source, groups=4, count=10, seconds=0.0, bad=()):
         source=str(source),
         features=features,
         groups={"train": tuple(reversed(listed))},
-        make=functools.partial(make, seconds, tuple(bad)),
+        make=functools.partial(make, tuple(bad), held, said),
         expected={"train": 41},
         notes=("a note",),
     )

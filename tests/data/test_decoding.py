@@ -6,7 +6,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from unnas_jax.data import decoding, photos, verify
 
@@ -277,3 +277,31 @@ def test_what_has_colours(image):
     spot = gray.convert("RGB")
     spot.paste((200, 30, 30), (0, 0, 40, 40))
     assert not verify.examine(encode(spot, "PNG")).colourless
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_a_reduced_image_is_the_mean_of_its_blocks(image, factor):
+    data = encode(Image.fromarray(image), "JPEG", quality=95)
+    found = decoding.decode_reduced(data, factor, apply_exif=False)
+    blocks = np.float64(decoding.decode(data, apply_exif=False))
+    height, width = (side // factor for side in blocks.shape[:2])
+    means = blocks.reshape(height, factor, width, factor, 3).mean((1, 3))
+    assert found.shape == (height, width, 3)
+    assert np.abs(found - means).mean() < 1.5
+    with pytest.raises(decoding.Undecodable):
+        decoding.decode_reduced(data[:100], factor, apply_exif=False)
+
+
+def test_the_size_of_a_jpeg_is_read_from_its_header(image):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for options in ({}, {"progressive": True}, {"comment": "\xff\xc0" * 99}):
+        data = encode(Image.fromarray(image), "JPEG", exif=exif, **options)
+        assert decoding.jpeg_size(data, 120, apply_exif=False) == (120, 160)
+        assert decoding.jpeg_size(data, 120, apply_exif=True) == (160, 120)
+        assert decoding.jpeg_size(data, 121, apply_exif=True) is None
+    for end in range(len(data) - 1, 0, -97):  # Cut off anywhere.
+        assert decoding.jpeg_size(data[:end], 0, apply_exif=False) in (None, (120, 160))
+    png = encode(Image.fromarray(image), "PNG")
+    assert decoding.jpeg_size(png, 0, apply_exif=False) is None
+    assert decoding.jpeg_size(b"", 0, apply_exif=False) is None

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import os
 import pathlib
+import socket
 import threading
 
 import pytest
@@ -118,8 +119,11 @@ def test_errors(tmp_path):
         with pytest.raises(UserError, match="answers 404 .* HTTPS_PROXY.* --source=FILE"):
             download.fetch(published(server), str(tmp_path))
         assert len(server.ranges_asked) == 1
-    with pytest.raises(UserError, match="cannot be fetched .*refused.* HTTPS_PROXY"):
-        download.fetch(published(server), str(tmp_path))  # Nobody listens any more.
+    with socket.socket() as taken:  # Nobody listens here, nor can anybody begin to.
+        taken.bind(("127.0.0.1", 0))
+        server.url = f"http://127.0.0.1:{taken.getsockname()[1]}/data.tar.gz"
+        with pytest.raises(UserError, match="cannot be fetched .*refused.* HTTPS_PROXY"):
+            download.fetch(published(server), str(tmp_path))
     with pytest.raises(UserError, match="--url='here': is no address"):
         download.fetch(published(server), str(tmp_path), "here")
     (tmp_path / "file").write_text("")

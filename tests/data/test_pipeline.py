@@ -1,14 +1,16 @@
 """Batches: what is in them, and that nothing but the step decides it."""
 
+import io
 import multiprocessing
 import time
 
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import crops, decoding, pipeline
+from unnas_jax.data import crops, decoding, photos, pipeline
 
 COUNT, BATCH = 50, 8
 
@@ -219,6 +221,50 @@ def test_resampling_reaches_image_and_label_map():
     np.testing.assert_array_equal(bilinear["label"][0, :, 1], [0, 3, 6, 9])
 
 
+class Photographs(Numbers):
+    """Photographs as JPEGs of 400 x 600, turned on their side by EXIF."""
+
+    files = [p for p in photos.find_photographs() if p.stem in ("astronaut", "coffee", "rocket")]
+
+    def __getitem__(self, i):
+        image = Image.open(self.files[i % len(self.files)]).convert("RGB").resize((600, 400))
+        exif, buffer = Image.Exif(), io.BytesIO()
+        exif[ExifTags.Base.Orientation] = 6
+        image.save(buffer, "JPEG", quality=95, exif=exif)
+        data = buffer.getvalue()
+        return {"image": data[: len(data) // 2] if i in self.broken else data, "label": i}
+
+
+@pytest.mark.parametrize("train_crop", ["random_resized", "resize_random"])
+def test_large_photographs_are_shrunk_while_they_are_decoded(train_crop, monkeypatch):
+    """The crops are those of all pixels, nearer than bilinear interpolation is to averaging."""
+
+    def crops_of(**changes):
+        arguments = {"crop": 24, "resize": 32, "train_crop": train_crop, "apply_exif": True}
+        return train(np.arange(COUNT), 2, Photographs(), **(arguments | changes))
+
+    whole = decoding.decode
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "decode", None)  # None is large enough to need all pixels.
+        found = crops_of()
+    with monkeypatch.context() as patch:
+        patch.setattr(crops, "reduction", lambda box, size: 1)
+        expected, bilinear = crops_of(), crops_of(resampling="bilinear")
+    assert decoding.decode is whole
+    for one, other, third in zip(found, expected, bilinear, strict=True):
+        np.testing.assert_array_equal(one["record"], other["record"])
+        a, b, c = (np.float64(batch["image"]) for batch in (one, other, third))
+        assert np.abs(a - b).mean() < 0.7 * np.abs(c - b).mean() and np.abs(a - b).mean() < 5
+    # The release's resampling reads all pixels.
+    assert_same(crops_of(resampling="bilinear"), bilinear)
+
+
+def test_small_crops_of_large_photographs_keep_all_pixels():
+    batch = train(np.arange(COUNT), 1, Photographs(), crop=101, resize=101, train_crop="centre")[0]
+    image = decoding.decode(Photographs()[int(batch["record"][0])]["image"], apply_exif=False)
+    np.testing.assert_array_equal(batch["image"][0], crops.centre_crop(image, 101, 101))
+
+
 def test_the_central_crop_of_label_maps():
     batch, _ = evaluate(np.arange(11), Maps(), label_maps=True)
     np.testing.assert_array_equal(batch["label"][1], np.tile(np.arange(22, 30)[:, None], (1, 8)))
@@ -344,6 +390,11 @@ def test_permutations_are_uniform():
 def test_an_undecodable_image_is_named(workers):
     with pytest.raises(UserError, match=r"record 13 is not an image.*; repair or remove it"):
         train(np.arange(10, 18), 1, records=Numbers(broken=(13,)), workers=workers)
+
+
+def test_a_large_photograph_that_ends_early_is_named():
+    with pytest.raises(UserError, match=r"the image of record 13 .*; repair or remove it"):
+        train(np.arange(10, 18), 1, Photographs(broken=(13,)), crop=24)
 
 
 def test_too_little_memory_for_an_image_is_no_fault_of_the_image(monkeypatch):

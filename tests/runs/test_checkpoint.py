@@ -105,7 +105,8 @@ def test_too_few_descriptors_are_no_damage(workdir):
         checkpoints.restore(_state(0))  # What is loaded and started once is.
         free = os.dup(0)
         os.close(free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 4, hard))  # An event loop has 3.
+        # With one more than the three of an event loop some restores would succeed.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
         try:
             with pytest.raises(Interruption):
                 checkpoints.restore(_state(0))
@@ -122,7 +123,7 @@ def test_too_few_addresses_are_no_damage(workdir):
         used = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (used * resource.getpagesize() + (8 << 20), hard))
         try:
-            with pytest.raises(Interruption, match=r"(7|8) MiB of the address space \(ulimit -v\)"):
+            with pytest.raises(Interruption, match=r"\d+ MiB of the address space \(ulimit -v\)"):
                 checkpoints.restore(_state(0))
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

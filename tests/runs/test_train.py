@@ -8,7 +8,6 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 
 import cv2
 import jax
@@ -18,7 +17,7 @@ import pytest
 
 from tests import tiny, tiny_training
 from tests.conftest import QUICK, ROOT
-from tests.test_runs import finish, rows, steps, wait_for
+from tests.test_runs import finish, main, rows, steps, wait_for
 from unnas_jax.config.sections import Batches
 from unnas_jax.core import files, sharding
 from unnas_jax.core.errors import Interruption, UserError
@@ -67,10 +66,10 @@ def config(images, cells, **changes):
     return c
 
 
-def start(workdir, images, cells, *flags: str) -> subprocess.Popen:
+def start(workdir, images, cells, *flags: str, held: int | None = None) -> subprocess.Popen:
     environment = dict(os.environ, XLA_FLAGS=QUICK)
     return subprocess.Popen(
-        [sys.executable, "main.py", "--config=tests/configs/tiny_training.py"]
+        [*main(held), "--config=tests/configs/tiny_training.py"]
         + [f"--workdir={workdir}", f"--config.dataset.path={images}"]
         + [f"--config.network.genotype={cells}", *flags],
         cwd=ROOT,
@@ -128,12 +127,13 @@ def test_a_training_leaves_its_result(uninterrupted, cells):
 
 def test_killed_trainings_end_bitwise_the_same(uninterrupted, images, cells, tmp_path):
     workdir = tmp_path / "killed"
-    process = start(workdir, images, cells)
-    wait_for(process, lambda: any(step % 4 and step > 8 for step in steps(workdir)))
+    # In the middle of an epoch, a step after a checkpoint.
+    process = start(workdir, images, cells, held=9)
+    wait_for(process, lambda: 9 in steps(workdir) and (workdir / "checkpoints" / "8").exists())
     process.kill()
     process.communicate()
     reached = max(steps(workdir))
-    process = start(workdir, images, cells)
+    process = start(workdir, images, cells, held=reached + 1)
     wait_for(process, lambda: max(steps(workdir)) > reached)
     process.send_signal(signal.SIGTERM)
     assert "Stopped by a signal" in finish(process)

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -22,7 +21,7 @@ def units(directory, count: int, **more) -> list[Unit]:
     return [Unit(n, {"directory": str(directory), "name": n, **more}) for n in names]
 
 
-def run(store, todo, work=sweep_work.slow, workers=2, attempts=3) -> bool:
+def run(store, todo, work=sweep_work.plain, workers=2, attempts=3) -> bool:
     return local_engine.run(
         store, todo, work, [{}] * workers, attempts=attempts, report=lambda: None
     )
@@ -34,22 +33,22 @@ def check_each_once(directory, todo) -> None:
     assert sorted(done) == sorted(unit.name for unit in todo)
 
 
+def began(directory) -> list[str]:
+    """The units that were begun, in order."""
+    return [name for word, name in sweep_work.words(directory) if word == "began"]
+
+
 def test_killed_workers_lose_and_repeat_nothing(tmp_path):
-    store, todo = Store(tmp_path / "w"), units(tmp_path, 12, seconds=0.3)
+    store, todo = Store(tmp_path / "w"), units(tmp_path, 12, held=True)
     killed = set()
 
     def kill() -> None:
-        """Kills two workers, each in the middle of a unit."""
-        end = time.monotonic() + 300
-        while len(killed) < 2 and time.monotonic() < end:
-            for unit in todo:
-                claim = store.claimed(unit)
-                if store.running(unit) and claim and claim.process not in killed:
-                    killed.add(claim.process)
-                    os.kill(claim.process, signal.SIGKILL)
-                    time.sleep(0.5)
-                    break
-            time.sleep(0.02)
+        """Kills both workers, each in the middle of a unit."""
+        sweep_work.wait_for(lambda: len(began(tmp_path)) == 2)
+        killed.update(store.claimed(unit).process for unit in todo if store.running(unit))
+        for process in killed:
+            os.kill(process, signal.SIGKILL)
+        sweep_work.allow(tmp_path)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -57,8 +56,7 @@ def test_killed_workers_lose_and_repeat_nothing(tmp_path):
     killer.join()
     assert len(killed) == 2
     check_each_once(tmp_path, todo)
-    began = [name for word, name in sweep_work.words(tmp_path) if word == "began"]
-    assert len(todo) <= len(began) <= len(todo) + 2  # What was killed began again, nothing else.
+    assert len(began(tmp_path)) == len(todo) + 2  # What was killed began again, nothing else.
     assert all(store.result(unit)["name"] == unit.name for unit in todo)
     assert not list((tmp_path / "w" / "scratch").iterdir())
 
@@ -66,11 +64,10 @@ def test_killed_workers_lose_and_repeat_nothing(tmp_path):
 def test_a_second_start_does_only_what_is_missing(tmp_path):
     store, todo = Store(tmp_path / "w"), units(tmp_path, 3)
     for unit in todo[:2]:
-        assert sweep.process(store, unit, sweep_work.slow) == "finished"
+        assert sweep.process(store, unit, sweep_work.plain) == "finished"
     os.unlink(tmp_path / "w" / "units" / f"{todo[0].name}.json")
-    assert sweep.work_off(store, todo, sweep_work.slow)
-    began = [name for word, name in sweep_work.words(tmp_path) if word == "began"]
-    assert began == [todo[0].name, todo[1].name, todo[0].name, todo[2].name]
+    assert sweep.work_off(store, todo, sweep_work.plain)
+    assert began(tmp_path) == [todo[0].name, todo[1].name, todo[0].name, todo[2].name]
 
 
 def test_empty_folders_go_while_others_are_made(tmp_path):
@@ -115,41 +112,48 @@ def test_a_folder_that_goes_while_it_is_looked_at(tmp_path, monkeypatch):
 
 
 def test_two_starts_at_once_share_the_units(tmp_path):
-    store, todo = Store(tmp_path / "w"), units(tmp_path, 8, seconds=0.3)
+    store, todo = Store(tmp_path / "w"), units(tmp_path, 8, held=True)
     code = (
         "from tests import sweep_work; from tests.sweep import test_units; "
         "from unnas_jax.sweep import units as sweep; import sys;"
-        "todo = test_units.units(sys.argv[1], 8, seconds=0.3);"
-        "sweep.work_off(sweep.Store(sys.argv[1] + '/w'), todo, sweep_work.slow)"
+        "todo = test_units.units(sys.argv[1], 8, held=True);"
+        "sweep.work_off(sweep.Store(sys.argv[1] + '/w'), todo, sweep_work.plain)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
-    while not sweep_work.words(tmp_path):
-        assert other.poll() is None
-        time.sleep(0.01)
-    assert sweep.work_off(store, todo, sweep_work.slow, poll=0.05)
-    assert other.wait(300) == 0
+
+    def allow() -> None:
+        """Once both are at work."""
+        sweep_work.wait_for(lambda: len(began(tmp_path)) == 2)
+        sweep_work.allow(tmp_path)
+
+    sweep_work.wait_for(lambda: began(tmp_path) or other.poll() is not None)
+    assert other.poll() is None
+    allowing = threading.Thread(target=allow)
+    allowing.start()
+    assert sweep.work_off(store, todo, sweep_work.plain, poll=0.05)
+    allowing.join()
+    assert other.wait(600) == 0
     check_each_once(tmp_path, todo)
     assert len({store.result(unit)["process"] for unit in todo}) == 2
 
 
 def test_a_stopped_sweep_takes_its_workers_along_and_goes_on(tmp_path):
-    store, todo = Store(tmp_path / "w"), units(tmp_path, 3, seconds=1.0)
+    store, todo = Store(tmp_path / "w"), units(tmp_path, 3, held=True)
     code = (
         "from tests import sweep_work; from tests.sweep import test_units; "
         "from unnas_jax.sweep import units as sweep; import sys;"
-        "todo = test_units.units(sys.argv[1], 3, seconds=1.0);"
+        "todo = test_units.units(sys.argv[1], 3, held=True);"
         "store = sweep.Store(sys.argv[1] + '/w');"
         "sys.exit(0 if test_units.run(store, todo, workers=1) else 75)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
-    while not sweep_work.words(tmp_path):
-        assert parent.poll() is None
-        time.sleep(0.01)
+    sweep_work.wait_for(lambda: began(tmp_path) or parent.poll() is not None)
     parent.terminate()
-    assert parent.wait(300) == 75
+    assert parent.wait(600) == 75
     assert not any(store.running(unit) for unit in todo)
-    assert not store.finished(todo[2])
-    assert sweep.work_off(store, todo, sweep_work.slow)
+    assert not any(store.finished(unit) for unit in todo)
+    sweep_work.allow(tmp_path)
+    assert sweep.work_off(store, todo, sweep_work.plain)
     check_each_once(tmp_path, todo)
 
 
@@ -165,9 +169,9 @@ def test_failures_cost_only_their_unit_and_are_tried_again(tmp_path):
     died = [name for word, name in sweep_work.words(tmp_path) if word == "died"]
     assert died == [todo[1].name] * 2
     # Until somebody starts again, which forgets the failures, nobody tries.
-    assert sweep.process(store, todo[0], sweep_work.slow) == "failed"
+    assert sweep.process(store, todo[0], sweep_work.plain) == "failed"
     store.forget_failure(todo[0])
-    assert sweep.process(store, todo[0], sweep_work.slow) == "finished"
+    assert sweep.process(store, todo[0], sweep_work.plain) == "finished"
 
 
 def test_a_full_disk_ends_the_sweep(tmp_path):
@@ -182,7 +186,7 @@ def test_workers_that_cannot_start_end_in_one_line(tmp_path):
     # A task that cannot be read in the worker: it dies before it takes a unit.
     todo = [Unit("a/b", Unreadable())]
     with pytest.raises(UserError, match="workers die .* before they take a unit"):
-        run(Store(tmp_path / "w"), todo, sweep_work.slow, workers=1)
+        run(Store(tmp_path / "w"), todo, sweep_work.plain, workers=1)
 
 
 class Unreadable:

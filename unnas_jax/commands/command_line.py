@@ -259,6 +259,8 @@ def parse_config(
     arguments: Sequence[str] | None,
     define: Callable[[flags.FlagValues], None],
     description: str | None,
+    *,
+    samples: bool = False,
 ) -> flags.FlagValues:
     """The flags of a command that takes a config, among them `config`, locked.
 
@@ -266,6 +268,7 @@ def parse_config(
       arguments: the words after the command; None: the process's.
       define: defines the command's other flags.
       description: what `--help` says first.
+      samples: whether it may be that of a sample.
 
     Raises:
       UserError: a mistake in the flags or in the config.
@@ -292,4 +295,8 @@ def parse_config(
         raise UserError(f"unexpected argument {rest[1]!r}; write --flag=value")
     if holder.value is None:
         raise UserError(_NO_CONFIG)
+    if not samples and known.config.to_dict().get("experiment") == "sample":
+        raise UserError(
+            "--config is that of a sample; this command takes that of a search or a training"
+        )
     return known

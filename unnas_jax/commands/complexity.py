@@ -6,12 +6,19 @@ prints its parameters and multiply-adds, by stem, cell and head; see `unnas_jax.
 With --time also the latency and the memory of a training's network on this device, --batch answers
 at once.
 They are those of an evaluation, on whole images where the config evaluates on whole images.
+
+    unnas-jax complexity --config=sample_darts_cifar10 [--json] [--cells=20]
+
+prints for every task of a sample what its trainings take: steps, images, network inputs,
+parameters, multiply-adds (the means over the first --cells architectures) and FLOP.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_collections
 from absl import flags
 
 from unnas_jax.commands import command_line
@@ -20,7 +27,7 @@ from unnas_jax.data.registry import entry_of
 from unnas_jax.layers.counting import AUXILIARY
 from unnas_jax.spaces import latency
 from unnas_jax.spaces.complexity import of_config
-from unnas_jax.sweep import validation
+from unnas_jax.sweep import costs, sample, validation
 
 
 def _table(counts: Mapping[str, Any], every_layer: bool) -> str:
@@ -49,6 +56,31 @@ def _table(counts: Mapping[str, Any], every_layer: bool) -> str:
     return "\n".join(lines)
 
 
+def _of_sample(config: ml_collections.ConfigDict, cells: int) -> list[costs.TaskCost]:
+    dataset = config.training.dataset.name
+    if cells < 1:
+        raise UserError(f"--cells={cells}: must be at least 1")
+    if not entry_of(dataset).train_images:
+        raise UserError(
+            f"config.training.dataset.name={dataset!r}: how many images it has is known when it is "
+            "opened only; count one of the trainings: --config=CONFIG of a training"
+        )
+    return costs.of_sample(config, sample.architectures_of(config), cells)
+
+
+def _sample_table(found: Sequence[costs.TaskCost]) -> str:
+    lines = [
+        f"{'task':16}{'trainings':>10}{'steps each':>12}{'images each':>13}{'inputs an image':>17}"
+        f"{'parameters':>13}{'multiply-adds an image':>24}{'FLOP of all':>13}"
+    ]
+    lines += [
+        f"{cost.task:16}{cost.trainings:>10,}{cost.steps:>12,}{cost.images:>13,}{cost.inputs:>17g}"
+        f"{cost.parameters:>13,.0f}{cost.multiply_adds:>24,.0f}{cost.flop:>13.2e}"
+        for cost in found
+    ]
+    return "\n".join(lines)
+
+
 def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("json", False, "Print one JSON object.", flag_values=values)
     flags.DEFINE_boolean(
@@ -61,13 +93,22 @@ def _define(values: flags.FlagValues) -> None:
         "time", False, "Measure latency and memory on this device.", flag_values=values
     )
     flags.DEFINE_integer("batch", 1, "Answers at once, with --time.", flag_values=values)
+    flags.DEFINE_integer(
+        "cells", 20, "Of a sample: how many architectures to count.", flag_values=values
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for a mistake of the user."""
     with command_line.user_errors() as outcome:
-        values = command_line.parse_config(arguments, _define, __doc__)
+        values = command_line.parse_config(arguments, _define, __doc__, samples=True)
         config = values.config
+        if config.to_dict().get("experiment") == "sample":
+            validation.validate(config)
+            found = _of_sample(config, values.cells)
+            as_json = json.dumps([dataclasses.asdict(cost) | {"flop": cost.flop} for cost in found])
+            print(as_json if values.json else _sample_table(found))
+            return outcome.status
         if entry_of(config.dataset.name).takes_path and not config.dataset.path:
             config.dataset.path = "."  # Which nothing here opens.
         validation.validate(config)

@@ -30,7 +30,7 @@ def _define(values: flags.FlagValues) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Dispatches on config.experiment; returns the exit status."""
     with command_line.user_errors() as outcome:
-        values = command_line.parse_config(arguments, _define, __doc__)
+        values = command_line.parse_config(arguments, _define, __doc__, samples=True)
     if outcome.status:
         return outcome.status
     # Imported here: mistakes in flags are then told before jax is imported.

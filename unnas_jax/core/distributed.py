@@ -10,7 +10,6 @@ import importlib.util
 import os
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
@@ -37,7 +36,7 @@ _MEETING_TIMEOUT_S = 300
 # dataset) takes some longer than others.
 _BARRIER_TIMEOUT_S = 600
 
-_GRACE_S = 5
+_GRACE_S = 10.0
 
 # What the errors of a broken connection have in common: of Gloo (CPUs), NCCL (GPUs) and the
 # coordination service.
@@ -163,13 +162,11 @@ def all_or_none(name: str) -> Iterator[None]:
 
 
 def leave(status: int) -> NoReturn:
-    """Writes out what was printed and ends this process, without waiting for the others."""
-    if is_primary():
-        # Process 0 keeps the coordination service: its end would cut off what the others still
-        # print.
-        time.sleep(_GRACE_S)
+    """Writes out what was printed and ends this process, without waiting for lost ones."""
     sys.stdout.flush()
     sys.stderr.flush()
+    # Process 0 keeps the coordination service: its end would cut off what the others still print.
+    refusal.depart(_GRACE_S)
     os._exit(status)
 
 

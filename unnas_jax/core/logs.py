@@ -29,6 +29,8 @@ def start() -> None:
     _LOG.setLevel(logging.INFO)
     _LOG.propagate = False
     absl_logging.set_verbosity(absl_logging.WARNING)
+    # On a slow machine its first import warns, before the first line, that it looks for fonts.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ import jax
 from jax._src import distributed as jax_distributed
 
 _KEY = "unnas_jax/refusal"
+_LEFT = "unnas_jax/left"
 _POLL_S = 1.0
 
 _stop = threading.Event()
@@ -49,6 +51,23 @@ def end(status: int, message: str, leave: Callable[[int], Any]) -> None:
     _ending.acquire()
     print(f"unnas_jax: {message}", file=sys.stderr, flush=True)
     leave(status)
+
+
+def depart(seconds: float) -> None:
+    """Says that this process prints no more; process 0 waits until all say so, at most so long."""
+    client, end = _client(), time.monotonic() + seconds
+    if client is None:
+        return
+    try:
+        if jax.process_index():
+            client.key_value_set(f"{_LEFT}/{jax.process_index()}", "")
+            return
+        for number in range(1, jax.process_count()):
+            left = max(1, int(1000 * (end - time.monotonic())))
+            client.blocking_key_value_get(f"{_LEFT}/{number}", left)
+    except Exception:  # One is lost, or the service is gone.
+        if not jax.process_index():
+            time.sleep(max(0.0, end - time.monotonic()))
 
 
 def watch(leave: Callable[[int], Any]) -> None:

@@ -112,6 +112,26 @@ def resized(image: np.ndarray, size: tuple[int, int], resampling: str = "area") 
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
 
 
+LEAST_REDUCED = 4
+"""No `reduction` of an image whose shorter side is less than so many times the result's."""
+
+
+def reduction(box: Box, size: int) -> int:
+    """By how much an image may be shrunk before a region is cut: 1, 2, 4 or 8.
+
+    The region keeps at least twice the side of the result, so that averaging still decides, and its
+    edges move by less than a quarter of the result's pixel.
+    """
+    side = min(box[2], box[3])
+    return next((factor for factor in (8, 4, 2) if side >= 2 * size * factor), 1)
+
+
+def reduced(box: Box, factor: int) -> Box:
+    """The region of an image that is shrunk by a factor, to its nearest pixels."""
+    top, left, height, width = (round(length / factor) for length in box)
+    return top, left, height, width
+
+
 def cut_map(classes: np.ndarray, box: Box, size: int, resampling: str = "area") -> np.ndarray:
     """The same region of a label map, uint8 (height, width) to (size, size): the nearest class.
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+import struct
 from typing import IO
 
 import cv2
@@ -33,6 +34,13 @@ EXTENSIONS = frozenset(
 # A PPM of 8 bits a colour.
 _PPM = re.compile(rb"P6\s+\d+\s+\d+\s+255\s")
 _JPEG = b"\xff\xd8"
+# The markers of a frame's header (T.81, table B.1), which has the size.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_REDUCED = {
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 # Values of more bits that fill no more than so many become 8 bits by their own range: cameras and
 # scanners of 10 or 12 bits write them so, and all of them would be black otherwise.
 PARTLY_FILLED = 12
@@ -105,6 +113,51 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def jpeg_size(data: bytes, least: int, *, apply_exif: bool) -> tuple[int, int] | None:
+    """Height and width of a JPEG, none of its pixels read; None of small, other or damaged files.
+
+    Args:
+      data: the content of an image file.
+      least: the shorter side of what is not small, in pixels.
+      apply_exif: whether `decode` turns it as its EXIF orientation says.
+    """
+    place = 2
+    while data.startswith(_JPEG) and data[place : place + 1] == b"\xff" and len(data) > place + 9:
+        if data[place + 1] in _FRAMES:
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            if min(height, width) < least:
+                return None
+            if not apply_exif:
+                return height, width
+            with open_header(data) as image:
+                return upright_size(image)
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+    return None
+
+
+def decode_reduced(data: bytes, factor: int, *, apply_exif: bool) -> np.ndarray:
+    """Decodes a JPEG to a half, a quarter or an eighth of its sides, rounded up: (h, w, 3), RGB.
+
+    The decoder averages on the way, for a fraction of the time and memory of all pixels.
+
+    Args:
+      data: the content of a JPEG file.
+      factor: 2, 4 or 8.
+      apply_exif: turns the image upright as its EXIF orientation says.
+
+    Raises:
+      Undecodable: the data cannot be decoded.
+      MemoryError: there is too little memory for the image.
+    """
+    try:
+        image = _opencv(data, apply_exif, _REDUCED[factor])  # BGR: there is no RGB of these.
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    except cv2.error as error:
+        if _out_of_memory(error):
+            raise MemoryError("an image needs more memory than there is") from error
+        raise Undecodable(reason(error)) from error
+
+
 def decode(data: bytes, *, apply_exif: bool) -> np.ndarray:
     """Decodes an image to uint8 RGB of shape (height, width, 3).
 
@@ -141,8 +194,8 @@ def decode(data: bytes, *, apply_exif: bool) -> np.ndarray:
         raise Undecodable(reason(error)) from error
 
 
-def _opencv(data: bytes, apply_exif: bool) -> np.ndarray:
-    flags = cv2.IMREAD_COLOR_RGB | (0 if apply_exif else cv2.IMREAD_IGNORE_ORIENTATION)
+def _opencv(data: bytes, apply_exif: bool, colours: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
+    flags = colours | (0 if apply_exif else cv2.IMREAD_IGNORE_ORIENTATION)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
         raise Undecodable("cannot be decoded")

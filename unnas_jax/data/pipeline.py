@@ -100,18 +100,16 @@ class _Order:
         return int(self._indices[order[offset]])
 
 
-def _read(
-    records: Records, i: int, apply_exif: bool, label_maps: bool
-) -> tuple[np.ndarray, np.ndarray | int]:
-    """Record i's image and label or label map.
+def _image(records: Records, i: int, data: bytes, apply_exif: bool, factor: int = 1) -> np.ndarray:
+    """Record i's image, its sides divided by a factor.
 
     Raises:
-      UserError: naming the record, if it does not decode or its parts do not fit.
+      UserError: naming the record, if it does not decode.
     """
-    record = records[i]
-    label = record["label"]
     try:
-        image = decoding.decode(record["image"], apply_exif=apply_exif)
+        if factor > 1:
+            return decoding.decode_reduced(data, factor, apply_exif=apply_exif)
+        return decoding.decode(data, apply_exif=apply_exif)
     except ValueError as error:
         raise UserError(
             f"dataset: the image of {describe(records, i)} {error}; repair or remove it"
@@ -121,22 +119,45 @@ def _read(
             f"dataset: there is too little memory for the image of {describe(records, i)}; use "
             "fewer config.workers, a smaller batch or smaller images"
         ) from error
+
+
+def _answer(
+    records: Records, i: int, label: Any, label_maps: bool, size: tuple[int, ...]
+) -> np.ndarray | int:
+    """Record i's label, or its label map for an image of a size.
+
+    Raises:
+      UserError: naming the record, if its label map does not decode or does not fit.
+    """
     if not label_maps:
-        return image, 0 if isinstance(label, crops.LabelMap) else label
+        return 0 if isinstance(label, crops.LabelMap) else label
     if not isinstance(label, crops.LabelMap):
         raise UserError(
             f"dataset: {describe(records, i)} has no label map; use a dataset for segmentation"
         )
     try:
         classes = label.decode()
-        if classes.shape != image.shape[:2]:
-            sizes = " and ".join(f"{a.shape[1]} x {a.shape[0]}" for a in (classes, image))
+        if classes.shape != size:
+            sizes = " and ".join(f"{a[1]} x {a[0]}" for a in (classes.shape, size))
             raise ValueError(f"and the image differ in size ({sizes})")
     except ValueError as error:
         raise UserError(
             f"dataset: the label map of {describe(records, i)} {error}; prepare the dataset again"
         ) from error
-    return image, classes
+    return classes
+
+
+def _read(
+    records: Records, i: int, apply_exif: bool, label_maps: bool
+) -> tuple[np.ndarray, np.ndarray | int]:
+    """Record i's image and label or label map.
+
+    Raises:
+      UserError: naming the record, if it does not decode or its parts do not fit.
+    """
+    record = records[i]
+    image = _image(records, i, record["image"], apply_exif)
+    return image, _answer(records, i, record["label"], label_maps, image.shape[:2])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,14 +177,31 @@ class _TrainRow:
 
     def __call__(self, position: int) -> dict[str, Any]:
         number = self.order(position)
-        image, label = _read(self.records, number, self.apply_exif, self.label_maps)
-        rng = np.random.default_rng((self.seed, _CROP, position))
-        height, width = image.shape[:2]
-        box = crops.TRAIN_CROPS[self.train_crop](height, width, self.size, self.resize, rng)
+        record = self.records[number]
+        factor, box = self._plan(record["image"], position)
+        image = _image(self.records, number, record["image"], self.apply_exif, factor)
+        label = _answer(self.records, number, record["label"], self.label_maps, image.shape[:2])
+        box = box or self._box(position, image.shape[0], image.shape[1])
         return {
             **_cut(image, label, box, self.size, self.resampling, self.mirrored),
             "record": np.int32(number),
         }
+
+    def _box(self, position: int, height: int, width: int) -> crops.Box:
+        rng = np.random.default_rng((self.seed, _CROP, position))
+        return crops.TRAIN_CROPS[self.train_crop](height, width, self.size, self.resize, rng)
+
+    def _plan(self, data: bytes, position: int) -> tuple[int, crops.Box | None]:
+        """By how much to shrink an image while it is decoded, and its region then, if by any."""
+        if self.label_maps or self.resampling != "area":
+            return 1, None
+        least = crops.LEAST_REDUCED * self.size
+        size = decoding.jpeg_size(data, least, apply_exif=self.apply_exif)
+        if size is None:
+            return 1, None
+        box = self._box(position, *size)
+        factor = crops.reduction(box, self.size)
+        return factor, crops.reduced(box, factor) if factor > 1 else None
 
 
 def _cut(

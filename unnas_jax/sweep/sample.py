@@ -174,13 +174,18 @@ def _record(config: ml_collections.ConfigDict) -> SampleConfig:
     return SampleConfig.of(config.to_dict())
 
 
+def architectures_of(config: ml_collections.ConfigDict) -> list[Architecture]:
+    """The architectures that a valid config of a sample lists, or draws."""
+    given, space = config.sample.architectures, config.training.network.space
+    return architectures.read(given, space) if given else architectures.sample(_record(config))
+
+
 def _architectures(config: ml_collections.ConfigDict, workdir: str) -> list[Architecture]:
     """The architectures in the workdir's architectures.json, or those to be written there."""
-    path, space = os.path.join(workdir, architectures.FILE), config.training.network.space
+    path = os.path.join(workdir, architectures.FILE)
     if os.path.exists(path):
-        return architectures.read(path, space)
-    given = config.sample.architectures
-    return architectures.read(given, space) if given else architectures.sample(_record(config))
+        return architectures.read(path, config.training.network.space)
+    return architectures_of(config)
 
 
 def _keep(chosen: list[Architecture], config: ml_collections.ConfigDict, workdir: str) -> None:
