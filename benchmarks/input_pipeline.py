@@ -3,10 +3,10 @@
     python benchmarks/input_pipeline.py [--images=1024] [--workers=0] [--cityscapes]
     python benchmarks/input_pipeline.py --images=128 --width=4000 --height=3000
 
-The images are JPEGs, of 500 x 375 pixels if not said otherwise, made of the photographs that packages ship and prepared
-as ImageNet is. CPU time is that of all threads; with --workers, of all processes too, and then
-it includes some seconds of their start. The last line is JSON: recipe -> cpu_ms_per_image,
-images_per_second.
+The images are JPEGs, of 500 x 375 pixels if not said otherwise, made of the photographs that
+packages ship and prepared as ImageNet is. CPU time is that of all threads; with --workers, of all
+processes too, and then it includes some seconds of their start. The last line is JSON: recipe ->
+cpu_ms_per_image, images_per_second.
 """
 
 import argparse

@@ -67,6 +67,23 @@ def test_every_picture_in_every_format(tmp_path: pathlib.Path) -> None:
         assert path.read_bytes().startswith(starts[path.suffix])
 
 
+def test_a_network_that_did_not_learn_squeezes_no_others(tmp_path: pathlib.Path) -> None:
+    """It counts for rho, and is an arrow at the edge."""
+    table = rows(12, ("photos",)) + "".join(
+        f"zero,{task},photos,{seed},0.1,darts\n"
+        for task in ("classification", "rotation", "jigsaw")
+        for seed in range(2)
+    )
+    (tmp_path / "one.csv").write_text(table)
+    found, _ = figures.write([str(tmp_path / "one.csv")], str(tmp_path), kinds=("svg",))
+    figure = figures.draw_scatter([c for c in found if c.source == c.target])
+    left, right = figure.axes[0].get_xlim()
+    assert left > 30 and right < 75
+    points, arrow = figure.axes[0].collections
+    assert len(points.get_offsets()) == 12 and len(arrow.get_offsets()) == 1
+    assert arrow.get_offsets()[0, 1] == pytest.approx(10)
+
+
 def test_seeds_are_averaged_and_spaces_kept_apart(tmp_path: pathlib.Path) -> None:
     text = HEADER + "a,rotation,d,0,0.2,darts\na,rotation,d,1,0.4,darts\na,rotation,d,0,0.9,other\n"
     (tmp_path / "x.csv").write_text(text)

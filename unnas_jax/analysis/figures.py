@@ -11,6 +11,7 @@ import csv
 import io
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -54,18 +55,33 @@ def _frame(axes: Axes) -> None:
         axes.spines[side].set_color(style.FAINT)
 
 
+_FAR = 5
+"""Accuracies so many interquartile ranges below the first quartile lie outside of a plot."""
+
+
 def _scatter(axes: Axes, comparison: Comparison) -> None:
     _, colour, _, _ = style_of(comparison.task)
     x, y = 100 * comparison.supervised, comparison.factor * comparison.shown
     few = len(x) <= 60
-    axes.scatter(
-        x, y, s=18 if few else 8, color=colour, alpha=0.75 if few else 0.45, linewidths=0, zorder=3
-    )
+    # A network that did not learn would squeeze all others together: it is an arrow at the edge.
+    quarter, three = np.percentile(x, (25, 75))
+    edge = quarter - _FAR * (three - quarter)
+    near = (x >= edge) | (x == x.max())
+    faint: dict[str, Any] = {
+        "color": colour,
+        "alpha": 0.75 if few else 0.45,
+        "linewidths": 0,
+        "zorder": 3,
+    }
+    axes.scatter(x[near], y[near], s=18 if few else 8, **faint)
+    if not near.all():
+        # Their heights count for the limits.
+        axes.scatter(np.full((~near).sum(), x[near].min()), y[~near], s=30, marker="<", **faint)
     axes.margins(0.06)
     # Limits are those of the points: a steep line must not stretch the axes.
     left, right, low, high = *axes.get_xlim(), *axes.get_ylim()
     if comparison.line is not None:
-        ends = np.array([x.min(), x.max()])
+        ends = np.array([x[near].min(), x.max()])
         line, factor = comparison.line, comparison.factor
         axes.plot(
             ends,
@@ -127,7 +143,7 @@ def draw_scatter(comparisons: Sequence[Comparison]) -> Figure:
             )
             if row == len(spaces) - 1:
                 where = "" if source == target else f" on {dataset_name(target)}"
-                axes.set_xlabel(f"Supervised accuracy{where}, %", fontsize=9)
+                axes.set_xlabel(f"Supervised accuracy{where}, %", fontsize=8.5)
     if source == target:
         title = f"{dataset_name(source)}: pretext against supervised accuracy"
     else:
