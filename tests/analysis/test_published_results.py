@@ -100,3 +100,14 @@ def test_the_page_on_collapse_says_what_its_rows_say() -> None:
             low, high = stats.t.interval(0.95, 2, more.mean(), stats.sem(more))
             cells[-1] = f"{more.mean():.3f} [{low:.3f}, {high:.3f}]"
         assert f"| {' | '.join(cells)} |".replace("|  |", "| |") in page
+
+    rows = list(csv.DictReader((folder / "s3_random.csv").read_text().splitlines()))
+    chance = 100 * np.array([float(row["accuracy_labels"]) for row in rows])
+    assert f"| random | {len(rows)} | {chance.mean():.1f}% +- {chance.std(ddof=1):.1f} | |" in page
+    for method in found:
+        own = 100 * values(method, "accuracy_labels")
+        interval = stats.ttest_ind(own, chance, equal_var=False).confidence_interval(0.95)
+        assert (
+            f"| `{method}` | 3 | {own.mean():.1f}% +- {own.std(ddof=1):.1f} | "
+            f"{own.mean() - chance.mean():.1f} points [{interval.low:.1f}, {interval.high:.1f}] |"
+        ) in page
