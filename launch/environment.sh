@@ -51,14 +51,15 @@ usable() {
     "$VENV/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
-# Installs the package and an extra (may be empty) into $VENV, unless that is done already.
+# Installs the package with some extras (all,cuda) into $VENV, unless that is done already.
 #
 # $VENV/installing names the process that installs. Where it is left behind, the installation was
-# interrupted, packages may be half there, and the environment is made anew. One stamp an extra,
-# written last, says what is installed: runs and tests share an environment without taking turns.
-prepare_environment() { # prepare_environment EXTRA
-  local extra=$1 python stamp installer
-  stamp="$VENV/installed-${extra:-plain}"
+# interrupted, packages may be half there, and the environment is made anew. One stamp a list of
+# extras, written last, says what is installed: runs and tests share an environment without taking
+# turns.
+prepare_environment() { # prepare_environment EXTRAS
+  local extras=$1 python stamp installer
+  stamp="$VENV/installed-$extras"
   if usable && [[ -f $stamp && $(<"$stamp") == "$(fingerprint)" ]]; then
     return
   fi
@@ -73,10 +74,10 @@ prepare_environment() { # prepare_environment EXTRA
     "$python" -m venv --clear "$VENV" ||
       fail "$python cannot make virtual environments; install its venv module (Debian, Ubuntu: apt install python3-venv)"
   fi
-  printf 'Installing unnas_jax%s into %s (minutes, once) ...\n' "${extra:+[$extra]}" "$VENV" >&2
+  printf 'Installing unnas_jax[%s] into %s (minutes, once) ...\n' "$extras" "$VENV" >&2
   printf '%s\n' $$ >"$VENV/installing"
   rm -f "$stamp"
-  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}" ||
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]" ||
     fail 'the installation failed: the lines above say why; call again to start it anew'
   fingerprint >"$stamp"
   rm "$VENV/installing"

@@ -7,7 +7,7 @@
 #   --name=NAME          of the JobSet; `kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=NAME` shows
 #                        what it prints, `kubectl delete jobset NAME` stops it
 #   --image=IMAGE        a container with this checkout as its working directory, installed with the
-#                        extra tpu
+#                        extras all,tpu
 #   --accelerator=KIND   tpu-v5-lite-podslice, tpu-v5p-slice, tpu-v6e-slice, ...
 #   --topology=AxB       of the slice
 #   --chips=N            of a host (default 4)

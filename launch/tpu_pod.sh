@@ -131,7 +131,7 @@ up() {
   on_hosts all 'mkdir -p unnas_jax && cd unnas_jax && { kill -0 "$(cat run.pid 2>/dev/null)" 2>/dev/null ||
     { rm -f run.status && tar -xzf ../unnas_jax.tar.gz && source launch/environment.sh &&
       { (find_python) >/dev/null 2>&1 || { sudo apt-get -qq update && sudo apt-get -qq install -y python3.11 python3.11-venv; }; } &&
-      prepare_environment tpu,gcs; }; }' || return
+      prepare_environment all,tpu,gcs; }; }' || return
   if [[ $bucket ]]; then
     # shellcheck disable=SC2016
     on_hosts all 'command -v gcsfuse >/dev/null || { echo "deb https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -cs) main" | sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null && curl -fsS https://packages.cloud.google.com/apt/doc/apt-key.gpg | sudo tee /etc/apt/trusted.gpg.d/gcsfuse.asc >/dev/null && sudo apt-get -qq update && sudo apt-get -qq install -y gcsfuse; }' || return

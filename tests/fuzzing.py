@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from tests.analysis import synthetic
-from unnas_jax.analysis import accuracies, cells, curves, page, results, tables
+from unnas_jax.analysis import accuracies, curves, page, results, tables
 from unnas_jax.config import schema as config_lib
 from unnas_jax.convert import config as release
 from unnas_jax.core.errors import UserError
@@ -81,7 +81,7 @@ def _report(folder: pathlib.Path) -> str:
 
     def weights(kind: str) -> list[float | None]:
         softmax = run.softmax[kind] if run.softmax else None
-        return cells.chosen_weights(getattr(run.genotype, kind), softmax)
+        return candidates.chosen_weights(getattr(run.genotype, kind), softmax)
 
     text = page.render(run, pictures, [], weights)
     text.encode()

@@ -13,6 +13,7 @@ import pytest
 
 import unnas_jax as un
 from tests import conftest, tiny, tiny_training
+from unnas_jax.data import decoding
 
 pytestmark = pytest.mark.usefixtures("on_one_device")
 SEARCH = {
@@ -97,18 +98,30 @@ def test_what_is_registered_is_in_every_registry_once() -> None:
     from tests.methods.toy import Shared
     from tests.toy_task import Mirroring
 
+    class Other(Mirroring):
+        """Not the one that has the name."""
+
+    class OtherMethod(Shared):
+        """The same."""
+
     for register, words in [
-        (lambda: un.register_task(Mirroring), "task 'mirroring': the name is taken"),
+        (lambda: un.register_task(Other), "task 'mirroring': the name is taken by tests.toy_task"),
         (
             lambda: un.register_dataset("photos", un.arrays(np.zeros((1, 8, 8, 3), np.uint8))),
             "taken",
         ),
         (lambda: un.register_space("darts", None), "space 'darts': the name is taken"),
-        (lambda: un.register_method(Shared), "search method 'shared': the name is taken"),
+        (lambda: un.register_method(OtherMethod), "search method 'shared': the name is taken"),
         (lambda: un.register_dataset("a:b", lambda section: None), "give a name of letters"),
     ]:
         with pytest.raises(un.UserError, match=words):
             register()
+    assert un.register_task(Mirroring) is Mirroring and un.register_method(Shared) is Shared
+    for value in (3, 4):  # A cell with other images.
+        images = np.full((2, 8, 8, 3), value, np.uint8)
+        un.register_dataset("of_a_cell", un.arrays(images))
+        records = un.open_dataset("of_a_cell").splits["train"]
+        assert decoding.decode(records[0]["image"], apply_exif=False).max() == value
 
 
 def test_a_registered_name_is_that_of_a_command_too(tmp_path: pathlib.Path) -> None:

@@ -28,10 +28,11 @@ ROOMS = (
 """From the ground up: a room may use itself and those below it."""
 
 LAZY = {
+    "analysis/pictures.py": "the extra plots",
     "commands/__init__.py": "processes that decode images import it, too",
     "commands/command_line.py": "only the release's YAML files need the converter",
     "commands/run.py": "mistakes in flags are told before jax is imported",
-    "sweep/sample.py": "Ray is an extra",
+    "sweep/sample.py": "the extra ray",
 }
 """Files that may import parts of the package inside a function, and why."""
 

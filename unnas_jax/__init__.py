@@ -31,7 +31,7 @@ _WHERE = {
     "SearchStep": "unnas_jax.runs.own_loop",
     "Genotype": "unnas_jax.spaces.darts.genotype",
     "discretise": "unnas_jax.spaces.darts.genotype",
-    "draw": "unnas_jax.analysis.cells",
+    "draw": "unnas_jax.analysis.pictures",
     "UserError": "unnas_jax.core.errors",
     # One's own.
     "register_task": "unnas_jax.tasks.registry",
@@ -50,7 +50,7 @@ _WHERE = {
 __all__ = ["__version__", *_WHERE]
 
 if TYPE_CHECKING:
-    from unnas_jax.analysis.cells import draw as draw
+    from unnas_jax.analysis.pictures import draw as draw
     from unnas_jax.commands.library import search as search
     from unnas_jax.commands.library import train as train
     from unnas_jax.core.errors import UserError as UserError

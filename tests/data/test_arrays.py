@@ -31,7 +31,7 @@ def test_an_array_is_opened_by_a_registered_name() -> None:
     opened = open_dataset({"name": "an_array"})
     assert opened.num_classes == 0 and len(opened.splits["train"]) == 6
     with pytest.raises(UserError, match="dataset 'an_array': the name is taken"):
-        DATASETS.register("an_array", Entry(opens=lambda section: dataset))
+        DATASETS.register("an_array", Entry("another:opened"))
 
 
 def test_other_pixels_are_other_data() -> None:

@@ -130,7 +130,8 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path, module, package):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == module else found(name)
     )
-    with pytest.raises(UserError, match=f"pip install {package}"):
+    words = rf"needs the package {package}; pip install 'unnas_jax\[photos\]'"
+    with pytest.raises(UserError, match=words):
         open_dataset({"name": "photos", "path": "", "data_dir": str(tmp_path)})
 
 

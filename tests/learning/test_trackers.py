@@ -50,7 +50,7 @@ def test_one_s_own_tracker(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(trackers.TRACKERS, "_items", dict(trackers.TRACKERS))
     trackers.register_tracker("mine", Mine)
     with pytest.raises(UserError, match="the name is taken"):
-        trackers.register_tracker("mine", Mine)
+        trackers.register_tracker("mine", trackers.TensorBoard)
     trackers.check(["tensorboard", "mine"])
     run(["mine"], tmp_path, step=4)
     assert calls == [

@@ -143,7 +143,7 @@ def test_a_registered_method_is_found_and_runs(images, tmp_path):
     assert int(state.step) == 1 and set(state.alphas) == {"normal", "reduce"}
     assert json.loads((tmp_path / "w" / "genotype.json").read_text())["method"] == "named"
     with pytest.raises(UserError, match="search method 'named': the name is taken"):
-        registry.METHODS.register(Named.name, Named)
+        registry.METHODS.register(Named.name, Darts)
 
 
 def test_the_programs_of_its_steps_can_be_compiled_ahead(images):

@@ -158,7 +158,7 @@ def test_a_killed_search_ends_in_the_same_bits(
 
     with conftest.few_devices(1), pytest.MonkeyPatch.context() as patch:
         patch.setattr(search_lib._Stages, "at", at)
-        patch.setattr(outputs.report, "write", lambda _: None)
+        patch.setattr(outputs.pictures, "write_report", lambda _: None)
         whole, parted = str(tmp_path / "whole"), str(tmp_path / "parted")
         with pytest.MonkeyPatch.context() as killing:
             killing.setattr(Darts, "step", interrupted)

@@ -10,16 +10,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 
+import unnas_jax as un
 from tests import conftest, tiny, tiny_training
 from unnas_jax.analysis import report
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import ReluConvBN
 from unnas_jax.runs.search import search
 from unnas_jax.runs.train import train
-from unnas_jax.spaces.darts import genotype
+from unnas_jax.spaces.darts import genotype, parameters
 from unnas_jax.spaces.darts.operations import BUILDERS
 
 
@@ -89,7 +91,33 @@ def test_a_training_with_it(searched: pathlib.Path, images: pathlib.Path) -> Non
 
 def test_a_name_that_is_taken(registered: None) -> None:
     with pytest.raises(UserError, match="operation 'conv_5x5': the name is taken"):
-        BUILDERS.register("conv_5x5", conv_5x5)
+        BUILDERS.register("conv_5x5", ReluConvBN)
+
+
+def test_networks_forget_an_operation_that_an_edited_cell_replaces() -> None:
+    """A network has the names of its operations: it equals one of before, and so do its traces."""
+    x = np.ones((1, 8, 8, 3), np.float32)
+    init = jax.jit(lambda network: network.init(jax.random.key(0), x)["params"], static_argnums=0)
+
+    def cell(kernel: int) -> None:
+        def edited(**setting: Any) -> nn.Module:
+            return ReluConvBN(kernel=(kernel, kernel), **setting)
+
+        BUILDERS.register("edited", edited)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BUILDERS, "_items", dict(BUILDERS))
+        found = []
+        for kernel in (1, 3):
+            cell(kernel)
+            network = un.Network(
+                "edited:0,edited:1+skip_connect:0,skip_connect:1", width=4, depth=3, classes=2
+            )
+            size = sum(leaf.size for leaf in jax.tree.leaves(init.eval_shape(network)))
+            assert parameters.parameters_of(network.network, (8, 8, 3)) == size
+            found.append(size)
+    # One normal cell with two of them, of 4 to 4 channels: 3 * 3 weights for every one.
+    assert found[1] - found[0] == 2 * (9 - 1) * 4 * 4
 
 
 def test_without_registration_its_cells_are_refused(searched: pathlib.Path) -> None:

@@ -11,7 +11,6 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path
 
 from unnas_jax.analysis import layout, style
-from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
 from unnas_jax.spaces.darts.candidates import Candidates
@@ -34,41 +33,6 @@ def _edge_width(weight: float | None) -> float:
     return _PLAIN_WIDTH if weight is None else 0.9 + 5.0 * weight
 
 
-def chosen_weights(
-    pairs: Sequence[tuple[str, int]],
-    softmax: Sequence[Sequence[float]] | None,
-    operations: Sequence[Sequence[str]] | None = None,
-) -> list[float | None]:
-    """The softmax weight of every chosen operation; None where none is known.
-
-    Args:
-      pairs: (operation, input state) pairs of a cell.
-      softmax: weights of shape (edges, operations) as in `genotype.json`, or None.
-      operations: of every edge; None: those of DARTS.
-
-    Raises:
-      UserError: the weights are of another cell.
-    """
-    if softmax is None:
-        return [None] * len(pairs)
-    nodes = len(pairs) // 2
-    index = {edge: e for e, edge in enumerate(candidates.edges(nodes))}
-    names = candidates.everywhere(nodes)["normal"] if operations is None else operations
-    try:
-        numbers = [index[source, k // 2] for k, (_, source) in enumerate(pairs)]
-        return [
-            # The threshold of a search gives `none` also where it was no candidate.
-            float(softmax[number][names[number].index(operation)])
-            if operation != "none" or "none" in names[number]
-            else None
-            for number, (operation, _) in zip(numbers, pairs, strict=True)
-        ]
-    except (IndexError, TypeError, ValueError) as error:
-        raise UserError(
-            f"genotype: alphas_softmax does not fit its cells ({error}); remove it or write it anew"
-        ) from error
-
-
 @dataclasses.dataclass(frozen=True)
 class _Cell:
     """One cell, its layout, and the width of every column."""
@@ -88,7 +52,7 @@ def _prepare(
     softmax: Sequence[Sequence[float]] | None,
     operations: Sequence[Sequence[str]] | None,
 ) -> _Cell:
-    weights = chosen_weights(pairs, softmax, operations)
+    weights = candidates.chosen_weights(pairs, softmax, operations)
     operation_height = 0.3 if softmax is None else 0.42
 
     def size(item: layout.Item) -> tuple[float, float]:

@@ -8,12 +8,11 @@ from unnas_jax.analysis.accuracies import Table
 from unnas_jax.analysis.sources import EXPLAINED, RATES
 from unnas_jax.analysis.statistics import (
     Correlation,
-    Line,
     RandomExperiments,
-    huber_line,
     random_experiments,
     spearman,
 )
+from unnas_jax.analysis.trend import Line, huber_line
 
 SUPERVISED = ("classification", "segmentation")
 """The tasks with labels, against which all others are compared."""

@@ -5,6 +5,7 @@ import os
 from unnas_jax.analysis import alphas, cells, collapse, curves, page, results, style
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts.widths import evaluation_sizes
 
 
@@ -45,7 +46,7 @@ def written(run: results.Run) -> list[str]:
     def weights(kind: str) -> list[float | None]:
         softmax = run.softmax[kind] if run.softmax else None
         operations = run.operations[kind] if run.operations else None
-        return cells.chosen_weights(getattr(run.genotype, kind), softmax, operations)
+        return candidates.chosen_weights(getattr(run.genotype, kind), softmax, operations)
 
     html = page.render(run, pictures, sizes, weights)
     paths = []

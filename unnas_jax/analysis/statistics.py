@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import stats
-from sklearn.linear_model import HuberRegressor
 
 _RESAMPLES = 5000
 _RESAMPLES_OF_PAIRS = 1000  # Kendall's tau is not vectorised.
 _MANY = 1000  # Architectures, of which fewer resamples without corrections give the same interval.
 _RESAMPLES_OF_MANY = 500
 _BATCH = 500  # Resamples that are ranked at once.
-_HUBER = 1.35  # Deviations from which a residual counts linearly: 95% efficient for normal ones.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +29,6 @@ class Correlation:
     low: float
     high: float
     count: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """y = slope * x + intercept."""
-
-    slope: float
-    intercept: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,23 +132,6 @@ def _interval(
             rng=np.random.default_rng(seed),
         )
     return float(found.confidence_interval[0]), float(found.confidence_interval[1])
-
-
-def huber_line(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> Line | None:
-    """The robust linear regression of y on x (Huber 1981), with its scale estimated along.
-
-    None where there is no line: fewer than two architectures, or all at one x.
-    """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    if len(x) < 2 or np.ptp(x) == 0:
-        return None
-    if np.ptp(y) == 0:
-        return Line(0.0, float(y[0]))
-    # Standardised, so that the optimiser's tolerances mean the same for every accuracy.
-    a, b = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
-    fit = HuberRegressor(epsilon=_HUBER, alpha=0.0, max_iter=1000).fit(a[:, None], b)
-    slope = float(fit.coef_[0] * y.std() / x.std())
-    return Line(slope, float(y.mean() + fit.intercept_ * y.std() - slope * x.mean()))
 
 
 def experiment_sizes(count: int) -> list[int]:

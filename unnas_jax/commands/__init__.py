@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from unnas_jax.core import cache, logs, starting
+from unnas_jax.core import cache, extras, logs, starting
 
 COMMANDS = {
     "run": "run the experiment of a config: a search, a training or a sample (the default)",
@@ -30,6 +30,16 @@ COMMANDS = {
     "convert": "configs and checkpoints of the PyTorch release, to and from the forms used here",
 }
 """Every command and what it is for; each is the module of its name, with `main(arguments)`."""
+
+EXTRAS = {
+    "prepare": "tfds",
+    "show": "plots",
+    "report": "plots",
+    "story": "photos",
+    "rank": "plots",
+    "figures": "plots",
+}
+"""The extra that a command needs, of those that need one."""
 
 
 def _cache_compiled_programs() -> None:
@@ -65,6 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command_line.fail(
             f"unknown command {name!r}; use one of {', '.join(COMMANDS)}, or write --flag=value"
         )
+    if line := name in EXTRAS and extras.needed(EXTRAS[name], f"the command {name}"):
+        from unnas_jax.commands import command_line
+
+        return command_line.fail(line)
     logs.start()
     _cache_compiled_programs()
     status: int = importlib.import_module(f"unnas_jax.commands.{name}").main(words)

@@ -28,7 +28,7 @@ from unnas_jax.config import schema
 from unnas_jax.config.options import Config
 from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import Training
-from unnas_jax.core import sharding
+from unnas_jax.core import extras, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import trainer
 from unnas_jax.learning.feed import STEPS_AHEAD
@@ -59,9 +59,9 @@ def slice_mesh(topology: str) -> Mesh:
     if name not in HBM_GIB or not re.fullmatch(r"\d+(x\d+){1,2}", layout):
         known = ", ".join(sorted(HBM_GIB))
         raise UserError(f"--topology={topology}: write CHIP:AxB or CHIP:AxBxC, CHIP of {known}")
+    extras.require("tpu-aot", "compile")
     libtpu = importlib.util.find_spec("libtpu")
-    if libtpu is None or not libtpu.submodule_search_locations:
-        raise UserError("the compiler for TPUs is not here; pip install 'unnas_jax[tpu-aot]'")
+    assert libtpu is not None and libtpu.submodule_search_locations
     # Without these libtpu looks for a TPU on this machine and asks a metadata server about it.
     os.environ.setdefault(
         "TPU_LIBRARY_PATH", os.path.join(libtpu.submodule_search_locations[0], "libtpu.so")

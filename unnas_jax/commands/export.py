@@ -35,8 +35,8 @@ def _parser() -> command_line.Parser:
         "--images",
         nargs="+",
         default=[],
-        help=f"files or folders to check it on, of which the first {_MOST} are taken; default: the "
-        "photographs that come with the installed packages",
+        help=f"files or folders to check it on, of which the first {_MOST} are taken; default: "
+        "patterns of random colours",
     )
     add_choice(parser, several=False)
     return parser
@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace) -> None:
     print(
         "\n".join(os.path.join(options.output, name) for name in sorted(os.listdir(options.output)))
     )
-    count = len(images) or len(exports.photographs())
+    count = len(images) or len(exports.patterns())
     print(f"largest difference to the network here on {count} images: {difference:.2g}")
 
 

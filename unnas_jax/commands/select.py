@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from unnas_jax.analysis import markup
+from unnas_jax.analysis import markup, pictures
 from unnas_jax.commands import command_line
 from unnas_jax.core import stopping
 from unnas_jax.core.errors import UserError
@@ -60,6 +60,7 @@ def _parser() -> command_line.Parser:
 def _run(options: argparse.Namespace) -> int:
     names = ("seed", "epochs", "learning_rate", "max_images")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    pictures.tell("the same command")
     if options.by == "magnitude":
         for name in given:
             raise UserError(f"--{name.replace('_', '-')}: is for --by=perturbation")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import cv2
 import flax
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,8 @@ import numpy as np
 
 import unnas_jax
 from unnas_jax.convert import flat, preprocessing, pyth, to_onnx, to_torch
-from unnas_jax.core import files, sharding
+from unnas_jax.core import extras, files, sharding
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import decoding
-from unnas_jax.data.photos import find_photographs
 from unnas_jax.runs.trained import Trained
 from unnas_jax.spaces import registry as spaces
 from unnas_jax.tasks import dense
@@ -79,7 +78,7 @@ def _stablehlo(trained: Trained, folder: str, shape: Sequence[int]) -> Written:
 
 
 def _torch(trained: Trained, folder: str, shape: Sequence[int]) -> Written:
-    torch = pyth.library("--format=torch needs it")
+    torch = pyth.library("--format=torch")
     source = to_torch.source_of(trained.network, shape[-1], _says(trained))
     weights = flat.as_in_torch(trained.module()[1])
     _write(folder, "network.py", source.encode())
@@ -107,12 +106,8 @@ def _torch(trained: Trained, folder: str, shape: Sequence[int]) -> Written:
 
 def _onnx(trained: Trained, folder: str, shape: Sequence[int]) -> Written:
     onnx = to_onnx.library()
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(
-            "--format=onnx needs the package onnxruntime: pip install 'unnas_jax[onnx]'"
-        ) from error
+    import onnxruntime
+
     facts = {"class_names": json.dumps(trained.dataset.class_names), "task": _task(trained)}
     model = to_onnx.model(
         trained.network,
@@ -132,14 +127,10 @@ def _onnx(trained: Trained, folder: str, shape: Sequence[int]) -> Written:
 
 
 def _safetensors(trained: Trained, folder: str, shape: Sequence[int]) -> Written:
-    try:
-        import safetensors
-        from safetensors import numpy as arrays
-    except ImportError as error:
-        raise UserError(
-            "--format=safetensors needs the package safetensors: "
-            "pip install 'unnas_jax[safetensors]'"
-        ) from error
+    extras.require("safetensors", "--format=safetensors")
+    import safetensors
+    from safetensors import numpy as arrays
+
     path = os.path.join(folder, "network.safetensors")
     arrays.save_file(flat.as_here(trained.module()[1]), path, {"format": "flax"})
 
@@ -167,8 +158,7 @@ def write(trained: Trained, form: str, folder: str, images: Sequence[np.ndarray]
       trained: of one seed.
       form: one of `FORMATS`.
       folder: is made.
-      images: uint8 (H, W, 3), of any sizes, on which it is checked; none: the photographs that
-        come with the packages installed.
+      images: uint8 (H, W, 3), of any sizes, on which it is checked; none: `patterns`.
 
     Returns:
       The largest difference between the outputs of the files and of the network here.
@@ -179,7 +169,7 @@ def write(trained: Trained, form: str, folder: str, images: Sequence[np.ndarray]
     """
     if len(trained.seeds) > 1:
         raise UserError("an export is of one network: give one seed")
-    images = images or photographs()
+    images = images or patterns()
     inputs = np.asarray(trained.preprocessing(images), np.float32)
     try:
         os.makedirs(folder, exist_ok=True)
@@ -214,10 +204,13 @@ def write(trained: Trained, form: str, folder: str, images: Sequence[np.ndarray]
     return difference
 
 
-def photographs() -> list[np.ndarray]:
-    """The photographs that come with installed packages, uint8 (H, W, 3)."""
-    paths = find_photographs()
-    return [decoding.decode(path.read_bytes(), apply_exif=True) for path in paths]
+def patterns() -> list[np.ndarray]:
+    """Images to check a network on, always the same: soft colours to noise, uint8 (H, W, 3)."""
+    rng, images = np.random.default_rng(0), []
+    for k in range(1, 9):
+        grid = rng.integers(0, 256, (2**k, 2**k, 3), np.uint8)
+        images.append(cv2.resize(grid, (256, 192 + 16 * k), interpolation=cv2.INTER_LINEAR))
+    return images
 
 
 def _write(folder: str, name: str, data: bytes | bytearray) -> None:

@@ -1,5 +1,6 @@
 """Files of the PyTorch release (`.pyth`): tensors in, tensors out, and never any code."""
 
+import importlib
 import pickle
 import re
 import zipfile
@@ -8,19 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax.core import files
+from unnas_jax.core import extras, files
 from unnas_jax.core.errors import UserError
 
 
-def library(what: str = "checkpoints of the PyTorch release need it") -> Any:
+def library(what: str = "a checkpoint of the PyTorch release") -> Any:
     """The package torch; `UserError`, which names the purpose, if it is not installed."""
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"torch is not installed, and {what}: pip install 'unnas_jax[torch]'"
-        ) from error
-    return torch
+    extras.require("torch", what)
+    return importlib.import_module("torch")
 
 
 def _number(dtype: np.dtype, data: bytes) -> float:

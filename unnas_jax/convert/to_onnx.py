@@ -1,5 +1,6 @@
 """Writes a network as an ONNX graph: (N, channels, height, width) to logits."""
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unnas_jax.convert.to_torch import unknown
-from unnas_jax.core.errors import UserError
+from unnas_jax.core import extras
 from unnas_jax.layers import heads
 from unnas_jax.layers.blocks import BN_EPSILON, ReluConvBN
 from unnas_jax.spaces.darts import network as darts
@@ -24,15 +25,10 @@ def library() -> Any:
     """The package onnx.
 
     Raises:
-      UserError: it is not installed.
+      UserError: it, or onnxruntime, is not installed.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise UserError(
-            "--format=onnx needs the packages onnx and onnxruntime: pip install 'unnas_jax[onnx]'"
-        ) from error
-    return onnx
+    extras.require("onnx", "--format=onnx")
+    return importlib.import_module("onnx")
 
 
 class _Graph:

@@ -6,13 +6,13 @@ small and change in place as no object can, are kept in a directory of this mach
 
 import contextlib
 import functools
-import importlib.util
 import logging
 import os
 from collections.abc import Iterator
 
 from etils import epath
 
+from unnas_jax.core import extras
 from unnas_jax.core.errors import UserError
 
 _SCHEME = "gs://"
@@ -45,11 +45,7 @@ def open_path(name: str, address: str) -> epath.Path:
     """
     if not address.startswith(_SCHEME) or not address.removeprefix(_SCHEME).strip("/"):
         raise UserError(f"{name} {address}: is of no known store; use gs://BUCKET/NAME or a path")
-    if importlib.util.find_spec("gcsfs") is None:
-        raise UserError(
-            f"{name} {address}: the client of Cloud Storage is not installed; "
-            "pip install 'unnas_jax[gcs]'"
-        )
+    extras.require("gcs", f"{name} {address}:")
     _prepare_client()
     return epath.Path(address)
 

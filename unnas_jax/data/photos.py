@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from unnas_jax.config.sections import DatasetSection
-from unnas_jax.core import files
+from unnas_jax.core import extras, files
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops, decoding, tfds_source
 from unnas_jax.data.records import Dataset
@@ -61,14 +61,11 @@ def find_photographs() -> tuple[pathlib.Path, ...]:
     Raises:
       UserError: a package is not installed or does not have its photograph.
     """
+    extras.require("photos", "config.dataset.name='photos'")
     paths = []
     for distribution, module, file in _SOURCES:
         spec = importlib.util.find_spec(module)  # Not an import, which would take a second.
-        if spec is None or not spec.submodule_search_locations:
-            raise UserError(
-                f"config.dataset.name='photos': needs the package {distribution}; install it with: "
-                f"pip install {distribution}"
-            )
+        assert spec is not None and spec.submodule_search_locations
         path = pathlib.Path(spec.submodule_search_locations[0], file)
         if not path.is_file():
             raise UserError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from unnas_jax.config.options import Config, as_dict
 from unnas_jax.config.sections import DatasetSection
-from unnas_jax.core import buckets, files
+from unnas_jax.core import buckets, extras, files
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.registry import Registry, nearest
 from unnas_jax.data.records import IMAGENET_MEAN, IMAGENET_STD, Dataset
@@ -40,6 +40,7 @@ class Entry:
         of others.
       in_buckets: whether its prepared files may lie at gs://BUCKET/NAME.
       takes_path: whether `dataset.path` names its images.
+      extra: of this package, which it needs to be opened, or ''.
     """
 
     opens: str | Callable[[DatasetSection], Dataset]
@@ -52,18 +53,20 @@ class Entry:
     download: str | Callable[[str], Any] = ""
     in_buckets: bool = False
     takes_path: bool = False
+    extra: str = ""
 
 
 DATASETS = Registry(
     "dataset",
     {
-        "photos": Entry("unnas_jax.data.photos:open_dataset", classes=11),
+        "photos": Entry("unnas_jax.data.photos:open_dataset", classes=11, extra="photos"),
         "digits": Entry(
             "unnas_jax.data.digits:open_dataset",
             classes=10,
             train_images=1200,
             mean=(0.306,) * 3,
             std=(0.323,) * 3,
+            extra="digits",
         ),
         "folder": Entry("unnas_jax.data.folder:open_dataset", takes_path=True),
         "folder_maps": Entry("unnas_jax.data.folder_maps:open_dataset", takes_path=True),
@@ -74,6 +77,7 @@ DATASETS = Registry(
             recipe="unnas_jax.data.imagenet:imagenet_1k",
             options=("partial",),
             in_buckets=True,
+            extra="tfds",
         ),
         "imagenet22k": Entry(
             _TFDS,
@@ -81,6 +85,7 @@ DATASETS = Registry(
             recipe="unnas_jax.data.imagenet:imagenet_22k",
             options=("files",),
             in_buckets=True,
+            extra="tfds",
         ),
         "cifar10": Entry(
             _TFDS,
@@ -91,6 +96,7 @@ DATASETS = Registry(
             recipe="unnas_jax.data.cifar:cifar10",
             download="unnas_jax.data.cifar:published",
             in_buckets=True,
+            extra="tfds",
         ),
         "cifar100": Entry(
             _TFDS,
@@ -101,6 +107,7 @@ DATASETS = Registry(
             recipe="unnas_jax.data.cifar:cifar100",
             download="unnas_jax.data.cifar:published",
             in_buckets=True,
+            extra="tfds",
         ),
         "cityscapes": Entry(
             "unnas_jax.data.cityscapes:open_dataset",
@@ -108,8 +115,10 @@ DATASETS = Registry(
             train_images=2_975,
             recipe="unnas_jax.data.cityscapes:cityscapes",
             in_buckets=True,
+            extra="tfds",
         ),
     },
+    made_by=lambda entry: entry.opens,
 )
 """The datasets, by the value of config.dataset.name; others are tfds:NAME[/CONFIG][:VERSION]."""
 
@@ -125,7 +134,7 @@ def register_dataset(
         a config's section `dataset`.
 
     Raises:
-      UserError: the name is taken.
+      UserError: the name is that of something else, see `Registry.register`.
     """
     if isinstance(dataset, Dataset):
         opened = dataset
@@ -156,7 +165,8 @@ def entry_of(name: str) -> Entry:
     """
     base = name.removeprefix("tfds:").split(":")[0].split("/")[0]
     if name.startswith("tfds:"):
-        return dataclasses.replace(DATASETS.get(base, Entry(_TFDS)), opens=_TFDS, in_buckets=True)
+        known = DATASETS.get(base, Entry(_TFDS))
+        return dataclasses.replace(known, opens=_TFDS, in_buckets=True, extra="tfds")
     if name not in DATASETS:
         raise UserError(
             f"config.dataset.name={name!r}: {nearest(name, DATASETS)}use one of "
@@ -225,7 +235,8 @@ def open_dataset(dataset: str | Config = MappingProxyType({}), /, **fields: Any)
         `max_pixels` (of an image of 'folder'), `ignore_label` (of 'folder_maps').
 
     Raises:
-      UserError: there is no such dataset or field, or it cannot be read.
+      UserError: there is no such dataset or field, its packages are not installed, or it cannot
+        be read.
     """
     section = _section(dataset, fields)
     name, entry = section.name, entry_of(section.name)
@@ -241,6 +252,8 @@ def open_dataset(dataset: str | Config = MappingProxyType({}), /, **fields: Any)
             f"config.dataset.data_dir={section.data_dir!r}: the dataset {name!r} is read from a "
             "directory of this machine only"
         )
+    if entry.extra:
+        extras.require(entry.extra, f"config.dataset.name={name!r}")
     opened: Dataset = function_of(entry.opens)(section)
     if section.subset:
         opened = restrict(opened, section.subset)

@@ -145,6 +145,11 @@ _MEMORY: collections.OrderedDict[_Call, _Found] = collections.OrderedDict()
 _REMEMBERED = 2**15
 
 
+def forget() -> None:
+    """Modules are traced anew, for what their fields name may be something else now."""
+    _MEMORY.clear()
+
+
 @dataclasses.dataclass
 class _Frame:
     """A module that is being traced.

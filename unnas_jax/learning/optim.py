@@ -48,7 +48,7 @@ def register_optimizer(name: str, make: Callable[..., Optimizer]) -> Callable[..
       make: called as make(learning_rate=..., **options) with a rate or an optax schedule.
 
     Raises:
-      UserError: the name is taken, or `make` takes no learning rate.
+      UserError: the name is that of something else, or `make` takes no learning rate.
     """
     if name == OBJECT or _RATE not in inspect.signature(make).parameters:
         raise UserError(f"optimizer {name!r}: give a function with the argument {_RATE}")

@@ -3,13 +3,13 @@
 import abc
 import hashlib
 import importlib
-import importlib.util
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from unnas_jax.core import extras
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.registry import Registry
 
@@ -21,11 +21,10 @@ class Tracker(abc.ABC):
     """Takes the metrics of one run; process 0 makes it, without arguments.
 
     Attributes:
-      package: the package that it needs and that may be missing, or ''; the extra has the same
-        name.
+      extra: of this package, which it needs, or ''.
     """
 
-    package: ClassVar[str] = ""
+    extra: ClassVar[str] = ""
 
     @abc.abstractmethod
     def start(self, workdir: str, config: Mapping[str, Any], step: int) -> None:
@@ -95,7 +94,7 @@ class WeightsAndBiases(Tracker):
     A run that continues from an older step than it had reached keeps the first values of a step.
     """
 
-    package = "wandb"
+    extra = "wandb"
 
     def start(self, workdir: str, config: Mapping[str, Any], step: int) -> None:
         """See `Tracker.start`."""
@@ -128,7 +127,7 @@ class WeightsAndBiases(Tracker):
 class MLflow(Tracker):
     """A run of MLflow, at MLFLOW_TRACKING_URI."""
 
-    package = "mlflow"
+    extra = "mlflow"
 
     def start(self, workdir: str, config: Mapping[str, Any], step: int) -> None:
         """See `Tracker.start`."""
@@ -175,7 +174,7 @@ def register_tracker(name: str, tracker: type[Tracker]) -> None:
     """Makes a class of one's own a value of config.trackers, for this process.
 
     Raises:
-      UserError: the name is taken.
+      UserError: the name is that of something else, see `Registry.register`.
     """
     TRACKERS.register(name, tracker)
 
@@ -183,12 +182,8 @@ def register_tracker(name: str, tracker: type[Tracker]) -> None:
 def check(names: Sequence[str]) -> None:
     """Raises `UserError` for a tracker that does not exist, or whose package is not installed."""
     for name in names:
-        package = TRACKERS.find(name, "trackers").package
-        if package and importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"config.trackers: {name!r} needs the package {package}; pip install "
-                f"'unnas_jax[{package}]', or leave it out"
-            )
+        if extra := TRACKERS.find(name, "trackers").extra:
+            extras.require(extra, f"config.trackers: {name!r}")
 
 
 def started(

@@ -32,7 +32,7 @@ def register_method(method: type[SearchMethod]) -> type[SearchMethod]:
     """Adds a method under its `name`, for this process; usable as a decorator.
 
     Raises:
-      UserError: the name is taken.
+      UserError: the name is that of something else, see `Registry.register`.
     """
     return METHODS.register(method.name, method)
 

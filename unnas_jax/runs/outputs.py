@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax.analysis import choice, report, results, verdict
+from unnas_jax.analysis import choice, pictures, results, verdict
 from unnas_jax.analysis.history import Alphas, Row
 from unnas_jax.config.schema import SearchConfig
 from unnas_jax.core import files
@@ -127,7 +127,7 @@ class Outputs:
         now = time.monotonic()
         if not self.primary or not (final or now >= self.next_drawing):
             return
-        report.write(self.workdir)
+        pictures.write_report(self.workdir)
         self.next_drawing = now + 20 * (time.monotonic() - now)
 
     def close(self) -> None:

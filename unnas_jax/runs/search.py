@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import ml_collections
 
+from unnas_jax.analysis import pictures
 from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import Pace
 from unnas_jax.core import distributed, sharding
@@ -286,6 +287,8 @@ def _search(
             jax.default_backend(),
             f", continuing at step {step}" if step else "",
         )
+        if primary:
+            pictures.tell(f"unnas-jax report {workdir.name}")
         outputs.metrics(
             "start",
             step,
@@ -343,7 +346,8 @@ def _search(
                 outputs.chosen(chooser, choosing)
         if ended:
             outputs.pictures(final=True)
-            _LOG.info("Finished. See %s", os.path.join(workdir.name, "report.html"))
+            shown = "report.html" if pictures.available() else "genotype.json"
+            _LOG.info("Finished. See %s", os.path.join(workdir.name, shown))
             for words in outputs.warnings:
                 _LOG.warning("But %s.", words)
         return learner.state

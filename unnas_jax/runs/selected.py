@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unnas_jax.analysis import cells as cells_plot
-from unnas_jax.analysis import results, style
+from unnas_jax.analysis import pictures, results
 from unnas_jax.config import run_config
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
@@ -78,10 +77,7 @@ def write(found: Selected, document: Mapping[str, Any]) -> None:
     operations = candidates.parse(
         document["operations"], genotype_lib.nodes_of(found.cells.normal), "operations"
     )
-    figure = cells_plot.draw(found.cells, document.get("alphas_softmax"), operations)
-    for ending in ("svg", "png"):
-        with files.replacing(os.path.join(found.folder, f"cells.{ending}"), "wb") as file:
-            file.write(style.render(figure, ending))
+    pictures.write_cells(found.folder, found.cells, document.get("alphas_softmax"), operations)
     files.write_json(os.path.join(found.folder, GENOTYPE), document)
 
 
@@ -145,7 +141,7 @@ def _weights(
     """The rows of the table: what every node takes, and its weight on its edge."""
     rows = []
     for kind, pairs in (("normal", cells.normal), ("reduce", cells.reduce)):
-        weights = cells_plot.chosen_weights(pairs, mixing[kind].tolist(), operations[kind])
+        weights = candidates.chosen_weights(pairs, mixing[kind].tolist(), operations[kind])
         for k, ((operation, source), weight) in enumerate(zip(pairs, weights, strict=True)):
             rows.append(
                 (kind, k // 2, source, operation, "" if weight is None else f"{weight:.6f}")

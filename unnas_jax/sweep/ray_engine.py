@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from unnas_jax.core import stopping
+from unnas_jax.core import extras, stopping
 from unnas_jax.core.errors import UserError
 from unnas_jax.sweep import units as sweep
 from unnas_jax.sweep.units import Store, Unit, Work
@@ -65,12 +65,9 @@ def run(
     Raises:
       UserError: Ray is not installed, or there is no cluster.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError(
-            "config.sweep.engine='ray': Ray is not installed; pip install 'unnas_jax[ray]'"
-        ) from error
+    extras.require("ray", "config.sweep.engine='ray'")
+    import ray
+
     joined = not ray.is_initialized()
     if joined:
         _join(ray, address)

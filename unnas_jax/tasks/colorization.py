@@ -1,9 +1,9 @@
 """Colorization (Zhang et al., 2016): the colour class of every pixel from its lightness."""
 
 import dataclasses
-import warnings
 from typing import Any, ClassVar, Self
 
+import cv2
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -120,17 +120,14 @@ class Colorization(base.Task):
 
     def panels(self, examples: base.Examples, dataset: Any) -> list[list[base.Panel]]:
         """The lightness; and with it the colours of the classes."""
-        from skimage import color
-
         mean, std = np.mean(self.augmentation.mean), np.mean(self.augmentation.std)
         lightness = np.asarray(examples.inputs)[..., 0] * std + mean
         rows = []
         for light, target in zip(lightness, np.asarray(examples.targets), strict=True):
             ab = np.where(target[..., None] == _NO_COLOR, 0.0, centres()[target])
-            lab = np.concatenate([100.0 * light[..., None], ab], axis=-1)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Not every centre is a colour at every lightness.
-                painted = to_uint8(color.lab2rgb(lab))
+            lab = np.concatenate([100.0 * light[..., None], ab], axis=-1, dtype=np.float32)
+            # Not every centre is a colour at every lightness: values are clipped.
+            painted = to_uint8(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB))
             gray = to_uint8(np.repeat(light[..., None], 3, axis=-1))
             words = f"{len(np.unique(target[target != _NO_COLOR]))} colour classes"
             rows.append([base.Panel("lightness", gray), base.Panel(words, painted)])

@@ -62,7 +62,7 @@ def register_task(task: type[Task]) -> type[Task]:
     """Adds a task under its `name`, for this process; usable as a decorator.
 
     Raises:
-      UserError: the name is taken.
+      UserError: the name is that of something else, see `Registry.register`.
     """
     return TASKS.register(task.name, task)
 

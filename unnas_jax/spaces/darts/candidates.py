@@ -151,6 +151,41 @@ def equal_weights(edges_of_kind: Sequence[Sequence[str]]) -> np.ndarray:
     return weights
 
 
+def chosen_weights(
+    pairs: Sequence[tuple[str, int]],
+    softmax: Sequence[Sequence[float]] | None,
+    operations: Sequence[Sequence[str]] | None = None,
+) -> list[float | None]:
+    """The softmax weight of every chosen operation; None where none is known.
+
+    Args:
+      pairs: (operation, input state) pairs of a cell.
+      softmax: weights of shape (edges, operations) as in `genotype.json`, or None.
+      operations: of every edge; None: those of DARTS.
+
+    Raises:
+      UserError: the weights are of another cell.
+    """
+    if softmax is None:
+        return [None] * len(pairs)
+    nodes = len(pairs) // 2
+    index = {edge: e for e, edge in enumerate(edges(nodes))}
+    names = everywhere(nodes)["normal"] if operations is None else operations
+    try:
+        numbers = [index[source, k // 2] for k, (_, source) in enumerate(pairs)]
+        return [
+            # The threshold of a search gives `none` also where it was no candidate.
+            float(softmax[number][names[number].index(operation)])
+            if operation != "none" or "none" in names[number]
+            else None
+            for number, (operation, _) in zip(numbers, pairs, strict=True)
+        ]
+    except (IndexError, TypeError, ValueError) as error:
+        raise UserError(
+            f"genotype: alphas_softmax does not fit its cells ({error}); remove it or write it anew"
+        ) from error
+
+
 def as_json(candidates: Candidates) -> Any:
     """The shortest value that `parse` takes, in the types of JSON; all names are spelled out."""
     first = candidates["normal"][0]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from unnas_jax.core import sharding
 from unnas_jax.core.registry import Registry
+from unnas_jax.layers import counting
 from unnas_jax.layers.blocks import Conv, FactorizedReduction, ReluConvBN, batch_norm
 from unnas_jax.layers.pooling import avg_pool, max_pool
 
@@ -164,3 +165,7 @@ BUILDERS: Registry[Builder] = Registry(
 )
 """Every operation that a genotype or `network.operations` can name. A new one is one line here, or
 `BUILDERS.register(name, builder)` from outside."""
+
+# Networks hold their operations by name: what was traced of one holds what the name stood for.
+BUILDERS.when_replaced(jax.clear_caches)
+BUILDERS.when_replaced(counting.forget)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from unnas_jax.layers.counting import answer, count
 from unnas_jax.spaces.darts.genotype import Genotype, Pairs
 from unnas_jax.spaces.darts.network import Network
+from unnas_jax.spaces.darts.operations import BUILDERS
 
 Size = tuple[int, int, int]
 
@@ -56,3 +57,8 @@ def _added(network: Network, size: Size, kind: str, operation: str, of_an_input:
         network.genotype, normal=halves["normal"], reduce=halves["reduce"]
     )
     return _traced(network.clone(genotype=genotype), size) - _traced(network, size)
+
+
+# The networks name their operations.
+BUILDERS.when_replaced(_traced.cache_clear)
+BUILDERS.when_replaced(_added.cache_clear)

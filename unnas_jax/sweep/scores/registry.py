@@ -14,6 +14,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.core.registry import Registry, nearest
 from unnas_jax.layers.counting import Counts, answer, count
 from unnas_jax.runs.shared import Shared
+from unnas_jax.spaces.darts.operations import BUILDERS
 from unnas_jax.sweep.scores import labelled, programs, regression, weights, zero_cost
 
 WORST = -1e30
@@ -107,6 +108,9 @@ class Score:
 @functools.lru_cache(maxsize=4096)
 def _counts(network: nn.Module, side: int) -> Counts:
     return count(network, answer(network, (side, side, 3)), train=False)
+
+
+BUILDERS.when_replaced(_counts.cache_clear)
 
 
 def _parameters(subject: Subject) -> float:
@@ -260,6 +264,7 @@ SCORES: Registry[Score] = Registry(
             needs_supernet=True,
         ),
     },
+    made_by=lambda score: score.value,
 )
 """The scores; for all of them higher is better."""
 
@@ -268,7 +273,7 @@ def register_score(name: str, score: Score) -> Score:
     """Adds a score, for this process.
 
     Raises:
-      UserError: the name is taken.
+      UserError: the name is that of something else, see `Registry.register`.
     """
     return SCORES.register(name, score)
 

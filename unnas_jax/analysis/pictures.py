@@ -1,0 +1,80 @@
+"""The door to pictures and reports: runs leave them out where the extra `plots` is missing."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from unnas_jax.core import extras, files
+from unnas_jax.spaces.darts.candidates import Candidates
+from unnas_jax.spaces.darts.genotype import Genotype
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_LOG = logging.getLogger("unnas_jax")
+
+
+def available() -> bool:
+    """Whether pictures can be drawn here."""
+    return not extras.missing("plots")
+
+
+def tell(later: str) -> None:
+    """Says, where no pictures can be drawn, that they are left out.
+
+    Args:
+      later: what draws them when the extra is installed.
+    """
+    if line := extras.needed("plots", "a picture"):
+        _LOG.warning("Pictures and reports are left out: %s, then %s draws them.", line, later)
+
+
+def draw(
+    genotype: Genotype,
+    softmax: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    operations: Candidates | None = None,
+) -> "Figure":
+    """Draws both cells of a genotype as graphs, those of `cells.svg`.
+
+        un.draw(found.genotype, found.softmax, found.operations)
+
+    Args:
+      genotype: of any number of nodes.
+      softmax: by kind of cell, weights of shape (edges, operations) as in `genotype.json`; the
+        thickness of an edge is that of its operation.
+      operations: by kind of cell, the operations of every edge; None: those of DARTS.
+
+    Raises:
+      UserError: the extra `plots` is not installed, or the weights are of another cell.
+    """
+    extras.require("plots", "draw")
+    from unnas_jax.analysis import cells
+
+    return cells.draw(genotype, softmax, operations)
+
+
+def write_cells(
+    folder: str,
+    genotype: Genotype,
+    softmax: Mapping[str, Sequence[Sequence[float]]] | None,
+    operations: Candidates | None,
+) -> None:
+    """Writes `cells.svg` and `cells.png`, if they can be drawn here."""
+    if not available():
+        return
+    from unnas_jax.analysis import cells, style
+
+    figure = cells.draw(genotype, softmax, operations)
+    for ending in ("svg", "png"):
+        with files.replacing(os.path.join(folder, f"cells.{ending}"), "wb") as file:
+            file.write(style.render(figure, ending))
+
+
+def write_report(workdir: str) -> None:
+    """Draws the pictures of a workdir and its report, if they can be drawn here."""
+    if not available():
+        return
+    from unnas_jax.analysis import report
+
+    report.write(workdir)
