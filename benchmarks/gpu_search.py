@@ -13,8 +13,9 @@ import numpy as np
 from benchmarks import profile_summary
 from benchmarks.gpu_schedule import NOT_TUNED, Program, Row, timed
 from unnas_jax.commands import compile as aot
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
-from unnas_jax.methods import darts
+from unnas_jax.methods import darts, programs
 from unnas_jax.methods.base import Setting
 from unnas_jax.spaces import complexity
 from unnas_jax.tasks.base import example_shapes
@@ -114,7 +115,7 @@ class Search:
     @property
     def _steps(self) -> darts.Darts:
         def make() -> darts.Darts:
-            setting = Setting(self.config, self.task, self._mesh, _STEPS_PER_EPOCH)
+            setting = Setting(MethodConfig.of(self.config), self.task, self._mesh, _STEPS_PER_EPOCH)
             return darts.Darts(setting)
 
         steps: darts.Darts = self._once("steps", make)
@@ -128,7 +129,7 @@ class Search:
         lowered = self._steps.lower(aot.batch_shapes(self.config, self.task, self._mesh))
         return {name: programs[1] for name, programs in lowered.items()}
 
-    def gradients(self, of: darts.Which, precision: str | None = None) -> Program:
+    def gradients(self, of: programs.Which, precision: str | None = None) -> Program:
         """The gradient of `weights`, `alphas` or `both`; precision: of float32 products."""
 
         def lower() -> jax.stages.Lowered:

@@ -44,6 +44,7 @@ from benchmarks import chips  # noqa: E402
 from unnas_jax.commands import command_line, hlo
 from unnas_jax.commands import compile as aot  # noqa: E402
 from unnas_jax.config import schema as config
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import compilation, sharding
 from unnas_jax.data import Dataset  # noqa: E402
 from unnas_jax.methods import registry as methods
@@ -100,7 +101,7 @@ def _config(options: argparse.Namespace, name: str) -> dict[str, Any]:
 
 
 def _steps(c: dict[str, Any], task: Task, mesh: Any) -> Any:
-    return methods.of_config(c)(Setting(c, task, mesh, 1000))
+    return methods.of_config(c)(Setting(MethodConfig.of(c), task, mesh, 1000))
 
 
 def _use_cache(directory: str) -> None:

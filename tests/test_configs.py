@@ -25,7 +25,7 @@ import pytest
 from tests import conftest, tiny, tiny_training
 from unnas_jax.analysis import page
 from unnas_jax.config import schema as config_lib
-from unnas_jax.config.sections import Training
+from unnas_jax.config.sections import MethodConfig, Training
 from unnas_jax.core import files, sharding
 from unnas_jax.layers import counting
 from unnas_jax.learning import trainer
@@ -177,7 +177,7 @@ def one_step(config: dict[str, Any]) -> dict[str, float]:
     """Takes an alpha step and a weight step and evaluates; returns what the test looks at."""
     task = registry.create(config, Fake())
     mesh = sharding.data_mesh(jax.devices()[:1])
-    steps = Darts(Setting(config, task, mesh, steps_per_epoch=10))
+    steps = Darts(Setting(MethodConfig.of(config), task, mesh, steps_per_epoch=10))
     crop = config["input"]["crop"]
     half_a, half_b = (sharding.to_devices(batch(task, crop, seed=seed), mesh) for seed in range(2))
     state = steps.init()

@@ -211,6 +211,7 @@ def test_the_third_example_builds_networks() -> None:
 
 def test_own_steps_are_those_of_a_run(pixels) -> None:
     """The same optimizers give the same bits as the method by its config."""
+    from unnas_jax.config.sections import MethodConfig
     from unnas_jax.methods.base import Setting
     from unnas_jax.methods.darts import Darts
 
@@ -218,7 +219,7 @@ def test_own_steps_are_those_of_a_run(pixels) -> None:
     config = tiny.config()
     config.network.update(SMALL)
     c = config.to_dict()
-    method = Darts(Setting(c, task, sharding.data_mesh(), steps_per_epoch=1))
+    method = Darts(Setting(MethodConfig.of(c), task, sharding.data_mesh(), steps_per_epoch=1))
     own = un.SearchStep(
         task,
         *method.optimizers(),

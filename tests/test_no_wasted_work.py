@@ -12,6 +12,7 @@ import numpy as np
 
 from tests import tiny
 from unnas_jax.commands import hlo
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.darts import Darts
@@ -25,7 +26,7 @@ def built(devices, formulation="auto", nodes=2):
     config["search"]["formulation"], config["network"]["nodes"] = formulation, nodes
     mesh = sharding.data_mesh(jax.devices()[:devices])
     task = registry.create(config, tiny.dataset())
-    return Darts(Setting(config, task, mesh, 4)), mesh
+    return Darts(Setting(MethodConfig.of(config), task, mesh, 4)), mesh
 
 
 def batch(mesh):

@@ -9,6 +9,7 @@ import numpy as np
 from unnas_jax.config import schema as configs
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
+from unnas_jax.spaces.darts.candidates import KINDS
 
 STEPS_AN_EPOCH = 20
 
@@ -49,6 +50,20 @@ def records(rows: int, num_classes: int = 4) -> list[dict[str, Any]]:
     return lines
 
 
+def document(
+    normal: np.ndarray,
+    reduce: np.ndarray,
+    provenance: dict[str, Any],
+    operations: Any = None,
+) -> dict[str, Any]:
+    """The content of the genotype.json of a search with DARTS that ended in these alphas."""
+    names = operations or dict.fromkeys(KINDS)
+    alphas = {"normal": normal, "reduce": reduce}
+    weights = {kind: genotypes.softmax(alphas[kind], names[kind]) for kind in KINDS}
+    cells = genotypes.discretise(normal, reduce, operations)
+    return genotypes.document_of(cells, weights, provenance, operations)
+
+
 def write(path: pathlib.Path, rows: int = 4, nodes: int = 2, finished: bool = True) -> None:
     """A workdir after `rows - 1` epochs."""
     path.mkdir(parents=True, exist_ok=True)
@@ -62,7 +77,7 @@ def write(path: pathlib.Path, rows: int = 4, nodes: int = 2, finished: bool = Tr
     provenance = {"dataset": "photos", "task": "rotation", "seed": 0,
                   "step": int(history["step"][-1]), "epoch": float(history["epoch"][-1]),
                   "versions": {"jax": "1.2.3"}, "finished": finished}  # fmt: skip
-    document = genotypes.document(history["normal"][-1], history["reduce"][-1], provenance)
-    (path / "genotype.json").write_text(json.dumps(document))
+    found = document(history["normal"][-1], history["reduce"][-1], provenance)
+    (path / "genotype.json").write_text(json.dumps(found))
     lines = "".join(json.dumps(record) + "\n" for record in records(rows))
     (path / "metrics.jsonl").write_text(lines)

@@ -36,7 +36,7 @@ NASNET = genotypes.Genotype(
 
 def searched(nodes: int, seed: int) -> tuple[genotypes.Genotype, dict]:
     history = synthetic.alphas(5, nodes, seed)
-    document = genotypes.document(history["normal"][-1], history["reduce"][-1], {})
+    document = synthetic.document(history["normal"][-1], history["reduce"][-1], {})
     return genotypes.from_dict(document["genotype"]), document["alphas_softmax"]
 
 

@@ -11,11 +11,12 @@ import pytest
 from tests import conftest, signals, tiny
 from tests.methods import toy
 from unnas_jax.analysis import results
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import pipeline
 from unnas_jax.methods import registry
-from unnas_jax.methods.base import Setting
+from unnas_jax.methods.base import SearchMethod, Setting
 from unnas_jax.methods.darts import Darts
 from unnas_jax.runs import validation
 from unnas_jax.runs.search import search
@@ -146,9 +147,37 @@ def test_a_registered_method_is_found_and_runs(images, tmp_path):
         registry.METHODS.register(Named.name, Darts)
 
 
+class Chooser(Darts):
+    """It says that it chooses, and not how."""
+
+    name = "chooser"
+    chooses = True
+
+    def judge(self, state, cells, images):
+        return [{"merit": 0.0} for _ in cells]
+
+
+class Silent(SearchMethod):
+    """It has neither steps nor a meaning of its alphas."""
+
+    name = "silent"
+
+
+@pytest.mark.parametrize(
+    ("method", "lacking"),
+    [(Chooser, "candidates, document"), (Silent, "evaluate, initial, step, mix")],
+)
+def test_what_a_method_lacks_is_told_when_it_is_registered(method, lacking):
+    with pytest.raises(UserError, match=f"^search method '{method.name}': lacks {lacking}, which"):
+        registry.register_method(method)
+    assert method.name not in registry.METHODS
+
+
 def test_the_programs_of_its_steps_can_be_compiled_ahead(images):
     c, mesh = config_of("shared", images).to_dict(), sharding.data_mesh(jax.devices()[:1])
-    method = toy.Shared(Setting(c, tasks.create(c, tiny.dataset()), mesh, 4, 1, 8, ["none"]))
+    method = toy.Shared(
+        Setting(MethodConfig.of(c), tasks.create(c, tiny.dataset()), mesh, 4, 1, 8, ["none"])
+    )
     assert int(method.shapes().alphas["operations"].size) == 1
     batch = {
         "image": jax.ShapeDtypeStruct((8, 16, 16, 3), np.uint8, sharding=sharding.split(mesh)),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests import conftest, tiny
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.methods import registry
 from unnas_jax.methods.base import Setting
@@ -80,7 +81,7 @@ def at_stage(name: str, devices: int, stage: int, carried: str) -> Darts:
     mesh = sharding.data_mesh(jax.devices()[:devices])
     first = 4 * EPOCHS // 3 * stage
     found = registry.METHODS[config.search.method](
-        Setting(c, task, mesh, 4, stage, first, json.loads(carried))
+        Setting(MethodConfig.of(c), task, mesh, 4, stage, first, json.loads(carried))
     )
     assert isinstance(found, Darts)
     return found

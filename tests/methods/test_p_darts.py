@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods import p_darts, registry
@@ -68,12 +69,16 @@ def method(stage: int, carried: object) -> PDarts:
     c = config_of().to_dict()
     mesh = sharding.data_mesh(jax.devices()[:1])
     task = tasks.create(c, tiny.dataset())
-    return PDarts(Setting(c, task, mesh, 4, stage, 8 * stage, carried))
+    return PDarts(Setting(MethodConfig.of(c), task, mesh, 4, stage, 8 * stage, carried))
 
 
 def test_a_stage_has_what_the_one_before_left() -> None:
     first = method(0, None)
-    assert [stage.steps for stage in PDarts.stages(config_of().to_dict(), 4)] == [8, 8, 8]
+    assert [stage.steps for stage in PDarts.stages(MethodConfig.of(config_of().to_dict()), 4)] == [
+        8,
+        8,
+        8,
+    ]
     state = jax.eval_shape(first.initial)
     alphas = {kind: np.tile(np.arange(8.0), (2, 1)) for kind in KINDS}
     carried = first.finish(state.replace(alphas=alphas))

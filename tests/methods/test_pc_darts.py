@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods import registry
@@ -31,7 +32,8 @@ def method(**options: float) -> PCDarts:
     validation.validate(config)
     c = config.to_dict()
     task = tasks.create(c, tiny.dataset())
-    return PCDarts(Setting(c, task, sharding.data_mesh(jax.devices()[:1]), steps_per_epoch=3))
+    mesh = sharding.data_mesh(jax.devices()[:1])
+    return PCDarts(Setting(MethodConfig.of(c), task, mesh, steps_per_epoch=3))
 
 
 def test_the_cells_are_those_of_products() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from unnas_jax.methods.draws import ALPHA_STEP, WEIGHT_STEP, Given
-from unnas_jax.methods.projection import Loss, Projection
+from unnas_jax.methods.projection import Omission, Projection
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts.candidates import KINDS
 
@@ -16,7 +16,7 @@ def projection(nodes: int = 3, names: tuple[str, ...] = NAMES) -> Projection:
     return Projection(candidates.everywhere(nodes, names), nodes, seed=0)
 
 
-def decided(made: Projection, measure) -> list[tuple[Loss, float]]:
+def decided(made: Projection, measure) -> list[tuple[Omission, float]]:
     measured = []
     for _ in range(made.decisions):
         left = made.passes()
@@ -28,7 +28,7 @@ def decided(made: Projection, measure) -> list[tuple[Loss, float]]:
 
 
 def test_the_operation_that_is_missed_most_stays() -> None:
-    def measure(given: Given, without: Loss) -> float:
+    def measure(given: Given, without: Omission) -> float:
         if not without.operation:
             # The edge without which the score stays highest goes, one after the other.
             return float(without.edge)
@@ -56,11 +56,11 @@ def test_equal_inputs() -> None:
 
 def test_edges_come_in_random_order_before_nodes() -> None:
     made = projection()
-    asked = [loss for loss, _ in decided(made, lambda given, without: 0.0)]
-    edges = [loss.edge for loss in asked if loss.operation and loss.kind == "normal"][::3]
+    asked = [omitted for omitted, _ in decided(made, lambda given, without: 0.0)]
+    edges = [o.edge for o in asked if o.operation and o.kind == "normal"][::3]
     assert sorted(edges) == list(range(9)) and edges != sorted(edges)
-    wholes = [k for k, loss in enumerate(asked) if not loss.operation]
-    assert min(wholes) > max(k for k, loss in enumerate(asked) if loss.operation)
+    wholes = [k for k, omitted in enumerate(asked) if not omitted.operation]
+    assert min(wholes) > max(k for k, omitted in enumerate(asked) if omitted.operation)
     other = Projection(made.operations, 3, seed=1)
     assert other.order("normal") != made.order("normal")
     assert made.order("normal") != made.order("reduce")
@@ -76,7 +76,7 @@ def test_decisions_go_on_where_they_were() -> None:
     rng = np.random.default_rng(0)
     scores = {}
 
-    def measure(given: Given, without: Loss) -> float:
+    def measure(given: Given, without: Omission) -> float:
         return scores.setdefault((without, str(given)), rng.uniform())
 
     whole = projection()
@@ -94,11 +94,11 @@ def test_what_the_supernet_mixes() -> None:
     made.dropped["reduce"] = [1]
     rows = jnp.array([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]])
     weights = dict.fromkeys(KINDS, rows)
-    mixed = made.given(Loss("normal", 1, "none")).into(weights, ALPHA_STEP)
+    mixed = made.given(Omission("normal", 1, "none")).into(weights, ALPHA_STEP)
     np.testing.assert_allclose(mixed["normal"], [[0, 0, 1, 0], [0, 0.3, 0.2, 0.1]], rtol=1e-6)
     np.testing.assert_allclose(mixed["reduce"], [[0.1, 0.2, 0.3, 0.4], [0] * 4], rtol=1e-6)
     # Of an edge with a weight of its own (PC-DARTS) the operation has all of it.
-    half = made.given(Loss("reduce", 0)).into({kind: rows / 2 for kind in KINDS}, WEIGHT_STEP)
+    half = made.given(Omission("reduce", 0)).into({kind: rows / 2 for kind in KINDS}, WEIGHT_STEP)
     np.testing.assert_allclose(half["normal"][0], [0, 0, 0.5, 0], rtol=1e-6)
     assert not np.any(half["reduce"])
 

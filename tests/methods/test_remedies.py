@@ -9,6 +9,7 @@ import pytest
 
 from tests import tiny
 from tests.methods import test_every_method as every
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods import adversarial, gdas, registry, remedies
@@ -31,7 +32,9 @@ def method(name: str = "darts", nodes: int = 1, **options: object):
     validation.validate(config)
     c = config.to_dict()
     mesh = sharding.data_mesh(jax.devices()[:1])
-    return registry.METHODS[name](Setting(c, tasks.create(c, tiny.dataset()), mesh, 4))
+    return registry.METHODS[name](
+        Setting(MethodConfig.of(c), tasks.create(c, tiny.dataset()), mesh, 4)
+    )
 
 
 def test_perturbed_weights() -> None:

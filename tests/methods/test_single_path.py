@@ -3,6 +3,7 @@
 import copy
 import json
 import pathlib
+import types
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 from tests import signals, tiny
 from unnas_jax.analysis import results
 from unnas_jax.commands import correlate
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import trainer
@@ -47,8 +49,7 @@ def one_instance_for_a_setting():
     made, init = dict[str, dict[str, Any]](), SinglePath.__init__
 
     def shared_init(self: SinglePath, setting: Setting) -> None:
-        c = {**setting.config, "dataset": {}}
-        key = json.dumps([c, setting.mesh.size, setting.steps_per_epoch, str(setting.task)])
+        key = str((setting.config, setting.mesh.size, setting.steps_per_epoch, setting.task))
         if key not in made:
             init(self, setting)
             made[key] = self.__dict__
@@ -145,13 +146,13 @@ def test_it_goes_on_exactly_in_training_and_in_judging(
             signals.interrupt()
         return step(self, state, batch_a, batch_b)
 
-    def killed_judge(self, state, cells, training, held_out):
+    def killed_judge(self, state, cells, images):
         calls.append(len(cells))
         if len(calls) == 2:
             raise RuntimeError("killed")
         if len(calls) == 3:
             signals.interrupt()
-        return judge(self, state, cells, training, held_out)
+        return judge(self, state, cells, images)
 
     monkeypatch.setattr(SinglePath, "step", stopped_step)
     monkeypatch.setattr(SinglePath, "judge", killed_judge)
@@ -256,7 +257,7 @@ def batch(method: SinglePath, seed: int, images: int = 8) -> dict[str, jax.Array
 @pytest.fixture(scope="module")
 def darts_method() -> SinglePath:
     c, mesh = config_of("images").to_dict(), sharding.data_mesh(jax.devices()[:1])
-    return SinglePath(Setting(c, tasks.create(c, tiny.dataset()), mesh, 4))
+    return SinglePath(Setting(MethodConfig.of(c), tasks.create(c, tiny.dataset()), mesh, 4))
 
 
 def test_a_step_of_darts_space(darts_method) -> None:
@@ -322,8 +323,9 @@ def test_judging_evaluates_the_cell_s_own_network(darts_method) -> None:
         return iter(training)
 
     other = method.paths.cells(1, 7)[0]
-    found, *_ = method.judge(state, [cell, other], few, lambda: iter(held))
-    again, *_ = method.judge(state, [cell], few, lambda: iter(held))
+    images = types.SimpleNamespace(first=few, evaluation=lambda: iter(held))
+    found, *_ = method.judge(state, [cell, other], images)
+    again, *_ = method.judge(state, [cell], images)
     assert found == again and asked == [2, 2]  # 12 images are two batches of 8.
 
     task, variables = method.task, jax.device_get(state)
@@ -354,11 +356,11 @@ def test_the_angle_is_that_from_the_first_weights(darts_method) -> None:
     method.options = {**method.options, "criterion": "angle"}
     state = method.init()
     cells = method.paths.cells(3, 0)
-    unmoved = method.judge(state, cells, iter, iter)
+    unmoved = method.judge(state, cells, None)
     assert [row["merit"] for row in unmoved] == [0, 0, 0]
     first = jax.device_get(state.params)
     state, _ = method.step(state, batch(method, 0), None)
-    moved = method.judge(state, cells, iter, iter)
+    moved = method.judge(state, cells, None)
     after = jax.device_get(state.params)
     expected = [vectors.angle(first, after, method.paths.parts(cell)) for cell in cells]
     assert [row["angle"] for row in moved] == expected and min(expected) > 0

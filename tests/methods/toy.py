@@ -24,12 +24,12 @@ class Shared(Darts):
 
     @classmethod
     def stages(cls, config, steps_per_epoch):
-        half = config["train"]["epochs"] // 2 * steps_per_epoch
+        half = config.train.epochs // 2 * steps_per_epoch
         return [Stage("all operations", half), Stage("the best ones", half)]
 
     def initial_alphas(self, key):
         operations = self.setting.carried or OPERATIONS
-        edges = num_edges(self.config["network"]["nodes"])
+        edges = num_edges(self.config.network.nodes)
         noise = 1e-3 * jax.random.normal(key, (len(operations),), jnp.float32)
         return {"operations": noise, "edges": jnp.ones((edges,), jnp.float32)}
 

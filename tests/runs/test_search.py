@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from tests import tiny
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.data import halves, pipeline
 from unnas_jax.learning.feed import Feed
@@ -31,7 +32,7 @@ def _built(devices=1, order=1, seed=0, task="rotation", alpha_rate=1e-2, weight_
     config.seed = seed
     mesh = sharding.data_mesh(jax.devices()[:devices])
     built = registry.create(config.to_dict(), tiny.dataset())
-    return Darts(Setting(config.to_dict(), built, mesh, STEPS_PER_EPOCH)), mesh
+    return Darts(Setting(MethodConfig.of(config.to_dict()), built, mesh, STEPS_PER_EPOCH)), mesh
 
 
 def _batches(mesh, steps, seed=0, batch_size=8, images=None):
@@ -198,7 +199,7 @@ def test_second_order_is_the_slope_of_the_loss_after_a_weight_step():
 
     def build(order):
         config.search.order = order
-        return _SmoothDarts(Setting(config.to_dict(), task, mesh, STEPS_PER_EPOCH))
+        return _SmoothDarts(Setting(MethodConfig.of(config.to_dict()), task, mesh, STEPS_PER_EPOCH))
 
     plain, steps = build(1), build(2)
     (batch_a, batch_b), *_ = _batches(mesh, 1)
@@ -255,7 +256,9 @@ def test_alphas_start_at_the_first_step_at_or_after_that_part_of_an_epoch(epoch,
     c = tiny.quick().to_dict()
     c["search"]["arch_start_epoch"] = epoch
     task = registry.create(c, tiny.dataset())
-    needs_b = Darts(Setting(c, task, sharding.data_mesh(jax.devices()[:1]), per_epoch)).needs_b
+    needs_b = Darts(
+        Setting(MethodConfig.of(c), task, sharding.data_mesh(jax.devices()[:1]), per_epoch)
+    ).needs_b
     assert [needs_b(step) for step in range(first + 2)] == [False] * first + [True] * 2
     assert first / per_epoch >= epoch and (first == 0 or (first - 1) / per_epoch < epoch)
 
@@ -303,9 +306,8 @@ def test_rotation_is_learned_unless_targets_are_shuffled(shuffled):
     data = tiny.dataset(256)
     task = registry.create(config.to_dict(), data)
     mesh = sharding.data_mesh(jax.devices()[:1])
-    steps = Darts(
-        Setting(config.to_dict(), _Shuffled(task) if shuffled else task, mesh, STEPS_PER_EPOCH)
-    )
+    learned = _Shuffled(task) if shuffled else task
+    steps = Darts(Setting(MethodConfig.of(config.to_dict()), learned, mesh, STEPS_PER_EPOCH))
     state, hits, count = steps.init(), 0.0, 0.0
     for number, (batch_a, batch_b) in enumerate(_batches(mesh, 48, images=data)):
         state, sums_b = steps.alpha_step(state, batch_b, batch_a)

@@ -13,6 +13,7 @@ import pytest
 
 from tests import tiny, tiny_training
 from unnas_jax.commands import select
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import files, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import halves, open_dataset, pipeline
@@ -93,7 +94,7 @@ def test_a_score_is_that_of_the_supernet_without_an_operation(
     c = selected.config_of(str(searched), "search")
     dataset = open_dataset(c["dataset"])
     task, mesh = tasks.create(c, dataset), sharding.data_mesh()
-    method = Darts(Setting(c, task, mesh, 4))
+    method = Darts(Setting(MethodConfig.of(c), task, mesh, 4))
     state = last_state(searched)
     first = table(whole)[0]
     edge = int(first["input"])
@@ -174,12 +175,12 @@ def test_it_goes_on_where_it_was_killed(
 def test_scores_of_another_decision_are_forgotten(tmp_path: pathlib.Path) -> None:
     path = str(tmp_path / "scores.json")
     first, second = Scores(path, True), Scores(path, True)
-    loss = ("normal", 0, "none")
-    assert first.of(0, loss, lambda: 0.25) == 0.25 == first.of(0, loss, lambda: 1 / 0)
-    assert Scores(path, True).of(0, loss, lambda: 1 / 0) == 0.25
-    assert first.of(1, loss, lambda: 0.5) == 0.5
-    assert Scores(path, True).of(0, loss, lambda: 0.75) == 0.75
-    assert second.of(0, loss, lambda: 0.125) == 0.125
+    omitted = ("normal", 0, "none")
+    assert first.of(0, omitted, lambda: 0.25) == 0.25 == first.of(0, omitted, lambda: 1 / 0)
+    assert Scores(path, True).of(0, omitted, lambda: 1 / 0) == 0.25
+    assert first.of(1, omitted, lambda: 0.5) == 0.5
+    assert Scores(path, True).of(0, omitted, lambda: 0.75) == 0.75
+    assert second.of(0, omitted, lambda: 0.125) == 0.125
 
 
 def test_by_magnitude(searched: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from tests.analysis import synthetic
 from unnas_jax.config import schema
 from unnas_jax.core.errors import UserError
 from unnas_jax.runs import validation
-from unnas_jax.spaces.darts import candidates, genotype, supernet
+from unnas_jax.spaces.darts import candidates, supernet
 from unnas_jax.tasks import registry
 
 TWO = ("skip_connect", "sep_conv_3x3")
@@ -105,7 +106,7 @@ def test_cells_and_document_of_other_operations() -> None:
     operations = candidates.parse(RAGGED, 2)
     normal = np.array([[1, 0, 9], [0, 2, 9], [9, 0, 1], [0, 1, 9], [0, 9, 9]], float)
     reduce = np.tile([0.0, 5.0], (5, 1))
-    document = genotype.document(normal, reduce, {}, operations)
+    document = synthetic.document(normal, reduce, {}, operations)
     assert document["operations"] == {
         kind: [list(names) for names in RAGGED[kind]] for kind in ("normal", "reduce")
     }

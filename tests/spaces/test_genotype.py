@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from tests.analysis import synthetic
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import candidates, genotype, published
@@ -78,7 +79,7 @@ def test_ties_keep_the_first() -> None:
 
 def test_large_alphas_do_not_overflow() -> None:
     normal = alphas({0: {SEP3: 2000.0}, 1: {SEP5: -2000.0}}, 2)
-    document = genotype.document(normal, normal, {})
+    document = synthetic.document(normal, normal, {})
     assert document["alphas_softmax"]["normal"][0][SEP3] == 1.0
     assert document["genotype"]["normal"][0] == ["sep_conv_3x3", 0]
 
@@ -88,7 +89,7 @@ def test_document_round_trips_through_its_file(tmp_path: pathlib.Path) -> None:
     normal, reduce = rng.standard_normal((2, 14, 8))
     provenance = {"task": "rotation", "step": 12}
     path = tmp_path / "genotype.json"
-    files.write_json(path, genotype.document(normal, reduce, provenance))
+    files.write_json(path, synthetic.document(normal, reduce, provenance))
     found, document = genotype.load(path)
     assert found == genotype.discretise(normal, reduce)
     assert (document["task"], document["step"], document["space"]) == ("rotation", 12, "darts")

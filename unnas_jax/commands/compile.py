@@ -27,7 +27,7 @@ from unnas_jax.commands import command_line, hlo
 from unnas_jax.config import schema
 from unnas_jax.config.options import Config
 from unnas_jax.config.schema import SearchConfig
-from unnas_jax.config.sections import Training
+from unnas_jax.config.sections import MethodConfig, Training
 from unnas_jax.core import extras, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import trainer
@@ -190,7 +190,7 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
     # Within this block programs are built for the slice's platform, not for this machine's.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         if isinstance(c, SearchConfig):
-            steps = methods.of_config(config)(Setting(config, task, mesh, 1))
+            steps = methods.of_config(c)(Setting(MethodConfig.of(c), task, mesh, 1))
             batch = batch_shapes(c, task, mesh)
             # The alphas and the weights have each their half.
             stays = resident(steps.shapes(), 1, batch, 2, mesh)

@@ -333,6 +333,27 @@ class Training(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class SupernetConfig(Section):
+    """The part from which supernets are built."""
+
+    network: SupernetSection
+    search: SearchSection
+    precision: str
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodConfig(SupernetConfig):
+    """The part from which search methods are made; `method` has their own options by name."""
+
+    method: Mapping[str, Any]
+    input: Input
+    weights: Weights
+    alphas: Alphas
+    train: Train
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Pace(Section):
     """The length of a run, and how often it logs and saves."""
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,8 +19,6 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.runs.trained import Trained
 from unnas_jax.spaces import registry as spaces
 from unnas_jax.tasks import dense
-
-_LOG = logging.getLogger("unnas_jax")
 
 SCHEMA = "unnas_jax.export/1"
 

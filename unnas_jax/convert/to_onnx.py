@@ -18,7 +18,7 @@ from unnas_jax.spaces.nasbench201 import network as nasbench201
 from unnas_jax.spaces.nasbench201.spec import NODES
 
 OPSET, IR_VERSION = 18, 9
-"""Of the files; runtimes from 2023 on (onnxruntime 1.15) read them."""
+"""The versions of the files; runtimes from 2023 on (onnxruntime 1.15) read them."""
 
 
 def library() -> Any:
@@ -63,7 +63,7 @@ class _Graph:
         return name
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of a variable of the network."""
+        """The shape of a variable of the network."""
         return self._weights[name].shape
 
     def conv(

@@ -41,12 +41,17 @@ class Registry(Mapping[str, T], Generic[T]):
       kind: what is registered, a noun for messages.
       items: what is there from the start, and stays.
       made_by: of an item, the class or function that is the user's; None: the item itself.
+      check: raises `UserError` for an item that cannot be registered.
     """
 
     def __init__(
-        self, kind: str, items: Mapping[str, T], made_by: Callable[[T], Any] | None = None
+        self,
+        kind: str,
+        items: Mapping[str, T],
+        made_by: Callable[[T], Any] | None = None,
+        check: Callable[[T], None] = lambda item: None,
     ) -> None:
-        self.kind, self._made_by = kind, made_by
+        self.kind, self._made_by, self._check = kind, made_by, check
         self._items = dict(items)
         self._origins: dict[str, str] = {}  # Of what was registered.
         self._when_replaced: list[Callable[[], object]] = []
@@ -70,7 +75,8 @@ class Registry(Mapping[str, T], Generic[T]):
         It replaces what was registered under its name before, if that is of the same origin.
 
         Raises:
-          UserError: the name is that of something else, or cannot stand in a config.
+          UserError: the name is that of something else or cannot stand in a config, or the item
+            lacks something.
         """
         if not name or name != name.strip() or ":" in name:
             raise UserError(f"{self.kind} {name!r}: give a name of letters, digits and _")
@@ -79,6 +85,7 @@ class Registry(Mapping[str, T], Generic[T]):
         if replaced and self._origins.get(name) != found:
             by = f" by {self._origins[name]}" if name in self._origins else ""
             raise UserError(f"{self.kind} {name!r}: the name is taken{by}; choose another one")
+        self._check(item)
         self._items[name], self._origins[name] = item, found
         if replaced:
             for forget in self._when_replaced:

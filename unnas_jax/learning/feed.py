@@ -61,7 +61,7 @@ class Feed:
     ) -> Iterator[Iterator[Any]]:
         """A block with an iterator of training batches: of these steps, or of all from a step on.
 
-        They are split over the mesh or, without `place`, are this process's rows on the host.
+        They are split over the mesh; if not `place`, they are this process's rows, on the host.
         """
         batches = pipeline.train_batches(
             records,

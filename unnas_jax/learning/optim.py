@@ -23,7 +23,7 @@ OBJECT = "object"
 _RATE = "learning_rate"
 
 _FIELDS = (("weight_decay",), ("momentum", "nesterov"), ("b1", "b2"))
-"""Fields of sections that optimizers get as arguments, if they take all of a group."""
+"""Fields that an optimizer gets as arguments: those of a group only if it takes all of it."""
 
 
 def _of_optax() -> dict[str, Callable[..., Optimizer]]:
@@ -67,8 +67,8 @@ def epoch_cosine(peak: float, final: float, epochs: int, steps_per_epoch: int) -
 def schedule(section: Weights, epochs: int, steps_per_epoch: int) -> optax.Schedule:
     """The weights' learning rate by step: a cosine per epoch, after a linear warm-up if any.
 
-    Epoch e of the warm-up's W has `warmup_factor + (1 - warmup_factor) * e / W` times the cosine's
-    rate of that epoch (paper, section 6.2).
+    In epoch e of a warm-up of W epochs the cosine's rate of that epoch is multiplied by
+    `warmup_factor + (1 - warmup_factor) * e / W` (paper, section 6.2).
     """
     cosine = epoch_cosine(
         section.learning_rate, section.final_learning_rate, epochs, steps_per_epoch

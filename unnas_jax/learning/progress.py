@@ -22,7 +22,7 @@ class Progress:
     Args:
       total_steps, steps_per_epoch: of the run.
       batch_size: images of a step's batch, for the rate.
-      schedule: step -> learning rate, or None if it is not known; None: not known at any step.
+      schedule: step -> learning rate, None where it is not known; None: it never is.
       write: receives the row: called as write("train", step, **values).
       last_checkpoint: the step of the newest complete checkpoint, for the message about a NaN.
     """

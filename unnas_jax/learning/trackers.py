@@ -47,7 +47,7 @@ class Tracker(abc.ABC):
 
 
 def _summary_writer() -> Any:
-    """The class of tensorboardX, without its needless import of torch, which takes seconds."""
+    """The writer of tensorboardX, without its needless import of torch, which takes seconds."""
     hide = "torch" not in sys.modules
     if hide:
         sys.modules["torch"] = None  # type: ignore[assignment]

@@ -69,7 +69,7 @@ class TrainSteps:
 
 
 def split_seeds(mesh: Mesh) -> NamedSharding:
-    """Batches (S, B, ...): every device has all seeds and a part of each one's batch."""
+    """The sharding of batches (S, B, ...): a device has all seeds and a part of each batch."""
     return NamedSharding(mesh, PartitionSpec(None, "data"))
 
 
@@ -85,7 +85,7 @@ def stack_seeds(batches: Sequence[Mapping[str, np.ndarray]], mesh: Mesh) -> dict
 
 
 def evaluated(state: TrainState) -> dict[str, Any]:
-    """The parameters and the statistics of a state that are evaluated: averages, if it has them."""
+    """The parameters and statistics that evaluations use: the averages, if the state has them."""
     return state.average or {"params": state.params, "batch_stats": state.batch_stats}
 
 
@@ -103,8 +103,8 @@ def pooled(statistics: Sequence[Any], examples: Sequence[int]) -> Any:
     variances v and means m: the distances between batches are part of it.
 
     Args:
-      statistics: of every batch a tree of arrays, the batch norms being dicts of `mean` and `var`.
-      examples: how many each batch has; its weight in the means.
+      statistics: a tree of arrays for every batch; batch norms are dicts of `mean` and `var`.
+      examples: the number of examples of every batch, its weight in the means.
 
     Returns:
       A tree like the others, of NumPy arrays.
@@ -131,7 +131,7 @@ def pooled(statistics: Sequence[Any], examples: Sequence[int]) -> Any:
 
 
 def _averaged(values: Any, average: Any, decay: float, step: jax.Array) -> Any:
-    """The exponential moving average with one value more, without the bias of its initial value.
+    """The exponential moving average after one more value, without the bias of its start.
 
     As `optax.ema(decay, debias=True)`: after step t the value of step k has the weight (1 - decay)
     decay^(t - k) / (1 - decay^t), so that early averages are of few values and not of the initial
@@ -260,7 +260,7 @@ def build_steps(
         return jax.tree.map(lambda value: value / (1.0 - BN_MOMENTUM), updated["batch_stats"])
 
     def evaluate(state: TrainState, batch: Batch, number: jax.Array) -> Sums:
-        key = key_for(0, _EVALUATION, number)  # The same puzzles for every seed.
+        key = key_for(0, _EVALUATION, number)  # All seeds are evaluated on the same examples.
         examples = task.examples(key, batch, train=False)
         outputs, _ = network.apply(
             evaluated(state),

@@ -5,71 +5,36 @@ Before a weight step they move to where the loss of its batch is large, at most 
 """
 
 import functools
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from unnas_jax.core import sharding
 from unnas_jax.methods import remedies
-from unnas_jax.methods.base import Alphas, SearchState, Setting
-from unnas_jax.methods.draws import DRAW, WEIGHT_STEP, Given, Moment
+from unnas_jax.methods.base import SearchMethod, SearchState
+from unnas_jax.methods.draws import DRAW, WEIGHT_STEP, Given, Moment, MomentLoss
 from unnas_jax.spaces.darts.candidates import KINDS
-from unnas_jax.tasks.base import Batch, Examples, Task
+from unnas_jax.tasks.base import Batch, Examples
 
 STEPS = 7
-"""Of the ascent, each of two sevenths of the extent along the signs of the gradient."""
+"""Steps of the ascent; each goes two sevenths of the extent along the gradient's signs."""
 
 Shares = dict[str, jax.Array]
 """Mixing weights as parts of those of their edges, (E, O) by kind of cell."""
-
-
-class Method(Protocol):
-    """What is asked of a search method here; see `unnas_jax.methods.darts.Darts`."""
-
-    setting: Setting
-    task: Task
-    options: Mapping[str, Any]
-
-    @property
-    def mixed(self) -> nn.Module:
-        """The supernet, which gets the operations' weights."""
-
-    @property
-    def epochs(self) -> int:
-        """Those of the stage."""
-
-    def epoch(self, step: Any) -> Any:
-        """The epoch of the step after `step` finished ones."""
-
-    def key(self, purpose: int, step: jax.Array) -> jax.Array:
-        """The key of the draws for a purpose in a step."""
-
-    def examples(self, purpose: int, step: jax.Array, batch: Batch) -> Examples:
-        """The task's examples of a batch for a training pass."""
-
-    def noise_key(self, purpose: int, step: jax.Array) -> jax.Array:
-        """The key of what operations draw."""
-
-    def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
-        """The weights of the operations on every edge."""
-
-    def mix_in_training(self, alphas: Alphas, moment: Moment) -> dict[str, jax.Array]:
-        """What the supernet multiplies with."""
 
 
 class Adversary:
     """The ascent for a method, its parts compiled when they are first used.
 
     Args:
-      method: which mixes by a softmax.
+      method: one that mixes by a softmax.
+      loss: its loss with running statistics.
     """
 
-    def __init__(self, method: Method) -> None:
-        self._method = method
+    def __init__(self, method: SearchMethod, loss: MomentLoss) -> None:
+        self._method, self._loss = method, loss
         jit = functools.partial(jax.jit, out_shardings=sharding.replicated(method.setting.mesh))
         self._nothing: Given | None = None
         self.begin, self.ascend, self.end = jit(self._begin), jit(self._ascend), jit(self._end)
@@ -88,17 +53,17 @@ class Adversary:
         return given
 
     def nothing(self, state: SearchState) -> Given:
-        """Of the form of a result, without effect: for alpha steps in the same program."""
+        """A result of the same form that changes nothing, for alpha steps."""
         if self._nothing is None:
             shapes = jax.eval_shape(lambda state: _given(self.plain(state)), state)
             zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
             self._nothing = sharding.replicate(zeros, self._method.setting.mesh)
         return self._nothing
 
-    # To be traced.
+    # Functions that are traced.
 
     def plain(self, state: SearchState) -> Shares:
-        """The shares of the alphas."""
+        """The shares that the alphas give."""
         weights = self._method.mix(state.alphas)
         return {k: weights[k] / jnp.sum(weights[k], 1, keepdims=True) for k in KINDS}
 
@@ -112,7 +77,7 @@ class Adversary:
         return plain, remedies.shaken(plain, key, self._extent(state))
 
     def _ascend(self, state: SearchState, batch: Batch, shares: Shares) -> tuple[jax.Array, Shares]:
-        """The loss at some shares, and shares a step on, within the extent around the alphas'."""
+        """The loss at some shares, and the shares one step further, within the extent."""
         method, extent = self._method, self._extent(state)
         # The images are augmented as in the weight step.
         examples = method.examples(WEIGHT_STEP, state.step, batch)
@@ -122,15 +87,9 @@ class Adversary:
 
             def loss(shares: Shares) -> jax.Array:
                 moment = Moment(state.step, WEIGHT_STEP, _given(shares))
-                outputs: Any = method.mixed.apply(
-                    {"params": state.params, "batch_stats": state.batch_stats},
-                    examples.inputs,
-                    method.mix_in_training(state.alphas, moment),
-                    train=False,
-                    rngs={"noise": method.noise_key(WEIGHT_STEP, state.step)},
-                )
-                sums = method.task.score(outputs, examples, train=True)
-                return sums["loss"] / jnp.maximum(sharding.total(sums["count"]), 1.0)
+                return self._loss(state.params, state.alphas, state.batch_stats, moment, examples)[
+                    0
+                ]
 
             return sharding.total(jax.value_and_grad(loss)(shares))
 
@@ -139,7 +98,7 @@ class Adversary:
         return value, {k: ascended(plain[k], shares[k], slopes[k], extent) for k in KINDS}
 
     def _end(self, plain: Shares, shares: Shares, before: jax.Array, after: jax.Array) -> Given:
-        """The shares that were found, or the alphas' own if their loss is larger."""
+        """The shares that were found, or those of the alphas if their loss is larger."""
         return _given({k: jnp.where(after < before, plain[k], shares[k]) for k in KINDS})
 
 

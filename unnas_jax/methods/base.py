@@ -6,8 +6,8 @@ the compiled functions of its stage, so that everything that changes is in `Sear
 
 import abc
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import flax
 import jax
@@ -16,8 +16,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from unnas_jax.config.sections import Alphas as AlphasSection
-from unnas_jax.config.sections import Weights
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.learning import optim
 from unnas_jax.spaces.darts import candidates
@@ -25,7 +24,7 @@ from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.candidates import Candidates
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.registry import Cells
-from unnas_jax.tasks.base import Batch, Sums, Task
+from unnas_jax.tasks.base import Batch, Examples, Sums, Task
 
 Alphas = Mapping[str, Any]
 """The architecture parameters by name: float32 arrays of any shapes."""
@@ -55,8 +54,8 @@ class Stage:
     """A part of a search, with a supernet of its own.
 
     Attributes:
-      name: for lines and files.
-      steps: how many.
+      name: shown in the log.
+      steps: the number of its steps.
     """
 
     name: str
@@ -65,20 +64,20 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What an instance of a method is made for.
+    """What an instance of a method is made from.
 
     Attributes:
-      config: a valid config of a search, as a dict.
+      config: the part of a valid config that methods need.
       task: what the supernet learns.
       mesh: see `unnas_jax.core.sharding`; batches are split over it.
       steps_per_epoch: batches in half A.
       stage: which of `SearchMethod.stages`.
       first_step: finished steps of the run when the stage begins.
-      carried: what `SearchMethod.finish` of the stage before gave; None in the first stage.
-      optimizers: objects for `weights` and `alphas` in the place of those that the config names.
+      carried: what `SearchMethod.finish` returned for the stage before; None in the first stage.
+      optimizers: for `weights` and `alphas`; they replace those that the config names.
     """
 
-    config: Mapping[str, Any]
+    config: MethodConfig
     task: Task
     mesh: Mesh
     steps_per_epoch: int
@@ -88,22 +87,33 @@ class Setting:
     optimizers: Mapping[str, optim.Optimizer] = dataclasses.field(default_factory=dict)
 
 
+class Images(Protocol):
+    """The images on which candidates are judged."""
+
+    def first(self, count: int) -> Iterator[Batch]:
+        """The first `count` batches of half A, the same at every call."""
+
+    def evaluation(self) -> Iterator[Batch]:
+        """All batches of held-out examples, the same at every call."""
+
+
 class SearchMethod(abc.ABC):
     """A search method in one of its stages.
 
     Own ones derive from this class or from `unnas_jax.methods.darts.Darts`, and are registered with
-    `unnas_jax.methods.registry.METHODS`. Steps are counted over the whole run. What a random draw
-    depends on must be the config's seed, `state.step` and constants: then a run that was stopped
-    ends in the same bits as one that was not.
+    `unnas_jax.methods.registry.METHODS`. Steps are counted over the whole run. Random draws may
+    depend on the config's seed, `state.step` and constants only (`key`): then a run that was
+    stopped ends in the same bits as one that was not.
 
     Attributes:
       name: the value of config.search.method.
       mixture: whether passes mix all operations of every edge by `mix`, so that one can be left out
         (`unnas_jax.runs.selection`).
       chooses: whether the result is the best of `candidates`, judged after the last step, and not
-        what alphas say; `mix`, `cells` and `operations` are not asked then.
-      setting: what it was made for; `config` and `task` are of it.
+        what alphas say. Such a method has `candidates`, `judge` and `document`; another has `mix`.
+      setting: what it was made from; it has `config` and `task`, too.
       options: config.method, `completed`.
+      weights_tx, alphas_tx: the two optimizers.
     """
 
     name: ClassVar[str]
@@ -112,9 +122,10 @@ class SearchMethod(abc.ABC):
 
     def __init__(self, setting: Setting) -> None:
         self.setting, self.config, self.task = setting, setting.config, setting.task
-        self.options: Mapping[str, Any] = self.completed(setting.config["method"])
+        self.options: Mapping[str, Any] = self.completed(setting.config.method)
+        self.weights_tx, self.alphas_tx = self.optimizers()
 
-    # What is asked before there is an instance.
+    # Called before there is an instance.
 
     @classmethod
     def spaces(cls) -> Collection[str]:
@@ -123,7 +134,7 @@ class SearchMethod(abc.ABC):
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """The method's own options, config.method, with their defaults; types are checked."""
+        """The method's own options, config.method: their defaults, which also say their types."""
         return {}
 
     @classmethod
@@ -137,17 +148,17 @@ class SearchMethod(abc.ABC):
         return {**cls.shared_defaults(), **cls.defaults(), **options}
 
     @classmethod  # noqa: B027 (Most methods run with any config.)
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: MethodConfig) -> None:
         """Raises `UserError` for values that the method cannot run with.
 
         Args:
-          config: a config as a dict; what all searches have in common is valid.
+          config: what all searches have in common is valid.
         """
 
     @classmethod
-    def stages(cls, config: Mapping[str, Any], steps_per_epoch: int) -> Sequence[Stage]:
+    def stages(cls, config: MethodConfig, steps_per_epoch: int) -> Sequence[Stage]:
         """The stages in order. config.train.max_steps may end a run before the last one's end."""
-        return [Stage("search", steps_per_epoch * config["train"]["epochs"])]
+        return [Stage("search", steps_per_epoch * config.train.epochs)]
 
     # Training.
 
@@ -181,7 +192,7 @@ class SearchMethod(abc.ABC):
     def needs_b(self, step: int) -> bool:
         """Whether the step after `step` finished ones uses half B; it is not decoded otherwise.
 
-        It depends on nothing but the setting. Which examples a step gets does not depend on it.
+        The answer depends on the setting alone, and does not change which examples a step gets.
         """
         return True
 
@@ -201,23 +212,48 @@ class SearchMethod(abc.ABC):
 
     def schedule(self) -> optax.Schedule:
         """The weights' learning rate by the steps of the stage, as the config has it."""
-        weights, epochs = Weights.of(self.config["weights"]), self.config["train"]["epochs"]
-        return optim.schedule(weights, epochs, self.setting.steps_per_epoch)
+        return optim.schedule(self.config.weights, self.epochs, self.setting.steps_per_epoch)
 
     def optimizers(self) -> tuple[optim.Optimizer, optim.Optimizer]:
         """The optimizers of the weights and of the alphas."""
-        alphas, given = AlphasSection.of(self.config["alphas"]), self.setting.optimizers
+        config, given = self.config, self.setting.optimizers
         return (
-            given.get("weights")
-            or optim.optimizer(Weights.of(self.config["weights"]), self.schedule()),
-            given.get("alphas") or optim.optimizer(alphas, alphas.learning_rate),
+            given.get("weights") or optim.optimizer(config.weights, self.schedule()),
+            given.get("alphas") or optim.optimizer(config.alphas, config.alphas.learning_rate),
+        )
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs of the stage."""
+        return self.config.train.epochs
+
+    def epoch(self, step: Any) -> Any:
+        """The epoch, counted from 0 in the stage, of the step after `step` finished ones."""
+        return (step - self.setting.first_step) // self.setting.steps_per_epoch
+
+    def key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
+        """The random key for a purpose, see `unnas_jax.methods.draws`, in a step."""
+        seed = jax.random.key(self.config.seed)
+        return jax.random.fold_in(jax.random.fold_in(seed, purpose), step)
+
+    def examples(self, purpose: jax.Array | int, step: jax.Array, batch: Batch) -> Examples:
+        """The task's examples of a batch for a training pass."""
+        return self.task.examples(self.key(purpose, step), batch, train=True)
+
+    def update_weights(self, state: SearchState, grads: Any, batch_stats: Any) -> SearchState:
+        """The state after a step of the weights' optimizer, with new running statistics."""
+        updates, weights_opt = self.weights_tx.update(grads, state.weights_opt, state.params)
+        return state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            weights_opt=weights_opt,
         )
 
     # What alphas mean.
 
-    @abc.abstractmethod
     def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
-        """The weights of the operations on every edge: what the supernet multiplies them with.
+        """The weights by which the supernet multiplies the operations of every edge.
 
         Args:
           alphas: the architecture parameters, as in the state.
@@ -226,9 +262,10 @@ class SearchMethod(abc.ABC):
           `normal` and `reduce`, each (edges, operations), of the alphas' type: edges in the order
           of `candidates.edges`, operations in that of the network. A pure function of JAX arrays.
         """
+        raise NotImplementedError
 
     def mixing(self, alphas: Alphas) -> dict[str, np.ndarray]:
-        """The same for arrays on the host, in float64: for files, pictures and `cells`."""
+        """`mix` of arrays on the host, in float64, for files, pictures and `cells`."""
         with jax.enable_x64(True):
             exact = {name: jnp.asarray(value, jnp.float64) for name, value in alphas.items()}
             return {kind: np.asarray(weights) for kind, weights in self.mix(exact).items()}
@@ -238,40 +275,35 @@ class SearchMethod(abc.ABC):
         return self.cells_of(self.config, self.mixing(alphas))
 
     @classmethod
-    def cells_of(cls, config: Mapping[str, Any], mixing: Mapping[str, np.ndarray]) -> Genotype:
+    def cells_of(cls, config: MethodConfig, mixing: Mapping[str, np.ndarray]) -> Genotype:
         """The discrete cells of the operations' weights: by default as in DARTS.
 
         Args:
-          config: of a search, as a dict.
+          config: of the search.
           mixing: see `mixing`.
         """
-        operations = candidates.of_network(config["network"])
+        operations = candidates.of_network(config.network)
         return genotype_lib.strongest(mixing["normal"], mixing["reduce"], operations)
 
     def operations(self) -> Candidates:
         """The names of the operations on every edge, by which `mix` orders their weights."""
-        return candidates.of_network(self.config["network"])
+        return candidates.of_network(self.config.network)
 
-    # Of methods that choose.
+    # For methods that choose among candidates.
 
     def candidates(self) -> Sequence[Cells]:
         """The cells to judge after the last step; a pure function of the setting."""
-        return ()
+        raise NotImplementedError
 
     def judge(
-        self,
-        state: SearchState,
-        cells: Sequence[Cells],
-        training: Callable[[int], Iterator[Batch]],
-        held_out: Callable[[], Iterator[Batch]],
+        self, state: SearchState, cells: Sequence[Cells], images: Images
     ) -> list[dict[str, float]]:
         """Judges some of the candidates, each as if it were the only one.
 
         Args:
           state: after the last step; it stays as it is.
           cells: at least one.
-          training: (number) -> so many batches of half A, always the same.
-          held_out: -> all batches of held-out examples, always the same.
+          images: on which they are judged.
 
         Returns:
           Numbers by name for every cell. The cell of the largest `merit` is the result.
@@ -279,7 +311,7 @@ class SearchMethod(abc.ABC):
         raise NotImplementedError
 
     def document(self, cell: Any) -> dict[str, Any]:
-        """The content of the genotype.json of a cell, without what the run knows of it."""
+        """What genotype.json says about a cell; the run adds where it comes from."""
         raise NotImplementedError
 
     def curvature(self, state: SearchState, batch_b: Batch) -> float | None:
@@ -290,16 +322,16 @@ class SearchMethod(abc.ABC):
         """Numbers about the state, by name, for the row `method` of an epoch in metrics.jsonl."""
         return {}
 
-    # What every run does alike.
+    # The same for all methods.
 
     def init(self) -> SearchState:
         """`initial` on the devices of the mesh."""
-        state: SearchState = sharding.replicate(self.initial(), self.setting.mesh)
+        state: SearchState = self.placed(self.initial())
         return state
 
     def shapes(self) -> SearchState:
         """The shapes and shardings of the stage's state."""
-        state: SearchState = self.placed(jax.eval_shape(self.initial))
+        state: SearchState = self.replicated(jax.eval_shape(self.initial))
         return state
 
     def lower(self, batch: Any) -> dict[str, list[jax.stages.Lowered]]:
@@ -314,7 +346,11 @@ class SearchMethod(abc.ABC):
         return {}
 
     def placed(self, tree: Any) -> Any:
-        """Shapes with the sharding of what is whole on every device."""
+        """Arrays of the host on every device of the mesh."""
+        return sharding.replicate(tree, self.setting.mesh)
+
+    def replicated(self, tree: Any) -> Any:
+        """Shapes with the sharding of arrays that every device holds whole."""
         placed = sharding.replicated(self.setting.mesh)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed), tree

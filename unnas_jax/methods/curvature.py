@@ -6,7 +6,7 @@ gradients; the Hessian itself is never made.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,35 +15,24 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
 from unnas_jax.core import sharding
-from unnas_jax.methods.base import SearchState, Setting
-from unnas_jax.methods.draws import ALPHA_STEP, Moment
+from unnas_jax.methods.base import SearchMethod, SearchState
+from unnas_jax.methods.draws import ALPHA_STEP, Moment, MomentLoss
 from unnas_jax.tasks.base import Batch, Examples
 
 MOST_PRODUCTS = 30
-_TOLERANCE = 1e-3  # Of the eigenvalue.
+_TOLERANCE = 1e-3  # Relative to the eigenvalue.
 
 
-class Method(Protocol):
-    """What is asked of a search method here; see `unnas_jax.methods.darts.Darts`."""
-
-    setting: Setting
-
-    def examples(self, purpose: int, step: jax.Array, batch: Batch) -> Examples:
-        """The task's examples of a batch for a training pass."""
-
-    def loss(
-        self, params: Any, alphas: Any, batch_stats: Any, moment: Moment, examples: Examples
-    ) -> tuple[jax.Array, Any]:
-        """The mean loss of examples in training, and more."""
-
-
-def product(method: Method, state: SearchState, batch: Batch, vector: jax.Array) -> jax.Array:
+def product(
+    method: SearchMethod, loss: MomentLoss, state: SearchState, batch: Batch, vector: jax.Array
+) -> jax.Array:
     """The Hessian of a batch's loss in the alphas times a vector, both flat: to be traced.
 
     By reverse over reverse mode, since not every layer has a forward mode.
 
     Args:
-      method: whose loss.
+      method: of the search.
+      loss: its loss in training.
       state: at which it is taken; the weights are fixed.
       batch: split over the mesh.
       vector: float32, of all alphas in the order of `ravel_pytree`.
@@ -55,7 +44,7 @@ def product(method: Method, state: SearchState, batch: Batch, vector: jax.Array)
         flat, tree = ravel_pytree(alphas)
 
         def slope(flat: jax.Array) -> jax.Array:
-            of_alphas = jax.grad(method.loss, argnums=1, has_aux=True)
+            of_alphas = jax.grad(loss, argnums=1, has_aux=True)
             grads, _ = of_alphas(params, tree(flat), batch_stats, moment, examples)
             return jnp.vdot(ravel_pytree(grads)[0], vector)
 
@@ -68,7 +57,7 @@ def product(method: Method, state: SearchState, batch: Batch, vector: jax.Array)
 
 
 def largest(program: Any, state: SearchState, batch: Batch, mesh: Mesh) -> float:
-    """The largest eigenvalue, by `product` compiled as program(state, batch, vector)."""
+    """The largest eigenvalue; `program` is `product`, compiled for (state, batch, vector)."""
 
     def of_vector(vector: np.ndarray) -> np.ndarray:
         there = sharding.replicate(vector.astype(np.float32), mesh)

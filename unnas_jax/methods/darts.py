@@ -5,25 +5,25 @@ The operations on an edge are mixed by the softmax of its alphas, or as options 
 overrides the one that it changes.
 """
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from unnas_jax.config.sections import Weights
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
-from unnas_jax.methods import curvature, draws, lowering, remedies, stop_rules
+from unnas_jax.methods import curvature, draws, remedies, stop_rules
 from unnas_jax.methods.adversarial import Adversary
 from unnas_jax.methods.base import Alphas, SearchMethod, SearchState, Setting
 from unnas_jax.methods.draws import Given, Moment
+from unnas_jax.methods.programs import Programs, Which
 from unnas_jax.methods.unrolled import Loss, second_order
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import supernet as supernet_lib
@@ -31,27 +31,10 @@ from unnas_jax.spaces.darts.genotype import Genotype, strongest_above
 from unnas_jax.tasks import transforms
 from unnas_jax.tasks.base import Batch, Examples, Sums, evaluated, example_shapes
 
-Which = Literal["weights", "alphas", "both"]
-
 
 def _as_given(weights: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
-    """For a supernet that gets the operations' weights instead of the alphas."""
+    """Lets a supernet take the operations' weights instead of the alphas."""
     return weights
-
-
-@dataclasses.dataclass(frozen=True)
-class Programs:
-    """The parts of `Darts` that are compiled, each a program; see the methods of these names.
-
-    `curved` is `curvature.product`.
-    """
-
-    gradients: Any
-    unrolled: Any
-    update_alphas: Any
-    update_weights: Any
-    scores: Any
-    curved: Any
 
 
 class Darts(SearchMethod):
@@ -61,12 +44,10 @@ class Darts(SearchMethod):
       setting: see `unnas_jax.methods.base`.
 
     Attributes:
-      supernet: whose parameters are searched with.
-      mixed: the same, which gets the operations' weights in the place of the alphas.
-      weights_tx, alphas_tx: the two optimizers.
+      supernet: the network of all operations, which takes the alphas.
+      mixed: the same network, which takes the operations' weights instead.
       programs: the parts of a step, compiled.
-      of_alphas, of_weights: which gradients the passes of the two steps compute.
-      adversary: what perturbs weight steps, if an option says so.
+      adversary: perturbs the mixing weights in weight steps; None unless an option asks for it.
     """
 
     name = "darts"
@@ -76,24 +57,24 @@ class Darts(SearchMethod):
         super().__init__(setting)
         self.supernet = self.build()
         self.mixed = self.supernet.clone(mix=_as_given)
-        self.weights_tx, self.alphas_tx = self.optimizers()
         jit = functools.partial(jax.jit, out_shardings=sharding.replicated(setting.mesh))
+        # XLA needs as long to compile forward and backward a second time as the first. A CPU, where
+        # that is most of a short run, computes both gradients in one function for both passes;
+        # accelerators are spared the gradients that a pass does not use.
+        shared = sharding.platform() == "cpu"
         self.programs = Programs(
             gradients=jit(self.gradients, static_argnames="of"),
             unrolled=jit(self.unrolled),
             update_alphas=jit(self.update_alphas, donate_argnums=0),
             update_weights=jit(self.update_weights, donate_argnums=0),
             scores=jit(self.scores),
-            curved=jit(functools.partial(curvature.product, self)),
+            curved=jit(functools.partial(curvature.product, self, self.loss)),
+            of_alphas="both" if shared else "alphas",
+            of_weights="both" if shared else "weights",
         )
+        running = functools.partial(self.loss, train=False)
         adversarial = self.options["perturbation"] == "adversarial"
-        self.adversary = Adversary(self) if adversarial else None
-        # XLA needs as long to compile forward and backward a second time as the first. A CPU, where
-        # that is most of a short run, computes both gradients in one function for both passes;
-        # accelerators are spared the gradients that a pass does not use.
-        shared = sharding.platform() == "cpu"
-        self.of_alphas: Which = "both" if shared else "alphas"
-        self.of_weights: Which = "both" if shared else "weights"
+        self.adversary = Adversary(self, running) if adversarial else None
         self._purposes: dict[int, jax.Array] = {}
 
     @classmethod
@@ -102,26 +83,26 @@ class Darts(SearchMethod):
         return remedies.DEFAULTS
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: MethodConfig) -> None:
         """Checks the options, the order and when the alphas begin to move."""
-        remedies.validate(options := cls.completed(config["method"]))
-        if options["cutout_rises"] and not config["input"]["cutout"]:
+        remedies.validate(options := cls.completed(config.method))
+        if options["cutout_rises"] and not config.input.cutout:
             raise UserError(
                 "config.method.cutout_rises=True: no image loses anything; set "
                 "config.input.cutout, such as 16"
             )
         stop_rules.validate(options, len(cls.stages(config, 1)))
-        order, start = config["search"]["order"], config["search"]["arch_start_epoch"]
+        order, start = config.search.order, config.search.arch_start_epoch
         if order not in (1, 2):
             raise UserError(f"config.search.order={order!r}: use 1 or 2")
-        weights = Weights.of(config["weights"])
+        weights = config.weights
         if order == 2 and weights.optimizer != optim.OBJECT and not optim.differentiable(weights):
             raise UserError(
                 f"config.search.order=2: a step of {weights.optimizer!r} has no finite derivative "
                 "where a gradient is 0; give it an eps_root above 0 in "
                 "config.weights.optimizer_options, if it has one, or another optimizer"
             )
-        epochs = config["train"]["epochs"]
+        epochs = config.train.epochs
         if start >= epochs:
             raise UserError(
                 f"config.search.arch_start_epoch={start!r}: must be smaller than "
@@ -141,14 +122,14 @@ class Darts(SearchMethod):
         return supernet_lib.softmax(alphas, self.operations())
 
     def mix_in_training(self, alphas: Alphas, moment: Moment) -> dict[str, jax.Array]:
-        """What the supernet multiplies with in a training pass: `mix`, and what remedies change.
+        """The mixing weights of a training pass: `mix`, as the remedies change it.
 
-        Besides, it may have the entries of `unnas_jax.spaces.darts.per_edge.Skips`.
+        There may also be the entries of `unnas_jax.spaces.darts.per_edge.Skips`.
         """
         weights = self.mix(alphas)
         if self.options["perturbation"] == "random":
             extent = remedies.extent(self.options, self.epoch(moment.step), self.epochs)
-            # The alphas learn of the weights as they are.
+            # The alphas learn with weights that are not perturbed.
             extent = jnp.where(moment.purpose == draws.WEIGHT_STEP, extent, 0.0)
             weights = remedies.shaken(weights, self.key(draws.DRAW, moment.step), extent)
         if moment.given is not None:
@@ -163,31 +144,21 @@ class Darts(SearchMethod):
         """The entries of `per_edge.Skips` that the supernet and the options ask for."""
         # An evaluation at the end is in no epoch; it belongs to the last one.
         epoch, found = jnp.minimum(self.epoch(step), self.epochs - 1), {}
-        if self.config["network"]["auxiliary_skip"]:
+        if self.config.network.auxiliary_skip:
             found["auxiliary"] = remedies.auxiliary(self.options, epoch, self.epochs)
         if self.options["drop_path"]:
             found["drop_path"] = self.options["drop_path"] * remedies.risen(epoch, self.epochs)
         return {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}
 
-    @property
-    def epochs(self) -> int:
-        """Those of the stage."""
-        epochs: int = self.config["train"]["epochs"]
-        return epochs
-
-    def epoch(self, step: Any) -> Any:
-        """The epoch, counted from 0 in the stage, of the step after `step` finished ones."""
-        return (step - self.setting.first_step) // self.setting.steps_per_epoch
-
     @classmethod
-    def cells_of(cls, config: Mapping[str, Any], mixing: Mapping[str, np.ndarray]) -> Genotype:
-        """The strongest two edges of a node; without what is below the option `threshold`."""
-        threshold = cls.completed(config["method"])["threshold"]
-        return strongest_above(mixing, threshold, candidates.of_network(config["network"]))
+    def cells_of(cls, config: MethodConfig, mixing: Mapping[str, np.ndarray]) -> Genotype:
+        """The strongest two edges of a node, without operations below the option `threshold`."""
+        threshold = cls.completed(config.method)["threshold"]
+        return strongest_above(mixing, threshold, candidates.of_network(config.network))
 
     def initial_alphas(self, key: jax.Array) -> dict[str, jax.Array]:
         """The alphas in which the stage begins."""
-        nodes, scale = self.config["network"]["nodes"], self.config["alphas"]["init_scale"]
+        nodes, scale = self.config.network.nodes, self.config.alphas.init_scale
         return supernet_lib.init_alphas(key, nodes, scale, self.operations())
 
     def optimizers(self) -> tuple[optim.Optimizer, optim.Optimizer]:
@@ -195,11 +166,6 @@ class Darts(SearchMethod):
         weights, alphas = super().optimizers()
         norm = self.options["alphas_clip_norm"]
         return weights, optax.chain(optax.clip_by_global_norm(norm), alphas) if norm else alphas
-
-    def key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
-        """The key of the draws for a purpose in a step."""
-        seed = jax.random.key(self.config["seed"])
-        return jax.random.fold_in(jax.random.fold_in(seed, purpose), step)
 
     def noise_key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
         """The key of what operations draw, such as `noise`."""
@@ -233,17 +199,25 @@ class Darts(SearchMethod):
         return task.examples(self.key(purpose, step), batch, train=True)
 
     def loss(
-        self, params: Any, alphas: Any, batch_stats: Any, moment: Moment, examples: Examples
+        self,
+        params: Any,
+        alphas: Any,
+        batch_stats: Any,
+        moment: Moment,
+        examples: Examples,
+        *,
+        train: bool = True,
     ) -> tuple[jax.Array, tuple[Any, Sums]]:
-        """The mean loss of examples in training; the new running statistics and the sums.
+        """The mean loss of training examples; the new running statistics and the sums.
 
-        Inside of `sharding.by_device` the examples are this device's, and the mean that of all.
+        Inside `sharding.by_device` the examples are those of this device, and the mean is over the
+        examples of all devices. Unless `train`, batch norms use the running statistics.
         """
         outputs, updated = self.mixed.apply(
             {"params": params, "batch_stats": batch_stats},
             examples.inputs,
             self.mix_in_training(alphas, moment),
-            train=True,
+            train=train,
             mutable=["batch_stats"],
             rngs={"noise": self.noise_key(moment.purpose, moment.step)},
         )
@@ -251,7 +225,7 @@ class Darts(SearchMethod):
         count = jnp.maximum(sharding.total(sums["count"]), 1.0)
         loss = sums["loss"] / count
         if self.options["zero_one"]:
-            # Every device has a part of the loss of the examples, so of this one, too.
+            # Gradients are summed over the devices: each has its part of this loss.
             parts = self.setting.mesh.size if sharding.batch_axis() else 1
             loss += self.options["zero_one"] / parts * remedies.zero_one(self.mix(alphas))
         return loss, (updated["batch_stats"], sums)
@@ -280,8 +254,8 @@ class Darts(SearchMethod):
             grads, (batch_stats, sums) = jax.grad(self.loss, argnums=arguments, has_aux=True)(
                 *variables, examples
             )
-            # Here, so that what devices send each other are the gradients of the parameters: XLA
-            # alone would sum those of the dense form's kernels, 12 times as many.
+            # Summed here, devices exchange gradients of the parameters. XLA by itself would sum
+            # those of the dense form's kernels, which are 12 times as many.
             grads, sums = sharding.total((grads, sums))
             by_argument = dict(zip(arguments, grads, strict=True))
             return by_argument.get(0, ()), by_argument.get(1, ()), batch_stats, sums
@@ -313,20 +287,10 @@ class Darts(SearchMethod):
         return grads, sums
 
     def update_alphas(self, state: SearchState, grads: Any) -> SearchState:
-        """The alphas' optimizer takes a step."""
+        """The state after a step of the alphas' optimizer."""
         updates, alphas_opt = self.alphas_tx.update(grads, state.alphas_opt, state.alphas)
         return state.replace(
             alphas=optax.apply_updates(state.alphas, updates), alphas_opt=alphas_opt
-        )
-
-    def update_weights(self, state: SearchState, grads: Any, batch_stats: Any) -> SearchState:
-        """The weights' optimizer takes a step, the running statistics too, and `step` counts up."""
-        updates, weights_opt = self.weights_tx.update(grads, state.weights_opt, state.params)
-        return state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
-            weights_opt=weights_opt,
         )
 
     def scores(self, state: SearchState, batch: Batch, number: jax.Array) -> Sums:
@@ -346,7 +310,7 @@ class Darts(SearchMethod):
     @functools.cached_property
     def first_alpha_step(self) -> int:
         """The first step at or after config.search.arch_start_epoch, counted in the stage."""
-        start, per_epoch = self.config["search"]["arch_start_epoch"], self.setting.steps_per_epoch
+        start, per_epoch = self.config.search.arch_start_epoch, self.setting.steps_per_epoch
         return next(k for k in itertools.count(int(start * per_epoch)) if k / per_epoch >= start)
 
     def needs_b(self, step: int) -> bool:
@@ -370,14 +334,18 @@ class Darts(SearchMethod):
 
         The batch of A, that of the next weight step, is for the second order only.
         """
-        if self.config["search"]["order"] == 2:
+        if self.config.search.order == 2:
             grads, sums = self.programs.unrolled(state, batch_b, batch_a, given)
         else:
             if self.adversary is not None and given is None:
                 given = self.adversary.nothing(state)
-            # The statistics that this pass would update belong to the weights' half.
+            # Running statistics are those of half A: the ones of this pass are dropped.
             _, grads, _, sums = self.programs.gradients(
-                state, batch_b, self._placed(draws.ALPHA_STEP), of=self.of_alphas, given=given
+                state,
+                batch_b,
+                self._purpose(draws.ALPHA_STEP),
+                of=self.programs.of_alphas,
+                given=given,
             )
         return self.programs.update_alphas(state, grads), sums
 
@@ -388,27 +356,29 @@ class Darts(SearchMethod):
         if self.adversary and given is None:
             given = self.adversary(state, batch_a)
         grads, _, batch_stats, sums = self.programs.gradients(
-            state, batch_a, self._placed(draws.WEIGHT_STEP), of=self.of_weights, given=given
+            state,
+            batch_a,
+            self._purpose(draws.WEIGHT_STEP),
+            of=self.programs.of_weights,
+            given=given,
         )
         return self.programs.update_weights(state, grads, batch_stats), sums
 
     def evaluate(self, state: SearchState, batch: Batch, number: int) -> Sums:
         """Runs `scores`."""
-        sums: Sums = self.programs.scores(
-            state, batch, sharding.replicate(np.int32(number), self.setting.mesh)
-        )
+        sums: Sums = self.programs.scores(state, batch, self.placed(np.int32(number)))
         return sums
 
     def curvature(self, state: SearchState, batch_b: Batch) -> float:
-        """With the weights fixed and batch norm in training, the alphas' decay added."""
-        decay: float = self.config["alphas"]["weight_decay"]
+        """At fixed weights, with batch norm as in training; the alphas' decay is added."""
+        decay = self.config.alphas.weight_decay
         return curvature.largest(self.programs.curved, state, batch_b, self.setting.mesh) + decay
 
-    def _placed(self, purpose: int) -> jax.Array:
+    def _purpose(self, purpose: int) -> jax.Array:
         if purpose not in self._purposes:
-            self._purposes[purpose] = sharding.replicate(np.int32(purpose), self.setting.mesh)
+            self._purposes[purpose] = self.placed(np.int32(purpose))
         return self._purposes[purpose]
 
     def lower(self, batch: Any) -> dict[str, list[jax.stages.Lowered]]:
         """The programs of an alpha step and of a weight step."""
-        return lowering.of_darts(self, batch)
+        return self.programs.lower(self, self.adversary, batch)

@@ -1,4 +1,4 @@
-"""Numbers that tell a collapse and cost nothing: skips in a cell, the entropy of mixing weights."""
+"""Numbers that show a collapse and cost nothing: skips in a cell, the entropy of mixing weights."""
 
 from collections.abc import Mapping
 
@@ -24,6 +24,6 @@ def entropy(weights: np.ndarray) -> float:
 
 
 def of_weights(cells: Genotype, mixing: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """What costs nothing, for the rows `method` of metrics.jsonl."""
+    """The skips and the entropies, for the rows `method` of metrics.jsonl."""
     entropies = {f"entropy_{kind}": entropy(weights) for kind, weights in mixing.items()}
     return {"skips_normal": float(skips(cells)), **entropies}

@@ -1,6 +1,6 @@
 """What random draws and schedules of a search depend on, besides the seed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,11 +11,11 @@ INIT, ALPHAS, WEIGHT_STEP, ALPHA_STEP, EVALUATION, NOISE, DRAW = range(7)
 
 
 class Given(NamedTuple):
-    """Mixing weights in the place of those of the alphas, by kind of cell.
+    """Mixing weights that replace those of the alphas, by kind of cell.
 
     Attributes:
       where: (E, O), 1 where the weights are given, 0 where they are those of the alphas.
-      shares: (E, O), the given ones as parts of the weight of their edge.
+      shares: (E, O), the given weights, as shares of the weight of their edge.
       also_alphas: whether alpha steps mix by them, too; float32.
     """
 
@@ -48,3 +48,10 @@ class Moment(NamedTuple):
     step: jax.Array | int
     purpose: jax.Array | int
     given: Any = None
+
+
+MomentLoss = Callable[[Any, Any, Any, Moment, Any], tuple[jax.Array, Any]]
+"""(weights, alphas, running statistics, moment, examples) -> the mean loss, and what comes with it.
+
+`unnas_jax.methods.darts.Darts.loss` is one.
+"""

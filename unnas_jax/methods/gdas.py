@@ -5,12 +5,12 @@ the alphas that has a gradient. SNAS mixes by p. GDAS computes the operation of 
 and multiplies it with 1 + p - stop_gradient(p): an edge costs the memory of one operation.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods.base import Alphas
 from unnas_jax.methods.darts import Darts
@@ -34,7 +34,7 @@ class Gdas(Darts):
     """GDAS, or SNAS' relaxed draws: all cells of a kind share a step's draw."""
 
     name = "gdas"
-    mixture = False  # Of one operation, or a draw.
+    mixture = False  # A pass computes one operation, or mixes by a draw.
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -42,10 +42,10 @@ class Gdas(Darts):
         return {"first_temperature": 10.0, "last_temperature": 0.1, "relaxed": False}
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: MethodConfig) -> None:
         """Checks the temperatures, and that one operation alone can be computed."""
         super().validate(config)
-        options, form = cls.completed(config["method"]), config["search"]["formulation"]
+        options, form = cls.completed(config.method), config.search.formulation
         for key in ("first_temperature", "last_temperature"):
             if options[key] <= 0:
                 raise UserError(f"config.method.{key}={options[key]!r}: must be greater than 0")
@@ -62,7 +62,7 @@ class Gdas(Darts):
                 f"config.search.formulation={form!r}: computes all operations; use 'auto', or "
                 "config.method.relaxed=True"
             )
-        named = candidates.of_network(config["network"])
+        named = candidates.of_network(config.network)
         if any("noise" in names for kind in KINDS for names in named[kind]):
             raise UserError(
                 "config.network.operations: 'noise' cannot be drawn by itself; leave it out, or "
@@ -75,7 +75,7 @@ class Gdas(Darts):
         return whole if self.options["relaxed"] else whole.clone(formulation="per_edge", one=True)
 
     def temperature(self, step: Any) -> Any:
-        """In the step after `step` finished ones."""
+        """The temperature in the step after `step` finished ones."""
         first, last = self.options["first_temperature"], self.options["last_temperature"]
         return first + (last - first) * self.epoch(step) / max(self.epochs - 1, 1)
 

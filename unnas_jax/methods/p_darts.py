@@ -3,23 +3,22 @@
 Skip connections are held back: dropout on them in the later stages, and a limit in the final cell.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from unnas_jax.config.sections import Weights
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core.errors import UserError
-from unnas_jax.learning import optim
 from unnas_jax.methods.base import Alphas, SearchState, Stage
 from unnas_jax.methods.darts import Darts
 from unnas_jax.methods.draws import Moment
 from unnas_jax.spaces.darts import candidates, supernet
 from unnas_jax.spaces.darts.candidates import KINDS, Candidates
-from unnas_jax.spaces.darts.genotype import Genotype, Pairs
+from unnas_jax.spaces.darts.genotype import Genotype, Pairs, best_operations
 
 STAGES = 3
 
@@ -58,13 +57,7 @@ def skip_dropout(rate: float, epoch: Any, epochs: int, start: float) -> Any:
 def final_cell(weights: np.ndarray, operations: Sequence[Sequence[str]], nodes: int) -> Pairs:
     """The pairs of a cell: the best two edges of a node, of equals the later, listed by edge."""
     pairs: list[tuple[str, int]] = []
-    rows = iter(zip(weights.tolist(), operations, strict=True))
-    for node in range(nodes):
-        best = []
-        for source in range(node + 2):
-            row, names = next(rows)
-            chosen = [(w, name) for w, name in zip(row, names, strict=False) if name != "none"]
-            best.append((*max(chosen, key=lambda found: found[0]), source))
+    for best in best_operations(weights, operations, nodes):
         strongest = sorted(best, key=lambda found: (found[0], found[2]))[-2:]
         pairs += [(name, source) for _, name, source in sorted(strongest, key=lambda f: f[2])]
     return tuple(pairs)
@@ -113,9 +106,9 @@ class PDarts(Darts):
         }
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: MethodConfig) -> None:
         """Checks the stages, besides what `Darts` does."""
-        options, epochs = cls.completed(config["method"]), config["train"]["epochs"]
+        options, epochs = cls.completed(config.method), config.train.epochs
         for key, default in cls.defaults().items():
             if not isinstance(default, tuple):
                 continue
@@ -127,14 +120,14 @@ class PDarts(Darts):
             raise UserError(
                 f"config.train.epochs={epochs}: is shared by {STAGES} stages; use a multiple"
             )
-        of_stage = {**config["train"], "epochs": epochs // STAGES}
-        super().validate({**config, "train": of_stage})
+        of_stage = dataclasses.replace(config.train, epochs=epochs // STAGES)
+        super().validate(dataclasses.replace(config, train=of_stage))
         kept = options["kept"]
         if kept[0] <= kept[1] or kept[1] < 1:
             raise UserError(
                 f"config.method.kept={kept!r}: must fall from stage to stage and leave an operation"
             )
-        operations = candidates.of_network(config["network"])
+        operations = candidates.of_network(config.network)
         least = 1 + any("none" in names for kind in KINDS for names in operations[kind])
         if kept[1] < least:
             raise UserError(
@@ -155,7 +148,7 @@ class PDarts(Darts):
             )
         if any(cells < 0 for cells in options["cells_added"]) or options["skip_limit"] < 0:
             raise UserError("config.method: cells_added and skip_limit must be at least 0")
-        form = config["search"]["formulation"]
+        form = config.search.formulation
         if form not in ("auto", "per_edge"):
             raise UserError(
                 f"config.search.formulation={form!r}: knows only the eight operations of DARTS, "
@@ -168,16 +161,15 @@ class PDarts(Darts):
             )
 
     @classmethod
-    def stages(cls, config: Mapping[str, Any], steps_per_epoch: int) -> Sequence[Stage]:
+    def stages(cls, config: MethodConfig, steps_per_epoch: int) -> Sequence[Stage]:
         """Three of equal length."""
-        steps = config["train"]["epochs"] // STAGES * steps_per_epoch
+        steps = config.train.epochs // STAGES * steps_per_epoch
         return [Stage(f"stage {k + 1}", steps) for k in range(STAGES)]
 
     @property
     def epochs(self) -> int:
         """Those of a stage."""
-        epochs: int = self.config["train"]["epochs"]
-        return epochs // STAGES
+        return self.config.train.epochs // STAGES
 
     # The stage's supernet, which has the operations that are left.
 
@@ -186,7 +178,7 @@ class PDarts(Darts):
         """The operations of the stage."""
         if self.setting.carried is None:
             return self.operations()
-        return candidates.parse(self.setting.carried, self.config["network"]["nodes"])
+        return candidates.parse(self.setting.carried, self.config.network.nodes)
 
     @property
     def rate(self) -> float:
@@ -195,19 +187,21 @@ class PDarts(Darts):
 
     def build(self) -> supernet.Supernet:
         """Deeper than the stage before's."""
-        network = dict(self.config["network"])
-        network["cells"] += self.options["cells_added"][self.setting.stage]
-        network["operations"] = candidates.as_json(self.left)
-        search = dict(self.config["search"])
+        network, search = self.config.network, self.config.search
+        network = dataclasses.replace(
+            network,
+            cells=network.cells + self.options["cells_added"][self.setting.stage],
+            operations=candidates.as_json(self.left),
+        )
         if self.rate:
-            search["formulation"] = "per_edge"
-        stage = {**self.config, "network": network, "search": search}
+            search = dataclasses.replace(search, formulation="per_edge")
+        stage = dataclasses.replace(self.config, network=network, search=search)
         own = supernet.build_supernet(stage, self.task)
         return own.clone(mix=lambda alphas: self._of_stage(self.mix(alphas)))
 
     def initial_alphas(self, key: jax.Array) -> dict[str, jax.Array]:
         """As many as operations are left."""
-        nodes, scale = self.config["network"]["nodes"], self.config["alphas"]["init_scale"]
+        nodes, scale = self.config.network.nodes, self.config.alphas.init_scale
         return supernet.init_alphas(key, nodes, scale, self.left)
 
     def _columns(self, kind: str) -> np.ndarray:
@@ -251,14 +245,9 @@ class PDarts(Darts):
         """With dropout, in a stage that has it."""
         if not self.rate:
             return super().skips(step)
-        start = self.config["search"]["arch_start_epoch"]
+        start = self.config.search.arch_start_epoch
         rate = skip_dropout(self.rate, self.epoch(step), self.epochs, start)
         return {**super().skips(step), "dropout": jnp.asarray(rate, jnp.float32)}
-
-    def schedule(self) -> optax.Schedule:
-        """The cosine of a stage."""
-        weights = Weights.of(self.config["weights"])
-        return optim.schedule(weights, self.epochs, self.setting.steps_per_epoch)
 
     # What a stage ends in.
 
@@ -275,10 +264,10 @@ class PDarts(Darts):
         return {kind: [of_edge(kind, k) for k in range(len(left[kind]))] for kind in KINDS}
 
     @classmethod
-    def cells_of(cls, config: Mapping[str, Any], mixing: Mapping[str, np.ndarray]) -> Genotype:
+    def cells_of(cls, config: MethodConfig, mixing: Mapping[str, np.ndarray]) -> Genotype:
         """The final cells, the normal one with the limit of skip connections."""
-        weights, names = mixing, candidates.of_network(config["network"])
-        nodes, most = config["network"]["nodes"], cls.completed(config["method"])["skip_limit"]
+        weights, names = mixing, candidates.of_network(config.network)
+        nodes, most = config.network.nodes, cls.completed(config.method)["skip_limit"]
         concat = tuple(range(2, nodes + 2))
         normal = limited(weights["normal"], names["normal"], nodes, most)
         reduce = final_cell(weights["reduce"], names["reduce"], nodes)

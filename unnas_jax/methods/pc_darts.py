@@ -4,13 +4,13 @@ config.network.partial_channels says which share of the channels is worked on; h
 `unnas_jax.spaces.darts.partial`. A softmax over the edges that enter a node steadies their choice.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods.base import Alphas
 from unnas_jax.methods.darts import Darts
@@ -36,10 +36,10 @@ class PCDarts(Darts):
         return {"warmup_epochs": 0}
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: MethodConfig) -> None:
         """Checks the warm-up, and that the operations of an edge share its weight."""
         super().validate(config)
-        options = cls.completed(config["method"])
+        options = cls.completed(config.method)
         warmup = options["warmup_epochs"]
         if warmup < 0:
             raise UserError(f"config.method.warmup_epochs={warmup!r}: must be at least 0")
@@ -51,9 +51,9 @@ class PCDarts(Darts):
 
     def initial_alphas(self, key: jax.Array) -> dict[str, jax.Array]:
         """The betas are drawn as the alphas are."""
-        edges = candidates.num_edges(self.config["network"]["nodes"])
+        edges = candidates.num_edges(self.config.network.nodes)
         draws = jax.random.normal(jax.random.fold_in(key, 1), (len(KINDS), edges), jnp.float32)
-        betas = self.config["alphas"]["init_scale"] * draws
+        betas = self.config.alphas.init_scale * draws
         named = {f"beta_{kind}": betas[k] for k, kind in enumerate(KINDS)}
         return {**super().initial_alphas(key), **named}
 

@@ -1,8 +1,8 @@
-"""Cells by perturbation (DARTS-PT, Wang et al., ICLR 2021): what matters is what is missed.
+"""Cells by perturbation (DARTS-PT, Wang et al., ICLR 2021).
 
-An edge keeps the operation without which the supernet answers worst, a node the two edges. They are
-decided one after the other, edges before nodes, each in random order; between two decisions the
-supernet is trained.
+An edge keeps the operation without which the supernet answers worst, and a node keeps the two edges
+without which it does. Edges and nodes are decided one after the other, edges before nodes, each in
+random order; between two decisions the supernet is trained.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ from unnas_jax.spaces.darts.genotype import Genotype
 KEPT = 2  # Edges of a node.
 
 
-class Loss(NamedTuple):
-    """Something that is left out to see whether it is missed.
+class Omission(NamedTuple):
+    """What is left out, to see how much worse the supernet answers without it.
 
     Attributes:
       kind: of cell.
@@ -33,8 +33,8 @@ class Loss(NamedTuple):
     operation: str = ""
 
 
-Measure = Callable[[Given, Loss], float]
-"""The score of the supernet, more is better, that mixes as given, and so without something."""
+Measure = Callable[[Given, Omission], float]
+"""The score, more is better, of the supernet that mixes as given, without what is left out."""
 
 
 @dataclasses.dataclass
@@ -113,7 +113,7 @@ class Projection:
         names = [name for name in self.operations[kind][edge] if name != "none"]
         return names if len(names) > 1 else []
 
-    def decide(self, measure: Measure) -> Iterator[tuple[str, list[tuple[Loss, float]], str]]:
+    def decide(self, measure: Measure) -> Iterator[tuple[str, list[tuple[Omission, float]], str]]:
         """Makes the next decision of both kinds of cell.
 
         Yields:
@@ -130,31 +130,31 @@ class Projection:
 
     def _operation(
         self, kind: str, edge: int, measure: Measure
-    ) -> tuple[list[tuple[Loss, float]], str]:
+    ) -> tuple[list[tuple[Omission, float]], str]:
         names = self._open(kind, edge)
-        losses = [Loss(kind, edge, name) for name in names]
-        scores = [measure(self.given(loss), loss) for loss in losses]
+        omissions = [Omission(kind, edge, name) for name in names]
+        scores = [measure(self.given(omitted), omitted) for omitted in omissions]
         only = [name for name in self.operations[kind][edge] if name != "none"]
         # The one that is missed most; of equals the first.
         kept = names[int(np.argmin(scores))] if names else only[0]
         self.chosen[kind][edge] = kept
-        return list(zip(losses, scores, strict=True)), f"keeps {kept}"
+        return list(zip(omissions, scores, strict=True)), f"keeps {kept}"
 
     def _inputs(
         self, kind: str, node: int, measure: Measure
-    ) -> tuple[list[tuple[Loss, float]], str]:
-        measured: list[tuple[Loss, float]] = []
+    ) -> tuple[list[tuple[Omission, float]], str]:
+        measured: list[tuple[Omission, float]] = []
         while len(left := self.entering(kind, node)) > KEPT:
-            losses = [Loss(kind, edge) for edge in left]
-            scores = [measure(self.given(loss), loss) for loss in losses]
+            omissions = [Omission(kind, edge) for edge in left]
+            scores = [measure(self.given(omitted), omitted) for omitted in omissions]
             # The one that is missed least; of equals the last.
             best = max(range(len(left)), key=lambda k: (scores[k], k))
             self.dropped[kind].append(left[best])
-            measured += zip(losses, scores, strict=True)
+            measured += zip(omissions, scores, strict=True)
         sources = ", ".join(str(self.edges[edge][0]) for edge in self.entering(kind, node))
         return measured, f"keeps the inputs {sources}"
 
-    def given(self, without: Loss | None = None) -> Given:
+    def given(self, without: Omission | None = None) -> Given:
         """The mixing weights of what is decided, float32: 1 of an edge's for its operation.
 
         The others are those of the alphas, or 0 for what is left out; nothing is normalised anew.

@@ -6,7 +6,7 @@ There are no alphas, and half B is only judged on.
 """
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from unnas_jax.config.schema import SearchConfig
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import BN_MOMENTUM
 from unnas_jax.methods import draws
-from unnas_jax.methods.base import Alphas, SearchMethod, SearchState, Setting
+from unnas_jax.methods.base import Images, SearchMethod, SearchState, Setting
 from unnas_jax.spaces import single_path, vectors
 from unnas_jax.spaces.registry import Cells
 from unnas_jax.tasks.base import Batch, Sums, evaluated, example_shapes
@@ -45,28 +45,27 @@ class SinglePath(SearchMethod):
         super().__init__(setting)
         self.paths = single_path.of_config(self.config).build(self.config, self.task)
         self.paths.check_inputs(example_shapes(self.config, self.task))
-        self.weights_tx, _ = self.optimizers()
         jit = functools.partial(jax.jit, out_shardings=sharding.replicated(setting.mesh))
         self._train = jit(self.train, donate_argnums=0)
         self._statistics, self._scores = jit(self.statistics), jit(self.scores)
         self._sampled = jit(self.sampled)
 
-    # What is asked before there is an instance.
+    # Called before there is an instance.
 
     @classmethod
     def spaces(cls) -> Collection[str]:
-        """All that have such a supernet."""
+        """All spaces that have a single-path supernet."""
         return tuple(single_path.SUPERNETS)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """How many random cells are judged, by what, and on how many images' statistics."""
+        """The number of cells to judge, the criterion, and the images for statistics."""
         return {"candidates": 1000, "criterion": "accuracy", "bn_images": 1024}
 
     @classmethod
-    def validate(cls, config: Mapping[str, Any]) -> None:
+    def validate(cls, config: MethodConfig) -> None:
         """Checks the options, and that the supernet can be built."""
-        options = cls.completed(config["method"])
+        options = cls.completed(config.method)
         if options["criterion"] not in CRITERIA:
             raise UserError(
                 f"config.method.criterion={options['criterion']!r}: use one of "
@@ -75,14 +74,9 @@ class SinglePath(SearchMethod):
         for key in ("candidates", "bn_images"):
             if options[key] < 1:
                 raise UserError(f"config.method.{key}={options[key]}: must be at least 1")
-        single_path.of_config(config).validate(SearchConfig.of(config))
+        single_path.of_config(config).validate(config)
 
     # Training.
-
-    def key(self, purpose: int, step: jax.Array | int) -> jax.Array:
-        """The key of the draws for a purpose in a step."""
-        seed = jax.random.key(self.config["seed"])
-        return jax.random.fold_in(jax.random.fold_in(seed, purpose), step)
 
     def needs_b(self, step: int) -> bool:
         """Never: nothing is learned from half B."""
@@ -104,7 +98,7 @@ class SinglePath(SearchMethod):
 
     def train(self, state: SearchState, batch: Batch) -> tuple[SearchState, Sums]:
         """A step on a path that is drawn for it; a pure function, to be traced."""
-        examples = self.task.examples(self.key(draws.WEIGHT_STEP, state.step), batch, train=True)
+        examples = self.examples(draws.WEIGHT_STEP, state.step, batch)
         path = self.paths.draw(self.key(draws.DRAW, state.step))
 
         def of_rows(variables: Any, examples: Any) -> Any:
@@ -128,14 +122,7 @@ class SinglePath(SearchMethod):
         grads, sums, batch_stats = sharding.by_device(of_rows, self.setting.mesh)(
             variables, examples
         )
-        updates, weights_opt = self.weights_tx.update(grads, state.weights_opt, state.params)
-        state = state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
-            weights_opt=weights_opt,
-        )
-        return state, sums
+        return self.update_weights(state, grads, batch_stats), sums
 
     def step(
         self, state: SearchState, batch_a: Batch, batch_b: Batch | None
@@ -145,14 +132,15 @@ class SinglePath(SearchMethod):
         return state, {"weights": sums, "alpha": None}
 
     def evaluate(self, state: SearchState, batch: Batch, number: int) -> Sums:
-        """Of a random cell for every batch, with the batch's own statistics (`sampled`)."""
-        sums: Sums = self._sampled(state, batch, self._placed(np.int32(number)))
+        """The sums of a random cell, another one for every batch; see `sampled`."""
+        sums: Sums = self._sampled(state, batch, self.placed(np.int32(number)))
         return sums
 
     def sampled(self, state: SearchState, batch: Batch, number: jax.Array) -> Sums:
-        """How well a random cell does: running statistics are those of all cells, and of none.
+        """The sums of a random cell, with the batch's own statistics.
 
-        Padding, which is behind the images, is overwritten by them: it would be in the statistics.
+        Running statistics are a mixture of those of all cells and fit none. Padding, at the end of
+        the batch, is replaced by its images, because it would change the statistics.
         """
         if "mask" in batch:
             images = jnp.maximum(jnp.sum(batch["mask"]).astype(jnp.int32), 1)
@@ -164,10 +152,6 @@ class SinglePath(SearchMethod):
         outputs, _ = self.paths.apply(variables, examples.inputs, path, train=True)
         return evaluated(self.task, outputs, examples)
 
-    def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
-        """Nothing: there are no alphas."""
-        return {}
-
     def lower(self, batch: Any) -> dict[str, list[jax.stages.Lowered]]:
         """The program of a step."""
         return {"weights": [self._train.lower(self.shapes(), batch)]}
@@ -176,47 +160,36 @@ class SinglePath(SearchMethod):
 
     def candidates(self) -> Sequence[Cells]:
         """Random ones, drawn from the seed."""
-        return self.paths.cells(self.options["candidates"], self.config["seed"])
+        return self.paths.cells(self.options["candidates"], self.config.seed)
 
     def judge(
-        self,
-        state: SearchState,
-        cells: Sequence[Cells],
-        training: Callable[[int], Iterator[Batch]],
-        held_out: Callable[[], Iterator[Batch]],
+        self, state: SearchState, cells: Sequence[Cells], images: Images
     ) -> list[dict[str, float]]:
         """The criterion's value of each cell, and what was found with it."""
         if self.options["criterion"] == "angle":
             return [{"merit": found, "angle": found} for found in self.angles(state, cells)]
-        metrics = self.metrics(state, cells, training, held_out)
+        metrics = self.metrics(state, cells, images)
         if self.options["criterion"] == "loss":
             return [{"merit": -found["loss"], **found} for found in metrics]
         return [{"merit": found[self.task.metric], **found} for found in metrics]
 
     def metrics(
-        self,
-        state: SearchState,
-        cells: Sequence[Cells],
-        training: Callable[[int], Iterator[Batch]],
-        held_out: Callable[[], Iterator[Batch]],
+        self, state: SearchState, cells: Sequence[Cells], images: Images
     ) -> list[dict[str, float]]:
-        """What an evaluation of each cell finds, with the statistics of training images.
-
-        The arguments are those of `judge`.
-        """
-        paths = [self._placed(self.paths.of(cell)) for cell in cells]
+        """The metrics of each cell, with the statistics of training images; see `judge`."""
+        paths = [self.placed(self.paths.of(cell)) for cell in cells]
         # All cells take a batch in turn, so that it is decoded once for all of them.
         statistics = [state.batch_stats] * len(cells)
-        batches = -(-self.options["bn_images"] // self.config["train"]["batch_size"])
-        for number, batch in enumerate(training(batches)):
-            place = self._placed(np.int32(number))
+        batches = -(-self.options["bn_images"] // self.config.train.batch_size)
+        for number, batch in enumerate(images.first(batches)):
+            place = self.placed(np.int32(number))
             statistics = [
                 self._statistics(state, path, batch, place, so_far)
                 for path, so_far in zip(paths, statistics, strict=True)
             ]
         sums: list[list[Sums]] = [[] for _ in cells]
-        for number, batch in enumerate(held_out()):
-            place = self._placed(np.int32(number))
+        for number, batch in enumerate(images.evaluation()):
+            place = self.placed(np.int32(number))
             for found, path, own in zip(sums, paths, statistics, strict=True):
                 found.append(self._scores(state, path, own, batch, place))
         return [self.task.summarize(of_cell) for of_cell in jax.device_get(sums)]
@@ -269,15 +242,12 @@ class SinglePath(SearchMethod):
 
     @functools.cached_property
     def _first_params(self) -> Any:
-        """The weights before the first step, which the seed tells."""
+        """The weights before the first step, drawn again from the seed."""
         return jax.device_get(self.initial().params)
-
-    def _placed(self, tree: Any) -> Any:
-        return sharding.replicate(tree, self.setting.mesh)
 
 
 def _joined(before: Any, own: Any, count: jax.Array) -> Any:
-    """Statistics of `count` batches and one more; of batch norms, dicts of `mean` and `var`."""
+    """The statistics of `count` batches and one more; `mean` and `var` of batch norms."""
     found = {
         name: _joined(before[name], value, count)
         for name, value in own.items()

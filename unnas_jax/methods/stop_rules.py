@@ -16,20 +16,20 @@ Row = Mapping[str, Any]
 
 Rule = Callable[[Sequence[Row], int], int | None]
 
-# Of RobustDARTS.
+# From RobustDARTS.
 _WINDOW, _APART, _FACTOR, _FIRST = 5, 4, 1.3, 10
-_LEAST = 3  # Eigenvalues of which a mean is taken.
+_LEAST = 3  # The fewest eigenvalues of which a mean is taken.
 
-# Of DARTS+.
+# From DARTS+.
 _SKIPS, _UNCHANGED = 2, 10
 
 
 def eigenvalue(rows: Sequence[Row], epochs: int) -> int | None:
     """RobustDARTS (Zela et al., 2020): stop when the eigenvalue grows too quickly.
 
-    The mean of the last 5 eigenvalues, measured every f epochs, stands for two measurements before
-    now. When it is more than 1.3 times the mean of 4 measurements ago, the epoch for which the
-    latter stands is the result, unless it is before epoch 10.
+    Eigenvalues are measured every f epochs. The mean of the last 5 belongs to the epoch of the
+    third of them. When it is more than 1.3 times the mean of 4 measurements ago, the epoch of that
+    earlier mean is the result, unless it is before epoch 10.
 
     Args:
       rows: of the epochs so far.

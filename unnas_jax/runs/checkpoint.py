@@ -12,7 +12,7 @@ of the data, which the step determines, the metric that it is ranked by, and a d
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -27,7 +27,7 @@ from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.runs import quiet, snapshot
 from unnas_jax.runs.retention import RANKING, LastTwoAndBest
 from unnas_jax.runs.snapshot import State
-from unnas_jax.runs.workdir import DAMAGED
+from unnas_jax.runs.workdir import DAMAGED, Workdir
 
 
 class _Damage(Exception):
@@ -152,12 +152,10 @@ class Checkpoints:
         """The step of the complete checkpoint with the best validation metric, if one has any."""
         return self._policy.best(self.steps())
 
-    def restore_step(
-        self, step: int, like: State, *, part: bool = False
-    ) -> tuple[State, dict[str, Any]]:
-        """The state, or a part of it, and the position of the checkpoint of a step."""
+    def restore_step(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
+        """A part of the state, and the position, of the checkpoint of a step."""
         try:
-            return self._restore(step, lambda position: like, part)
+            return self._restore(step, lambda position: like, part=True)
         except _Damage as error:
             raise UserError(
                 f"{self.directory}: the checkpoint of step {step} is damaged ({error})"
@@ -322,3 +320,36 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the last save and releases the manager's threads."""
         self._manager.close()
+
+
+def read(
+    place: Workdir, shapes: Any, wanted: Sequence[str], remedy: str, *, best: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Some entries of the state of another run, and its position; nothing there is changed.
+
+    Args:
+      place: the other run.
+      shapes: a state with the shapes and shardings that the entries have.
+      wanted: the names of the entries.
+      remedy: what to do if there is no checkpoint.
+      best: of the best checkpoint, not of the newest one.
+
+    Raises:
+      UserError: there is no checkpoint, no best one, or it is damaged or of another network.
+    """
+    like, restored = {name: getattr(shapes, name) for name in wanted}, None
+    if epath.Path(place.checkpoints).is_dir():
+        with Checkpoints(place.checkpoints, read_only=True) as checkpoints:
+            step = checkpoints.best() if best else None
+            if best and step is None:
+                raise UserError(
+                    f"workdir {place.name}: none of its checkpoints was evaluated, so none is the "
+                    "best; use the last"
+                )
+            if step is None:
+                restored = checkpoints.restore_by(lambda position: like, part=True)
+            else:
+                restored = checkpoints.restore_step(step, like)
+    if restored is None:
+        raise UserError(f"workdir {place.name} has no checkpoint; {remedy}")
+    return restored

@@ -22,7 +22,7 @@ from unnas_jax.spaces.registry import Cells
 _LOG = logging.getLogger("unnas_jax")
 
 CELLS_AT_ONCE = 16
-"""Cells that share a pass over the images."""
+"""The cells that are judged in one pass over the images."""
 
 _PUBLISH_S = 60.0
 
@@ -37,7 +37,7 @@ class Choosing:
     Args:
       workdir: a directory of this machine.
       method: whose candidates.
-      step: of the weights that they share, the last one of the run.
+      step: the last one of the run, after which the weights are those that they share.
       write: whether this process keeps the rows.
 
     Raises:
@@ -56,11 +56,11 @@ class Choosing:
 
     @property
     def left(self) -> list[str]:
-        """The texts of the cells that are not judged."""
+        """The texts of the cells that are not judged yet."""
         return [text for text in self.cells if text not in self._found]
 
     def best(self) -> Mapping[str, Any]:
-        """The row of the largest merit; of several the first that was drawn."""
+        """The row of the largest merit; among equals that of the cell drawn first."""
         return max((self._found[text] for text in self.cells), key=lambda row: row["merit"])
 
     def rows(self) -> list[Mapping[str, Any]]:

@@ -37,8 +37,8 @@ class Plan:
       log_every, save_every: how often a line is written and a checkpoint saved.
       evaluate_every: how often held-out examples are evaluated, besides at the end; what was
         evaluated is saved.
-      save_seconds: for so long after a checkpoint, or after the start, none is saved, nor at the
-        end, but when a signal stops the run.
+      save_seconds: the least time from the start, and from one checkpoint to the next. If it is
+        not 0, none is saved at the end; a signal that stops the run always saves.
     """
 
     total: int
@@ -135,8 +135,8 @@ class Loop:
       metric: of `Learner.evaluate`, by which the best checkpoint is kept; more is better.
       identity: kept with every position, so that a run which continues can tell whether it
         still is the same.
-      images: of a step, for the rate.
-      schedule: step -> learning rate, for the lines; None if it is not known.
+      images: the number in a step, for the rate in images/s.
+      schedule: step -> learning rate, for the log; None if it is not known.
       write: receives rows of metrics: write(kind, step, **values).
       publish: called before a checkpoint is saved, see `Workdir.publish`.
       after_save: called behind every checkpoint of an evaluation, for what is not urgent.

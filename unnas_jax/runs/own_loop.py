@@ -8,11 +8,12 @@ import numpy as np
 import optax
 
 from unnas_jax.config import schema
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods.base import SearchState, Setting
 from unnas_jax.methods.darts import Darts
-from unnas_jax.runs import validation
+from unnas_jax.runs import pieces, validation
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.tasks.base import Sums, Task
 
@@ -54,19 +55,15 @@ class SearchStep:
         config = schema.search()
         config.input.update(crop=crop, resize=crop)
         config.network.stem = "cifar"
-        for key, value in network.items():
-            if key not in config.network:
-                known = ", ".join(sorted(config.network))
-                raise UserError(f"{key}: no such argument; there are {known}")
-            with config.network.ignore_type():
-                config.network[key] = value
+        pieces.fill(config.network, network)
         config.search.update(order=order, arch_start_epoch=0.0)
         config.seed, config.precision = seed, precision
         validation.validate(config)
         self._task, self._crop, self._mesh = task, crop, sharding.data_mesh()
         optimizers = {"weights": weights, "alphas": alphas}
+        part = MethodConfig.of(config.to_dict())
         self._method = Darts(
-            Setting(config.to_dict(), task, self._mesh, steps_per_epoch=1, optimizers=optimizers)
+            Setting(part, task, self._mesh, steps_per_epoch=1, optimizers=optimizers)
         )
         self.supernet = self._method.supernet
 

@@ -1,5 +1,6 @@
 """Networks for one's own programs, in the form and number format that suit the backend."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -72,7 +73,7 @@ def Supernet(  # noqa: N802 (What it makes is one.)
     """
     config = schema.search()
     section = dict(width=width, cells=cells, nodes=nodes, stem=stem, **network)
-    _fill(config.network, section)
+    fill(config.network, section)
     config.search.update(formulation=formulation, rematerialise=rematerialise)
     config.precision = precision
     validation.validate(config)
@@ -110,7 +111,7 @@ def Network(  # noqa: N802
     config = schema.training()
     section = {"auxiliary_weight": 0.0, **network}
     section.update(genotype=str(cells), width=str(width), cells=depth, stem=stem, space=space)
-    _fill(config.network, section)
+    fill(config.network, section)
     config.precision = precision
     validation.validate(config)
     if task is None:
@@ -118,8 +119,8 @@ def Network(  # noqa: N802
     return Logits(build_network(config.to_dict(), task))
 
 
-def _fill(section: Any, values: dict[str, Any]) -> None:
-    """Writes values into a section of a config."""
+def fill(section: Any, values: Mapping[str, Any]) -> None:
+    """Writes values into a section of a config; `UserError` for a key that it has not."""
     for key, value in values.items():
         if key not in section:
             raise UserError(f"{key}: no such argument; there are {', '.join(sorted(section))}")

@@ -103,7 +103,7 @@ class Result:
     ) -> dict[str, Any]:
         """The content for the metrics of every seed on so many images at a step; logs them.
 
-        `confusion` has, if anything, how often class i was answered j, of every seed.
+        `confusion` says for every seed how often class i was answered as j; it may be empty.
 
         After the last evaluation of a run, warnings are logged, too.
         """

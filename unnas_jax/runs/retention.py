@@ -39,13 +39,13 @@ class LastTwoAndBest(policies.PreservationPolicy):
         return self._rankings[step]
 
     def best(self, steps: Sequence[int]) -> int | None:
-        """The best of some steps, the later one of equals; None if none has a ranking."""
+        """The best of the given steps, the latest among equals; None if none has a ranking."""
         rankings = {step: self._ranking(step) for step in steps}
         ranked = [(ranking, step) for step, ranking in rankings.items() if ranking is not None]
         return max(ranked)[1] if ranked else None
 
     def obsolete(self, steps: Sequence[int]) -> list[int]:
-        """The steps, of some, whose checkpoints are not kept."""
+        """Those of the given steps whose checkpoints are not kept."""
         kept = {*sorted(steps)[-2:], self.best(steps)}
         return [step for step in steps if step not in kept]
 

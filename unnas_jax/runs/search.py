@@ -7,14 +7,15 @@ import logging
 import os
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import ml_collections
+from jax.sharding import Mesh
 
 from unnas_jax.analysis import pictures
 from unnas_jax.config.schema import SearchConfig
-from unnas_jax.config.sections import Pace
+from unnas_jax.config.sections import MethodConfig, Pace
 from unnas_jax.core import distributed, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.logs import telling
@@ -28,7 +29,7 @@ from unnas_jax.runs import checkpoint, snapshot, validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.choosing import Choosing
 from unnas_jax.runs.images import Images
-from unnas_jax.runs.loop import Loop, Plan
+from unnas_jax.runs.loop import Learner, Loop, Plan
 from unnas_jax.runs.monitor import Monitor
 from unnas_jax.runs.outputs import Outputs
 from unnas_jax.runs.workdir import Workdir
@@ -37,25 +38,25 @@ from unnas_jax.tasks.base import Sums, Task
 _LOG = logging.getLogger("unnas_jax")
 
 
-def _plan(given: Mapping[str, Any], dataset: Dataset, images: int) -> Plan:
+def _plan(config: SearchConfig, dataset: Dataset, images: int) -> Plan:
     """The plan of a search: an evaluation and a checkpoint end every epoch."""
-    pace = Pace.of(given)
-    batch_size = pace.train.batch_size
+    batch_size = config.train.batch_size
     per_epoch = images // batch_size
     if per_epoch == 0:
         raise UserError(
             f"config.train.batch_size={batch_size}: half of the dataset {dataset.name!r} has only "
             f"{images} images; use a smaller batch"
         )
-    stages = methods.of_config(given).stages(given, per_epoch)
-    return Plan.of(pace, per_epoch, sum(stage.steps for stage in stages), every_epochs=1)
+    stages = methods.of_config(config).stages(MethodConfig.of(config), per_epoch)
+    steps = sum(stage.steps for stage in stages)
+    return Plan.of(Pace.of(config), per_epoch, steps, every_epochs=1)
 
 
 class _Stages:
     """The stages of a run, and the method in each of them.
 
     Args:
-      config: as a dict.
+      config: of the methods.
       task: what the supernets learn.
       mesh: of the devices.
       plan: of the run.
@@ -64,9 +65,9 @@ class _Stages:
 
     def __init__(
         self,
-        config: Mapping[str, Any],
+        config: MethodConfig,
         task: Task,
-        mesh: Any,
+        mesh: Mesh,
         plan: Plan,
         optimizers: Mapping[str, optim.Optimizer],
     ) -> None:
@@ -81,8 +82,8 @@ class _Stages:
     def at(self, position: Mapping[str, Any]) -> SearchMethod:
         """The method at the `stage` and with what it has `carried`, as a position holds them.
 
-        Positions of versions that knew no stages are in the first one. The last method made is
-        cached.
+        A position without a stage, which older versions wrote, is in the first one. The last
+        method made is kept.
         """
         stage, carried = position.get("stage", 0), position.get("carried")
         if stage not in range(len(self.stages)):
@@ -116,18 +117,47 @@ class _Stages:
         return self.at({"stage": stage, "carried": carried})
 
 
+class MethodLearner(Learner, Protocol):
+    """A learner that trains the supernet of a search method."""
+
+    @property
+    def method(self) -> SearchMethod:
+        """The method in its stage."""
+
+
+def loop_of(
+    plan: Plan,
+    learner: MethodLearner,
+    checkpoints: checkpoint.Checkpoints,
+    data: Mapping[str, Any],
+    write: Callable[..., None],
+    publish: Callable[[], None],
+    after_save: Callable[[], None] = lambda: None,
+) -> Loop:
+    """The loop that trains a method's supernet: see `Loop`; `data` is the dataset's fingerprint."""
+    return Loop(
+        plan,
+        learner,
+        checkpoints,
+        metric=learner.method.task.metric,
+        identity={"data": data},
+        images=plan.batch_size,
+        schedule=lambda step: learner.method.learning_rate(step),
+        write=write,
+        publish=publish,
+        after_save=after_save,
+    )
+
+
 class _Learner:
     """A search as the loop sees it, whatever its method.
 
     Args:
       stages: of the run.
-      method, state: where it goes on.
-      task: what is learned.
+      method, state, step: where it goes on.
+      images: what it learns from.
       outputs: the files.
-      monitor: of its diagnostics.
-      batches_a: of half A, from the step on where it goes on.
-      batches_b: makes a block with those of half B for some steps.
-      held_out: makes an iterator of the batches to evaluate on.
+      monitor: measures the diagnostics.
     """
 
     def __init__(
@@ -135,23 +165,22 @@ class _Learner:
         stages: _Stages,
         method: SearchMethod,
         state: SearchState,
-        task: Task,
+        step: int,
+        images: Images,
         outputs: Outputs,
         monitor: Monitor,
-        batches_a: Iterator[Any],
-        batches_b: Callable[[Sequence[int]], contextlib.AbstractContextManager[Iterator[Any]]],
-        held_out: Callable[[], Iterator[Any]],
     ) -> None:
-        self.method, self.state = method, state
-        self._stages, self._task, self._outputs = stages, task, outputs
+        self.method, self.state, self._first_step = method, state, step
+        self._stages, self._images, self._outputs = stages, images, outputs
         self._monitor, self._last_b = monitor, None
-        self._batches_a, self._open_b, self._held_out = batches_a, batches_b, held_out
-        self._block_b = contextlib.ExitStack()
+        self._blocks = contextlib.ExitStack()
+        self._batches_a = self._blocks.enter_context(images.train(0, step))
+        self._block_b = self._blocks.enter_context(contextlib.ExitStack())
         self._batches_b: Iterator[Any] | None = None
 
     def close(self) -> None:
-        """Ends the stream of half B."""
-        self._block_b.close()
+        """Ends the streams of both halves."""
+        self._blocks.close()
 
     @property
     def position(self) -> dict[str, Any]:
@@ -167,7 +196,8 @@ class _Learner:
             steps = range(step, self._stages.end(self.method))
             needed = [k for k in steps if self.method.needs_b(k)]
             self._block_b.close()
-            self._batches_b = self._block_b.enter_context(self._open_b(needed))
+            batches = self._images.train(1, self._first_step, needed)
+            self._batches_b = self._block_b.enter_context(batches)
         batch_a, needs_b = next(self._batches_a), self.method.needs_b(step)
         batch_b = self._last_b = next(self._batches_b) if needs_b else None
         first = step > self.method.setting.first_step and needs_b
@@ -182,9 +212,9 @@ class _Learner:
     def evaluate(self) -> dict[str, float]:
         sums = [
             self.method.evaluate(self.state, batch, number)
-            for number, batch in enumerate(self._held_out())
+            for number, batch in enumerate(self._images.evaluation())
         ]
-        return self._task.summarize(jax.device_get(sums))
+        return self._images.task.summarize(jax.device_get(sums))
 
     def record(self, step: int, metrics: Mapping[str, float]) -> bool:
         self._outputs.metrics("validation", step, **metrics)
@@ -198,7 +228,7 @@ class _Learner:
         _LOG.info(
             "Epoch %.3g, half %s with %s: %s.",
             epoch,
-            "A" if self._task.memorises else "B",
+            "A" if self._images.task.memorises else "B",
             "random cells" if self.method.chooses else "running statistics",
             ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
         )
@@ -262,10 +292,10 @@ def _search(
             dataset = open_dataset(c.dataset)
         images, data = Images.of(c, dataset, mesh), fingerprint(dataset)
         task = images.task
-        plan = _plan(given, dataset, len(images.half_a))
+        plan = _plan(c, dataset, len(images.half_a))
 
         # Steps, state, and where it continues.
-        stages = _Stages(given, task, mesh, plan, optimizers)
+        stages = _Stages(MethodConfig.of(c), task, mesh, plan, optimizers)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir.checkpoints))
         restored = checkpoints.restore_by(lambda position: stages.at(position).shapes())
         state, position = restored or (stages.at({}).init(), {"step": 0, "validation": None})
@@ -308,29 +338,16 @@ def _search(
 
         # The loop.
         monitor = Monitor(c.train.epochs, position.get("measured", ()))
-        learner = _Learner(
-            stages,
-            method,
-            state,
-            task,
-            outputs,
-            monitor,
-            stack.enter_context(images.train(0, step)),
-            lambda steps: images.train(1, step, steps),
-            images.evaluation,
-        )
+        learner = _Learner(stages, method, state, step, images, outputs, monitor)
         stack.enter_context(contextlib.closing(learner))
         del state  # A step gives its memory to the next one's.
-        loop = Loop(
+        loop = loop_of(
             plan,
             learner,
             checkpoints,
-            metric=task.metric,
-            identity={"data": data},
-            images=plan.batch_size,
-            schedule=lambda step: learner.method.learning_rate(step),
-            write=outputs.metrics,
-            publish=workdir.publish,
+            data,
+            outputs.metrics,
+            workdir.publish,
             after_save=lambda: outputs.pictures(final=False),
         )
         ended = monitor.named(method) is not None or loop.run(step, ranking) == plan.total
@@ -339,7 +356,7 @@ def _search(
             chooser, state = learner.method, learner.state
 
             def judge(cells: Sequence[Any]) -> list[dict[str, float]]:
-                return chooser.judge(state, cells, images.first, images.evaluation)
+                return chooser.judge(state, cells, images)
 
             ended = choosing.run(judge, workdir.publish)
             if ended:

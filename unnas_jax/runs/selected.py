@@ -10,6 +10,8 @@ import numpy as np
 
 from unnas_jax.analysis import pictures, results
 from unnas_jax.config import run_config
+from unnas_jax.config.schema import SearchConfig
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods import registry as methods
@@ -49,7 +51,7 @@ def config_of(folder: str, name: str) -> dict[str, Any]:
     return config
 
 
-def provenance(config: Mapping[str, Any], **how: Any) -> dict[str, Any]:
+def provenance(config: SearchConfig, **how: Any) -> dict[str, Any]:
     """What the genotype.json of a selection tells, besides the cells.
 
     Args:
@@ -57,10 +59,10 @@ def provenance(config: Mapping[str, Any], **how: Any) -> dict[str, Any]:
       how: the cells were selected.
     """
     return {
-        "dataset": config["dataset"]["name"],
-        "task": config["task"]["name"],
-        "method": config["search"]["method"],
-        "seed": config["seed"],
+        "dataset": config.dataset.name,
+        "task": config.task.name,
+        "method": config.search.method,
+        "seed": config.seed,
         "finished": True,
         "selection": how,
         "warnings": [],
@@ -94,7 +96,7 @@ def by_magnitude(workdir: str, out: str = "", epoch: float | None = None) -> Sel
         another rule for its cells.
     """
     with workdir_lib.opened(workdir, write=False) as source:
-        config = config_of(source.path, workdir)
+        config = SearchConfig.of(config_of(source.path, workdir))
         method = methods.of_config(config)
         if method.chooses or method.cells is not SearchMethod.cells:
             raise UserError(
@@ -113,8 +115,8 @@ def by_magnitude(workdir: str, out: str = "", epoch: float | None = None) -> Sel
                 "row at the end of each"
             )
     row = rows[-1]
-    operations = candidates.of_network(config["network"])
-    cells = method.cells_of(config, row.mixing)
+    operations = candidates.of_network(config.network)
+    cells = method.cells_of(MethodConfig.of(config), row.mixing)
     how = {"by": "magnitude", "of_epoch": row.epoch}
     document = genotype_lib.document_of(
         cells,

@@ -17,13 +17,13 @@ from unnas_jax.methods import draws
 from unnas_jax.methods.base import SearchState
 from unnas_jax.methods.darts import Darts
 from unnas_jax.methods.draws import Given
-from unnas_jax.methods.projection import Loss, Projection
+from unnas_jax.methods.projection import Omission, Projection
 from unnas_jax.tasks.base import Batch, Sums, evaluated
 
 _LOG = logging.getLogger("unnas_jax")
 
 COLUMNS = ("decision", "cell", "node", "input", "without", "score", "result")
-"""Of the table of a selection."""
+"""The columns of a selection's table."""
 
 
 class Scores:
@@ -42,7 +42,7 @@ class Scores:
                 found = files.read_json(path)
                 self._known = {str(key): float(value) for key, value in found.items()}
 
-    def of(self, decision: int, without: Loss, measure: Callable[[], float]) -> float:
+    def of(self, decision: int, without: Omission, measure: Callable[[], float]) -> float:
         """The score without something, measured if it is not known."""
         key = " ".join(map(str, (decision, *without)))
         if key not in self._known:
@@ -54,7 +54,7 @@ class Scores:
 
 
 class _Clock:
-    """What a pass over the held-out images and a step take."""
+    """Measures how long passes over the held-out images, and steps, take."""
 
     def __init__(self) -> None:
         self._spent, self._count = {"pass": 0.0, "step": 0.0}, {"pass": 0, "step": 0}
@@ -82,8 +82,8 @@ class Selecting:
       rows: of the table until there.
       every: steps between decisions.
       scores: what was measured before a run was killed.
-      batches: makes a block with the batches of both halves from a step of the search on.
-      held_out: makes an iterator of the batches that scores are measured on.
+      batches: pairs of batches, of half A and of half B.
+      held_out: makes an iterator over the batches that scores are measured on.
       write: receives rows of metrics.
     """
 
@@ -121,7 +121,7 @@ class Selecting:
         if step == self._every * self.projection.decided:
             self.decide()
         if self._given is None:
-            self._given = self._placed(self.projection.given())
+            self._given = self.method.placed(self.projection.given())
         batch_a, batch_b = next(self._batches)
         with jax.transfer_guard("disallow"):
             self.state, of_b = self.method.alpha_step(self.state, batch_b, batch_a, self._given)
@@ -137,7 +137,7 @@ class Selecting:
         number, left = self.projection.decided + 1, self.projection.decisions
         passes = self.projection.passes()
 
-        def measure(given: Given, without: Loss) -> float:
+        def measure(given: Given, without: Omission) -> float:
             nonlocal passes
             score = self._scores.of(number - 1, without, lambda: self._score(given))
             passes -= 1
@@ -157,9 +157,9 @@ class Selecting:
 
         for kind, measured, result in self.projection.decide(measure):
             _LOG.info("Decision %d of %d, %s cell: %s.", number, left, kind, result)
-            for loss, score in measured:
-                source, node = self.projection.edges[loss.edge]
-                row = (number, kind, node, source, loss.operation or "all", score, result)
+            for omitted, score in measured:
+                source, node = self.projection.edges[omitted.edge]
+                row = (number, kind, node, source, omitted.operation or "all", score, result)
                 self.rows.append(list(row))
         self._given = None
 
@@ -183,10 +183,10 @@ class Selecting:
         return float(self._metrics(given)[self.method.task.metric])
 
     def _metrics(self, given: Given) -> dict[str, float]:
-        start, placed = time.monotonic(), self._placed(given)
+        start, placed = time.monotonic(), self.method.placed(given)
         with telling("Measuring a score", after=30.0):
             sums = [
-                self._measured(self.state, placed, batch, self._placed(np.int32(number)))
+                self._measured(self.state, placed, batch, self.method.placed(np.int32(number)))
                 for number, batch in enumerate(self._held_out())
             ]
             found: dict[str, float] = self.method.task.summarize(jax.device_get(sums))
@@ -204,7 +204,7 @@ class Selecting:
     def _sums(self, state: SearchState, given: Given, batch: Batch, number: jax.Array) -> Sums:
         """The sums over a batch of held-out examples, with its own batch-norm statistics.
 
-        Without an operation the running ones would be those of another network. They do not move.
+        Running statistics would be those of the network with everything. They stay as they are.
         """
         method = self.method
         key = method.key(draws.EVALUATION, number)
@@ -219,6 +219,3 @@ class Selecting:
             rngs={"noise": method.noise_key(draws.EVALUATION, number)},
         )
         return evaluated(method.task, outputs, examples)
-
-    def _placed(self, tree: Any) -> Any:
-        return sharding.replicate(tree, self.method.setting.mesh)

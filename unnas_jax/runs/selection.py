@@ -17,33 +17,31 @@ import jax
 import numpy as np
 
 from unnas_jax.config.schema import SearchConfig
-from unnas_jax.config.sections import Batches
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import distributed, files, sharding, stopping
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import halves, open_dataset
-from unnas_jax.data.pipeline import evaluation_sample
+from unnas_jax.data import open_dataset
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.learning import metrics, optim
-from unnas_jax.learning.feed import Feed
 from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import SearchState, Setting
 from unnas_jax.methods.darts import Darts
 from unnas_jax.methods.projection import Projection
 from unnas_jax.runs import checkpoint, selected
 from unnas_jax.runs import workdir as workdir_lib
-from unnas_jax.runs.loop import Loop, Plan
+from unnas_jax.runs.images import Images
+from unnas_jax.runs.loop import Plan
+from unnas_jax.runs.search import loop_of
 from unnas_jax.runs.selected import GENOTYPE, Selected
 from unnas_jax.runs.selecting import COLUMNS, Scores, Selecting
 from unnas_jax.runs.workdir import Workdir
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
-from unnas_jax.tasks import registry
-from unnas_jax.tasks.base import Task
 
 _LOG = logging.getLogger("unnas_jax")
 
 _OPTIONS, _SCORES = "selection.json", "scores.json"
-_TENTH = 0.1  # Of the search's rate: the published selection has 0.0025 after 0.025.
+_TENTH = 0.1  # The share of the search's rate: as published, 0.0025 after 0.025.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +86,10 @@ def config_for(search: Mapping[str, Any], rate: float) -> dict[str, Any]:
     return config
 
 
-def _check_search(name: str, place: Workdir, config: Mapping[str, Any]) -> None:
+def _check_search(name: str, place: Workdir, config: SearchConfig) -> None:
     """Raises `UserError` for a search whose cells cannot be selected by perturbation."""
     method = methods.of_config(config)
-    stages = len(method.stages(config, 1))
+    stages = len(method.stages(MethodConfig.of(config), 1))
     if not method.mixture or not issubclass(method, Darts) or stages > 1:
         why = f"has {stages} stages" if stages > 1 else "does not mix all operations of an edge"
         remedy = "take the cells of its genotype.json" if method.chooses else "use --by=magnitude"
@@ -99,10 +97,10 @@ def _check_search(name: str, place: Workdir, config: Mapping[str, Any]) -> None:
             f"{name}: is of the method {method.name!r}, which {why}, so that none can be left out "
             f"of its mixture; {remedy}"
         )
-    for section in ("weights", "alphas"):
-        if config[section]["optimizer"] == optim.OBJECT:
+    for key, section in (("weights", config.weights), ("alphas", config.alphas)):
+        if section.optimizer == optim.OBJECT:
             raise UserError(
-                f"{name}: its optimizer of the {section} was passed from Python, which a selection "
+                f"{name}: its optimizer of the {key} was passed from Python, which a selection "
                 "cannot do; use --by=magnitude"
             )
     path = os.path.join(place.path, GENOTYPE)
@@ -116,7 +114,7 @@ def _check_search(name: str, place: Workdir, config: Mapping[str, Any]) -> None:
 
 
 def _check_options(place: Workdir, options: Mapping[str, Any], write: bool) -> None:
-    """Raises `UserError` if a folder belongs to another selection; else it belongs to this one."""
+    """Raises `UserError` if a folder belongs to another selection; else makes it this one's."""
     path = os.path.join(place.path, _OPTIONS)
     if os.path.exists(path):
         try:
@@ -163,7 +161,7 @@ def by_perturbation(workdir: str, out: str = "", options: Options = Options()) -
         workdir_lib.opened(out, write=primary) as place,
     ):
         config = selected.config_of(source.path, workdir)
-        _check_search(workdir, source, config)
+        _check_search(workdir, source, SearchConfig.of(config))
         return _by_perturbation(source, place, config, options)
 
 
@@ -182,24 +180,20 @@ def _by_perturbation(
 
         # Data.
         dataset = open_dataset(c.dataset)
-        task: Task = registry.create(c, dataset)
-        records, data = dataset.splits["train"], fingerprint(dataset)
-        half_a, half_b = (
-            evaluation_sample(half, c.train.max_images, c.seed)
-            for half in halves(len(records), c.seed)
-        )
-        per_epoch = len(half_a) // size
+        data = fingerprint(dataset)
         most = options.max_images if options.max_images > 0 else c.eval.max_images
-        judged = evaluation_sample(half_a if task.memorises else half_b, most, c.seed)
-        # Whole batches of the size of training, whose statistics they are normalised by.
-        judged = judged[: len(judged) // size * size]
+        # Scores use the statistics of a batch: batches are whole, and as large as in training.
+        scored = dataclasses.replace(c.eval, batch_size=size, max_images=most)
+        images = Images.of(dataclasses.replace(c, eval=scored), dataset, mesh)
+        judged = images.held_out[: len(images.held_out) // size * size]
         if not len(judged):
             raise UserError(f"--max-images={most}: give at least a batch, {size} images")
-        of_scores = dataclasses.replace(c, eval=dataclasses.replace(c.eval, batch_size=size))
-        feed = Feed(Batches.of(of_scores), dataset, task, mesh)
+        images = dataclasses.replace(images, held_out=judged)
+        per_epoch = len(images.half_a) // size
 
         # The supernet, and where it goes on.
-        method = methods.of_config(given)(Setting(given, task, mesh, per_epoch))
+        setting = Setting(MethodConfig.of(c), images.task, mesh, per_epoch)
+        method = methods.of_config(c)(setting)
         assert isinstance(method, Darts)
         nodes = c.network.nodes
         projection = Projection(candidates.of_network(c.network), nodes, options.seed)
@@ -243,10 +237,7 @@ def _by_perturbation(
 
         # In the order of the search's own streams, behind its end.
         first = int(np.asarray(state.step))
-        both = [
-            stack.enter_context(feed.train(records, half, seed=2 * c.seed + k, start_step=first))
-            for k, half in enumerate((half_a, half_b))
-        ]
+        both = [stack.enter_context(images.train(half, first)) for half in (0, 1)]
         learner = Selecting(
             method,
             state,
@@ -255,45 +246,29 @@ def _by_perturbation(
             every,
             Scores(os.path.join(place.path, _SCORES), jax.process_count() == 1),
             zip(*both, strict=True),
-            lambda: feed.evaluation(records, judged),
+            images.evaluation,
             write,
         )
         del state  # A step gives its memory to the next one's.
-        loop = Loop(
-            plan,
-            learner,
-            checkpoints,
-            metric=task.metric,
-            identity={"data": data},
-            images=size,
-            schedule=lambda step: method.learning_rate(step),
-            write=write,
-            publish=place.publish,
-        )
-        if loop.run(step) < total:
+        if loop_of(plan, learner, checkpoints, data, write, place.publish).run(step) < total:
             return None
         if projection.decided < projection.decisions:
             stopping.nothing_to_save(os.EX_TEMPFAIL)  # The scores are on the disk.
             learner.decide()
-        return _finished(place, given, options, learner, primary)
+        return _finished(place, c, options, learner, primary)
 
 
 def _of_search(source: Workdir, method: Darts, data: Mapping[str, Any]) -> SearchState:
     """The state in which a search ended, with new optimizers."""
-    shapes = method.shapes()
-    like = {name: getattr(shapes, name) for name in ("params", "batch_stats", "alphas")}
-    with checkpoint.Checkpoints(source.checkpoints, read_only=True) as checkpoints:
-        restored = checkpoints.restore_by(lambda position: like, part=True)
-    if restored is None:
-        raise UserError(f"{source.name}: has no checkpoint; the search has to leave one")
-    found, position = restored
+    wanted = ("params", "batch_stats", "alphas")
+    found, position = checkpoint.read(source, method.shapes(), wanted, "search first")
     check_same(source.name, position.get("data"), data, ("train",))
     step = sharding.replicate(np.int32(position["step"]), method.setting.mesh)
     return method.init().replace(**found, step=step)
 
 
 def _finished(
-    place: Workdir, c: Mapping[str, Any], options: Options, learner: Selecting, write: bool
+    place: Workdir, config: SearchConfig, options: Options, learner: Selecting, write: bool
 ) -> Selected:
     projection = learner.projection
     cells = projection.genotype()
@@ -302,7 +277,7 @@ def _finished(
     document = {
         **genotype_lib.bare_document(cells),
         "operations": candidates.as_json(projection.operations),
-        **selected.provenance(c, **how),
+        **selected.provenance(config, **how),
     }
     if write:
         selected.write(found, json.loads(json.dumps(document)))

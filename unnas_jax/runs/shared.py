@@ -2,15 +2,15 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import optax
-from etils import epath
 
 from unnas_jax.config import run_config
 from unnas_jax.config.schema import SearchConfig
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
@@ -18,15 +18,12 @@ from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import SearchState, Setting
 from unnas_jax.methods.single_path import SinglePath
-from unnas_jax.runs import checkpoint as checkpoint_lib
+from unnas_jax.runs import checkpoint
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.images import Images
-from unnas_jax.runs.workdir import Workdir
-
-_WANTED = ("params", "batch_stats")  # Of a state.
 
 _MOST_BYTES = 2**30
-"""Of batches that are kept for the next cell; more are decoded again for each."""
+"""The most bytes of batches to keep; if there are more, every cell decodes them again."""
 
 
 @dataclasses.dataclass
@@ -52,19 +49,19 @@ class Shared:
 
     def metric(self, cell: str) -> float:
         """The task's metric on held-out images, as the search's candidates are judged."""
-        found = self.method.metrics(
-            self.state, [self.method.paths.resolve(cell)], self._first, self._evaluation
-        )
+        found = self.method.metrics(self.state, [self.method.paths.resolve(cell)], self)
         return found[0][self.method.task.metric]
 
     def angle(self, cell: str) -> float:
         """See `unnas_jax.spaces.vectors`."""
         return self.method.angles(self.state, [self.method.paths.resolve(cell)])[0]
 
-    def _first(self, count: int) -> Iterator[Any]:
+    def first(self, count: int) -> Iterator[Any]:
+        """The first batches of half A."""
         return self._all(count, self.images.first(count))
 
-    def _evaluation(self) -> Iterator[Any]:
+    def evaluation(self) -> Iterator[Any]:
+        """All batches of held-out images."""
         return self._all(0, self.images.evaluation())
 
     def _all(self, key: int, batches: Iterator[Any]) -> Iterator[Any]:
@@ -103,23 +100,11 @@ def read(workdir: str | os.PathLike[str]) -> Shared:
         # The optimizer's state is not needed, nor is the optimizer known if it was an object.
         per_epoch = max(len(images.half_a) // c.train.batch_size, 1)
         nothing = {"weights": optax.identity()}
-        setting = Setting(config, images.task, mesh, per_epoch, optimizers=nothing)
+        setting = Setting(MethodConfig.of(c), images.task, mesh, per_epoch, optimizers=nothing)
         method = kind(setting)
         shapes = method.shapes()
-        restored = _restored(place, {key: getattr(shapes, key) for key in _WANTED})
-        if restored is None:
-            raise UserError(f"workdir {name} has no checkpoint; search first")
-        found, position = restored
+        found, position = checkpoint.read(place, shapes, ("params", "batch_stats"), "search first")
         check_same(name, position.get("data"), fingerprint(dataset), ("train",))
         step = sharding.replicate(np.int32(position["step"]), mesh)
         state = shapes.replace(**found, step=step, weights_opt=(), alphas_opt=())
     return Shared(name, c.network.space, int(position["step"]), method, state, images)
-
-
-def _restored(
-    place: Workdir, like: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], dict[str, Any]] | None:
-    if not epath.Path(place.checkpoints).is_dir():
-        return None
-    with checkpoint_lib.Checkpoints(place.checkpoints, read_only=True) as checkpoints:
-        return checkpoints.restore_by(lambda position: like, part=True)

@@ -110,7 +110,7 @@ def _added(sums: list[Sums]) -> Sums:
 class _Learner:
     """The trainings of all seeds as the loop sees them."""
 
-    position: Mapping[str, Any] = {}  # The states are enough.
+    position: Mapping[str, Any] = {}  # A training needs its state alone to go on.
 
     def __init__(
         self,
@@ -176,8 +176,9 @@ def train(
       config: see `unnas_jax.config.schema.training`.
       workdir: a directory or an address gs://BUCKET/NAME; files as docs/files.md lists them.
       optimizers: an object that replaces the optimizer named in the section `weights`.
-      save_seconds: for so long after a checkpoint, or after the start, none is written, nor at the
-        end, but when a signal stops it; for short trainings of which only the result is kept.
+      save_seconds: the least time from the start, and from one checkpoint to the next. If it is
+        not 0, none is saved at the end, for short trainings of which only the result is kept; a
+        signal that stops the training always saves.
 
     Returns:
       The content of `result.json`; empty if the run was stopped before its first evaluation.

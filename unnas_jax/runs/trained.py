@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from etils import epath
 
 from unnas_jax.config import run_config
 from unnas_jax.config.schema import TrainConfig
@@ -23,7 +22,7 @@ from unnas_jax.data.registry import entry_of
 from unnas_jax.learning import rows, trainer
 from unnas_jax.learning.feed import Feed
 from unnas_jax.learning.trainer import TrainState, TrainSteps
-from unnas_jax.runs import checkpoint as checkpoint_lib
+from unnas_jax.runs import checkpoint as checkpoints
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.pieces import Logits
 from unnas_jax.runs.seeds import Seeds, subsets
@@ -249,11 +248,8 @@ def read(
         nothing = optax.identity()
         steps = trainer.build_steps(Training.of(config), network, task, mesh, 1, inputs, nothing)
         shapes = steps.shapes(len(seeds))
-        like = {name: getattr(shapes, name) for name in _WANTED}
-        restored = _restored(place, like, checkpoint)
-        if restored is None:
-            raise UserError(f"workdir {name} has no checkpoint; train first")
-        found, position = restored
+        best = checkpoint == "best"
+        found, position = checkpoints.read(place, shapes, _WANTED, "train first", best=best)
         state = shapes.replace(
             **found,
             seed=np.asarray(seeds, np.int32),
@@ -269,23 +265,6 @@ def read(
         variables = jax.device_get(trainer.evaluated(state))
     step = int(position["step"])
     return Trained(name, config, known, task, network, variables, tuple(chosen), step)
-
-
-def _restored(
-    place: Workdir, like: Mapping[str, Any], which: str
-) -> tuple[Mapping[str, Any], dict[str, Any]] | None:
-    if not epath.Path(place.checkpoints).is_dir():
-        return None
-    with checkpoint_lib.Checkpoints(place.checkpoints, read_only=True) as checkpoints:
-        if which == "last":
-            return checkpoints.restore_by(lambda position: like, part=True)
-        step = checkpoints.best()
-        if step is None:
-            raise UserError(
-                f"workdir {place.name}: none of its checkpoints was evaluated, so none is the "
-                "best; use the last"
-            )
-        return checkpoints.restore_step(step, like, part=True)
 
 
 def _facts(place: Workdir, config: TrainConfig, dataset: Dataset | None) -> Dataset:

@@ -10,6 +10,7 @@ import ml_collections
 from unnas_jax.config import schema, unknown_keys
 from unnas_jax.config.options import Section
 from unnas_jax.config.schema import SearchConfig, TrainConfig
+from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import crops
 from unnas_jax.data import registry as datasets
@@ -139,7 +140,7 @@ def validate(config: ml_collections.ConfigDict, objects: Collection[str] = ()) -
     optim.validate("weights", c.weights, given="weights" in objects)
     if isinstance(c, SearchConfig):
         optim.validate("alphas", c.alphas, given="alphas" in objects)
-        methods.validate(given)
+        methods.validate(MethodConfig.of(c))
 
 
 def _validate_search(c: SearchConfig) -> None:

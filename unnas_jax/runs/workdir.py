@@ -109,7 +109,7 @@ def _explained(place: Workdir) -> Iterator[None]:
 def opened(workdir: str, *, write: bool = True) -> Iterator[Workdir]:
     """The directory of a run while it goes on.
 
-    Of an address gs://BUCKET/NAME the small files are copied to this machine at the start, and back
+    The small files of an address gs://BUCKET/NAME are copied to this machine at the start, and back
     whenever they are published, the last time at the end of the block.
 
     Args:
@@ -152,7 +152,7 @@ def opened(workdir: str, *, write: bool = True) -> Iterator[Workdir]:
             with _explained(place):
                 yield place
         except BaseException:
-            with contextlib.suppress(UserError, Interruption):  # The first error is told.
+            with contextlib.suppress(UserError, Interruption):  # The first one is told.
                 publish()
             raise
         publish()
@@ -209,7 +209,7 @@ def claim(workdir: Workdir, config: Mapping[str, Any], *, write: bool = True) ->
 
 
 def make(workdir: Workdir) -> None:
-    """Makes a directory for files that are no run's.
+    """Makes a directory for files that belong to no run.
 
     Raises:
       UserError: it is that of a run, whose files these would replace, or cannot be written.
@@ -232,10 +232,10 @@ def _writing(workdir: Workdir) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone(workdir: Workdir) -> Iterator[None]:
-    """A block in which no other run has the workdir, which is made; see `unnas_jax.runs.hold`.
+    """A block in which no other run uses the workdir, which it makes; see `unnas_jax.runs.hold`.
 
     Raises:
-      UserError: one has it, or it cannot be written.
+      UserError: another run uses it, or it cannot be written.
     """
     with contextlib.ExitStack() as stack:
         if buckets.is_address(workdir.name):

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 
 from unnas_jax.config.options import Config
-from unnas_jax.config.schema import SearchConfig
+from unnas_jax.config.sections import SupernetConfig
 from unnas_jax.core.registry import Registry
 from unnas_jax.spaces.darts import paths as darts
 from unnas_jax.spaces.nasbench201 import paths as nasbench201
@@ -52,7 +52,7 @@ class Paths(Protocol):
         """
 
     def parts(self, cell: Any) -> Sequence[Part]:
-        """Of what the vector of a cell's weights is made, see `vectors`; may refuse it as `of`."""
+        """The parts of the vector of a cell's weights, see `vectors`; refuses what `of` does."""
 
     def resolve(self, text: str) -> Cells:
         """The cell of a text; `UserError` if it is none."""
@@ -73,7 +73,7 @@ class Entry(NamedTuple):
     """
 
     build: Callable[[Config, Task], Paths]
-    validate: Callable[[SearchConfig], None]
+    validate: Callable[[SupernetConfig], None]
 
 
 SUPERNETS: Registry[Entry] = Registry(
@@ -88,4 +88,4 @@ SUPERNETS: Registry[Entry] = Registry(
 
 def of_config(config: Config) -> Entry:
     """The supernet's entry of the space of a search's config."""
-    return SUPERNETS.find(SearchConfig.of(config).network.space, "network.space")
+    return SUPERNETS.find(SupernetConfig.of(config).network.space, "network.space")

@@ -60,7 +60,7 @@ def choose(table: Table, space: str, *, count: int, skip: int, seed: int) -> lis
       table: the table of the cells.
       space: the space of the cells.
       count: how many; 0: all.
-      skip: so many of the order are passed over first: cells on which settings were chosen.
+      skip: the cells at the start of the order to leave out, on which settings were chosen.
       seed: of the order.
 
     Raises:

@@ -178,7 +178,7 @@ class _Workers:
                 self._start(place)
 
     def _blame(self, pid: int, status: int, log: str) -> None:
-        """Finds the unit that a dead worker had; gives it up once it killed too many."""
+        """Finds the unit that a dead worker had; gives it up after too many deaths."""
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         for unit in self._units:
             claim = self._store.claimed(unit)

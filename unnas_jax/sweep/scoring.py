@@ -27,7 +27,7 @@ Found = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Judging:
-    """What values depend on besides cell and score.
+    """The settings on which values depend, besides the cell and the score.
 
     Attributes:
       space: of the cells.
@@ -77,7 +77,7 @@ def values(judging: Judging, asked: Sequence[Asked], workers: int) -> Iterator[F
     """The values in the order in which they are asked for.
 
     Args:
-      judging: what they depend on besides.
+      judging: the settings on which they depend.
       asked: cells and scores.
       workers: processes, on CPUs each with cores of its own, otherwise with a device or its part;
         1: this process. Each compiles its programs.
@@ -109,7 +109,7 @@ def _value(asked: Asked) -> Found:
 
 
 class _Pools:
-    """As many processes as there are places for, each the only one of its pool."""
+    """A process for every place, each in a pool of its own."""
 
     def __init__(self, judging: Judging, workers: int) -> None:
         platform, count = local_engine.devices()

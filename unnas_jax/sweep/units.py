@@ -134,7 +134,7 @@ class Store:
         self._remove_empty("failures", unit)
 
     def _remove_empty(self, kind: str, unit: Unit) -> None:
-        """Removes the folders below `kind` that a unit's file or folder was the last one in."""
+        """Removes the folders below `kind` that are empty without a unit's file or folder."""
         folder = os.path.dirname(unit.name)
         while folder:
             try:
@@ -217,7 +217,7 @@ def process(store: Store, unit: Unit, work: Work, *, wait: bool = False) -> Outc
       store: the directory of the sweep.
       unit: what to do.
       work: how.
-      wait: for somebody else who works on it, instead of returning "busy".
+      wait: whether to wait for a process that works on it; otherwise returns "busy".
 
     Raises:
       OSError: the disk is full, which no other unit would survive either.

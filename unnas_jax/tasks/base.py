@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unnas_jax.config.options import Config
-from unnas_jax.config.sections import TaskConfig
+from unnas_jax.config.options import Config, as_dict
+from unnas_jax.config.sections import Input, TaskConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 
@@ -265,6 +265,6 @@ def batch_shapes(
 
 def example_shapes(config: Config, task: Task, images: int = 1) -> Examples:
     """The shapes and dtypes of the examples that a batch of images becomes."""
-    shapes = batch_shapes(task, (images,), TaskConfig.of(config).input.crop)
+    shapes = batch_shapes(task, (images,), Input.of(as_dict(config)["input"]).crop)
     batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
     return jax.eval_shape(lambda batch: task.examples(jax.random.key(0), batch, train=True), batch)

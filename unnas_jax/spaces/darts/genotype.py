@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -227,20 +227,30 @@ def softmax(alphas: np.ndarray, operations: Sequence[Sequence[str]] | None = Non
     return weights
 
 
-def _strongest_of_cell(
-    weights: np.ndarray, operations: Sequence[Sequence[str]], nodes: int, threshold: float
-) -> tuple[Pairs, tuple[int, ...]]:
-    found: list[tuple[float, str, int]] = []
+def best_operations(
+    weights: np.ndarray, operations: Sequence[Sequence[str]], nodes: int
+) -> Iterator[list[tuple[float, str, int]]]:
+    """For each node, its edges as (weight, operation, source): the strongest but `none`.
+
+    The first one, if several have the same weight.
+    """
     rows = iter(zip(weights.tolist(), operations, strict=True))
     for node in range(nodes):
         best = []
         for source in range(node + 2):
             row, names = next(rows)
             chosen = [(w, name) for w, name in zip(row, names, strict=False) if name != "none"]
-            # Of equal ones the first, as for edges below.
             best.append((*max(chosen, key=lambda found: found[0]), source))
-        best.sort(key=lambda found: -found[0])
-        found += best[:2]
+        yield best
+
+
+def _strongest_of_cell(
+    weights: np.ndarray, operations: Sequence[Sequence[str]], nodes: int, threshold: float
+) -> tuple[Pairs, tuple[int, ...]]:
+    found: list[tuple[float, str, int]] = []
+    for best in best_operations(weights, operations, nodes):
+        # Of edges with the same weight the first come first.
+        found += sorted(best, key=lambda found: -found[0])[:2]
     least = min(threshold, max(weight for weight, *_ in found))
     kept = [(name if weight >= least else "none", source) for weight, name, source in found]
     names = [name for name, _ in kept]
@@ -281,16 +291,6 @@ def strongest_above(
     )
 
 
-def _weights(
-    normal: np.ndarray, reduce: np.ndarray, operations: Candidates | None
-) -> dict[str, np.ndarray]:
-    names: Mapping[str, Any] = operations or dict.fromkeys(KINDS)
-    return {
-        kind: softmax(alphas, names[kind])
-        for kind, alphas in zip(KINDS, (normal, reduce), strict=True)
-    }
-
-
 def discretise(
     normal: np.ndarray, reduce: np.ndarray, operations: Candidates | None = None
 ) -> Genotype:
@@ -301,7 +301,9 @@ def discretise(
         `candidates.edges`.
       operations: of every edge; None: those of DARTS.
     """
-    return strongest(**_weights(normal, reduce, operations), operations=operations)
+    names: Mapping[str, Any] = operations or dict.fromkeys(KINDS)
+    weights = softmax(normal, names["normal"]), softmax(reduce, names["reduce"])
+    return strongest(*weights, operations)
 
 
 def bare_document(cells: Genotype) -> dict[str, Any]:
@@ -338,18 +340,6 @@ def document_of(
         },
         **provenance,
     }
-
-
-def document(
-    normal: np.ndarray,
-    reduce: np.ndarray,
-    provenance: Mapping[str, Any],
-    operations: Candidates | None = None,
-) -> dict[str, Any]:
-    """The content of the `genotype.json` of alphas; see `discretise` and `document_of`."""
-    weights = _weights(normal, reduce, operations)
-    cells = strongest(**weights, operations=operations)
-    return document_of(cells, weights, provenance, operations)
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Genotype, dict[str, Any]]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unnas_jax.config.options import Config
-from unnas_jax.config.schema import SearchConfig
+from unnas_jax.config.sections import SupernetConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import plan
 from unnas_jax.spaces import vectors
@@ -32,7 +32,7 @@ def _given(path: Path) -> Path:
     return path
 
 
-def validate(config: SearchConfig) -> None:
+def validate(config: SupernetConfig) -> None:
     """Raises `UserError` for settings with which not one operation alone can be computed."""
     supernet_lib.validate(config)
     form, network = config.search.formulation, config.network

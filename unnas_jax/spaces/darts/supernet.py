@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from unnas_jax.config.options import Config
-from unnas_jax.config.schema import SearchConfig
+from unnas_jax.config.sections import SupernetConfig
 from unnas_jax.core import precision, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import Stem, plan
@@ -181,7 +181,7 @@ def validate(config: Config) -> None:
     Raises:
       UserError: names the key and the remedy.
     """
-    c = SearchConfig.of(config)
+    c = SupernetConfig.of(config)
     operations = candidates_lib.of_network(c.network)
     candidates_lib.check(operations)
     parts, width = c.network.partial_channels, c.network.width
@@ -196,7 +196,7 @@ def validate(config: Config) -> None:
 
 def build_supernet(config: Config, task: Task) -> Supernet:
     """The supernet of a config with the head of a task."""
-    c = SearchConfig.of(config)
+    c = SupernetConfig.of(config)
     network, formulation = c.network, c.search.formulation
     dtype = precision.compute_dtype(c.precision)
     operations = candidates_lib.of_network(network)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from unnas_jax.config.options import Config
-from unnas_jax.config.schema import SearchConfig
+from unnas_jax.config.sections import SupernetConfig
 from unnas_jax.core import precision
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import vectors
@@ -20,7 +20,7 @@ from unnas_jax.spaces.vectors import Part
 from unnas_jax.tasks.base import Examples, Task
 
 
-def validate(config: SearchConfig) -> None:
+def validate(config: SupernetConfig) -> None:
     """Raises `UserError` for settings of the DARTS space."""
     network = config.network
     space.check_stack(network)
@@ -36,7 +36,7 @@ def validate(config: SearchConfig) -> None:
 
 def build(config: Config, task: Task) -> "Paths":
     """The supernet of a search's valid config with the head of a task."""
-    c = SearchConfig.of(config)
+    c = SupernetConfig.of(config)
     dtype = precision.compute_dtype(c.precision)
     each = c.network.cells // STAGES
     return Paths(supernet_lib.Supernet(task.head(dtype), c.network.width, each, dtype=dtype))

@@ -62,7 +62,7 @@ def grasp(apply: Apply, variables: Variables, x: jax.Array, loss: Loss) -> jax.A
 
 @jax.custom_vjp
 def _probed(x: jax.Array, probe: jax.Array) -> jax.Array:
-    """x; the gradient of `probe` is what x adds to the Fisher score."""
+    """Returns x; the gradient in `probe` is what x adds to the Fisher score."""
     del probe
     return x
 

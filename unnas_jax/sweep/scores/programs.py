@@ -48,7 +48,7 @@ class Features(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How large the networks are that stand for cells.
+    """The size of the networks by which cells are judged.
 
     Attributes:
       width: channels of the stem; for DARTS a third of it.

@@ -67,7 +67,7 @@ class Subject:
 
     @property
     def side(self) -> int:
-        """Of the images, in pixels."""
+        """The side of the images, in pixels."""
         return self.batch.images.shape[1]
 
     def classifier(self, dtype: Any = jnp.float32) -> programs.Program:
@@ -302,7 +302,7 @@ def check(names: Sequence[str], where: str) -> None:
 
     Args:
       names: of scores.
-      where: they stand, for the message, as in `--scores`.
+      where: the flag or field that has them, such as `--scores`, for the message.
     """
     for name in names:
         if name not in SCORES:

@@ -19,7 +19,7 @@ def supernet(workdir: str, space: str) -> Shared:
     """The supernet in a workdir, if it has cells of a space.
 
     Raises:
-      UserError: it has not.
+      UserError: its cells are of another space.
     """
     found = opened(workdir)
     if found.space != space:
