@@ -2,11 +2,14 @@
 
     python benchmarks/search_step.py --config=configs/rot_in1k.py --batch=16 --crop=64
     python benchmarks/search_step.py --only=depthwise,torch --batch=16 --crop=64
+    python benchmarks/search_step.py --config=configs/darts_cifar10.py --only=auto --batch=64 \
+        --cells=3 --width=16 --against=configs/pcdarts_cifar10.py
     python benchmarks/search_step.py --topology=v5e:1x1 --cells=3 --only=dense,per_edge --quick
 
 `auto` is what the search runs on this machine; `dense` and `depthwise` its two forms by source
 state; `per_edge` is the plain definition in JAX; `torch` the same in eager PyTorch, with the same
-weights (for rotation, if torch is installed; its loss and alpha gradients are compared first).
+weights (for rotation, if torch is installed; its loss and alpha gradients are compared first);
+`against` what another search runs on this machine, by its own method and of the same size.
 
 The last line is JSON. For each formulation compile_s (cold), cached_s (the same in a new process,
 from the persistent cache), step_s (one alpha and one weight step, median), images_per_s (images of
@@ -44,8 +47,8 @@ from unnas_jax.config import schema as config
 from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import compilation, sharding
 from unnas_jax.data import Dataset  # noqa: E402
+from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import Setting
-from unnas_jax.methods.darts import Darts
 from unnas_jax.runs import validation
 from unnas_jax.tasks import registry  # noqa: E402
 from unnas_jax.tasks.base import Task  # noqa: E402
@@ -56,6 +59,7 @@ FORMULATIONS = ("auto", "dense", "depthwise", "per_edge", "torch")
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--config", default="configs/rot_in1k.py")
+    parser.add_argument("--against", metavar="CONFIG", help="time another search's step, too")
     parser.add_argument("--batch", type=int, help="images of a step; default: the config's")
     parser.add_argument("--crop", type=int, help="pixels; default: the config's")
     parser.add_argument("--cells", type=int)
@@ -78,8 +82,8 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _config(options: argparse.Namespace) -> dict[str, Any]:
-    loaded = command_line.read_config(options.config)
+def _config(options: argparse.Namespace, name: str) -> dict[str, Any]:
+    loaded = command_line.read_config(options.against if name == "against" else options.config)
     validation.validate(loaded)
     c: dict[str, Any] = loaded.to_dict()
     for section, key, value in (
@@ -91,12 +95,13 @@ def _config(options: argparse.Namespace) -> dict[str, Any]:
     ):
         if value is not None:
             c[section][key] = value
+    if name in FORMULATIONS and name != "torch":
+        c["search"]["formulation"] = name
     return c
 
 
-def _steps(name: str, c: dict[str, Any], task: Task, mesh: Any) -> Darts:
-    form = {**c, "search": {**c["search"], "formulation": name}}
-    return Darts(Setting(MethodConfig.of(form), task, mesh, 1000))
+def _steps(c: dict[str, Any], task: Task, mesh: Any) -> Any:
+    return methods.of_config(c)(Setting(MethodConfig.of(c), task, mesh, 1000))
 
 
 def _use_cache(directory: str) -> None:
@@ -104,10 +109,10 @@ def _use_cache(directory: str) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def _compiled(name: str, c: dict[str, Any], task: Task) -> tuple[Any, compilation.Compilation]:
+def _compiled(c: dict[str, Any], task: Task) -> tuple[Any, compilation.Compilation]:
     """Compiles the part of a step that costs: the program, and how long that took."""
     mesh = sharding.data_mesh()
-    steps = _steps(name, c, task, mesh)
+    steps = _steps(c, task, mesh)
     purpose = jax.ShapeDtypeStruct((), np.int32, sharding=sharding.replicated(mesh))
     of = "both" if jax.default_backend() == "cpu" else "weights"
     batch = aot.batch_shapes(c, task, mesh)
@@ -120,7 +125,7 @@ def _compiled(name: str, c: dict[str, Any], task: Task) -> tuple[Any, compilatio
 def _cached_seconds(name: str, c: dict[str, Any], task: Task, cache: str) -> float:
     """How long a process takes that finds the program in the cache."""
     _use_cache(cache)
-    _, found = _compiled(name, c, task)
+    _, found = _compiled(c, task)
     if not found.cache_hits:
         raise SystemExit(f"{name}: the second compilation did not find the first one's program")
     return found.seconds
@@ -128,7 +133,7 @@ def _cached_seconds(name: str, c: dict[str, Any], task: Task, cache: str) -> flo
 
 def _compilation(name: str, c: dict[str, Any], task: Task, cache: str) -> dict[str, Any]:
     """Compile times, memory and FLOPs of the part of a step that costs."""
-    compiled, found = _compiled(name, c, task)
+    compiled, found = _compiled(c, task)
     other = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=other) as process:
         cached = process.submit(_cached_seconds, name, c, task, cache).result()
@@ -144,7 +149,7 @@ def _compilation(name: str, c: dict[str, Any], task: Task, cache: str) -> dict[s
     }
 
 
-def _step(steps: Darts, state: Any, batch: Any) -> Callable[[], None]:
+def _step(steps: Any, state: Any, batch: Any) -> Callable[[], None]:
     """A function that takes one alpha and one weight step."""
     held = {"state": state}
 
@@ -156,7 +161,7 @@ def _step(steps: Darts, state: Any, batch: Any) -> Callable[[], None]:
     return step
 
 
-def _torch_step(c: dict[str, Any], steps: Darts, task: Task, batch: Any, mesh: Any) -> Any:
+def _torch_step(c: dict[str, Any], steps: Any, task: Task, batch: Any, mesh: Any) -> Any:
     """The same step in PyTorch, once both sides agree on a loss and its alpha gradients."""
     import torch
 
@@ -189,7 +194,7 @@ def _torch_step(c: dict[str, Any], steps: Darts, task: Task, batch: Any, mesh: A
 
 
 def run(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str, Any]:
-    """Times the formulations by turns; returns what is printed."""
+    """Times the formulations, and what else is asked for, by turns; returns what is printed."""
     with tempfile.TemporaryDirectory() as cache:
         _use_cache(cache)
         return _timed(options, c, task, cache)
@@ -212,12 +217,13 @@ def _timed(
     )
     rows: dict[str, dict[str, Any]] = {}
     timed: dict[str, Callable[[], None]] = {}
-    for name in options.only:
-        steps = _steps("auto" if name == "torch" else name, c, task, mesh)
+    for name in [*options.only, *(["against"] if options.against else [])]:
+        own = _config(options, name)
+        steps = _steps(own, task, mesh)
         if name == "torch":
-            rows[name], timed[name] = {}, _torch_step(c, steps, task, batch, mesh)
+            rows[name], timed[name] = {}, _torch_step(own, steps, task, batch, mesh)
         else:
-            rows[name] = _compilation(name, c, task, cache)
+            rows[name] = _compilation(name, own, task, cache)
             timed[name] = _step(steps, steps.init(), batch)
     times: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(options.steps + 1):
@@ -250,7 +256,7 @@ def plan(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str
         for name in options.only:
             if name == "torch":
                 continue
-            programs = _steps(name, c, task, mesh).lower(batch)
+            programs = _steps(_config(options, name), task, mesh).lower(batch)
             needs = [aot.needs_of(part[0], quick=options.quick) for part in programs.values()]
             rows[name] = {
                 key: sum(need[key] for need in needs)
@@ -262,7 +268,7 @@ def plan(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str
 
 
 def _print(options: argparse.Namespace) -> None:
-    c = _config(options)
+    c = _config(options, "auto")
     task = registry.create(c, Dataset("random", {}, 1000, ()))
     settings = {
         "config": options.config,

@@ -70,3 +70,44 @@ def test_the_figures_are_redrawn(tmp_path: pathlib.Path, monkeypatch, capsys) ->
     assert command.main([str(table), f"--out={tmp_path}"]) == 0
     assert "gennas" in capsys.readouterr().out
     assert (tmp_path / "scatter_scores_to_imagenet2012.png").stat().st_size > 10_000
+
+
+def test_the_page_on_collapse_says_what_its_rows_say() -> None:
+    folder = ROOT / "docs" / "results" / "collapse"
+    page = (folder / "README.md").read_text()
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in csv.DictReader((folder / "s3_rotation.csv").read_text().splitlines()):
+        normal, _ = row["cell"].split("+")
+        assert normal.count("skip_connect") == int(row["skips_normal"])
+        found.setdefault(row["method"], []).append(row)
+
+    def values(method: str, key: str) -> np.ndarray:
+        return np.array([float(row[key]) for row in found[method]])
+
+    for method, rows in found.items():
+        assert [row["seed"] for row in rows] == ["0", "1", "2"]
+        loss = values(method, "loss")
+        more = loss - values("darts", "loss")
+        cells = [
+            f"`{method}`",
+            " ".join(row["skips_normal"] for row in rows),
+            f"{values(method, 'eigenvalue').mean():.3f}",
+            f"{100 * values(method, 'accuracy').mean():.1f}%",
+            f"{loss.mean():.3f} +- {loss.std(ddof=1):.3f}",
+            "",
+        ]
+        if method != "darts":
+            low, high = stats.t.interval(0.95, 2, more.mean(), stats.sem(more))
+            cells[-1] = f"{more.mean():.3f} [{low:.3f}, {high:.3f}]"
+        assert f"| {' | '.join(cells)} |".replace("|  |", "| |") in page
+
+    rows = list(csv.DictReader((folder / "s3_random.csv").read_text().splitlines()))
+    chance = 100 * np.array([float(row["accuracy_labels"]) for row in rows])
+    assert f"| random | {len(rows)} | {chance.mean():.1f}% +- {chance.std(ddof=1):.1f} | |" in page
+    for method in found:
+        own = 100 * values(method, "accuracy_labels")
+        interval = stats.ttest_ind(own, chance, equal_var=False).confidence_interval(0.95)
+        assert (
+            f"| `{method}` | 3 | {own.mean():.1f}% +- {own.std(ddof=1):.1f} | "
+            f"{own.mean() - chance.mean():.1f} points [{interval.low:.1f}, {interval.high:.1f}] |"
+        ) in page

@@ -1,5 +1,6 @@
 """Tests of P-DARTS: closed forms of its rules, its stages, mistakes."""
 
+import ast
 import importlib
 
 import jax
@@ -124,6 +125,33 @@ def test_mistakes_in_options(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         validation.validate(config_of(**options))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("operations", "remedy"),
+    [
+        (OPERATIONS[3:5], "no edge has more than 2 operations; use another method"),  # S2.
+        (("none", "skip_connect", "sep_conv_3x3"), "than 3 operations; use another method"),  # S3.
+        (OPERATIONS[3:6], r"than 3 operations; set config.method.kept=\(2, 1\)"),
+        (OPERATIONS[:4], r"than 4 operations; set config.method.kept=\(3, 2\)"),
+    ],
+)
+def test_stages_that_would_drop_nothing(operations: tuple[str, ...], remedy: str) -> None:
+    """With the published numbers; what the line proposes is accepted."""
+    config = config_of()
+    config.network.operations = operations
+    with pytest.raises(UserError, match=f"would drop nothing, .* {remedy}") as caught:
+        validation.validate(config)
+    if "kept=" in remedy:
+        config.method.kept = ast.literal_eval(str(caught.value).rpartition("=")[2])
+        validation.validate(config)
+
+
+def test_what_is_kept_scales_as_published() -> None:
+    assert p_darts.scaled(8, 2) == PDarts.defaults()["kept"]
+    for count in range(4, 9):
+        found = p_darts.scaled(count, 2)
+        assert found is not None and count > found[0] > found[1] >= 2
 
 
 @pytest.mark.parametrize(

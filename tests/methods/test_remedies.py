@@ -26,6 +26,7 @@ OPTIONS = dict(remedies.DEFAULTS)
 
 def method(name: str = "darts", nodes: int = 1, **options: object):
     config = tiny.config(epochs=50)
+    config.input.cutout = options.pop("cutout", 0)
     config.network.update(nodes=nodes, auxiliary_skip=options.pop("auxiliary_skip", False))
     registry.choose(config, name, **options)
     validation.validate(config)
@@ -106,6 +107,23 @@ def test_the_schedule_of_drop_path() -> None:
     np.testing.assert_allclose(rates, [0, 0.6 / 7, 0.6], rtol=1e-6)
 
 
+def test_the_probability_of_cutout_rises() -> None:
+    """R-DARTS: from 0 to 1 by e / (E - 1); with 0 and 1 as without and with cutout."""
+    made, never, always = (method(cutout_rises=rises, cutout=cutout) for rises, cutout in
+                           ((True, 9), (False, 0), (False, 9)))  # fmt: skip
+    batch = {"image": jnp.asarray(np.stack(tiny.upright(64, 16))), "label": jnp.zeros(64, int)}
+
+    def inputs(made, step: int) -> np.ndarray:
+        return np.asarray(made.examples(WEIGHT_STEP, jnp.int32(step), batch).inputs)
+
+    np.testing.assert_array_equal(inputs(made, 0), inputs(never, 0))
+    np.testing.assert_array_equal(inputs(made, 49 * 4), inputs(always, 49 * 4))
+    changed = (inputs(made, 24 * 4) != inputs(never, 24 * 4)).any((1, 2, 3)).reshape(64, 4)
+    assert np.all(changed.any(1) == changed.all(1))  # All turns of an image alike.
+    # 64 draws of probability 24/49: a deviation of 0.062.
+    assert 0.24 < changed[:, 0].mean() < 0.74
+
+
 def test_the_auxiliary_skip_decays() -> None:
     made = method(auxiliary_skip=True)
     rates = [float(made.skips(4 * epoch)["auxiliary"]) for epoch in (0, 25, 49, 50)]
@@ -182,6 +200,7 @@ def test_draws_of_operations() -> None:
         ("darts", {"mixing": "sigmoid", "perturbation": "random"}, "is about a softmax"),
         ("darts", {"mixing": "sigmoid", "perturbation": "adversarial"}, "is about a softmax"),
         ("gdas", {"perturbation": "adversarial"}, "the method draws operations itself"),
+        ("darts", {"cutout_rises": True}, "no image loses anything; set config.input.cutout"),
         ("darts", {"drop_path": 1.0}, "config.method.drop_path=1.0: must be less than 1"),
         ("gdas", {"last_temperature": 0.0}, "last_temperature=0.0: must be greater than 0"),
         ("gdas", {"perturbation": "random"}, "the method draws operations itself; use 'none'"),

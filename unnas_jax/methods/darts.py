@@ -28,6 +28,7 @@ from unnas_jax.methods.unrolled import Loss, second_order
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.spaces.darts.genotype import Genotype, strongest_above
+from unnas_jax.tasks import transforms
 from unnas_jax.tasks.base import Batch, Examples, Sums, evaluated, example_shapes
 
 
@@ -85,6 +86,11 @@ class Darts(SearchMethod):
     def validate(cls, config: MethodConfig) -> None:
         """Checks the options, the order and when the alphas begin to move."""
         remedies.validate(options := cls.completed(config.method))
+        if options["cutout_rises"] and not config.input.cutout:
+            raise UserError(
+                "config.method.cutout_rises=True: no image loses anything; set "
+                "config.input.cutout, such as 16"
+            )
         stop_rules.validate(options, len(cls.stages(config, 1)))
         order, start = config.search.order, config.search.arch_start_epoch
         if order not in (1, 2):
@@ -141,7 +147,7 @@ class Darts(SearchMethod):
         if self.config.network.auxiliary_skip:
             found["auxiliary"] = remedies.auxiliary(self.options, epoch, self.epochs)
         if self.options["drop_path"]:
-            found["drop_path"] = remedies.drop_path(self.options, epoch, self.epochs)
+            found["drop_path"] = self.options["drop_path"] * remedies.risen(epoch, self.epochs)
         return {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}
 
     @classmethod
@@ -183,6 +189,14 @@ class Darts(SearchMethod):
         )
 
     # The parts of a step: pure functions, to be traced.
+
+    def examples(self, purpose: jax.Array | int, step: jax.Array, batch: Batch) -> Examples:
+        """The task's examples of a batch for a training pass."""
+        task = self.task
+        if self.options["cutout_rises"]:
+            share = remedies.risen(self.epoch(step), self.epochs)
+            task = transforms.cutting_out(task, share)
+        return task.examples(self.key(purpose, step), batch, train=True)
 
     def loss(
         self,

@@ -29,6 +29,21 @@ def kept_operations(weights: Sequence[float], names: Sequence[str], count: int) 
     return [names[k] for k in sorted(order[max(len(names) - count, 0) :])]
 
 
+def scaled(operations: int, least: int) -> tuple[int, int] | None:
+    """What to keep of so many operations, in the published proportion: 5 and then 3 of 8.
+
+    Args:
+      operations: of an edge.
+      least: what the second stage must leave.
+
+    Returns:
+      the value of `kept`; None if there are too few operations to drop some twice.
+    """
+    second = max(least, round(operations * 3 / 8))
+    first = max(second + 1, round(operations * 5 / 8))
+    return (first, second) if first < operations else None
+
+
 def skip_dropout(rate: float, epoch: Any, epochs: int, start: float) -> Any:
     """The probability in an epoch, counted from 0: falling, and anew once the alphas move.
 
@@ -85,7 +100,7 @@ class PDarts(Darts):
         """By stage: cells more than in the first, operations left after it, dropout on skips."""
         return {
             "cells_added": (0, 6, 12),
-            "kept": (5, 3),
+            "kept": (5, 3),  # Of eight; see `scaled`.
             "skip_dropout": (0.0, 0.4, 0.7),
             "skip_limit": 2,  # Of the final normal cell.
         }
@@ -113,10 +128,19 @@ class PDarts(Darts):
                 f"config.method.kept={kept!r}: must fall from stage to stage and leave an operation"
             )
         operations = candidates.of_network(config.network)
-        if kept[1] < 2 and any("none" in names for kind in KINDS for names in operations[kind]):
+        least = 1 + any("none" in names for kind in KINDS for names in operations[kind])
+        if kept[1] < least:
             raise UserError(
                 f"config.method.kept={kept!r}: may leave an edge 'none' alone, of which no cell "
                 "can come; keep at least 2, or leave 'none' out of config.network.operations"
+            )
+        most = max(len(names) for kind in KINDS for names in operations[kind])
+        if kept[0] >= most:
+            few = scaled(most, least)
+            remedy = f"set config.method.kept={few}" if few else "use another method"
+            raise UserError(
+                f"config.method.kept={kept!r}: the first stage would drop nothing, because no edge "
+                f"has more than {most} operations; {remedy}"
             )
         if any(not 0 <= rate < 1 for rate in options["skip_dropout"]):
             raise UserError(

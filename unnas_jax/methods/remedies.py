@@ -2,7 +2,7 @@
 
 `mixing`, `zero_one`, `threshold`: FairDARTS (Chu et al., 2020). `perturbation`: SmoothDARTS (Chen
 and Hsieh, 2020). `auxiliary_decay`, with config.network.auxiliary_skip: DARTS- (Chu et al., 2021).
-`drop_path`: in a search, as RobustDARTS has it (Zela et al., 2020).
+`drop_path`, `cutout_rises`: in a search, as RobustDARTS has them (Zela et al., 2020).
 """
 
 from collections.abc import Mapping
@@ -24,6 +24,8 @@ DEFAULTS: Mapping[str, Any] = {
     "perturbation_last": 0.3,  # by nearly so much in the last one.
     "auxiliary_decay": "linear",  # Or cosine: of the auxiliary skips' weight, from 1 (DARTS-).
     "drop_path": 0.0,  # The probability, reached in the last epoch, that an edge is dropped.
+    "cutout_rises": False,  # Images lose config.input.cutout's square with a probability that rises
+    # from 0 to 1 in the last epoch.
     "curvature_every": 0,  # So many epochs: the largest eigenvalue in the alphas; 0: never.
     "stop": "none",  # Or a rule of `stop_rules`, by which a search ends early.
     "alphas_clip_norm": 0.0,  # The alphas' gradient is clipped to this norm; 0: it is not.
@@ -72,9 +74,9 @@ def extent(options: Mapping[str, Any], epoch: Any, epochs: int) -> Any:
     return first + (last - first) * epoch / epochs
 
 
-def drop_path(options: Mapping[str, Any], epoch: Any, epochs: int) -> Any:
-    """The probability with which an edge's output is dropped in an epoch, counted from 0."""
-    return options["drop_path"] * epoch / max(epochs - 1, 1)
+def risen(epoch: Any, epochs: int) -> Any:
+    """How far regularisation has risen in an epoch, counted from 0: to 1 in the last (R-DARTS)."""
+    return epoch / max(epochs - 1, 1)
 
 
 def auxiliary(options: Mapping[str, Any], epoch: Any, epochs: int) -> Any:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unnas_jax.config.sections import Input
+from unnas_jax.core.errors import UserError
 from unnas_jax.data.crops import IGNORE
 
 Components = tuple[tuple[float, ...], ...]
@@ -39,6 +40,7 @@ class Augmentation:
       gray: share of training images that are turned gray.
       pad: zeros around the normalised image before a random crop back to its size, in pixels.
       cutout: side of the square that training images lose, in pixels.
+      cutout_share: the probability that an image loses it; it may be traced.
       components: of the PCA lighting.
     """
 
@@ -48,6 +50,7 @@ class Augmentation:
     gray: float = 0.0
     pad: int = 0
     cutout: int = 0
+    cutout_share: Any = 1.0
     components: Components = COMPONENTS
 
     @classmethod
@@ -79,7 +82,8 @@ class Augmentation:
         mean = np.asarray(self.mean, np.float32)
         x = self._crop(crop_key, x, mean)
         if self.cutout:
-            x = cut_out(jax.random.fold_in(geometry_key, _CUTOUT), x, self.cutout, mean)
+            key = jax.random.fold_in(geometry_key, _CUTOUT)
+            x = cut_out(key, x, self.cutout, mean, self.cutout_share)
         return x
 
     def labels(self, key: jax.Array, labels: jax.Array, *, train: bool) -> jax.Array:
@@ -111,10 +115,13 @@ class Augmentation:
         return (x - _per_channel(self.mean, x)) / _per_channel(self.std, x)
 
 
-def cut_out(key: jax.Array, x: jax.Array, side: int, fill: np.ndarray) -> jax.Array:
-    """Replaces a square of every image (N, H, W, C) by a colour (DeVries and Taylor, 2017).
+def cut_out(
+    key: jax.Array, x: jax.Array, side: int, fill: np.ndarray, share: Any = 1.0
+) -> jax.Array:
+    """Replaces a square of images (N, H, W, C) by a colour (DeVries and Taylor, 2017).
 
-    Its centre is any pixel, so that some of it may lie outside.
+    Its centre is any pixel, so that some of it may lie outside. Each image loses one with the
+    probability `share`.
     """
     rows, columns = (
         jax.random.randint(k, (len(x), 1, 1, 1), 0, length)
@@ -125,7 +132,20 @@ def cut_out(key: jax.Array, x: jax.Array, side: int, fill: np.ndarray) -> jax.Ar
     places = jnp.arange(x.shape[2]).reshape(1, 1, -1, 1)
     inside = (lines >= rows - before) & (lines < rows + after)
     inside &= (places >= columns - before) & (places < columns + after)
+    inside &= jax.random.uniform(jax.random.fold_in(key, 1), (len(x), 1, 1, 1)) < share
     return jnp.where(inside, jnp.asarray(fill, x.dtype).reshape(1, 1, 1, -1), x)
+
+
+def cutting_out(task: Any, share: Any) -> Any:
+    """A task whose training images lose their square with a probability, which may be traced."""
+    augmentation = getattr(task, "augmentation", None)
+    if not isinstance(augmentation, Augmentation):
+        raise UserError(
+            f"config.method.cutout_rises=True: the task {task.name!r} has no `augmentation` "
+            "(unnas_jax.tasks.transforms.Augmentation) that cuts out; use False"
+        )
+    augmentation = dataclasses.replace(augmentation, cutout_share=share)
+    return dataclasses.replace(task, augmentation=augmentation)
 
 
 def displayable(augmentation: Augmentation, x: Any) -> np.ndarray:
