@@ -36,7 +36,7 @@ _MEETING_TIMEOUT_S = 300
 # dataset) takes some longer than others.
 _BARRIER_TIMEOUT_S = 600
 
-_GRACE_S = 10.0
+_GRACE_S = 20.0
 
 # What the errors of a broken connection have in common: of Gloo (CPUs), NCCL (GPUs) and the
 # coordination service.

@@ -20,6 +20,9 @@ _KEY = "unnas_jax/refusal"
 _LEFT = "unnas_jax/left"
 _POLL_S = 1.0
 
+# What a process may take to end once it has said its last. JAX aborts it if the service ends first.
+_ENDING_S = 5.0
+
 _stop = threading.Event()
 _ending = threading.Lock()  # The thread that prints the last line holds it and never releases it.
 
@@ -65,6 +68,7 @@ def depart(seconds: float) -> None:
         for number in range(1, jax.process_count()):
             left = max(1, int(1000 * (end - time.monotonic())))
             client.blocking_key_value_get(f"{_LEFT}/{number}", left)
+        time.sleep(_ENDING_S)
     except Exception:  # One is lost, or the service is gone.
         if not jax.process_index():
             time.sleep(max(0.0, end - time.monotonic()))
