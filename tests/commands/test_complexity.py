@@ -66,6 +66,8 @@ def test_a_sample(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) ->
     assert complexity_command.main(words) == 0
     rows = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in rows] == ["task", "classification", "rotation"]
+    assert complexity_command.main([*words, "--time"]) == 2
+    assert "--time: is of one network" in capsys.readouterr().err
 
 
 def test_whole_images() -> None:

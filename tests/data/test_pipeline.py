@@ -259,6 +259,23 @@ def test_large_photographs_are_shrunk_while_they_are_decoded(train_crop, monkeyp
     assert_same(crops_of(resampling="bilinear"), bilinear)
 
 
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_header_that_cannot_be_trusted_costs_time_only(fails, monkeypatch):
+    """As of an image with a damaged orientation, which two readers understand differently."""
+
+    def size_of(image):
+        if fails:
+            raise OSError("odd")
+        return image.size[1], image.size[0]  # The stored one: decoded, it lies on its side.
+
+    arguments = {"crop": 24, "train_crop": "random_resized", "apply_exif": True}
+    with monkeypatch.context() as patch:
+        patch.setattr(crops, "reduction", lambda box, size: 1)
+        expected = train(np.arange(COUNT), 1, Photographs(), **arguments)
+    monkeypatch.setattr(decoding, "upright_size", size_of)
+    assert_same(train(np.arange(COUNT), 1, Photographs(), **arguments), expected)
+
+
 def test_small_crops_of_large_photographs_keep_all_pixels():
     batch = train(np.arange(COUNT), 1, Photographs(), crop=101, resize=101, train_crop="centre")[0]
     image = decoding.decode(Photographs()[int(batch["record"][0])]["image"], apply_exif=False)

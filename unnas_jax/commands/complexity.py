@@ -105,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = values.config
         if config.to_dict().get("experiment") == "sample":
             validation.validate(config)
+            for name in ("layers", "time", "classes"):
+                if values[name].present:
+                    raise UserError(f"--{name}: is of one network; --config is that of a sample")
             found = _of_sample(config, values.cells)
             as_json = json.dumps([dataclasses.asdict(cost) | {"flop": cost.flop} for cost in found])
             print(as_json if values.json else _sample_table(found))

@@ -129,8 +129,11 @@ def jpeg_size(data: bytes, least: int, *, apply_exif: bool) -> tuple[int, int] |
                 return None
             if not apply_exif:
                 return height, width
-            with open_header(data) as image:
-                return upright_size(image)
+            try:
+                with open_header(data) as image:
+                    return upright_size(image)
+            except Exception:  # Pillow raises anything; `decode` says what is wrong, if it is.
+                return None
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
     return None
 

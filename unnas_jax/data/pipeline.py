@@ -178,10 +178,17 @@ class _TrainRow:
     def __call__(self, position: int) -> dict[str, Any]:
         number = self.order(position)
         record = self.records[number]
-        factor, box = self._plan(record["image"], position)
+        factor, size = self._plan(record["image"], position)
         image = _image(self.records, number, record["image"], self.apply_exif, factor)
+        if factor > 1 and image.shape[:2] != tuple(-(-side // factor) for side in size):
+            # Two readers of a damaged orientation may disagree.
+            factor = 1
+            image = _image(self.records, number, record["image"], self.apply_exif)
         label = _answer(self.records, number, record["label"], self.label_maps, image.shape[:2])
-        box = box or self._box(position, image.shape[0], image.shape[1])
+        if factor > 1:
+            box = crops.reduced(self._box(position, *size), factor)
+        else:
+            box = self._box(position, image.shape[0], image.shape[1])
         return {
             **_cut(image, label, box, self.size, self.resampling, self.mirrored),
             "record": np.int32(number),
@@ -191,17 +198,15 @@ class _TrainRow:
         rng = np.random.default_rng((self.seed, _CROP, position))
         return crops.TRAIN_CROPS[self.train_crop](height, width, self.size, self.resize, rng)
 
-    def _plan(self, data: bytes, position: int) -> tuple[int, crops.Box | None]:
-        """By how much to shrink an image while it is decoded, and its region then, if by any."""
+    def _plan(self, data: bytes, position: int) -> tuple[int, tuple[int, int]]:
+        """By how much to shrink an image while it is decoded, and its size if by more than 1."""
         if self.label_maps or self.resampling != "area":
-            return 1, None
+            return 1, (0, 0)
         least = crops.LEAST_REDUCED * self.size
         size = decoding.jpeg_size(data, least, apply_exif=self.apply_exif)
         if size is None:
-            return 1, None
-        box = self._box(position, *size)
-        factor = crops.reduction(box, self.size)
-        return factor, crops.reduced(box, factor) if factor > 1 else None
+            return 1, (0, 0)
+        return crops.reduction(self._box(position, *size), self.size), size
 
 
 def _cut(
