@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -13,9 +12,14 @@ from unnas_jax.data.registry import entry_of
 from unnas_jax.spaces import complexity
 from unnas_jax.sweep.architectures import Architecture
 from unnas_jax.sweep.scores import registry
+from unnas_jax.tasks.base import example_shapes
 
 FLOP = 2 * 3
-"""Of a multiply-add in a training step: two, forward and twice as much backward."""
+"""Operations of a multiply-add in a training step: two, forward and twice as many backward."""
+
+
+# So many, because some tasks need several, to see what an image becomes.
+_IMAGES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +29,11 @@ class TaskCost:
     Attributes:
       task: its name.
       trainings: architectures times seeds.
-      steps: of a training.
-      images: that a training takes from the host.
-      inputs: of the network for an image: copies, views or tiles.
-      parameters, multiply_adds: of a network for one image, the mean over the counted
-        architectures; multiply-adds are those of a forward pass.
+      steps: the steps of a training.
+      images: the images that a training takes from the host.
+      inputs: the network's inputs made of an image: copies, views or tiles.
+      parameters, multiply_adds: the network's, the mean over the counted architectures;
+        multiply-adds are those of a forward pass of all inputs of an image.
     """
 
     task: str
@@ -42,22 +46,8 @@ class TaskCost:
 
     @property
     def flop(self) -> float:
-        """Of all trainings, evaluations aside."""
+        """The operations of all trainings, without evaluations."""
         return FLOP * self.multiply_adds * self.images * self.trainings
-
-
-def _inputs(task: complexity.Task, crop: int) -> float:
-    """How many inputs of the network the examples of an image are."""
-    images = 4
-    batch = {
-        "image": jax.ShapeDtypeStruct((images, crop, crop, 3), np.uint8),
-        "label": jax.ShapeDtypeStruct((images,), np.int32),
-        "mask": jax.ShapeDtypeStruct((images,), np.float32),
-        "record": jax.ShapeDtypeStruct((images,), np.int32),
-    }
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    made = jax.eval_shape(lambda key, batch: task.examples(key, batch, train=True), key, batch)
-    return made.inputs.shape[0] / images
 
 
 def of_sample(
@@ -82,7 +72,8 @@ def of_sample(
         steps = per_epoch * unit.train.epochs
         if unit.train.max_steps > 0:
             steps = min(steps, unit.train.max_steps)
-        inputs = _inputs(complexity.task_of(unit), unit.input.crop)
+        shapes = example_shapes(unit, complexity.task_of(unit), _IMAGES)
+        inputs = shapes.inputs.shape[0] / _IMAGES
         answers = inputs / counts[0]["inputs"]
         costs.append(
             TaskCost(
