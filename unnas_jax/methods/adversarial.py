@@ -5,6 +5,7 @@ Before a weight step they move to where the loss of its batch is large, at most 
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +15,8 @@ import numpy as np
 from unnas_jax.core import sharding
 from unnas_jax.methods import remedies
 from unnas_jax.methods.base import SearchMethod, SearchState
-from unnas_jax.methods.draws import DRAW, WEIGHT_STEP, Given, Moment, MomentLoss
+from unnas_jax.methods.compiled import Compiled
+from unnas_jax.methods.draws import DRAW, WEIGHT_STEP, Given, Moment
 from unnas_jax.spaces.darts.candidates import KINDS
 from unnas_jax.tasks.base import Batch, Examples
 
@@ -30,12 +32,12 @@ class Adversary:
 
     Args:
       method: one that mixes by a softmax.
-      loss: its loss with running statistics.
+      loss: its loss with running statistics: the method, then as `draws.MomentLoss`.
     """
 
-    def __init__(self, method: SearchMethod, loss: MomentLoss) -> None:
+    def __init__(self, method: SearchMethod, loss: Callable[..., Any]) -> None:
         self._method, self._loss = method, loss
-        jit = functools.partial(jax.jit, out_shardings=sharding.replicated(method.setting.mesh))
+        jit = functools.partial(Compiled, method)
         self._nothing: Given | None = None
         self.begin, self.ascend, self.end = jit(self._begin), jit(self._ascend), jit(self._end)
 
@@ -55,30 +57,23 @@ class Adversary:
     def nothing(self, state: SearchState) -> Given:
         """A result of the same form that changes nothing, for alpha steps."""
         if self._nothing is None:
-            shapes = jax.eval_shape(lambda state: _given(self.plain(state)), state)
+            shapes = jax.eval_shape(lambda state: _given(_plain(self._method, state)), state)
             zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
             self._nothing = sharding.replicate(zeros, self._method.setting.mesh)
         return self._nothing
 
-    # Functions that are traced.
+    # Functions that are traced, of the method with the seed of a program.
 
-    def plain(self, state: SearchState) -> Shares:
-        """The shares that the alphas give."""
-        weights = self._method.mix(state.alphas)
-        return {k: weights[k] / jnp.sum(weights[k], 1, keepdims=True) for k in KINDS}
+    def _begin(self, method: SearchMethod, state: SearchState) -> tuple[Shares, Shares]:
+        plain = _plain(method, state)
+        key = method.key(DRAW, state.step)
+        return plain, remedies.shaken(plain, key, _extent(method, state))
 
-    def _extent(self, state: SearchState) -> Any:
-        method = self._method
-        return remedies.extent(method.options, method.epoch(state.step), method.epochs)
-
-    def _begin(self, state: SearchState) -> tuple[Shares, Shares]:
-        plain = self.plain(state)
-        key = self._method.key(DRAW, state.step)
-        return plain, remedies.shaken(plain, key, self._extent(state))
-
-    def _ascend(self, state: SearchState, batch: Batch, shares: Shares) -> tuple[jax.Array, Shares]:
+    def _ascend(
+        self, method: SearchMethod, state: SearchState, batch: Batch, shares: Shares
+    ) -> tuple[jax.Array, Shares]:
         """The loss at some shares, and the shares one step further, within the extent."""
-        method, extent = self._method, self._extent(state)
+        extent = _extent(method, state)
         # The images are augmented as in the weight step.
         examples = method.examples(WEIGHT_STEP, state.step, batch)
 
@@ -87,19 +82,38 @@ class Adversary:
 
             def loss(shares: Shares) -> jax.Array:
                 moment = Moment(state.step, WEIGHT_STEP, _given(shares))
-                return self._loss(state.params, state.alphas, state.batch_stats, moment, examples)[
-                    0
-                ]
+                found: jax.Array = self._loss(
+                    method, state.params, state.alphas, state.batch_stats, moment, examples
+                )[0]
+                return found
 
             return sharding.total(jax.value_and_grad(loss)(shares))
 
         value, slopes = sharding.by_device(of_rows, method.setting.mesh)((state, shares), examples)
-        plain = self.plain(state)
+        plain = _plain(method, state)
         return value, {k: ascended(plain[k], shares[k], slopes[k], extent) for k in KINDS}
 
-    def _end(self, plain: Shares, shares: Shares, before: jax.Array, after: jax.Array) -> Given:
+    def _end(
+        self,
+        method: SearchMethod,
+        plain: Shares,
+        shares: Shares,
+        before: jax.Array,
+        after: jax.Array,
+    ) -> Given:
         """The shares that were found, or those of the alphas if their loss is larger."""
+        del method  # Nothing is drawn.
         return _given({k: jnp.where(after < before, plain[k], shares[k]) for k in KINDS})
+
+
+def _plain(method: SearchMethod, state: SearchState) -> Shares:
+    """The shares that the alphas give."""
+    weights = method.mix(state.alphas)
+    return {k: weights[k] / jnp.sum(weights[k], 1, keepdims=True) for k in KINDS}
+
+
+def _extent(method: SearchMethod, state: SearchState) -> Any:
+    return remedies.extent(method.options, method.epoch(state.step), method.epochs)
 
 
 def ascended(plain: jax.Array, shares: jax.Array, slope: jax.Array, extent: Any) -> jax.Array:

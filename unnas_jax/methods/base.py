@@ -5,9 +5,10 @@ the compiled functions of its stage, so that everything that changes is in `Sear
 """
 
 import abc
+import copy
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import flax
 import jax
@@ -111,7 +112,9 @@ class SearchMethod(abc.ABC):
         (`unnas_jax.runs.selection`).
       chooses: whether the result is the best of `candidates`, judged after the last step, and not
         what alphas say. Such a method has `candidates`, `judge` and `document`; another has `mix`.
-      setting: what it was made from; it has `config` and `task`, too.
+      setting: what it was made from; it has `config`.
+      seed: the config's; inside of a `unnas_jax.methods.programs.Program` a number being traced.
+      task: that of the setting, with this seed.
       options: config.method, `completed`.
       weights_tx, alphas_tx: the two optimizers.
     """
@@ -122,6 +125,7 @@ class SearchMethod(abc.ABC):
 
     def __init__(self, setting: Setting) -> None:
         self.setting, self.config, self.task = setting, setting.config, setting.task
+        self.seed: jax.Array | int = setting.config.seed
         self.options: Mapping[str, Any] = self.completed(setting.config.method)
         self.weights_tx, self.alphas_tx = self.optimizers()
 
@@ -233,8 +237,14 @@ class SearchMethod(abc.ABC):
 
     def key(self, purpose: jax.Array | int, step: jax.Array | int) -> jax.Array:
         """The random key for a purpose, see `unnas_jax.methods.draws`, in a step."""
-        seed = jax.random.key(self.config.seed)
+        seed = jax.random.key(self.seed)
         return jax.random.fold_in(jax.random.fold_in(seed, purpose), step)
+
+    def with_seed(self, seed: jax.Array | int) -> Self:
+        """The same method, whose draws are those of another seed."""
+        own = copy.copy(self)
+        own.seed, own.task = seed, self.task.with_seed(seed)
+        return own
 
     def examples(self, purpose: jax.Array | int, step: jax.Array, batch: Batch) -> Examples:
         """The task's examples of a batch for a training pass."""

@@ -22,6 +22,7 @@ from unnas_jax.learning import optim
 from unnas_jax.methods import curvature, draws, remedies, stop_rules
 from unnas_jax.methods.adversarial import Adversary
 from unnas_jax.methods.base import Alphas, SearchMethod, SearchState, Setting
+from unnas_jax.methods.compiled import Compiled
 from unnas_jax.methods.draws import Given, Moment
 from unnas_jax.methods.programs import Programs, Which
 from unnas_jax.methods.unrolled import Loss, second_order
@@ -57,24 +58,29 @@ class Darts(SearchMethod):
         super().__init__(setting)
         self.supernet = self.build()
         self.mixed = self.supernet.clone(mix=_as_given)
-        jit = functools.partial(jax.jit, out_shardings=sharding.replicated(setting.mesh))
+        own, jit = type(self), functools.partial(Compiled, self)
         # XLA needs as long to compile forward and backward a second time as the first. A CPU, where
         # that is most of a short run, computes both gradients in one function for both passes;
         # accelerators are spared the gradients that a pass does not use.
         shared = sharding.platform() == "cpu"
+
+        def curved(method: Darts, *arguments: Any) -> Any:
+            return curvature.product(method, method.loss, *arguments)
+
         self.programs = Programs(
-            gradients=jit(self.gradients, static_argnames="of"),
-            unrolled=jit(self.unrolled),
-            update_alphas=jit(self.update_alphas, donate_argnums=0),
-            update_weights=jit(self.update_weights, donate_argnums=0),
-            scores=jit(self.scores),
-            curved=jit(functools.partial(curvature.product, self, self.loss)),
+            gradients=jit(own.gradients, static_argnames="of"),
+            unrolled=jit(own.unrolled),
+            update_alphas=jit(own.update_alphas, donate_argnums=0),
+            update_weights=jit(own.update_weights, donate_argnums=0),
+            scores=jit(own.scores),
+            curved=jit(curved),
             of_alphas="both" if shared else "alphas",
             of_weights="both" if shared else "weights",
         )
-        running = functools.partial(self.loss, train=False)
         adversarial = self.options["perturbation"] == "adversarial"
-        self.adversary = Adversary(self, running) if adversarial else None
+        self.adversary = (
+            Adversary(self, functools.partial(own.loss, train=False)) if adversarial else None
+        )
         self._purposes: dict[int, jax.Array] = {}
 
     @classmethod

@@ -20,6 +20,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import BN_MOMENTUM
 from unnas_jax.methods import draws
 from unnas_jax.methods.base import Images, SearchMethod, SearchState, Setting
+from unnas_jax.methods.compiled import Compiled
 from unnas_jax.spaces import single_path, vectors
 from unnas_jax.spaces.registry import Cells
 from unnas_jax.tasks.base import Batch, Sums, evaluated, example_shapes
@@ -45,10 +46,10 @@ class SinglePath(SearchMethod):
         super().__init__(setting)
         self.paths = single_path.of_config(self.config).build(self.config, self.task)
         self.paths.check_inputs(example_shapes(self.config, self.task))
-        jit = functools.partial(jax.jit, out_shardings=sharding.replicated(setting.mesh))
-        self._train = jit(self.train, donate_argnums=0)
-        self._statistics, self._scores = jit(self.statistics), jit(self.scores)
-        self._sampled = jit(self.sampled)
+        own, jit = type(self), functools.partial(Compiled, self)
+        self._train = jit(own.train, donate_argnums=0)
+        self._statistics, self._scores = jit(own.statistics), jit(own.scores)
+        self._sampled = jit(own.sampled)
 
     # Called before there is an instance.
 

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from unnas_jax.core import files, sharding
+from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.logs import duration, telling
 from unnas_jax.methods import draws
 from unnas_jax.methods.base import SearchState
+from unnas_jax.methods.compiled import Compiled
 from unnas_jax.methods.darts import Darts
 from unnas_jax.methods.draws import Given
 from unnas_jax.methods.projection import Omission, Projection
@@ -105,7 +106,7 @@ class Selecting:
         self._write, self._clock, self._given = write, _Clock(), None
         self._since: float | None = None
         self._timed, self._compiled = 0, False
-        self._measured = jax.jit(self._sums, out_shardings=sharding.replicated(method.setting.mesh))
+        self._measured = Compiled(method, _sums)
 
     @property
     def position(self) -> dict[str, Any]:
@@ -201,21 +202,21 @@ class Selecting:
         self._compiled = True
         return found
 
-    def _sums(self, state: SearchState, given: Given, batch: Batch, number: jax.Array) -> Sums:
-        """The sums over a batch of held-out examples, with its own batch-norm statistics.
 
-        Running statistics would be those of the network with everything. They stay as they are.
-        """
-        method = self.method
-        key = method.key(draws.EVALUATION, number)
-        examples = method.task.examples(key, batch, train=False)
-        weights = method.mix_in_evaluation(state.alphas, state.step)
-        outputs, _ = method.mixed.apply(
-            {"params": state.params, "batch_stats": state.batch_stats},
-            examples.inputs,
-            given.into(weights, draws.EVALUATION),
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"noise": method.noise_key(draws.EVALUATION, number)},
-        )
-        return evaluated(method.task, outputs, examples)
+def _sums(method: Darts, state: SearchState, given: Given, batch: Batch, number: jax.Array) -> Sums:
+    """The sums over a batch of held-out examples, with its own batch-norm statistics.
+
+    Running statistics would be those of the network with everything. They stay as they are.
+    """
+    key = method.key(draws.EVALUATION, number)
+    examples = method.task.examples(key, batch, train=False)
+    weights = method.mix_in_evaluation(state.alphas, state.step)
+    outputs, _ = method.mixed.apply(
+        {"params": state.params, "batch_stats": state.batch_stats},
+        examples.inputs,
+        given.into(weights, draws.EVALUATION),
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"noise": method.noise_key(draws.EVALUATION, number)},
+    )
+    return evaluated(method.task, outputs, examples)

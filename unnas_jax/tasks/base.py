@@ -100,6 +100,13 @@ class Task(Protocol):
     def examples(self, key: jax.Array, batch: Batch, *, train: bool) -> Examples:
         """Makes the network's examples of a batch, on the device; augmented if `train`."""
 
+    def with_seed(self, seed: jax.Array | int) -> Self:
+        """The task that another seed makes: itself, unless draws are a part of it.
+
+        The seed may be a number that is being traced, so that a program serves all seeds.
+        """
+        return self
+
     def input_side(self, crop: int) -> int:
         """The side of what the network sees of a crop, in pixels: less than it for tiles."""
         return crop

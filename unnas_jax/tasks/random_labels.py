@@ -30,7 +30,7 @@ class RandomLabels(base.Task):
 
     augmentation: Augmentation
     num_classes: int
-    seed: int
+    seed: jax.Array | int
     input_channels: int = 3
 
     @classmethod
@@ -53,6 +53,10 @@ class RandomLabels(base.Task):
                 "their number"
             )
         return cls(Augmentation.create(config.input, dataset), classes, config.seed)
+
+    def with_seed(self, seed: jax.Array | int) -> Self:
+        """The task of the classes that another seed draws."""
+        return dataclasses.replace(self, seed=seed)
 
     def labels(self, records: jax.Array) -> jax.Array:
         """The classes of images by their numbers: int32 (B,)."""

@@ -38,7 +38,7 @@ class Regression(base.Task):
 
     augmentation: Augmentation
     combination: Combination
-    seed: int
+    seed: jax.Array | int
     num_classes: int = 0
     input_channels: int = 3
 
@@ -63,6 +63,10 @@ class Regression(base.Task):
         """The task of a config on a dataset."""
         augmentation = Augmentation.create(config.input, dataset)
         return cls(augmentation, COMBINATIONS[config.task.targets], config.seed)
+
+    def with_seed(self, seed: jax.Array | int) -> Self:
+        """The task of the maps that another seed draws."""
+        return dataclasses.replace(self, seed=seed)
 
     def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
         """One example per image, never augmented; targets are (B, side, side, channels) each."""
