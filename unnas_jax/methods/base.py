@@ -18,7 +18,7 @@ import optax
 from jax.sharding import Mesh
 
 from unnas_jax.config.sections import MethodConfig
-from unnas_jax.core import sharding
+from unnas_jax.core import dead_code, sharding
 from unnas_jax.learning import optim
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
@@ -336,7 +336,7 @@ class SearchMethod(abc.ABC):
 
     def init(self) -> SearchState:
         """`initial` on the devices of the mesh."""
-        state: SearchState = self.placed(self.initial())
+        state: SearchState = self.placed(dead_code.without(self.initial)())
         return state
 
     def shapes(self) -> SearchState:

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from unnas_jax.config.sections import MethodConfig
-from unnas_jax.core import sharding
+from unnas_jax.core import dead_code, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import BN_MOMENTUM
 from unnas_jax.methods import draws
@@ -244,7 +244,7 @@ class SinglePath(SearchMethod):
     @functools.cached_property
     def _first_params(self) -> Any:
         """The weights before the first step, drawn again from the seed."""
-        return jax.device_get(self.initial().params)
+        return jax.device_get(dead_code.without(self.initial)().params)
 
 
 def _joined(before: Any, own: Any, count: jax.Array) -> Any:
