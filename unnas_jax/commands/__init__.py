@@ -45,6 +45,8 @@ EXTRAS = {
 def _cache_compiled_programs() -> None:
     """Called before jax is imported, so that runs share their compiled programs."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache.path("xla"))
+    # Also programs that compile within JAX's one second: a run has a dozen of them.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def usage() -> str:
