@@ -246,7 +246,7 @@ def build_steps(
         key = key_for(state.seed, _STEP, state.step)
         example_key, drop_key = jax.random.split(key)
         examples = task.examples(example_key, batch, train=True)
-        dropping = {}
+        dropping: dict[str, Any] = {}
         if drop_path:
             # The probability rises linearly over the epochs (DARTS, section A.2).
             dropping["drop_path"] = drop_path * (state.step // steps_per_epoch) / epochs

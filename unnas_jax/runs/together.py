@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-import jax
 from jax.sharding import Mesh
 
 from unnas_jax.config.options import Config
@@ -61,7 +60,7 @@ def begin(
         raise UserError(
             f"the cell {(alone or cells)[0]} shares no program with {cells[0]}; train it by itself"
         )
-    inputs: jax.ShapeDtypeStruct = example_shapes(config, task).inputs
+    inputs = example_shapes(config, task).inputs
     steps = trainer.build_steps(
         Training.of(config), network, task, mesh, steps_per_epoch, inputs, form=form
     )
