@@ -190,6 +190,16 @@ def ignores_zeros(section: Weights) -> bool:
     True of steps by element, such as SGD's and Adam's, and of clipping and trust ratios by norms;
     not of a mean over a parameter, nor of noise. Networks in which the cell is data need it.
     """
+    key = repr(section)  # Options cannot be hashed.
+    if key not in _IGNORING:
+        _IGNORING[key] = _ignores_zeros(section)
+    return _IGNORING[key]
+
+
+_IGNORING: dict[str, bool] = {}
+
+
+def _ignores_zeros(section: Weights) -> bool:
     chosen = optimizer(section, lambda step: section.learning_rate)
     rng = np.random.default_rng(0)
     alone = {"w": rng.normal(size=(2, 3)), "b": rng.normal(size=2)}

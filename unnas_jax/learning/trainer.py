@@ -1,6 +1,7 @@
 """The steps of training discrete networks: one, or several at once, of seeds and of cells."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -207,6 +208,10 @@ def build_steps(
     def fresh(seed: jax.Array | int, module: nn.Module) -> Any:
         return module.lazy_init(key_for(seed, _INIT, 0), inputs, train=False)
 
+    @functools.cache
+    def template() -> Any:
+        return jax.eval_shape(lambda: fresh(0, network))
+
     def begun(seed: jax.Array | int, variables: Mapping[str, Any]) -> TrainState:
         learned = {kind: variables[kind] for kind in ("params", "batch_stats")}
         fields: dict[str, Any] = {
@@ -221,9 +226,8 @@ def build_steps(
 
     def init(seeds: Sequence[int], programs: Sequence[Program] = ()) -> TrainState:
         if programs:
-            template = jax.eval_shape(lambda: fresh(0, network))
             drawn = [
-                placed_tree(program, jax.device_get(fresh(seed, program.own)), template)
+                placed_tree(program, jax.device_get(fresh(seed, program.own)), template())
                 for seed, program in zip(seeds, programs, strict=True)
             ]
         else:
@@ -232,6 +236,7 @@ def build_steps(
         stacked: TrainState = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
         return sharding.replicate(stacked, mesh)
 
+    @functools.cache
     def shapes(count: int) -> TrainState:
         seed = jax.ShapeDtypeStruct((), jnp.int32)
         one = jax.eval_shape(lambda seed: begun(seed, fresh(seed, network)), seed)

@@ -1,7 +1,7 @@
 """Several cells of a space trained in one program."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from jax.sharding import Mesh
 
@@ -9,12 +9,28 @@ from unnas_jax.config.options import Config
 from unnas_jax.config.schema import TrainConfig
 from unnas_jax.config.sections import Training
 from unnas_jax.core.errors import UserError
-from unnas_jax.learning import trainer
+from unnas_jax.learning import optim, trainer
 from unnas_jax.learning.trainer import TrainState, TrainSteps
 from unnas_jax.spaces import networks
 from unnas_jax.spaces import programs as programs_lib
 from unnas_jax.spaces.programs import Program
 from unnas_jax.tasks.base import Task, example_shapes
+
+
+PROGRAMS = ("auto", "shared", "own")
+"""The values of config.sweep.program."""
+
+_FASTER_SHARED = ("nasbench101", "nasbench201")
+
+
+def is_shared(chosen: str, space: str) -> bool:
+    """Whether a sweep's trainings of cells of a space are by one program.
+
+    Args:
+      chosen: one of `PROGRAMS`.
+      space: the value of config.network.space.
+    """
+    return chosen == "shared" or (chosen == "auto" and space in _FASTER_SHARED)
 
 
 def programs(config: Config, cells: Sequence[str], task: Task) -> list[Program]:
@@ -25,6 +41,57 @@ def programs(config: Config, cells: Sequence[str], task: Task) -> list[Program]:
         network = networks.build_network(dataclasses.replace(c, network=section), task)
         found.append(programs_lib.of_network(network))
     return found
+
+
+def suits(config: Config, program: Program) -> bool:
+    """Whether a training can be one by a program for many cells.
+
+    There must be one; the optimizer must treat what the cell lacks as if it were not there; and
+    initial weights of another training are those of the cell's own network.
+    """
+    c = TrainConfig.of(config)
+    return bool(program.cell) and not c.train.initial and optim.ignores_zeros(c.weights)
+
+
+_STEPS: dict[Hashable, TrainSteps] = {}
+
+
+def steps(
+    config: Config,
+    program: Program,
+    task: Task,
+    mesh: Mesh,
+    steps_per_epoch: int,
+    form: str = "grouped",
+) -> TrainSteps:
+    """The steps of all trainings by a program for many cells; made once in a process.
+
+    So the second training of a space and task compiles nothing.
+
+    Args:
+      config: of a training; its cell does not matter.
+      program: of a cell.
+      task: what is learned.
+      mesh: see `unnas_jax.core.sharding`.
+      steps_per_epoch: see `trainer.build_steps`.
+      form: of the convolutions of several networks, one of `unnas_jax.layers.forms.FORMS`.
+    """
+    training = Training.of(config)
+    inputs = example_shapes(config, task).inputs
+
+    def made() -> TrainSteps:
+        return trainer.build_steps(
+            training, program.network, task, mesh, steps_per_epoch, inputs, form=form
+        )
+
+    try:
+        # Sections have fields that cannot be hashed; their texts tell them apart.
+        key = (repr(training), program.network, task, mesh, steps_per_epoch, inputs.shape, form)
+        if key not in _STEPS:
+            _STEPS[key] = made()
+    except TypeError:  # A task of one's own need not have a hash.
+        return made()
+    return _STEPS[key]
 
 
 def begin(
@@ -60,8 +127,5 @@ def begin(
         raise UserError(
             f"the cell {(alone or cells)[0]} shares no program with {cells[0]}; train it by itself"
         )
-    inputs = example_shapes(config, task).inputs
-    steps = trainer.build_steps(
-        Training.of(config), network, task, mesh, steps_per_epoch, inputs, form=form
-    )
-    return steps, steps.init(seeds, found)
+    made = steps(config, found[0], task, mesh, steps_per_epoch, form)
+    return made, made.init(seeds, found)

@@ -1,6 +1,7 @@
 """The evaluation phase: a discrete network trained from scratch with labels, over several seeds."""
 
 import contextlib
+import functools
 import logging
 import os
 import types
@@ -26,13 +27,13 @@ from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import metrics, optim, trackers, trainer
 from unnas_jax.learning.feed import DeviceBatch, Feed
 from unnas_jax.learning.trainer import TrainState, TrainSteps
-from unnas_jax.runs import checkpoint, initial, validation
+from unnas_jax.runs import checkpoint, initial, together, validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.loop import Loop, Plan
 from unnas_jax.runs.result import Result, facts_of
 from unnas_jax.runs.seeds import Seeds, subsets
 from unnas_jax.runs.workdir import Workdir
-from unnas_jax.spaces import complexity
+from unnas_jax.spaces import complexity, programs
 from unnas_jax.spaces import registry as spaces
 from unnas_jax.spaces.networks import build_network
 from unnas_jax.spaces.registry import Cells
@@ -167,6 +168,7 @@ def train(
     *,
     optimizers: Mapping[str, optim.Optimizer] = types.MappingProxyType({}),
     save_seconds: float = 0.0,
+    shared: bool = False,
 ) -> dict[str, Any]:
     """Trains a genotype's network to the end, or continues, and writes `result.json`.
 
@@ -179,6 +181,8 @@ def train(
       save_seconds: the least time from the start, and from one checkpoint to the next. If it is
         not 0, none is saved at the end, for short trainings of which only the result is kept; a
         signal that stops the training always saves.
+      shared: whether to train by the program for all cells of the space, if there is one, which
+        this process keeps; the checkpoints are then that program's.
 
     Returns:
       The content of `result.json`; empty if the run was stopped before its first evaluation.
@@ -192,7 +196,7 @@ def train(
     config = optim.with_objects(config, optimizers)
     validation.validate(config, optimizers)
     with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
-        return _train(config.to_dict(), place, save_seconds, optimizers.get("weights"))
+        return _train(config.to_dict(), place, save_seconds, optimizers.get("weights"), shared)
 
 
 def _train(
@@ -200,6 +204,7 @@ def _train(
     workdir: Workdir,
     save_seconds: float,
     optimizer: optim.Optimizer | None,
+    shared: bool,
 ) -> dict[str, Any]:
     c = TrainConfig.of(given)
     # Everything that can be wrong, before anything long begins.
@@ -244,9 +249,15 @@ def _train(
             "seeds": seeds,
         }
         result = Result(workdir, facts, task, plan, primary, dataset.class_names)
-        steps = trainer.build_steps(
-            Training.of(c), network, task, mesh, plan.per_epoch, examples.inputs, optimizer
-        )
+        program = programs.of_network(network) if shared else None
+        if program and together.suits(c, program):
+            steps = together.steps(c, program, task, mesh, plan.per_epoch)
+            begin = functools.partial(steps.init, seeds, [program] * len(seeds))
+        else:
+            steps = trainer.build_steps(
+                Training.of(c), network, task, mesh, plan.per_epoch, examples.inputs, optimizer
+            )
+            begin = functools.partial(steps.init, seeds)
 
         # State, and where it continues.
         checkpoints = stack.enter_context(
@@ -255,7 +266,7 @@ def _train(
         restored = checkpoints.restore(steps.shapes(len(seeds)))
         if evaluate_only and restored is None:
             raise no_checkpoint
-        state, position = restored or (steps.init(seeds), {"step": 0, "validation": None})
+        state, position = restored or (begin(), {"step": 0, "validation": None})
         if restored is None and c.train.initial:
             begun = initial.with_weights_of(state, c.train.initial)
             state = sharding.replicate(begun, mesh)

@@ -30,6 +30,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import rows
+from unnas_jax.runs import together
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.train import train
 from unnas_jax.sweep import architectures, local_engine, validation
@@ -57,7 +58,8 @@ def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
     """Trains one architecture on one task with all its seeds.
 
     Args:
-      task: `config`, of the trainings, as a dict; `architecture`, its name.
+      task: `config`, of the trainings, as a dict; `architecture`, its name; `program`, see
+        `unnas_jax.config.schema.Sweep`.
       scratch: the directory of the trainings, which continue there.
 
     Returns:
@@ -66,8 +68,11 @@ def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
       are of the last start alone. None if a signal stopped it.
     """
     start, config = time.monotonic(), ml_collections.ConfigDict(task["config"])
+    shared = together.is_shared(task["program"], config.network.space)
+    if shared:  # Whose checkpoints are others than those of a program of one's own.
+        scratch = os.path.join(scratch, "shared")
     with compilation.measured() as compiled:
-        result = train(config, scratch, save_seconds=_SAVE_SECONDS)
+        result = train(config, scratch, save_seconds=_SAVE_SECONDS, shared=shared)
     if not result.get("finished"):
         return None
     found, _ = rows.read(os.path.join(scratch, "metrics.jsonl"))
@@ -156,7 +161,7 @@ def _task_of_unit(
     unit = config_lib.of_unit(config, task, architecture.cell, score)
     found = {"architecture": architecture.name, "config": unit.to_dict()}
     if not score:
-        return found
+        return {**found, "program": config.sweep.program}
     settings = {"images": config.scores.images, "supernet": config.scores.supernet}
     return {**found, "score": task, **settings}
 
