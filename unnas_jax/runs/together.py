@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from unnas_jax.config.options import Config
 from unnas_jax.config.schema import TrainConfig
-from unnas_jax.config.sections import Training
+from unnas_jax.config.sections import Regularisation, Training
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim, trainer
 from unnas_jax.learning.trainer import TrainState, TrainSteps
@@ -15,7 +15,6 @@ from unnas_jax.spaces import networks
 from unnas_jax.spaces import programs as programs_lib
 from unnas_jax.spaces.programs import Program
 from unnas_jax.tasks.base import Task, example_shapes
-
 
 PROGRAMS = ("auto", "shared", "own")
 """The values of config.sweep.program."""
@@ -76,8 +75,10 @@ def steps(
       steps_per_epoch: see `trainer.build_steps`.
       form: of the convolutions of several networks, one of `unnas_jax.layers.forms.FORMS`.
     """
-    training = Training.of(config)
-    inputs = example_shapes(config, task).inputs
+    given, inputs = Training.of(config), example_shapes(config, task).inputs
+    network = given.network  # Of a whole config it is the whole section, with the cell.
+    plain = Regularisation(network.auxiliary_weight, network.drop_path)
+    training = dataclasses.replace(given, network=plain)
 
     def made() -> TrainSteps:
         return trainer.build_steps(
