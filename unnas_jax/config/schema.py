@@ -121,6 +121,10 @@ class Sweep(Section):
         "which the cell is data), own (one for each cell), or auto: what is faster.",
         "auto",
     )
+    together: int = option(
+        "Architectures that one shared program trains at once; 0: one on CPUs, 16 on accelerators.",
+        0,
+    )
     workers_per_device: int = option("Trainings that share an accelerator at a time.", 1)
     cores_per_worker: int = option("CPU cores of a training, on machines without accelerators.", 1)
     attempts: int = option("Crashed processes after which a training counts as failed.", 3)

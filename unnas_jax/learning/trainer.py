@@ -65,6 +65,8 @@ class CellState(TrainState):
 class TrainSteps:
     """The jitted functions of a training; batches and sums have a leading axis of seeds.
 
+    Batches may have fewer than the state: each is then that of as many networks in a row.
+
     Attributes:
       init: (seeds) -> state; of a network in which the cell is data (seeds, programs of that
         network, one for each seed) -> state: each begins with the weights that its cell's own
@@ -114,40 +116,6 @@ def with_statistics(state: TrainState, statistics: Any) -> TrainState:
     if state.average:
         return state.replace(average={**state.average, "batch_stats": statistics})
     return state.replace(batch_stats=statistics)
-
-
-def pooled(statistics: Sequence[Any], examples: Sequence[int]) -> Any:
-    """The statistics of all batches, from those of each (Wu and Johnson, 2021).
-
-    A mean is the mean of the batches' means. A variance is E[v + m^2] - E[m]^2 of the batches'
-    variances v and means m: the distances between batches are part of it.
-
-    Args:
-      statistics: a tree of arrays for every batch; batch norms are dicts of `mean` and `var`.
-      examples: the number of examples of every batch, its weight in the means.
-
-    Returns:
-      A tree like the others, of NumPy arrays.
-    """
-
-    def mean(values: Sequence[Any]) -> Any:
-        return np.average(np.asarray(values, np.float64), axis=0, weights=examples)
-
-    def of_all(*values: Any) -> Any:
-        first = values[0]
-        if not isinstance(first, Mapping):
-            return mean(values).astype(np.asarray(first).dtype)
-        found = {key: of_all(*(value[key] for value in values)) for key in first}
-        if found.keys() == {"mean", "var"}:
-            means, variances = (
-                [np.asarray(value[key], np.float64) for value in values] for key in ("mean", "var")
-            )
-            centre = mean(means)
-            spread = mean([v + (m - centre) ** 2 for v, m in zip(variances, means, strict=True)])
-            found["var"] = spread.astype(np.asarray(first["var"]).dtype)
-        return found
-
-    return of_all(*statistics)
 
 
 def _averaged(values: Any, average: Any, decay: float, step: jax.Array) -> Any:
@@ -314,9 +282,17 @@ def build_steps(
         )
         return evaluated_sums(task, outputs, examples)
 
+    def each_own(batch: Batch, count: int) -> Batch:
+        """A batch for each network, of batches for as many in a row."""
+        return jax.tree.map(lambda y: jnp.repeat(y, count // len(y), axis=0), batch)
+
     def over_seeds(function: Callable[..., Any], axes: Any, **options: Any) -> Any:
         def run(state: TrainState, *others: Any) -> Any:
             if len(state.seed) > 1:
+                others = tuple(
+                    other if axis is None else each_own(other, len(state.seed))
+                    for other, axis in zip(others, axes[1:], strict=True)
+                )
                 with forms.form(form):
                     return jax.vmap(function, in_axes=axes)(state, *others)
             # Without an axis of seeds, which would only be in XLA's way.

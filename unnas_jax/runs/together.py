@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Hashable, Sequence
 
+import flax.linen as nn
 from jax.sharding import Mesh
 
 from unnas_jax.config.options import Config
@@ -32,6 +33,17 @@ def is_shared(chosen: str, space: str) -> bool:
     return chosen == "shared" or (chosen == "auto" and space in _FASTER_SHARED)
 
 
+_MOST = 16  # Cells at once on an accelerator.
+
+
+def most(platform: str) -> int:
+    """How many cells a sweep trains at once on devices of a platform, unless it is told.
+
+    On a CPU one: alone it computes only the operations that its cell has.
+    """
+    return 1 if platform == "cpu" else _MOST
+
+
 def programs(config: Config, cells: Sequence[str], task: Task) -> list[Program]:
     """The program of every cell, with the other settings of a training's valid config."""
     c, found = TrainConfig.of(config), []
@@ -42,14 +54,16 @@ def programs(config: Config, cells: Sequence[str], task: Task) -> list[Program]:
     return found
 
 
-def suits(config: Config, program: Program) -> bool:
-    """Whether a training can be one by a program for many cells.
+def in_common(config: Config, networks: Sequence[nn.Module]) -> list[Program] | None:
+    """The programs of several cells' own networks, if they are one and a training can use it.
 
-    There must be one; the optimizer must treat what the cell lacks as if it were not there; and
-    initial weights of another training are those of the cell's own network.
+    There must be one; the optimizer must treat what a cell lacks as if it were not there; and
+    initial weights of another training are those of a cell's own network.
     """
-    c = TrainConfig.of(config)
-    return bool(program.cell) and not c.train.initial and optim.ignores_zeros(c.weights)
+    c, found = TrainConfig.of(config), [programs_lib.of_network(network) for network in networks]
+    same = all(program.cell and program.network == found[0].network for program in found)
+    suited = same and not c.train.initial and optim.ignores_zeros(c.weights)
+    return found if suited else None
 
 
 _STEPS: dict[Hashable, TrainSteps] = {}

@@ -11,8 +11,10 @@ from flax import traverse_util
 
 from unnas_jax.spaces.nasbench101 import network as nasbench101
 from unnas_jax.spaces.nasbench101 import padded
+from unnas_jax.spaces.nasbench101.spec import Spec as Spec101
 from unnas_jax.spaces.nasbench201 import network as nasbench201
 from unnas_jax.spaces.nasbench201 import supernet
+from unnas_jax.spaces.nasbench201.spec import Spec as Spec201
 
 Path = tuple[str, ...]
 Flat = dict[Path, np.ndarray]
@@ -59,6 +61,15 @@ def of_network(own: nn.Module) -> Program:
             functools.partial(padded.place, cell101),
         )
     return Program(own, own, {}, lambda path: path)
+
+
+def kind(cell: Any) -> str:
+    """The same text for cells that have a program in common, other things equal; empty: none."""
+    if isinstance(cell, Spec201):
+        return "nasbench201"
+    if isinstance(cell, Spec101):
+        return f"nasbench101 {padded.feeding(cell)}"
+    return ""
 
 
 def placed(

@@ -109,7 +109,7 @@ def test_a_sample_takes_scores_beside_tasks(tmp_path: pathlib.Path) -> None:
         if unit.name.endswith("rotation"):
             assert "score" not in unit.task
         else:
-            assert units.process(store, unit, sample.do_unit) == "finished"
+            assert units.process(store, unit, unit_work.do_unit) == "finished"
     name = f"{cells[0].name}/synflow"
     unit = result_files.read_unit(store.result_path(units.Unit(name, None)))
     assert unit["seeds"] == [0, 1] and unit["accuracy"] == pytest.approx(np.mean(unit["values"]))
