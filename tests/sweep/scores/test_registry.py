@@ -14,7 +14,7 @@ from unnas_jax.analysis import accuracies, comparisons, result_files
 from unnas_jax.config import schema
 from unnas_jax.core.errors import UserError
 from unnas_jax.runs import shared
-from unnas_jax.sweep import sample, units, validation
+from unnas_jax.sweep import sample, unit_work, units, validation
 from unnas_jax.sweep.architectures import Architecture
 from unnas_jax.sweep.scores import registry, subjects, weights
 from unnas_jax.sweep.scores.registry import Batch
