@@ -54,16 +54,21 @@ def programs(config: Config, cells: Sequence[str], task: Task) -> list[Program]:
     return found
 
 
-def in_common(config: Config, networks: Sequence[nn.Module]) -> list[Program] | None:
-    """The programs of several cells' own networks, if they are one and a training can use it.
+def is_suited(config: Config) -> bool:
+    """Whether a training can be one by a program for many cells, if its space has one.
 
-    There must be one; the optimizer must treat what a cell lacks as if it were not there; and
-    initial weights of another training are those of a cell's own network.
+    The optimizer must treat what a cell lacks as if it were not there; and initial weights of
+    another training are those of a cell's own network.
     """
-    c, found = TrainConfig.of(config), [programs_lib.of_network(network) for network in networks]
+    c = TrainConfig.of(config)
+    return not c.train.initial and optim.ignores_zeros(c.weights)
+
+
+def in_common(config: Config, networks: Sequence[nn.Module]) -> list[Program] | None:
+    """The programs of several cells' own networks, if they are one and a training can use it."""
+    found = [programs_lib.of_network(network) for network in networks]
     same = all(program.cell and program.network == found[0].network for program in found)
-    suited = same and not c.train.initial and optim.ignores_zeros(c.weights)
-    return found if suited else None
+    return found if same and is_suited(config) else None
 
 
 _STEPS: dict[Hashable, TrainSteps] = {}

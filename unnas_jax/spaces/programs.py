@@ -41,8 +41,7 @@ class Program:
 def of_network(own: nn.Module) -> Program:
     """The program that computes what a cell's own network does; that network's, if there is none.
 
-    There are programs for many cells of NAS-Bench-201, and of NAS-Bench-101 with the stem for
-    small images.
+    There are programs for many cells of NAS-Bench-201 and NAS-Bench-101.
     """
     if isinstance(own, nasbench201.Network):
         cell201 = own.spec
@@ -52,8 +51,8 @@ def of_network(own: nn.Module) -> Program:
             {supernet.COLLECTION: supernet.path(cell201)},
             functools.partial(supernet.place, cell201),
         )
-    if isinstance(own, nasbench101.Network) and own.stem == "cifar":
-        cell101, size = own.spec.pruned(), (own.width, own.stacks, own.modules)
+    if isinstance(own, nasbench101.Network):
+        cell101, size = own.spec.pruned(), (own.width, own.stacks, own.modules, own.stem)
         return Program(
             padded.Network(padded.feeding(cell101), own.head, *size, dtype=own.dtype),
             own,

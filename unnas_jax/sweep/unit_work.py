@@ -94,10 +94,22 @@ def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
     return _of_training(task, result, curve, time.monotonic() - start, compiled)
 
 
+def _in_turn(
+    tasks: Sequence[Mapping[str, Any]], scratches: Sequence[str]
+) -> list[dict[str, Any]] | None:
+    found = []
+    for task, scratch in zip(tasks, scratches, strict=True):
+        result = train_unit(task, scratch)
+        if result is None:
+            return None
+        found.append(result)
+    return found
+
+
 def train_units(
     tasks: Sequence[Mapping[str, Any]], scratches: Sequence[str]
 ) -> list[dict[str, Any]] | None:
-    """Trains several architectures on one task, all in one program.
+    """Trains several architectures on one task, all in one program; in turn if that cannot be.
 
     Args:
       tasks: of `train_unit`, their cells of one kind.
@@ -108,6 +120,8 @@ def train_units(
     """
     start, count = time.monotonic(), len(tasks)
     config = ml_collections.ConfigDict(tasks[0]["config"])
+    if not together.is_suited(config.to_dict()):
+        return _in_turn(tasks, scratches)
     cells = [task["config"]["network"]["genotype"] for task in tasks]
     digest = hashlib.sha256("\n".join(cells).encode()).hexdigest()[:12]
     place = os.path.join(scratches[0], f"together_{digest}")
