@@ -13,35 +13,34 @@ from flax import traverse_util
 from tests import tiny_training
 from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding
+from unnas_jax.layers.blocks import ReluConvBN
 from unnas_jax.learning import optim, trainer
 from unnas_jax.spaces.nasbench201 import network, spec, supernet
-from unnas_jax.spaces.programs import Program
+from unnas_jax.spaces.programs import Path, Program
 
 CHANNELS, SEEDS = 3, (4, 5)
-CELLS = (
-    "|nor_conv_3x3~0|+|skip_connect~0|avg_pool_3x3~1|+|none~0|nor_conv_1x1~1|nor_conv_3x3~2|",
-    "|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|avg_pool_3x3~2|",
-)
+CELLS = ("nor_conv_3x3", "nor_conv_1x1")
 
 
 class _Own(nn.Module):
-    """One cell of NAS-Bench-201 and a linear layer; the whole networks are compared elsewhere."""
+    """One operation and a linear layer; whole networks are compared with the spaces."""
 
-    cell: spec.Spec
+    operation: str
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, drop_path: Any = None) -> Any:
-        x = network.Cell(self.cell, CHANNELS, x.dtype, name="cell")(x, train)
+        kernel = (network.KERNELS[self.operation],) * 2
+        x = ReluConvBN(CHANNELS, kernel, dtype=x.dtype, name="edge")(x, train)
         return nn.Dense(3, name="linear")(x.mean((1, 2))), None
 
 
 class _Shared(nn.Module):
-    """The same with the cell as a variable."""
+    """The same with the operation as a variable."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> Any:
-        chosen = self.variable(supernet.COLLECTION, "operations", jnp.zeros, (6,), jnp.int32).value
-        x = supernet.Cell(CHANNELS, x.dtype, name="cell")(x, chosen, train)
+        chosen = self.variable(supernet.COLLECTION, "operation", jnp.zeros, (), jnp.int32).value
+        x = supernet.edge(CHANNELS, x.dtype, "edge")(x, chosen, train)
         return nn.Dense(3, name="linear")(x.mean((1, 2))), None
 
 
@@ -53,10 +52,13 @@ class _Exact(tiny_training.Plain):
         return found.replace(inputs=found.inputs.astype(jnp.float64))
 
 
-def program(text: str) -> Program:
-    cell = spec.parse(text)
-    place = functools.partial(supernet.place, cell)
-    return Program(_Shared(), _Own(cell), {supernet.COLLECTION: supernet.path(cell)}, place)
+def program(operation: str) -> Program:
+    def place(path: Path) -> Path:
+        return ("edge", operation, *path[1:]) if path[0] == "edge" else path
+
+    number = np.int32(spec.OPERATIONS.index(operation))
+    cell = {supernet.COLLECTION: {"operation": number}}
+    return Program(_Shared(), _Own(operation), cell, place)
 
 
 def trained(module: nn.Module, seeds: Any, programs: Any = (), form: str = "grouped") -> Any:
