@@ -11,7 +11,7 @@ import pytest
 from tests import tiny_training
 from unnas_jax.config import schema as config_lib
 from unnas_jax.core.errors import UserError
-from unnas_jax.runs import train
+from unnas_jax.runs import together, train
 from unnas_jax.sweep import sample, unit_work, units, validation
 from unnas_jax.sweep.architectures import Architecture
 from unnas_jax.sweep.units import Jointly, Store, Unit
@@ -153,3 +153,12 @@ def test_a_group_of_somebody_else_is_left_alone(tmp_path: pathlib.Path) -> None:
 def test_mistakes(sweep: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         validation.validate(config(**sweep))
+
+
+def test_short_trainings_share_programs_unless_told() -> None:
+    c = all_units()[0].task["config"]
+    few, many = ({**c, "train": {**c["train"], "max_steps": steps}} for steps in (500, 501))
+    assert together.is_shared("auto", few) and not together.is_shared("auto", many)
+    assert together.is_shared("shared", many) and not together.is_shared("own", few)
+    unknown = {**few, "dataset": {**few["dataset"], "name": "folder"}}
+    assert not together.is_shared("auto", unknown)

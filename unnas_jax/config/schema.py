@@ -118,7 +118,7 @@ class Sweep(Section):
     )
     program: str = option(
         "How trainings are compiled: shared (one program for all cells of a space and task, in "
-        "which the cell is data), own (one for each cell), or auto: what is faster.",
+        "which the cell is data), own (one for each cell), or auto: shared for short trainings.",
         "auto",
     )
     together: int = option(

@@ -4,12 +4,15 @@ import dataclasses
 from collections.abc import Hashable, Sequence
 
 import flax.linen as nn
+import jax
 from jax.sharding import Mesh
 
 from unnas_jax.config.options import Config
 from unnas_jax.config.schema import TrainConfig
 from unnas_jax.config.sections import Regularisation, Training
 from unnas_jax.core.errors import UserError
+from unnas_jax.data.pipeline import steps_per_epoch
+from unnas_jax.data.registry import entry_of
 from unnas_jax.learning import optim, trainer
 from unnas_jax.learning.trainer import TrainState, TrainSteps
 from unnas_jax.spaces import networks
@@ -20,17 +23,27 @@ from unnas_jax.tasks.base import Task, example_shapes
 PROGRAMS = ("auto", "shared", "own")
 """The values of config.sweep.program."""
 
-_FASTER_SHARED = ("nasbench101", "nasbench201")
+# Compiling costs what shared steps cost more in so many: measured on a CPU core for small networks
+# of NAS-Bench-201 (about 900) and -101 (about 3,000).
+_FEW_STEPS = 1000
 
 
-def is_shared(chosen: str, space: str) -> bool:
-    """Whether a sweep's trainings of cells of a space are by one program.
+def is_shared(chosen: str, config: Config) -> bool:
+    """Whether the trainings of one cell in a sweep are by the program for all cells.
 
     Args:
-      chosen: one of `PROGRAMS`.
-      space: the value of config.network.space.
+      chosen: one of `PROGRAMS`; `auto` is yes for short trainings on CPUs, which compiling would
+        dominate. On accelerators choosing the operations by data is slow for one network alone.
+      config: of the trainings.
     """
-    return chosen == "shared" or (chosen == "auto" and space in _FASTER_SHARED)
+    c = TrainConfig.of(config)
+    images = entry_of(c.dataset.name).train_images
+    if chosen != "auto" or jax.default_backend() != "cpu" or not images:
+        return chosen == "shared"
+    steps = steps_per_epoch(images, c.train.batch_size) * c.train.epochs
+    if c.train.max_steps > 0:
+        steps = min(steps, c.train.max_steps)
+    return steps * c.seeds <= _FEW_STEPS
 
 
 _MOST = 16  # Cells at once on an accelerator.

@@ -54,10 +54,9 @@ def _task_of_unit(
 def all_units(config: ml_collections.ConfigDict, chosen: Sequence[Architecture]) -> list[Unit]:
     """A unit for every architecture and task, the tasks of an architecture after each other."""
     space = config.training.network.space
-    shared = together.is_shared(config.sweep.program, space)
 
     def kind(architecture: Architecture, task: str) -> str:
-        if task in scores.SCORES or not shared:
+        if task in scores.SCORES or config.sweep.program == "own":
             return ""
         cells = spaces.SPACES.find(space, "training.network.space").resolve(architecture.cell)
         program = programs.kind(cells)

@@ -83,7 +83,7 @@ def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
       are of the last start alone. None if a signal stopped it.
     """
     start, config = time.monotonic(), ml_collections.ConfigDict(task["config"])
-    shared = together.is_shared(task["program"], config.network.space)
+    shared = together.is_shared(task["program"], config.to_dict())
     if shared:  # Whose checkpoints are others than those of a program of one's own.
         scratch = os.path.join(scratch, "shared")
     with compilation.measured() as compiled:
