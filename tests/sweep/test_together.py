@@ -157,7 +157,9 @@ def test_mistakes(sweep: dict[str, Any], words: str) -> None:
 
 def test_short_trainings_share_programs_unless_told() -> None:
     c = all_units()[0].task["config"]
-    few, many = ({**c, "train": {**c["train"], "max_steps": steps}} for steps in (500, 501))
+    few, many = (
+        {**c, "train": {**c["train"], "epochs": 4, "max_steps": steps}} for steps in (500, 501)
+    )
     assert together.is_shared("auto", few) and not together.is_shared("auto", many)
     assert together.is_shared("shared", many) and not together.is_shared("own", few)
     unknown = {**few, "dataset": {**few["dataset"], "name": "folder"}}
