@@ -13,7 +13,7 @@ from tests import tiny, tiny_training
 from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding
 from unnas_jax.data.records import IMAGENET_MEAN, IMAGENET_STD
-from unnas_jax.learning import trainer
+from unnas_jax.learning import statistics, trainer
 from unnas_jax.spaces.darts.network import Network
 from unnas_jax.tasks import base, registry
 
@@ -319,11 +319,11 @@ def test_variances_of_batches_count_how_far_they_lie_apart():
         return {"cell": {"bn": values}, "seen": np.float32([mean])}
 
     # Of the values -1, 1 and 1, 3: all four have the mean 1 and the variance 2.
-    found = trainer.pooled([batch(0, 1), batch(2, 1)], [4, 4])
+    found = statistics.pooled([batch(0, 1), batch(2, 1)], [4, 4])
     assert found == {"cell": {"bn": {"mean": [[1]], "var": [[2]]}}, "seen": [1]}
     assert found["cell"]["bn"]["var"].dtype == np.float32
     # Three times as many examples: -1, 1, -1, 1, -1, 1 and 3, 5.
-    unequal = trainer.pooled([batch(0, 1), batch(4, 1)], [6, 2])["cell"]["bn"]
+    unequal = statistics.pooled([batch(0, 1), batch(4, 1)], [6, 2])["cell"]["bn"]
     values = np.array([-1, 1] * 3 + [3, 5])
     assert float(unequal["mean"][0, 0]) == values.mean()
     assert float(unequal["var"][0, 0]) == values.var()
@@ -342,7 +342,7 @@ def test_statistics_of_batches_together_are_those_of_all_their_images(devices):
     dark, bright, noise = (tiny_training.images(seed=seed) for seed in (0, 1, 2))
     dark["image"] //= 8
     batches = [[dark, noise], [bright, noise]]
-    found = trainer.pooled(
+    found = statistics.pooled(
         [
             jax.device_get(steps.statistics(state, trainer.stack_seeds(pair, mesh), number))
             for number, pair in enumerate(batches)

@@ -16,7 +16,7 @@ from unnas_jax.commands import correlate
 from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
-from unnas_jax.learning import trainer
+from unnas_jax.learning import statistics
 from unnas_jax.methods import draws, registry
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.single_path import SinglePath
@@ -340,7 +340,7 @@ def test_judging_evaluates_the_cell_s_own_network(darts_method) -> None:
         own = {"params": params, "batch_stats": zeros}
         _, updated = applied(own, inputs, True, mutable="batch_stats")
         each.append(jax.tree.map(lambda x: np.asarray(x) / 0.1, updated["batch_stats"]))
-    own = {"params": params, "batch_stats": trainer.pooled(each, [8, 8])}
+    own = {"params": params, "batch_stats": statistics.pooled(each, [8, 8])}
     sums = []
     for number, images in enumerate(held):
         examples = examples_of(method.key(draws.EVALUATION, number), images, train=False)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from unnas_jax.spaces import stages
+from unnas_jax.spaces import programs, stages
+from unnas_jax.spaces.programs import Program
 from unnas_jax.sweep.scores import weights
-from unnas_jax.sweep.scores.programs import Program
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -46,7 +46,7 @@ def assert_same(program: Program, side: int = 8) -> None:
         if path[-1] != "kernel":
             drawn[path] = rng.uniform(0.5, 1.5, value.shape).astype(np.float32)
     template = weights.shapes(program.network, (side, side, 3))
-    placed = weights.placed(drawn, template, program.place)
+    placed = programs.placed(drawn, template, program.place)
     with jax.enable_x64(True):
         x = jnp.asarray(images, jnp.float64)
         of_own, of_many = (

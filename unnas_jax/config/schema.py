@@ -116,6 +116,15 @@ class Sweep(Section):
     shard: str = option(
         "i/n: of the architectures only every n-th, from number i (from 0) on.", "0/1"
     )
+    program: str = option(
+        "How trainings are compiled: shared (one program for all cells of a space and task, in "
+        "which the cell is data), own (one for each cell), or auto: shared for short trainings.",
+        "auto",
+    )
+    together: int = option(
+        "Architectures that one shared program trains at once; 0: one on CPUs, 16 on accelerators.",
+        0,
+    )
     workers_per_device: int = option("Trainings that share an accelerator at a time.", 1)
     cores_per_worker: int = option("CPU cores of a training, on machines without accelerators.", 1)
     attempts: int = option("Crashed processes after which a training counts as failed.", 3)

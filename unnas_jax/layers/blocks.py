@@ -1,10 +1,8 @@
 """The layers that every search space is built from."""
 
-import contextlib
-import contextvars
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +12,7 @@ import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from unnas_jax.core import sharding
-from unnas_jax.layers import convolution
+from unnas_jax.layers import convolution, forms
 from unnas_jax.layers.normalization import BatchNorm
 
 BN_EPSILON = 1e-5
@@ -236,46 +234,6 @@ def _gradient_at_once_bwd(_: None, gradient: jax.Array) -> tuple[jax.Array]:
 gradient_at_once.defvjp(lambda x: (x, None), _gradient_at_once_bwd)
 
 
-_IN_BRANCH: contextvars.ContextVar[bool] = contextvars.ContextVar("in_branch", default=False)
-
-
-@contextlib.contextmanager
-def in_branch() -> Iterator[None]:
-    """A block whose operations are traced as the branch of a conditional; see `product_conv`."""
-    token = _IN_BRANCH.set(True)
-    try:
-        yield
-    finally:
-        _IN_BRANCH.reset(token)
-
-
-def product_conv(
-    x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **same: Any
-) -> jax.Array:
-    """A convolution as matrix products, one for each of the kernel's pixels, if its stride is 1.
-
-    XLA has no fast convolution for CPUs in the branches of conditionals (nor in loops): there it
-    takes 3 to 13 times as long as this does, forward and backward, for 8 to 32 channels.
-    """
-    if tuple(strides) != (1, 1) or tuple(same["rhs_dilation"]) != (1, 1):
-        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **same)
-    (images, height, width, ins), outs = x.shape, kernel.shape[-1]
-    wide = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    products = [
-        wide[:, row : row + height, column : column + width].reshape(-1, ins) @ kernel[row, column]
-        for row in range(kernel.shape[0])
-        for column in range(kernel.shape[1])
-    ]
-    return sum(products[1:], start=products[0]).reshape(images, height, width, outs)
-
-
-def _how(groups: int) -> Any:
-    """The function that computes a convolution here instead of XLA's; None: XLA's does."""
-    if sharding.platform() != "cpu":
-        return None
-    return product_conv if _IN_BRANCH.get() and groups == 1 else convolution.convolve
-
-
 class Conv(nn.Module):
     """A convolution without bias, padded by dilation * (kernel // 2) on every side.
 
@@ -305,7 +263,7 @@ class Conv(nn.Module):
             use_bias=False,
             dtype=self.dtype,
             kernel_init=uniform_fan_in(fan_in),
-            conv_general_dilated=_how(self.groups),
+            conv_general_dilated=forms.how(self.groups),
             name="conv",
         )(x)
 

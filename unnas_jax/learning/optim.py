@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
 from unnas_jax.config.sections import Alphas, Weights
@@ -181,6 +182,42 @@ def differentiable(section: Weights) -> bool:
         return chosen.update(gradient, chosen.init(params), params)[0].sum()
 
     return bool(jnp.isfinite(jax.grad(moved)(jnp.array([0.0, 1.0]))).all())
+
+
+def ignores_zeros(section: Weights) -> bool:
+    """Whether parameters that are 0, with gradients of 0, stay so and change no other's step.
+
+    True of steps by element, such as SGD's and Adam's, and of clipping and trust ratios by norms;
+    not of a mean over a parameter, nor of noise. Networks in which the cell is data need it.
+    """
+    key = repr(section)  # Options cannot be hashed.
+    if key not in _IGNORING:
+        _IGNORING[key] = _ignores_zeros(section)
+    return _IGNORING[key]
+
+
+_IGNORING: dict[str, bool] = {}
+
+
+def _ignores_zeros(section: Weights) -> bool:
+    chosen = optimizer(section, lambda step: section.learning_rate)
+    rng = np.random.default_rng(0)
+    alone = {"w": rng.normal(size=(2, 3)), "b": rng.normal(size=2)}
+    wide = {"w": np.pad(alone["w"], ((0, 2), (0, 1))), "b": alone["b"], "other": np.zeros((2, 2))}
+
+    def moved(params: Any) -> Any:
+        state = chosen.init(params)
+        for _ in range(2):
+            updates, state = chosen.update(params, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    own, among = (
+        jax.device_get(moved(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)))
+        for params in (alone, wide)
+    )
+    expected = {**wide, "w": np.pad(own["w"], ((0, 2), (0, 1))), "b": own["b"]}
+    return all(np.allclose(among[name], expected[name], 1e-4, 1e-6) for name in expected)
 
 
 def check_objects(optimizers: Mapping[str, Any], names: Collection[str]) -> None:

@@ -1,6 +1,7 @@
-"""The steps of training a discrete network, for one seed or several at once."""
+"""The steps of training discrete networks: one, or several at once, of seeds and of cells."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,9 +16,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unnas_jax.config.sections import Training
 from unnas_jax.core import dead_code, sharding
+from unnas_jax.layers import forms
 from unnas_jax.layers.blocks import BN_MOMENTUM
 from unnas_jax.learning import optim
 from unnas_jax.learning.feed import STEPS_AHEAD
+from unnas_jax.spaces.programs import Program, placed_tree
 from unnas_jax.tasks.base import Batch, Sums, Task
 from unnas_jax.tasks.base import batch_shapes as shapes_of
 from unnas_jax.tasks.base import evaluated as evaluated_sums
@@ -48,12 +51,26 @@ class TrainState(flax.struct.PyTreeNode):
     optimizer: optax.OptState
 
 
+class CellState(TrainState):
+    """The state of networks in which the cell is data; see `unnas_jax.spaces.programs`.
+
+    Attributes:
+      cell: the variables that say which each one's cell is, by collection; never changed.
+    """
+
+    cell: Any
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainSteps:
     """The jitted functions of a training; batches and sums have a leading axis of seeds.
 
+    Batches may have fewer than the state: each is then that of as many networks in a row.
+
     Attributes:
-      init: (seeds) -> state.
+      init: (seeds) -> state; of a network in which the cell is data (seeds, programs of that
+        network, one for each seed) -> state: each begins with the weights that its cell's own
+        network has with this seed.
       shapes: (number of seeds) -> the state's shapes and shardings.
       train: (state, batch (S, B, ...)) -> (state, sums); jitted.
       statistics: (state, batch (S, B, ...), number of the batch) -> the batch's BN statistics, of
@@ -61,7 +78,7 @@ class TrainSteps:
       evaluate: (state, batch (B, ...), number of the batch) -> sums.
     """
 
-    init: Callable[[list[int]], TrainState]
+    init: Callable[..., TrainState]
     shapes: Callable[[int], TrainState]
     train: Any
     statistics: Callable[[TrainState, Batch, int], Any]
@@ -89,45 +106,16 @@ def evaluated(state: TrainState) -> dict[str, Any]:
     return state.average or {"params": state.params, "batch_stats": state.batch_stats}
 
 
+def _cell(state: TrainState) -> dict[str, Any]:
+    """The variables that are data: none of a network of one cell."""
+    return state.cell if isinstance(state, CellState) else {}
+
+
 def with_statistics(state: TrainState, statistics: Any) -> TrainState:
     """The state with other statistics for its evaluation."""
     if state.average:
         return state.replace(average={**state.average, "batch_stats": statistics})
     return state.replace(batch_stats=statistics)
-
-
-def pooled(statistics: Sequence[Any], examples: Sequence[int]) -> Any:
-    """The statistics of all batches, from those of each (Wu and Johnson, 2021).
-
-    A mean is the mean of the batches' means. A variance is E[v + m^2] - E[m]^2 of the batches'
-    variances v and means m: the distances between batches are part of it.
-
-    Args:
-      statistics: a tree of arrays for every batch; batch norms are dicts of `mean` and `var`.
-      examples: the number of examples of every batch, its weight in the means.
-
-    Returns:
-      A tree like the others, of NumPy arrays.
-    """
-
-    def mean(values: Sequence[Any]) -> Any:
-        return np.average(np.asarray(values, np.float64), axis=0, weights=examples)
-
-    def of_all(*values: Any) -> Any:
-        first = values[0]
-        if not isinstance(first, Mapping):
-            return mean(values).astype(np.asarray(first).dtype)
-        found = {key: of_all(*(value[key] for value in values)) for key in first}
-        if found.keys() == {"mean", "var"}:
-            means, variances = (
-                [np.asarray(value[key], np.float64) for value in values] for key in ("mean", "var")
-            )
-            centre = mean(means)
-            spread = mean([v + (m - centre) ** 2 for v, m in zip(variances, means, strict=True)])
-            found["var"] = spread.astype(np.asarray(first["var"]).dtype)
-        return found
-
-    return of_all(*statistics)
 
 
 def _averaged(values: Any, average: Any, decay: float, step: jax.Array) -> Any:
@@ -155,20 +143,26 @@ def build_steps(
     steps_per_epoch: int,
     inputs: Any,
     optimizer: optim.Optimizer | None = None,
+    form: str = "grouped",
 ) -> TrainSteps:
     """The jitted steps of the evaluation phase (paper, section 3.2 and appendix).
 
-    Seeds trained together are one vectorised program; each one's draws depend on its seed alone,
-    so that the result is that of training it alone, up to rounding.
+    Networks trained together, of several seeds or cells, are one vectorised program; each one's
+    draws depend on its seed alone, so that the result is that of training it alone, up to rounding.
+    One network alone computes only the operations that its cell has.
 
     Args:
       config: of the training.
-      network: called as network(inputs, train, drop_path) -> (outputs, auxiliary outputs).
+      network: called as network(inputs, train, drop_path) -> (outputs, auxiliary outputs); that
+        of a cell, or one of a `unnas_jax.spaces.programs.Program`, in which the cell is data and
+        which gets `drop_path` only if there is one.
       task: what is learned.
       mesh: see `unnas_jax.core.sharding`.
       steps_per_epoch: the learning rate and drop path change once an epoch.
       inputs: the shape and dtype of the network's inputs.
-      optimizer: of the weights; None: that of the config.
+      optimizer: of the weights; None: that of the config. With cells as data its step of a
+        parameter must not depend on others that are 0 (`optim.ignores_zeros`).
+      form: of the convolutions of several networks, one of `unnas_jax.layers.forms.FORMS`.
     """
     if optimizer is None:
         optimizer = optim.optimizer(config.weights, schedule(config, steps_per_epoch))
@@ -179,26 +173,45 @@ def build_steps(
     def key_for(seed: jax.Array | int, purpose: int, step: jax.Array | int) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), step)
 
-    def init_one(seed: jax.Array | int) -> TrainState:
-        variables = network.lazy_init(key_for(seed, _INIT, 0), inputs, train=False)
-        params = variables["params"]
-        return TrainState(
-            seed=jnp.asarray(seed, jnp.int32),
-            step=jnp.int32(0),
-            params=params,
-            batch_stats=variables["batch_stats"],
-            average=variables if decay else {},
-            optimizer=optimizer.init(params),
-        )
+    def fresh(seed: jax.Array | int, module: nn.Module) -> Any:
+        return module.lazy_init(key_for(seed, _INIT, 0), inputs, train=False)
 
-    def init(seeds: list[int]) -> TrainState:
-        draw = dead_code.without(init_one, np.int32(0))
-        states = [jax.device_get(draw(np.int32(seed))) for seed in seeds]
+    @functools.cache
+    def template() -> Any:
+        return jax.eval_shape(lambda: fresh(0, network))
+
+    def begun(seed: jax.Array | int, variables: Mapping[str, Any]) -> TrainState:
+        learned = {kind: variables[kind] for kind in ("params", "batch_stats")}
+        fields: dict[str, Any] = {
+            **learned,
+            "seed": jnp.asarray(seed, jnp.int32),
+            "step": jnp.int32(0),
+            "average": learned if decay else {},
+            "optimizer": optimizer.init(learned["params"]),
+        }
+        cell = {kind: value for kind, value in variables.items() if kind not in learned}
+        return CellState(**fields, cell=cell) if cell else TrainState(**fields)
+
+    def begun_as(seed: int, program: Program) -> TrainState:
+        """The state of a cell as data, with the weights that its own network begins with."""
+        draw = dead_code.without(lambda seed: fresh(seed, program.own), np.int32(0))
+        variables = placed_tree(program, jax.device_get(draw(np.int32(seed))), template())
+        state: TrainState = jax.device_get(begun(seed, variables))
+        return state
+
+    def init(seeds: Sequence[int], programs: Sequence[Program] = ()) -> TrainState:
+        if programs:
+            states = [begun_as(seed, one) for seed, one in zip(seeds, programs, strict=True)]
+        else:
+            draw = dead_code.without(lambda seed: begun(seed, fresh(seed, network)), np.int32(0))
+            states = [jax.device_get(draw(np.int32(seed))) for seed in seeds]
         stacked: TrainState = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
         return sharding.replicate(stacked, mesh)
 
+    @functools.cache
     def shapes(count: int) -> TrainState:
-        one = jax.eval_shape(init_one, jax.ShapeDtypeStruct((), jnp.int32))
+        seed = jax.ShapeDtypeStruct((), jnp.int32)
+        one = jax.eval_shape(lambda seed: begun(seed, fresh(seed, network)), seed)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(
                 (count, *leaf.shape), leaf.dtype, sharding=everywhere
@@ -210,13 +223,15 @@ def build_steps(
         key = key_for(state.seed, _STEP, state.step)
         example_key, drop_key = jax.random.split(key)
         examples = task.examples(example_key, batch, train=True)
-        # The probability rises linearly over the epochs (DARTS, section A.2).
-        probability = drop_path * (state.step // steps_per_epoch) / epochs if drop_path else None
+        dropping: dict[str, Any] = {}
+        if drop_path:
+            # The probability rises linearly over the epochs (DARTS, section A.2).
+            dropping["drop_path"] = drop_path * (state.step // steps_per_epoch) / epochs
         (outputs, auxiliary), updated = network.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {**_cell(state), "params": params, "batch_stats": state.batch_stats},
             examples.inputs,
             train=True,
-            drop_path=probability,
+            **dropping,
             rngs={"drop_path": drop_key, "noise": jax.random.fold_in(drop_key, _NOISE)},
             mutable=["batch_stats"],
         )
@@ -252,7 +267,7 @@ def build_steps(
         # One update from zero gives (1 - momentum) times the batch's own statistics.
         zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
         _, updated = network.apply(
-            {**evaluated(state), "batch_stats": zeros},
+            {**_cell(state), **evaluated(state), "batch_stats": zeros},
             examples.inputs,
             train=True,
             rngs={"noise": jax.random.fold_in(key, _NOISE)},
@@ -264,17 +279,26 @@ def build_steps(
         key = key_for(0, _EVALUATION, number)  # All seeds are evaluated on the same examples.
         examples = task.examples(key, batch, train=False)
         outputs, _ = network.apply(
-            evaluated(state),
+            {**_cell(state), **evaluated(state)},
             examples.inputs,
             train=False,
             rngs={"noise": jax.random.fold_in(key, _NOISE)},
         )
         return evaluated_sums(task, outputs, examples)
 
+    def each_own(batch: Batch, count: int) -> Batch:
+        """A batch for each network, of batches for as many in a row."""
+        return jax.tree.map(lambda y: jnp.repeat(y, count // len(y), axis=0), batch)
+
     def over_seeds(function: Callable[..., Any], axes: Any, **options: Any) -> Any:
         def run(state: TrainState, *others: Any) -> Any:
             if len(state.seed) > 1:
-                return jax.vmap(function, in_axes=axes)(state, *others)
+                others = tuple(
+                    other if axis is None else each_own(other, len(state.seed))
+                    for other, axis in zip(others, axes[1:], strict=True)
+                )
+                with forms.form(form):
+                    return jax.vmap(function, in_axes=axes)(state, *others)
             # Without an axis of seeds, which would only be in XLA's way.
             given = zip((state, *others), axes, strict=True)
             alone = [x if axis is None else jax.tree.map(lambda y: y[0], x) for x, axis in given]

@@ -78,7 +78,7 @@ class Result:
         names: Sequence[str] = (),
     ) -> None:
         self._names = tuple(names)
-        self._workdir, self._facts, self._task, self._plan = workdir, facts, task, plan
+        self._workdir, self.facts, self._task, self._plan = workdir, facts, task, plan
         self._write = write
         self._path = os.path.join(workdir.path, "result.json")
 
@@ -109,7 +109,7 @@ class Result:
         """
         metric, classes = self._task.metric, self._task.num_classes
         result = {
-            **self._facts,
+            **self.facts,
             **_statistics(values, metric),
             **self._by_class(values, confusion),
             "chance": verdict.chance(values[0], classes),

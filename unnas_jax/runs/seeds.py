@@ -16,7 +16,7 @@ from unnas_jax.core import sharding
 from unnas_jax.data import Dataset, halves
 from unnas_jax.data.pipeline import evaluation_sample
 from unnas_jax.data.records import Records
-from unnas_jax.learning import trainer
+from unnas_jax.learning import statistics, trainer
 from unnas_jax.learning.feed import DeviceBatch, Feed
 from unnas_jax.learning.trainer import TrainState, TrainSteps
 from unnas_jax.tasks.base import Sums, Task, total
@@ -69,7 +69,8 @@ class Seeds:
     """The trainings of all seeds: in groups, each of which is one program, taken in turn.
 
     Attributes:
-      groups: the seeds of every group; states and streams are lists with one for each.
+      groups: the seeds of every group's networks, of several cells each seed that often; states
+        and streams are lists with one for each.
       confusion: for every seed, how often class i (row) was answered as j in the last evaluation;
         empty if the task does not count it.
       batch_size, precise_bn_images: the images of one batch for statistics, and of all of them.
@@ -87,7 +88,10 @@ class Seeds:
     confusion: list[np.ndarray] = dataclasses.field(default_factory=list)
 
     def batches(self, stack: contextlib.ExitStack, start_step: int) -> list[Iterator[DeviceBatch]]:
-        """Training batches (S, B, ...): every seed has its own order, crops and augmentation."""
+        """Training batches (S, B, ...): every seed has its own order, crops and augmentation.
+
+        Networks of several cells have a seed's batch in common.
+        """
 
         def stream(seed: int) -> Iterator[Any]:
             return stack.enter_context(
@@ -104,10 +108,10 @@ class Seeds:
             for of_seeds in zip(*streams, strict=True):
                 yield trainer.stack_seeds(of_seeds, self.mesh)
 
-        return [stacked([stream(seed) for seed in group]) for group in self.groups]
+        return [stacked([stream(seed) for seed in dict.fromkeys(group)]) for group in self.groups]
 
     def precise(self, states: list[TrainState]) -> list[TrainState]:
-        """The states with the statistics of some training batches; see `trainer.pooled`."""
+        """The states with the statistics of some training batches; see `statistics.pooled`."""
         count = -(-self.precise_bn_images // self.batch_size)
         if count == 0:
             return states
@@ -118,7 +122,7 @@ class Seeds:
                     jax.device_get(self.steps.statistics(state, next(batches), number))
                     for number in range(count)
                 ]
-                pooled = trainer.pooled(found, [self.batch_size] * count)
+                pooled = statistics.pooled(found, [self.batch_size] * count)
                 result.append(trainer.with_statistics(state, sharding.replicate(pooled, self.mesh)))
         return result
 

@@ -1,10 +1,12 @@
 """The evaluation phase: a discrete network trained from scratch with labels, over several seeds."""
 
 import contextlib
+import dataclasses
+import functools
 import logging
 import os
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +28,7 @@ from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import metrics, optim, trackers, trainer
 from unnas_jax.learning.feed import DeviceBatch, Feed
 from unnas_jax.learning.trainer import TrainState, TrainSteps
-from unnas_jax.runs import checkpoint, initial, validation
+from unnas_jax.runs import checkpoint, initial, together, validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.loop import Loop, Plan
 from unnas_jax.runs.result import Result, facts_of
@@ -35,7 +37,7 @@ from unnas_jax.runs.workdir import Workdir
 from unnas_jax.spaces import complexity
 from unnas_jax.spaces import registry as spaces
 from unnas_jax.spaces.networks import build_network
-from unnas_jax.spaces.registry import Cells
+from unnas_jax.spaces.registry import Cells, Network
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Sums, Task, example_shapes
 
@@ -86,12 +88,13 @@ def _group_size(
 ) -> int:
     """How many seeds one program trains: all if they fit on an accelerator, one on a CPU.
 
-    On a CPU several are not quicker, and XLA compiles their program for longer.
+    On a CPU several are not quicker, and XLA compiles their program for longer. Of several cells
+    the networks of one seed are enough.
     """
-    count, wanted = len(state.seed), config.train.seeds_together
+    count, wanted = config.seeds, config.train.seeds_together
     if wanted > 0:
         return min(wanted, count)
-    if count == 1 or jax.default_backend() == "cpu":
+    if count == 1 or jax.default_backend() == "cpu" or len(state.seed) > count:
         return 1
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
     needed = trainer.memory(Training.of(config), task, steps, count, mesh)
@@ -117,11 +120,11 @@ class _Learner:
         trained: Seeds,
         states: list[TrainState],
         streams: list[Iterator[DeviceBatch]],
-        result: Result,
+        results: Sequence[Result],
         write: Callable[..., None],
     ) -> None:
         self._trained, self._states, self._streams = trained, states, streams
-        self._result, self._write = result, write
+        self._results, self._write = results, write
         self._values: list[dict[str, float]] = []
 
     @property
@@ -149,16 +152,17 @@ class _Learner:
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
         each = [value[self._trained.task.metric] for value in self._values]
         self._write("validation", step, **metrics, values=each)
-        images = len(self._trained.held_out.indices)
-        self._result.write(
-            self._result.of(
-                self._values,
-                step,
-                images,
-                last=step == self._result.total,
-                confusion=self._trained.confusion,
+        images, cells = len(self._trained.held_out.indices), len(self._results)
+        for k, result in enumerate(self._results):
+            result.write(
+                result.of(
+                    self._values[k::cells],
+                    step,
+                    images,
+                    last=step == result.total,
+                    confusion=self._trained.confusion[k::cells],
+                )
             )
-        )
 
 
 def train(
@@ -167,6 +171,7 @@ def train(
     *,
     optimizers: Mapping[str, optim.Optimizer] = types.MappingProxyType({}),
     save_seconds: float = 0.0,
+    shared: bool = False,
 ) -> dict[str, Any]:
     """Trains a genotype's network to the end, or continues, and writes `result.json`.
 
@@ -179,6 +184,8 @@ def train(
       save_seconds: the least time from the start, and from one checkpoint to the next. If it is
         not 0, none is saved at the end, for short trainings of which only the result is kept; a
         signal that stops the training always saves.
+      shared: whether to train by the program for all cells of the space, if there is one, which
+        this process keeps; the checkpoints are then that program's.
 
     Returns:
       The content of `result.json`; empty if the run was stopped before its first evaluation.
@@ -192,15 +199,45 @@ def train(
     config = optim.with_objects(config, optimizers)
     validation.validate(config, optimizers)
     with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
-        return _train(config.to_dict(), place, save_seconds, optimizers.get("weights"))
+        optimizer = optimizers.get("weights")
+        return _train(config.to_dict(), (), place, save_seconds, optimizer, shared)[0]
+
+
+def train_cells(
+    config: ml_collections.ConfigDict,
+    cells: Sequence[str],
+    workdir: str,
+    *,
+    save_seconds: float = 0.0,
+) -> list[dict[str, Any]]:
+    """Trains the networks of several cells of a space in one program, as `train` does one's.
+
+    Args:
+      config: of the training of the first cell.
+      cells: texts for `network.genotype`, the config's first.
+      workdir: of all of them, and of no others. In `metrics.jsonl` the `values` of an evaluation
+        are those of all cells with the first seed, then of all with the second.
+      save_seconds: see `train`.
+
+    Returns:
+      The results by cell, as `train` has them.
+
+    Raises:
+      UserError: bad input, or something became NaN or infinite; the cells share no program.
+    """
+    validation.validate(config)
+    with workdir_lib.opened(workdir, write=distributed.is_primary()) as place:
+        return _train(config.to_dict(), cells[1:], place, save_seconds, None, shared=True)
 
 
 def _train(
     given: dict[str, Any],
+    fellows: Sequence[str],
     workdir: Workdir,
     save_seconds: float,
     optimizer: optim.Optimizer | None,
-) -> dict[str, Any]:
+    shared: bool,
+) -> list[dict[str, Any]]:
     c = TrainConfig.of(given)
     # Everything that can be wrong, before anything long begins.
     mesh = sharding.data_mesh()
@@ -235,38 +272,61 @@ def _train(
             files.write_json(os.path.join(workdir.path, _KEPT_CELLS), document)
         if primary and not evaluate_only:
             facts_lib.write(workdir.path, dataset)
-        counts = complexity.of_network(c, task, network)
         seeds = [c.seed + k for k in range(c.seeds)]
-        facts = {
-            **facts_of(c, dataset, cells, document, network),
-            "parameters": counts.parameters,
-            "multiply_adds": counts.multiply_adds,
-            "seeds": seeds,
-        }
-        result = Result(workdir, facts, task, plan, primary, dataset.class_names)
-        steps = trainer.build_steps(
-            Training.of(c), network, task, mesh, plan.per_epoch, examples.inputs, optimizer
-        )
+
+        def result_of(
+            place: Workdir, cells: Cells, document: Mapping[str, Any], network: Network
+        ) -> Result:
+            counts = complexity.of_network(c, task, network)
+            facts = {
+                **facts_of(c, dataset, cells, document, network),
+                "parameters": counts.parameters,
+                "multiply_adds": counts.multiply_adds,
+                "seeds": seeds,
+            }
+            return Result(place, facts, task, plan, primary, dataset.class_names)
+
+        networks, results = [network], [result_of(workdir, cells, document, network)]
+        for number, text in enumerate(fellows, 1):
+            section = dataclasses.replace(c.network, genotype=text)
+            networks.append(build_network(dataclasses.replace(c, network=section), task))
+            place = dataclasses.replace(workdir, path=os.path.join(workdir.path, str(number)))
+            os.makedirs(place.path, exist_ok=True)
+            fellow = spaces.of_section(section).resolve(text)
+            results.append(result_of(place, fellow, {}, networks[-1]))
+        # The networks of all cells with the first seed, then of all with the second.
+        members = [seed for seed in seeds for _ in networks]
+        found = together.in_common(c, networks) if shared else None
+        if found:
+            steps = together.steps(c, found[0], task, mesh, plan.per_epoch)
+            begin = functools.partial(steps.init, members, found * len(seeds))
+        elif fellows:
+            raise UserError(f"{c.network.genotype} shares no program with the other cells")
+        else:
+            steps = trainer.build_steps(
+                Training.of(c), network, task, mesh, plan.per_epoch, examples.inputs, optimizer
+            )
+            begin = functools.partial(steps.init, seeds)
 
         # State, and where it continues.
         checkpoints = stack.enter_context(
             checkpoint.Checkpoints(workdir.checkpoints, read_only=evaluate_only)
         )
-        restored = checkpoints.restore(steps.shapes(len(seeds)))
+        restored = checkpoints.restore(steps.shapes(len(members)))
         if evaluate_only and restored is None:
             raise no_checkpoint
-        state, position = restored or (steps.init(seeds), {"step": 0, "validation": None})
+        state, position = restored or (begin(), {"step": 0, "validation": None})
         if restored is None and c.train.initial:
             begun = initial.with_weights_of(state, c.train.initial)
             state = sharding.replicate(begun, mesh)
         read = (held_out.split,) if evaluate_only else (training.split, held_out.split)
         check_same(workdir.name, position.get("data"), data, set(read))
         step, ranking = int(position["step"]), position["validation"]
-        size = _group_size(c, task, steps, state, mesh)
+        size = _group_size(c, task, steps, state, mesh) * len(networks)
         states = trainer.grouped(state, size, mesh)
         del restored, state  # A step gives its memory to the next one's.
         trained = Seeds(
-            [seeds[k : k + size] for k in range(0, len(seeds), size)],
+            [members[k : k + size] for k in range(0, len(members), size)],
             steps,
             task,
             Feed(Batches.of(c), dataset, task, mesh),
@@ -283,20 +343,21 @@ def _train(
                     f"the evaluation of the checkpoint of step {step} is NaN or infinite; "
                     "nothing was written"
                 )
-            evaluated = result.of(
+            evaluated = results[0].of(
                 values, step, len(held_out.indices), last=True, confusion=trained.confusion
             )
-            result.add(evaluated)
-            return evaluated
+            results[0].add(evaluated)
+            return [evaluated]
 
         _LOG.info(
-            "Training %s (width %d, %d cells, %.3gM parameters, %.3gM multiply-adds) on %s: %d "
+            "Training %s (width %d, %d cells, %.3gM parameters, %.3gM multiply-adds)%s on %s: %d "
             "images, %d steps, seeds %s, %d at once, %d devices (%s)%s.",
             c.network.genotype,
             network.width,
             network.cells,
-            counts.parameters / 1e6,
-            counts.multiply_adds / 1e6,
+            results[0].facts["parameters"] / 1e6,
+            results[0].facts["multiply_adds"] / 1e6,
+            f" and {len(fellows)} other cells" if fellows else "",
             dataset.name,
             len(training.indices),
             plan.total,
@@ -321,14 +382,14 @@ def _train(
         # The loop.
         loop = Loop(
             plan,
-            _Learner(trained, states, trained.batches(stack, step), result, write),
+            _Learner(trained, states, trained.batches(stack, step), results, write),
             checkpoints,
             metric=task.metric,
             identity={"data": data},
-            images=plan.batch_size * len(seeds),
+            images=plan.batch_size * len(members),
             schedule=None if optimizer else trainer.schedule(Training.of(c), plan.per_epoch),
             write=write,
             publish=workdir.publish,
         )
         loop.run(step, ranking)
-        return result.read()
+        return [result.read() for result in results]

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unnas_jax.layers import blocks as layers
+from unnas_jax.layers import forms
 
 Branch = Callable[[Any], Any]
 
@@ -109,7 +109,7 @@ class Choice(nn.Module):
                 x, params, kept = operands
                 variables = (("params", params), ("batch_stats", kept))
                 own = {kind: values[name] for kind, values in variables if name in values}
-                with layers.in_branch():
+                with forms.in_branch():
                     if not train:
                         return layer.apply(own, x, train), kept
                     y, state = layer.apply(own, x, train, mutable=["batch_stats"])

@@ -16,7 +16,7 @@ from unnas_jax.core import failures, logs, stopping
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.workers import UNGUARDED, UNGUARDED_ADVICE, cores, start_worker
 from unnas_jax.sweep import units as sweep
-from unnas_jax.sweep.units import Store, Unit, Work
+from unnas_jax.sweep.units import Jointly, Store, Unit, Work
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -95,7 +95,9 @@ def settle() -> None:
         os.sched_setaffinity(0, {int(core) for core in own.split(",")})
 
 
-def _run_worker(store: Store, units: Sequence[Unit], work: Work, log: str) -> None:
+def _run_worker(
+    store: Store, units: Sequence[Unit], work: Work, jointly: Jointly | None, log: str
+) -> None:
     """The life of a worker; its exit status says why it ended."""
     start_worker()  # Ends with its parent and leaves Ctrl-C to it.
     # Also the output of libraries, and of the interpreter when it crashes.
@@ -107,7 +109,7 @@ def _run_worker(store: Store, units: Sequence[Unit], work: Work, log: str) -> No
     stopping.watch()
     stopping.nothing_to_save(_STOPPED)
     try:
-        ended = sweep.work_off(store, units, work)
+        ended = sweep.work_off(store, units, work, jointly=jointly)
     except Exception as error:
         if not failures.is_full_disk(error):
             raise
@@ -135,9 +137,15 @@ class _Workers:
     """The processes of a sweep, restarted when they die before their time."""
 
     def __init__(
-        self, store: Store, units: Sequence[Unit], work: Work, places: Sequence[Slot], attempts: int
+        self,
+        store: Store,
+        units: Sequence[Unit],
+        work: Work,
+        jointly: Jointly | None,
+        places: Sequence[Slot],
+        attempts: int,
     ) -> None:
-        self._store, self._units, self._work = store, units, work
+        self._store, self._units, self._work, self._jointly = store, units, work, jointly
         self._places, self._attempts = places, attempts
         self._context = multiprocessing.get_context("spawn")
         self._logs = os.path.join(store.directory, "logs")
@@ -154,7 +162,7 @@ class _Workers:
     def _start(self, place: int) -> None:
         process = self._context.Process(
             target=_run_worker,
-            args=(self._store, self._units, self._work, self._log(place)),
+            args=(self._store, self._units, self._work, self._jointly, self._log(place)),
             name=f"worker {place}",
         )
         with environment(self._places[place]):
@@ -213,6 +221,7 @@ def run(
     attempts: int,
     report: Callable[[], None],
     every: float = 60.0,
+    jointly: Jointly | None = None,
 ) -> bool:
     """Does units in as many processes as there are places, until none is left.
 
@@ -224,6 +233,7 @@ def run(
       attempts: crashed workers after which a unit counts as failed.
       report: called every so many seconds.
       every: see `report`.
+      jointly: how workers do several units at once; None: one after the other.
 
     Returns:
       whether it came to the end; False if a signal asked it to stop.
@@ -233,7 +243,7 @@ def run(
       OSError: the disk is full.
     """
     with stopping.on_signals() as stop:
-        workers = _Workers(store, units, work, places, attempts)
+        workers = _Workers(store, units, work, jointly, places, attempts)
         try:
             reported = time.monotonic()
             while workers.processes and not stop(0):

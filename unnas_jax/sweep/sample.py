@@ -9,12 +9,10 @@ one unit of a sweep:
 
 import collections
 import dataclasses
-import functools
 import logging
 import os
-import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -23,130 +21,22 @@ import numpy as np
 from unnas_jax.analysis import result_files
 from unnas_jax.config import run_config
 from unnas_jax.config import schema as config_lib
-from unnas_jax.config.schema import SampleConfig, TrainConfig
-from unnas_jax.config.sections import DatasetSection
-from unnas_jax.core import compilation, logs
+from unnas_jax.config.schema import SampleConfig
+from unnas_jax.core import logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.data.workers import refuse_unguarded_main
-from unnas_jax.learning import rows
+from unnas_jax.runs import together
 from unnas_jax.runs import workdir as workdir_lib
-from unnas_jax.runs.train import train
-from unnas_jax.sweep import architectures, local_engine, validation
+from unnas_jax.spaces import programs
+from unnas_jax.spaces import registry as spaces
+from unnas_jax.sweep import architectures, local_engine, unit_work, validation
 from unnas_jax.sweep import units as sweep
 from unnas_jax.sweep.architectures import Architecture
-from unnas_jax.sweep.scores import batches, shared, subjects
 from unnas_jax.sweep.scores import registry as scores
-from unnas_jax.sweep.units import Store, Unit
+from unnas_jax.sweep.units import Jointly, Store, Unit
 
 _LOG = logging.getLogger("unnas_jax")
-
-SCHEMA = "unnas_jax.unit/1"
-
-_COUNTS = ("parameters", "multiply_adds")
-
-_SAVE_SECONDS = 600.0  # Seconds of work that a unit loses at most when its worker dies.
-
-
-def best(curve: Sequence[Mapping[str, Any]]) -> list[float]:
-    """For each seed, the best of its values over the evaluations of a curve."""
-    return np.max([row["values"] for row in curve], axis=0).tolist()
-
-
-def train_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
-    """Trains one architecture on one task with all its seeds.
-
-    Args:
-      task: `config`, of the trainings, as a dict; `architecture`, its name.
-      scratch: the directory of the trainings, which continue there.
-
-    Returns:
-      The unit's result: `accuracy` is the mean over seeds of `values`, the best over the epochs
-      of the task's metric on the held-out images; `curve` has all of them. `seconds` and `compile`
-      are of the last start alone. None if a signal stopped it.
-    """
-    start, config = time.monotonic(), ml_collections.ConfigDict(task["config"])
-    with compilation.measured() as compiled:
-        result = train(config, scratch, save_seconds=_SAVE_SECONDS)
-    if not result.get("finished"):
-        return None
-    found, _ = rows.read(os.path.join(scratch, "metrics.jsonl"))
-    evaluations = [row for _, row in found if row["kind"] == "validation" and rows.is_sound(row)]
-    curve = [{"epoch": row["epoch"], "values": row["values"]} for row in evaluations]
-    values = best(curve)
-    facts = ("dataset", "task", "metric", "seeds", "parameters", "multiply_adds", "step", "chance")
-    return {
-        "schema": SCHEMA,
-        "architecture": task["architecture"],
-        "space": config.network.space,
-        "cell": config.network.genotype,
-        **{key: result[key] for key in facts},
-        "warnings": result["warnings"],
-        "accuracy": float(np.mean(values)),
-        "values": values,
-        "curve": curve,
-        "seconds": time.monotonic() - start,
-        "compile": dataclasses.asdict(compiled),
-        "finished_at": time.time(),
-        "host": socket.gethostname(),
-    }
-
-
-@functools.lru_cache(maxsize=2)
-def _batch(section: DatasetSection, count: int, side: int, seed: int) -> scores.Batch:
-    return batches.of_dataset(open_dataset(section), count, side, seed)
-
-
-def score_unit(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores one architecture with all its seeds.
-
-    Args:
-      task: `config`, of a training, as a dict; `architecture`, its name; `score`, that of the
-        score; `images`, how many it looks at; `supernet`, whose weights it may share.
-
-    Returns:
-      The unit's result, as of a training; `values` are the score by seed, `metric` is "score".
-    """
-    start, config = time.monotonic(), TrainConfig.of(task["config"])
-    seeds = list(range(config.seed, config.seed + config.seeds))
-    with compilation.measured() as compiled:
-        # All architectures see the same images.
-        batch = _batch(config.dataset, task["images"], config.input.crop, config.seed)
-        supernet = None
-        if scores.SCORES[task["score"]].needs_supernet:
-            supernet = shared.supernet(task["supernet"], config.network.space)
-        values = [
-            scores.value(task["score"], subjects.subject(config, batch, seed, supernet))
-            for seed in seeds
-        ]
-        subject = subjects.subject(config, batch, seeds[0])
-        counts = {name: int(scores.value(name, subject)) for name in _COUNTS}
-    return {
-        "schema": SCHEMA,
-        "architecture": task["architecture"],
-        "space": config.network.space,
-        "cell": config.network.genotype,
-        "dataset": config.dataset.name,
-        "task": task["score"],
-        "metric": result_files.SCORE,
-        "seeds": seeds,
-        **counts,
-        "step": 0,
-        "chance": None,
-        "warnings": [],
-        "accuracy": float(np.mean(values)),
-        "values": values,
-        "curve": [],
-        "seconds": time.monotonic() - start,
-        "compile": dataclasses.asdict(compiled),
-        "finished_at": time.time(),
-        "host": socket.gethostname(),
-    }
-
-
-def do_unit(task: Mapping[str, Any], scratch: str) -> dict[str, Any] | None:
-    """Scores or trains one architecture; see `score_unit` and `train_unit`."""
-    return score_unit(task) if "score" in task else train_unit(task, scratch)
 
 
 def _task_of_unit(
@@ -156,15 +46,28 @@ def _task_of_unit(
     unit = config_lib.of_unit(config, task, architecture.cell, score)
     found = {"architecture": architecture.name, "config": unit.to_dict()}
     if not score:
-        return found
+        return {**found, "program": config.sweep.program}
     settings = {"images": config.scores.images, "supernet": config.scores.supernet}
     return {**found, "score": task, **settings}
 
 
 def all_units(config: ml_collections.ConfigDict, chosen: Sequence[Architecture]) -> list[Unit]:
     """A unit for every architecture and task, the tasks of an architecture after each other."""
+    space = config.training.network.space
+
+    def kind(architecture: Architecture, task: str) -> str:
+        if task in scores.SCORES or config.sweep.program == "own":
+            return ""
+        cells = spaces.SPACES.find(space, "training.network.space").resolve(architecture.cell)
+        program = programs.kind(cells)
+        return program and f"{task} {program}"
+
     return [
-        Unit(f"{architecture.name}/{task}", _task_of_unit(config, architecture, task))
+        Unit(
+            f"{architecture.name}/{task}",
+            _task_of_unit(config, architecture, task),
+            kind(architecture, task),
+        )
         for architecture in chosen
         for task in config.tasks
     ]
@@ -340,7 +243,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
         ended = ray_engine.run(
             store,
             units,
-            do_unit,
+            unit_work.do_unit,
             address=options.address,
             attempts=options.attempts,
             workers_per_device=options.workers_per_device,
@@ -353,14 +256,23 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
             open_dataset(
                 config_lib.of_unit(config, task, "", task in scores.SCORES).dataset.to_dict()
             )
+        platform, count = local_engine.devices()
         places = local_engine.slots(
-            *local_engine.devices(),
+            platform,
+            count,
             workers_per_device=options.workers_per_device,
             cores_per_worker=options.cores_per_worker,
         )
         _LOG.info("%d workers; what they print goes to %s/logs.", len(places), workdir)
+        most = options.together or together.most(platform)
         ended = local_engine.run(
-            store, units, do_unit, places, attempts=options.attempts, report=report
+            store,
+            units,
+            unit_work.do_unit,
+            places,
+            attempts=options.attempts,
+            report=report,
+            jointly=Jointly(unit_work.train_units, most) if most > 1 else None,
         )
     for unit in units:
         store.tidy(unit)

@@ -37,15 +37,33 @@ class Unit:
     Attributes:
       name: a relative path that tells it apart.
       task: what to do, for the function that does it; can be pickled.
+      kind: units of one kind can be done jointly, see `Jointly`; empty: not with any other.
     """
 
     name: str
     task: Any
+    kind: str = ""
 
 
 Work = Callable[[Any, str], dict[str, Any] | None]
 """(a unit's task, its scratch directory) -> what to keep, in the types of JSON; None if a signal
 asked it to stop. It continues what the scratch directory holds. A function of a module."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Jointly:
+    """How several units are done in one go.
+
+    Attributes:
+      work: (the units' tasks, their scratch directories) -> what to keep of each, as `Work`; None
+        if a signal asked it to stop. What it continues depends on the units: the same ones again.
+        If it raises, halves of the units are tried, and at last each by itself.
+      most: how many units at most.
+    """
+
+    work: Callable[[Sequence[Any], Sequence[str]], Sequence[dict[str, Any]] | None]
+    most: int
+
 
 Outcome = Literal["finished", "failed", "busy", "stopped"]
 
@@ -243,20 +261,92 @@ def process(store: Store, unit: Unit, work: Work, *, wait: bool = False) -> Outc
         return "finished"
 
 
-def work_off(store: Store, units: Sequence[Unit], work: Work, poll: float = 1.0) -> bool:
+def groups(units: Sequence[Unit], most: int) -> list[list[Unit]]:
+    """Units of one kind, up to so many in a group, in the order of each group's first unit.
+
+    They depend on nothing but the arguments: who continues finds the same.
+    """
+    found: list[list[Unit]] = []
+    open_ones: dict[str, list[Unit]] = {}
+    for unit in units:
+        group = open_ones.get(unit.kind)
+        if not unit.kind or group is None or len(group) == most:
+            group = []
+            found.append(group)
+            open_ones[unit.kind] = group
+        group.append(unit)
+    return found
+
+
+def process_jointly(
+    store: Store, group: Sequence[Unit], work: Work, jointly: Jointly | None
+) -> Outcome:
+    """Does the units of a group that are not done, in one go; as `process` otherwise.
+
+    Who has the claim of the first unit has the group.
+    """
+    if len(group) == 1 or jointly is None:
+        return process(store, group[0], work)
+    with contextlib.ExitStack() as stack:
+        if not stack.enter_context(store.claim(group[0])):
+            return "busy"
+        others = [unit for unit in group[1:] if not store.settled(unit)]
+        claimed = [unit for unit in others if stack.enter_context(store.claim(unit))]
+        left = [unit for unit in (group[0], *claimed) if not store.settled(unit)]
+        if len(left) > 1:
+            try:
+                tasks, places = [unit.task for unit in left], [store.scratch(unit) for unit in left]
+                documents = jointly.work(tasks, places)
+            except Exception as error:
+                if failures.is_full_disk(error):
+                    raise
+                _LOG.warning(
+                    "%d units from %s on failed together (%s): they are tried in halves.",
+                    len(left),
+                    left[0].name,
+                    _one_line(error),
+                )
+            else:
+                if documents is None:
+                    return "stopped"
+                for unit, document in zip(left, documents, strict=True):
+                    store.finish(unit, document)
+                left = []
+    outcomes: list[Outcome] = ["busy"] * (len(others) - len(claimed))
+    middle = (len(left) + 1) // 2
+    for half in (left[:middle], left[middle:]):
+        if half:
+            outcomes.append(process_jointly(store, half, work, jointly))
+    return next((one for one in ("stopped", "busy", "failed") if one in outcomes), "finished")
+
+
+def work_off(
+    store: Store,
+    units: Sequence[Unit],
+    work: Work,
+    poll: float = 1.0,
+    jointly: Jointly | None = None,
+) -> bool:
     """Does units, in order, until none is left; waits for those that others work on.
 
     The unit of a process that dies goes to one that waits.
+
+    Args:
+      store: the directory of the sweep.
+      units: what to do.
+      work: how.
+      poll: seconds between looks at the units of others.
+      jointly: how to do several at once; None: one after the other.
 
     Returns:
       whether it came to the end; False if a signal asked it to stop.
     """
     while True:
         busy = False
-        for unit in units:
-            if store.settled(unit):
+        for group in groups(units, jointly.most if jointly else 1):
+            if all(store.settled(unit) for unit in group):
                 continue
-            outcome = process(store, unit, work)
+            outcome = process_jointly(store, group, work, jointly)
             if outcome == "stopped":
                 return False
             busy |= outcome == "busy"

@@ -7,7 +7,7 @@ import ml_collections
 
 from unnas_jax.config import schema
 from unnas_jax.core.errors import UserError
-from unnas_jax.runs import validation
+from unnas_jax.runs import together, validation
 from unnas_jax.spaces import registry as spaces
 from unnas_jax.sweep.scores import registry
 from unnas_jax.tasks import registry as tasks
@@ -54,6 +54,15 @@ def _validate_sample(config: ml_collections.ConfigDict) -> None:
     remedy = "give the least and the most number of parameters"
     validation.check(numbers and window[0] <= window[1], "sample.parameters", window, remedy)
     validation.check_choice("sweep.engine", c.sweep.engine, ("local", "ray"))
+    validation.check_choice("sweep.program", c.sweep.program, together.PROGRAMS)
+    validation.check_numbers(c, "sweep.together", 0, strict=False)
+    for key, refused, works in (("engine", "ray", "local"), ("program", "own", "shared")):
+        value = getattr(c.sweep, key)
+        if c.sweep.together > 1 and value == refused:
+            raise UserError(
+                f"config.sweep.together={c.sweep.together}: units of config.sweep.{key}={value!r} "
+                f"are trained one by one; use {works!r}, or 1 at once"
+            )
     index, slash, count = c.sweep.shard.partition("/")
     part = slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)
     remedy = "give i/n, the part i, counted from 0, of n parts"

@@ -5,7 +5,8 @@ import pytest
 from tests.spaces.one_program import assert_same
 from unnas_jax.spaces.nasbench101 import padded
 from unnas_jax.spaces.nasbench101.spec import parse
-from unnas_jax.sweep.scores import programs
+from unnas_jax.spaces.programs import of_network
+from unnas_jax.sweep.scores import programs, weights
 from unnas_jax.sweep.scores.programs import Classifier, Size
 
 CELLS = (
@@ -30,3 +31,10 @@ def test_cells_share_programs() -> None:
     made = [programs.program(parse(text), Classifier(4), Size(5, 1, 8)).network for text in CELLS]
     assert [padded.feeding(parse(text)) for text in CELLS] == [1, 1, 2, 2]
     assert made[0] == made[1] != made[2] == made[3]
+
+
+def test_the_stem_for_large_images_is_that_of_the_cell_s_network() -> None:
+    own = programs.own_network(parse(CELLS[0]), Classifier(4), Size(4, 1, 16))
+    program = of_network(own.clone(stem="imagenet", stacks=1))
+    assert "stem_2" in {path[1] for path in weights.shapes(program.network, (16, 16, 3))}
+    assert_same(program, 16)

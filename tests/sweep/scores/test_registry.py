@@ -14,7 +14,7 @@ from unnas_jax.analysis import accuracies, comparisons, result_files
 from unnas_jax.config import schema
 from unnas_jax.core.errors import UserError
 from unnas_jax.runs import shared
-from unnas_jax.sweep import sample, units, validation
+from unnas_jax.sweep import sample, unit_work, units, validation
 from unnas_jax.sweep.architectures import Architecture
 from unnas_jax.sweep.scores import registry, subjects, weights
 from unnas_jax.sweep.scores.registry import Batch
@@ -109,7 +109,7 @@ def test_a_sample_takes_scores_beside_tasks(tmp_path: pathlib.Path) -> None:
         if unit.name.endswith("rotation"):
             assert "score" not in unit.task
         else:
-            assert units.process(store, unit, sample.do_unit) == "finished"
+            assert units.process(store, unit, unit_work.do_unit) == "finished"
     name = f"{cells[0].name}/synflow"
     unit = result_files.read_unit(store.result_path(units.Unit(name, None)))
     assert unit["seeds"] == [0, 1] and unit["accuracy"] == pytest.approx(np.mean(unit["values"]))

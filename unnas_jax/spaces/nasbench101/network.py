@@ -154,8 +154,8 @@ class Network(nn.Module):
         return self.head(stages.for_head(self.head, ends, x), train), None
 
 
-def stem_of(network: Network) -> list[ConvBNRelu]:
-    """The layers before the first module."""
+def stem_of(network: Any) -> list[ConvBNRelu]:
+    """The layers before the first module, of a network with the attributes of `Network`."""
     width = network.width
     plan = [(width, 1)] if network.stem == "cifar" else [(width // 2, 2), (width, 2), (width, 2)]
     return [

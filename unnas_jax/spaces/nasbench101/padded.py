@@ -18,7 +18,7 @@ import numpy as np
 from unnas_jax.layers.pooling import max_pool
 from unnas_jax.spaces import stages
 from unnas_jax.spaces.choice import Choice, Pool, Zeros
-from unnas_jax.spaces.nasbench101.network import KERNELS, ConvBNRelu, vertex_channels
+from unnas_jax.spaces.nasbench101.network import KERNELS, ConvBNRelu, stem_of, vertex_channels
 from unnas_jax.spaces.nasbench101.spec import MAX_VERTICES, OPERATIONS, Spec
 
 COLLECTION = "cell"
@@ -97,7 +97,7 @@ class Network(nn.Module):
     Attributes:
       feeding: how many vertices feed the output of the cells that it is for, at least 1; see
         `feeding`.
-      stem: only that of CIFAR-10, a 3x3 convolution.
+      stem: as `network.Network`'s.
     """
 
     feeding: int
@@ -105,6 +105,7 @@ class Network(nn.Module):
     width: int = 128
     stacks: int = 3
     modules: int = 3
+    stem: str = "cifar"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -121,9 +122,9 @@ class Network(nn.Module):
             name: self.variable(COLLECTION, name, jnp.zeros, *shape).value
             for name, shape in shapes.items()
         }
-        x = ConvBNRelu(self.width, 3, dtype=self.dtype, name="stem_0")(
-            inputs.astype(self.dtype), train
-        )
+        x = inputs.astype(self.dtype)
+        for layer in stem_of(self):
+            x = layer(x, train)
         ends = []
         for stack in range(self.stacks):
             channels = self.width * 2**stack

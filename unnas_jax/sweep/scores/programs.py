@@ -1,8 +1,6 @@
 """Networks to score: compiled programs, as few as the space allows, and fresh variables."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,13 +11,11 @@ import numpy as np
 from unnas_jax.spaces.darts import network as darts
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.nasbench101 import network as nasbench101
-from unnas_jax.spaces.nasbench101 import padded
 from unnas_jax.spaces.nasbench101.spec import Spec as Cell101
 from unnas_jax.spaces.nasbench201 import network as nasbench201
-from unnas_jax.spaces.nasbench201 import supernet
 from unnas_jax.spaces.nasbench201.spec import Spec as Cell201
+from unnas_jax.spaces.programs import Flat, Path, Program, of_network, placed
 from unnas_jax.sweep.scores import weights
-from unnas_jax.sweep.scores.weights import Flat, Path
 
 
 class Classifier(nn.Module):
@@ -62,23 +58,6 @@ class Size:
     side: int = 32
 
 
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A compiled program for many networks, which differ in variables only.
-
-    Attributes:
-      network: called as network(inputs, train); jitted functions take it as a static argument.
-      own: the network of one cell, whose variables are drawn.
-      cell: variables that say which cell it is, by collection; empty if `network` is `own`.
-      place: from a path in `own`, without its collection, to that in `network`.
-    """
-
-    network: nn.Module
-    own: nn.Module
-    cell: dict[str, Any]
-    place: Callable[[Path], Path]
-
-
 def own_network(cell: Any, head: nn.Module, size: Size, dtype: Any = jnp.float32) -> nn.Module:
     """The network of a cell: of `Genotype`, or of either benchmark's `Spec`."""
     width, depth = size.width, size.depth
@@ -94,31 +73,6 @@ def own_network(cell: Any, head: nn.Module, size: Size, dtype: Any = jnp.float32
 def program(cell: Any, head: nn.Module, size: Size, dtype: Any = jnp.float32) -> Program:
     """The program of a cell: of `Genotype`, or of either benchmark's `Spec`."""
     return of_network(own_network(cell, head, size, dtype))
-
-
-def of_network(own: nn.Module) -> Program:
-    """The program that computes what a cell's own network does; that network's, if there is none.
-
-    There are programs for many cells of NAS-Bench-201, and of NAS-Bench-101 with the stem for
-    small images.
-    """
-    if isinstance(own, nasbench201.Network):
-        cell201 = own.spec
-        return Program(
-            supernet.Supernet(own.head, own.width, own.cells_each, dtype=own.dtype),
-            own,
-            {supernet.COLLECTION: supernet.path(cell201)},
-            functools.partial(supernet.place, cell201),
-        )
-    if isinstance(own, nasbench101.Network) and own.stem == "cifar":
-        cell101, size = own.spec.pruned(), (own.width, own.stacks, own.modules)
-        return Program(
-            padded.Network(padded.feeding(cell101), own.head, *size, dtype=own.dtype),
-            own,
-            {padded.COLLECTION: padded.cell(cell101, own.width, own.stacks)},
-            functools.partial(padded.place, cell101),
-        )
-    return Program(own, own, {}, lambda path: path)
 
 
 _templates: dict[Any, dict[Path, jax.ShapeDtypeStruct]] = {}
@@ -139,5 +93,5 @@ def variables(
         key = program.network, side
         if key not in _templates:
             _templates[key] = weights.shapes(program.network, (side, side, 3))
-        drawn = weights.placed(drawn, _templates[key], program.place)
+        drawn = placed(drawn, _templates[key], program.place)
     return {**weights.tree(drawn), **program.cell}

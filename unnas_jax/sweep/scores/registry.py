@@ -15,6 +15,7 @@ from unnas_jax.core.registry import Registry, nearest
 from unnas_jax.layers.counting import Counts, answer, count
 from unnas_jax.runs.shared import Shared
 from unnas_jax.spaces.darts.operations import BUILDERS
+from unnas_jax.spaces.programs import Program, of_network
 from unnas_jax.sweep.scores import labelled, programs, regression, weights, zero_cost
 
 WORST = -1e30
@@ -70,17 +71,17 @@ class Subject:
         """The side of the images, in pixels."""
         return self.batch.images.shape[1]
 
-    def classifier(self, dtype: Any = jnp.float32) -> programs.Program:
+    def classifier(self, dtype: Any = jnp.float32) -> Program:
         """The program of its network with a linear classifier."""
         head = programs.Classifier(self.batch.classes, dtype)
-        return programs.of_network(self.build(head, dtype))
+        return of_network(self.build(head, dtype))
 
-    def features(self) -> programs.Program:
+    def features(self) -> Program:
         """The program of its network without a head."""
-        return programs.of_network(self.build(programs.Features(), jnp.float32))
+        return of_network(self.build(programs.Features(), jnp.float32))
 
     def variables(
-        self, program: programs.Program, kernels: weights.Kernels = weights.uniform_fan_in
+        self, program: Program, kernels: weights.Kernels = weights.uniform_fan_in
     ) -> dict[str, Any]:
         """Fresh variables for a program."""
         return programs.variables(program, self.side, np.random.default_rng(self.seed), kernels)
@@ -177,7 +178,7 @@ def _of_labels(score: Callable[..., jax.Array], own: bool = False) -> Callable[[
     def value(subject: Subject) -> float:
         program = subject.classifier()
         if own:  # Layers within branches cannot be told apart.
-            program = programs.Program(program.own, program.own, {}, lambda path: path)
+            program = Program(program.own, program.own, {}, lambda path: path)
         images, labels = subject.batch.images, subject.batch.labels
         variables = subject.variables(program)
         return float(_scored_by_loss(score, program.network, variables, images, labels))

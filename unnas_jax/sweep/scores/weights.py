@@ -1,4 +1,4 @@
-"""Fresh variables of a network, drawn on the host, and their places in a program for many cells."""
+"""Fresh variables of a network, drawn on the host."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,9 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-Path = tuple[str, ...]
-Flat = dict[Path, np.ndarray]
-"""Variables by collection and path: ("params", "stem", ..., "kernel")."""
+from unnas_jax.spaces.programs import Flat, Path
 
 
 def shapes(network: nn.Module, size: Sequence[int]) -> dict[Path, jax.ShapeDtypeStruct]:
@@ -62,34 +60,6 @@ def draw(
         else:
             one = path[-1] in ("scale", "var")
             found[path] = np.full(shape, float(one), np.float32)
-    return found
-
-
-def placed(
-    variables: Mapping[Path, np.ndarray],
-    template: Mapping[Path, Any],
-    place: Callable[[Path], Path],
-) -> Flat:
-    """A network's variables among those of a program for many cells.
-
-    Args:
-      variables: of the network.
-      template: the program's shapes by path; those of other collections are left out.
-      place: from a path, without its collection, in the network to that in the program. There a
-        variable fills the first entries of every axis.
-
-    Returns:
-      the program's variables; what no variable of the network fills is 0, or 1 for a running
-      variance.
-    """
-    collections = {path[0] for path in variables}
-    found = {
-        path: np.full(spec.shape, float(path[-1] == "var"), np.float32)
-        for path, spec in template.items()
-        if path[0] in collections
-    }
-    for path, value in variables.items():
-        found[path[0], *place(path[1:])][tuple(slice(size) for size in value.shape)] = value
     return found
 
 
