@@ -87,6 +87,8 @@ class Selecting:
       write: receives rows of metrics.
     """
 
+    delay = 0  # It never goes back.
+
     def __init__(
         self,
         method: Darts,
