@@ -131,9 +131,9 @@ class _Learner:
 
     def _keep(self) -> None:
         """Has the checkpoints kept to which the search may go back."""
-        if adaptive.can_grow(self.method.config):
-            rows = stop_rules.may_be_named(self._monitor.rows)
-            self._checkpoints.keep([row["step"] for row in rows])
+        grows = adaptive.can_grow(self.method.config)
+        rows = stop_rules.may_be_named(self._monitor.rows) if grows else []
+        self._checkpoints.keep([row["step"] for row in rows])
 
     def _go_back(self, step: int, row: stop_rules.Row) -> None:
         """Goes on after `step` steps from the state of a row, with stronger regularisation."""
@@ -284,6 +284,8 @@ def _search(
         method = stages.at(position)
         check_same(workdir.name, position.get("data"), data, ("train",))
         step, ranking = int(position["step"]), position["validation"]
+        monitor = Monitor(c.train.epochs, plan.per_epoch, position)
+        total = plan.delayed(monitor.delay).total
         outputs = stack.enter_context(
             contextlib.closing(Outputs(workdir.path, given, plan, step, primary))
         )
@@ -293,7 +295,7 @@ def _search(
             task.name,
             len(images.half_a),
             len(images.half_b),
-            plan.total,
+            total,
             plan.per_epoch,
             mesh.size,
             jax.default_backend(),
@@ -309,7 +311,7 @@ def _search(
             validation_images=len(images.held_out),
             devices=mesh.size,
             backend=jax.default_backend(),
-            total_steps=plan.total,
+            total_steps=total,
         )
         choosing = None
         if method.chooses:
@@ -319,7 +321,6 @@ def _search(
             outputs.alphas(method, state, step)
 
         # The loop.
-        monitor = Monitor(c.train.epochs, plan.per_epoch, position)
         learner = _Learner(stages, method, state, step, images, outputs, monitor, checkpoints)
         stack.enter_context(contextlib.closing(learner))
         del state  # A step gives its memory to the next one's.
