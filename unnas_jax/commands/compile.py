@@ -90,10 +90,10 @@ def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
       quick: see `report`.
 
     Returns:
-      Its FLOPs, `cycles` (see `hlo.estimated_cycles`), `collectives`, `compile_seconds`, and in
-      bytes what its operations access, what of that is in HBM (see `hlo.hbm_bytes`), its
-      arguments, outputs, temporaries and code; or only `refused`: why XLA would not fit it into
-      memory.
+      Its FLOPs, `cycles` (see `hlo.estimated_cycles`), `conditionals`, `collectives`,
+      `compile_seconds`, and in bytes what its operations access, what of that is in HBM (see
+      `hlo.hbm_bytes`), its arguments, outputs, temporaries and code; or only `refused`: why XLA
+      would not fit it into memory.
     """
     start = time.monotonic()
     try:
@@ -106,6 +106,7 @@ def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
     return {
         "flops": cost.get("flops", 0.0),
         "cycles": hlo.estimated_cycles(text),
+        "conditionals": hlo.conditionals(text),
         "bytes_accessed": cost.get("bytes accessed", 0.0),
         "hbm_bytes": hlo.hbm_bytes(text),
         "arguments": plan.argument_size_in_bytes,
@@ -269,6 +270,11 @@ def _lines(name: str, parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"Mcycles {need['temporaries'] / 2**30:6.2f} GiB temporary "
             f"({need['compile_seconds']:.0f} s to compile)"
         )
+        if need["conditionals"]:
+            yield (
+                f"{'':12s} {need['conditionals']} operations choose a branch, as in gdas: HBM and "
+                "cycles are without the branches"
+            )
         for kind, found in need["collectives"].items():
             yield f"{'':12s} {found['count']} {kind}, {found['bytes'] / 1e6:.2f} MB"
 
