@@ -111,3 +111,42 @@ def test_the_page_on_collapse_says_what_its_rows_say() -> None:
             f"| `{method}` | 3 | {own.mean():.1f}% +- {own.std(ddof=1):.1f} | "
             f"{own.mean() - chance.mean():.1f} points [{interval.low:.1f}, {interval.high:.1f}] |"
         ) in page
+
+
+def test_the_page_on_collapse_says_what_the_alphas_ended_in() -> None:
+    folder = ROOT / "docs" / "results" / "collapse"
+    page = (folder / "README.md").read_text()
+    found: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in csv.DictReader((folder / "ends.csv").read_text().splitlines()):
+        normal, reduce = row["cell"].split("+")
+        for name, cell in (("normal", normal), ("reduce", reduce)):
+            assert cell.count(row["operation"]) == int(row[name])
+        found.setdefault((row["space"], row["method"]), []).append(row)
+    assert len(found) >= 11
+
+    def values(rows: list[dict[str, str]], *keys: str) -> np.ndarray:
+        return np.array([sum(float(row[key]) for key in keys) for row in rows])
+
+    def interval(more: np.ndarray) -> str:
+        if not more.any():
+            return "0"
+        low, high = stats.t.interval(0.95, 2, more.mean(), stats.sem(more))
+        return f"{more.mean():.2f} [{low:.2f}, {high:.2f}]"
+
+    for (space, method), rows in found.items():
+        assert [row["seed"] for row in rows] == ["0", "1", "2"]
+        base, counts = found[space, "darts"], values(rows, "normal", "reduce")
+        shares = values(rows, "share_normal"), values(rows, "share_reduce")
+        cells = [
+            f"`{method}`",
+            " ".join(str(int(count)) for count in counts),
+            ", ".join(f"{share.mean():.2f}" for share in shares),
+            f"{values(rows, 'loss').mean():.3f}",
+            f"{100 * values(rows, 'accuracy').mean():.1f}%",
+        ]
+        line = f"| {' | '.join(cells)} | | |"
+        if method != "darts":
+            of_counts = interval(counts - values(base, "normal", "reduce"))
+            of_shares = interval(shares[0] - values(base, "share_normal"))
+            line = f"| {' | '.join(cells)} | {of_counts} | {of_shares} |"
+        assert line in page

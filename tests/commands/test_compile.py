@@ -10,13 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from tests import tiny_training
+from tests import tiny, tiny_training
 from tests.conftest import ROOT
 from unnas_jax.commands import compile as compile_lib
+from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import trainer
+from unnas_jax.methods import registry
+from unnas_jax.tasks import registry as tasks
 
 
 @pytest.mark.parametrize("topology", ["v5e", "v5e:four", "h100:2x2", "v5e:2x2x2x2"])
@@ -65,6 +68,21 @@ def test_states_of_all_seeds_and_batches_ahead_are_part_of_what_is_needed():
 
 
 # Minutes: libtpu is not installed by the extra `test`, but where people ask for it.
+def test_a_later_stage_has_fewer_operations_on_more_cells():
+    """As many as P-DARTS leaves; of equal alphas the first ones go."""
+    config = tiny.config(epochs=3)
+    config.network.nodes = 1
+    registry.choose(config, "p_darts", cells_added=(0, 0, 1), kept=(5, 3))
+    c, mesh = SearchConfig.of(config.to_dict()), sharding.data_mesh(jax.devices()[:1])
+    task = tasks.create(config.to_dict(), tiny.dataset())
+    setting = compile_lib.setting_of(c, task, mesh, 3)
+    assert (setting.stage, setting.first_step) == (2, 2)
+    left = ["sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"]
+    assert setting.carried == {kind: [left] * 2 for kind in ("normal", "reduce")}
+    with pytest.raises(UserError, match="--stage=4: the method 'p_darts' has 3 stages"):
+        compile_lib.setting_of(c, task, mesh, 4)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 def test_a_tiny_search_compiles_for_a_slice_that_is_not_here(tmp_path):
     command = [sys.executable, "main.py", "compile", "--config=tests/configs/tiny.py"]

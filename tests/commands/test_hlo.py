@@ -71,3 +71,10 @@ ENTRY %main {
 
 def test_the_cycles_of_a_program_are_those_of_its_own_operations():
     assert hlo.estimated_cycles(PROGRAM) == 120
+
+
+def test_choices_of_a_branch_are_counted():
+    branches = [jnp.sin, jnp.cos, jnp.tanh]
+    chosen = jax.jit(lambda k, x: jax.lax.switch(k, branches, x)).lower(1, jnp.ones(3)).compile()
+    assert hlo.conditionals(chosen.as_text()) == 1
+    assert hlo.conditionals(PROGRAM) == 0

@@ -22,6 +22,7 @@ from unnas_jax.methods.darts import Darts
 from unnas_jax.methods.draws import WEIGHT_STEP
 from unnas_jax.runs import outputs, snapshot, validation
 from unnas_jax.runs import search as search_lib
+from unnas_jax.runs import stages as stages_lib
 from unnas_jax.spaces.darts.candidates import KINDS
 from unnas_jax.tasks import registry as tasks
 
@@ -158,7 +159,7 @@ def test_a_killed_search_ends_in_the_same_bits(
         return at_stage(name, 1, position.get("stage", 0), json.dumps(position.get("carried")))
 
     with conftest.few_devices(1), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search_lib._Stages, "at", at)
+        patch.setattr(stages_lib.Stages, "at", at)
         patch.setattr(outputs.pictures, "write_report", lambda _: None)
         whole, parted = str(tmp_path / "whole"), str(tmp_path / "parted")
         with pytest.MonkeyPatch.context() as killing:

@@ -20,6 +20,7 @@ class Learner:
     """Counts; `events` gets whatever is asked of it."""
 
     position = {"part": "one"}
+    delay = 0
 
     def __init__(self, events, *, at=None, loss=1.0, held_out=1.0, weight=1.0):
         self.events, self.count = events, 0

@@ -23,18 +23,39 @@ def jump(records: Sequence[results.Record], epochs: int) -> tuple[int, int] | No
       epochs: of the whole search.
 
     Returns:
-      The epoch in which the rule stops, and the one whose cells it takes, both counted from 1.
+      The epoch in which the rule stops, and the one whose cells it takes, both of the run and
+      counted from 1; not where the search went back.
     """
-    rows: list[dict[str, Any]] = [
-        {"epoch": int(record["epoch"]) - 1, "eigenvalue": record.get("eigenvalue")}
-        for record in records
-        if record["epoch"] == int(record["epoch"])
-    ]
-    for count in range(1, len(rows) + 1):
-        named = stop_rules.eigenvalue(rows[:count], epochs)
+    rows: list[dict[str, Any]] = []
+    delay = 0  # Epochs that the run is later than its schedule, because it went back.
+    for record in records:
+        done = int(record["epoch"])
+        if record["epoch"] != done:
+            continue
+        rows.append(
+            {"epoch": done - delay - 1, "done": done, "eigenvalue": record.get("eigenvalue")}
+        )
+        if "returns_to" in record:
+            rows = [row for row in rows if row["done"] <= record["returns_to"]]
+            delay = done - 1 - rows[-1]["epoch"] if rows else 0
+            continue
+        named = stop_rules.eigenvalue(rows, epochs)
         if named is not None:
-            return int(rows[count - 1]["epoch"]) + 1, named + 1
+            return done, next(row["done"] for row in rows if row["epoch"] == named)
     return None
+
+
+def _returns(records: Sequence[results.Record]) -> str:
+    """How often a search went back, and what grew by it; empty if it did not."""
+    count = sum("returns_to" in record for record in records)
+    if not count:
+        return ""
+    first, last = (records[k].get("regularisation", 0.0) for k in (0, -1))
+    times = "once" if count == 1 else f"{count} times"
+    return (
+        f"The eigenvalue jumped, and the search went back {times}; its regularisation grew from "
+        f"{first:.3g} to {last:.3g}."
+    )
 
 
 def words(run: results.Run) -> list[str]:
@@ -51,6 +72,7 @@ def words(run: results.Run) -> list[str]:
         told = [f"Perhaps: {share}, but the eigenvalue has jumped."]
     else:
         told = [f"It does not look so: {share}."]
+    told += [line] if (line := _returns(run.records["method"])) else []
     if stopped:
         told.append(
             f"A rule stopped the search; these are the cells of epoch {stopped['of_epoch']}."

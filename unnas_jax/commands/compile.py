@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 from jax.experimental import topologies
 from jax.sharding import Mesh
@@ -89,10 +90,10 @@ def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
       quick: see `report`.
 
     Returns:
-      Its FLOPs, `cycles` (see `hlo.estimated_cycles`), `collectives`, `compile_seconds`, and in
-      bytes what its operations access, what of that is in HBM (see `hlo.hbm_bytes`), its
-      arguments, outputs, temporaries and code; or only `refused`: why XLA would not fit it into
-      memory.
+      Its FLOPs, `cycles` (see `hlo.estimated_cycles`), `conditionals`, `collectives`,
+      `compile_seconds`, and in bytes what its operations access, what of that is in HBM (see
+      `hlo.hbm_bytes`), its arguments, outputs, temporaries and code; or only `refused`: why XLA
+      would not fit it into memory.
     """
     start = time.monotonic()
     try:
@@ -105,6 +106,7 @@ def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
     return {
         "flops": cost.get("flops", 0.0),
         "cycles": hlo.estimated_cycles(text),
+        "conditionals": hlo.conditionals(text),
         "bytes_accessed": cost.get("bytes accessed", 0.0),
         "hbm_bytes": hlo.hbm_bytes(text),
         "arguments": plan.argument_size_in_bytes,
@@ -165,7 +167,32 @@ def needed(needs: Sequence[Mapping[str, Any]], stays: Resident) -> int:
     )
 
 
-def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> dict[str, Any]:
+def setting_of(config: SearchConfig, task: Task, mesh: Mesh, stage: int) -> Setting:
+    """What a search's method is made from in a stage, counted from 1.
+
+    The stages before it are taken to end with equal alphas.
+
+    Raises:
+      UserError: it has no such stage.
+    """
+    found, part = methods.of_config(config), MethodConfig.of(config)
+    stages = found.stages(part, 1)
+    if stage not in range(1, len(stages) + 1):
+        counted = "one stage" if len(stages) == 1 else f"{len(stages)} stages"
+        raise UserError(f"--stage={stage}: the method {found.name!r} has {counted}")
+    setting, first, here = Setting(part, task, mesh, 1), 0, sharding.data_mesh(jax.devices()[:1])
+    for number, earlier in enumerate(stages[: stage - 1]):
+        method = found(dataclasses.replace(setting, mesh=here))
+        state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), method.shapes())
+        first += earlier.steps
+        carried = method.finish(state)
+        setting = Setting(part, task, mesh, 1, number + 1, first, carried)
+    return setting
+
+
+def report(
+    config: Mapping[str, Any], topology: str, *, quick: bool = False, stage: int = 1
+) -> dict[str, Any]:
     """The needs of the steps of a config on each chip of a slice.
 
     Args:
@@ -173,12 +200,13 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
       topology: see `slice_mesh`.
       quick: lets XLA try less hard, which compiles in a fraction of the time. It then leaves all
         arrays in HBM, where a run keeps most in VMEM, and may need less memory than a run.
+      stage: of a search, see `setting_of`.
 
     Returns:
-      {'topology', 'chips', 'steps': {name: [what each of its programs needs]}, 'needed': bytes,
-      'available': bytes, 'fits': bool}. A search has the steps `alphas` and `weights`, a training
-      `train`. `needed` is the largest program with what stays on the chip while it runs: the
-      states of all seeds, the batches of the steps that the host is ahead, the code of all
+      {'topology', 'chips', 'stage', 'steps': {name: [what each of its programs needs]}, 'needed':
+      bytes, 'available': bytes, 'fits': bool}. A search has the steps `alphas` and `weights`, a
+      training `train`. `needed` is the largest program with what stays on the chip while it runs:
+      the states of all seeds, the batches of the steps that the host is ahead, the code of all
       programs.
 
     Raises:
@@ -187,10 +215,14 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
     mesh, c = slice_mesh(topology), schema.record(config)
     sharding.check_batch_size("train.batch_size", c.train.batch_size, mesh)
     task = complexity.task_of(c)
+    if isinstance(c, SearchConfig):
+        setting = setting_of(c, task, mesh, stage)
+    elif stage != 1:
+        raise UserError(f"--stage={stage}: only searches have stages")
     # Within this block programs are built for the slice's platform, not for this machine's.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         if isinstance(c, SearchConfig):
-            steps = methods.of_config(c)(Setting(MethodConfig.of(c), task, mesh, 1))
+            steps = methods.of_config(c)(setting)
             batch = batch_shapes(c, task, mesh)
             # The alphas and the weights have each their half.
             stays = resident(steps.shapes(), 1, batch, 2, mesh)
@@ -213,7 +245,13 @@ def report(config: Mapping[str, Any], topology: str, *, quick: bool = False) -> 
     needs = {name: [needs_of(p, quick) for p in parts] for name, parts in programs.items()}
     all_needs = [need for parts in needs.values() for need in parts]
     available = HBM_GIB[topology.partition(":")[0]] * 2**30
-    result = {"topology": topology, "chips": mesh.size, "steps": needs, "available": available}
+    result = {
+        "topology": topology,
+        "chips": mesh.size,
+        "stage": stage,
+        "steps": needs,
+        "available": available,
+    }
     if any("refused" in need for need in all_needs):
         return {**result, "needed": None, "fits": False}
     bytes_needed = needed(all_needs, stays)
@@ -232,13 +270,19 @@ def _lines(name: str, parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"Mcycles {need['temporaries'] / 2**30:6.2f} GiB temporary "
             f"({need['compile_seconds']:.0f} s to compile)"
         )
+        if need["conditionals"]:
+            yield (
+                f"{'':12s} {need['conditionals']} operations choose a branch, as in gdas: HBM and "
+                "cycles are without the branches"
+            )
         for kind, found in need["collectives"].items():
             yield f"{'':12s} {found['count']} {kind}, {found['bytes'] / 1e6:.2f} MB"
 
 
 def table(name: str, result: Mapping[str, Any]) -> str:
     """A report as lines of text."""
-    lines = [f"{name} on {result['topology']} ({result['chips']} chips), for one chip:"]
+    stage = f", stage {result['stage']}" if result["stage"] > 1 else ""
+    lines = [f"{name}{stage} on {result['topology']} ({result['chips']} chips), for one chip:"]
     for step, parts in result["steps"].items():
         lines += _lines(step, parts)
     available = f"{result['available'] / 2**30:.0f} GiB"
@@ -258,6 +302,9 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean(
         "quick", False, "Compile with XLA's least effort, sooner.", flag_values=values
     )
+    flags.DEFINE_integer(
+        "stage", 1, "Of a search with several, such as P-DARTS.", flag_values=values
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -269,6 +316,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_platforms", "cpu")
             validation.validate(config)
-        result = report(config.to_dict(), values.topology, quick=values.quick)
+        result = report(config.to_dict(), values.topology, quick=values.quick, stage=values.stage)
         print(json.dumps(result) if values.json else table(config.experiment, result))
     return outcome.status

@@ -48,6 +48,11 @@ def _entry(hlo: str) -> str:
     return hlo[hlo.find("\nENTRY ") + 1 :]
 
 
+def conditionals(hlo: str) -> int:
+    """How many operations choose one of several branches, whose insides nothing here counts."""
+    return sum(operation == "conditional" for *_, operation, _ in _INSTRUCTION.findall(_entry(hlo)))
+
+
 def _stored(shapes: str) -> Iterator[tuple[int, bool]]:
     """The bytes that each array of a shape takes, with its tiles' padding, and if it lies in HBM.
 

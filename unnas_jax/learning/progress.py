@@ -25,6 +25,10 @@ class Progress:
       schedule: step -> learning rate, None where it is not known; None: it never is.
       write: receives the row: called as write("train", step, **values).
       last_checkpoint: the step of the newest complete checkpoint, for the message about a NaN.
+
+    Attributes:
+      total: `total_steps`, which a run may change.
+      steps: that it took since the last line.
     """
 
     def __init__(
@@ -37,7 +41,7 @@ class Progress:
         write: Callable[..., None],
         last_checkpoint: Callable[[], int | None],
     ) -> None:
-        self._total, self._per_epoch, self._batch_size = total_steps, steps_per_epoch, batch_size
+        self.total, self._per_epoch, self._batch_size = total_steps, steps_per_epoch, batch_size
         self._schedule, self._write, self._last_checkpoint = schedule, write, last_checkpoint
         self._sums: dict[str, list[Sums]] = {}
         self.steps = 0
@@ -72,9 +76,9 @@ class Progress:
                 self.refuse(f"the loss ({name})", step - len(sums) + position + 1)
         seconds = max(time.monotonic() - self._start, 1e-9)
         rate = self._timed_images / seconds
-        left = (self._total - step) * seconds / max(self._timed_steps, 1)
+        left = (self.total - step) * seconds / max(self._timed_steps, 1)
         row: dict[str, float] = {}
-        line = f"step {step}/{self._total}  epoch {step / self._per_epoch:.2f}"
+        line = f"step {step}/{self.total}  epoch {step / self._per_epoch:.2f}"
         for name, sums in fetched.items():
             means = base.means(base.total(sums))
             prefix = "" if name == "weights" else f"{name}_"

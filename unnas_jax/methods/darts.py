@@ -19,7 +19,7 @@ from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import optim
-from unnas_jax.methods import curvature, draws, remedies, stop_rules
+from unnas_jax.methods import adaptive, curvature, draws, remedies, stop_rules
 from unnas_jax.methods.adversarial import Adversary
 from unnas_jax.methods.base import Alphas, SearchMethod, SearchState, Setting
 from unnas_jax.methods.compiled import Compiled
@@ -97,7 +97,9 @@ class Darts(SearchMethod):
                 "config.method.cutout_rises=True: no image loses anything; set "
                 "config.input.cutout, such as 16"
             )
-        stop_rules.validate(options, len(cls.stages(config, 1)))
+        stages = len(cls.stages(config, 1))
+        stop_rules.validate(options, stages)
+        adaptive.validate(config, options, stages)
         order, start = config.search.order, config.search.arch_start_epoch
         if order not in (1, 2):
             raise UserError(f"config.search.order={order!r}: use 1 or 2")

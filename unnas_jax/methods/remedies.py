@@ -2,7 +2,8 @@
 
 `mixing`, `zero_one`, `threshold`: FairDARTS (Chu et al., 2020). `perturbation`: SmoothDARTS (Chen
 and Hsieh, 2020). `auxiliary_decay`, with config.network.auxiliary_skip: DARTS- (Chu et al., 2021).
-`drop_path`, `cutout_rises`: in a search, as RobustDARTS has them (Zela et al., 2020).
+`drop_path`, `cutout_rises`: in a search, as RobustDARTS has them (Zela et al., 2020); for `adapt`
+see `unnas_jax.methods.adaptive`.
 """
 
 from collections.abc import Mapping
@@ -28,6 +29,9 @@ DEFAULTS: Mapping[str, Any] = {
     # from 0 to 1 in the last epoch.
     "curvature_every": 0,  # So many epochs: the largest eigenvalue in the alphas; 0: never.
     "stop": "none",  # Or a rule of `stop_rules`, by which a search ends early.
+    "adapt": "none",  # Or weight_decay or drop_path: when the eigenvalue jumps, a search goes back,
+    "adapt_factor": 3.0,  # and on with so many times of it,
+    "adapt_limit": 0.03,  # but no more than this (R-DARTS with adaptive regularisation).
     "alphas_clip_norm": 0.0,  # The alphas' gradient is clipped to this norm; 0: it is not.
 }
 

@@ -12,7 +12,10 @@ import numpy as np
 from unnas_jax.core.errors import UserError
 
 Row = Mapping[str, Any]
-"""`epoch`, `skips` of the normal cell, `ranking` of its operations, `eigenvalue` or None."""
+"""`epoch`, `skips` of the normal cell, `ranking` of its operations, `eigenvalue` or None.
+
+Rules ask for nothing else; a search also keeps the `step` after which it was measured.
+"""
 
 Rule = Callable[[Sequence[Row], int], int | None]
 
@@ -49,6 +52,13 @@ def eigenvalue(rows: Sequence[Row], epochs: int) -> int | None:
     if late or named < _FIRST or mean(len(values)) <= _FACTOR * mean(before):
         return None
     return int(named)
+
+
+def may_be_named(rows: Sequence[Row]) -> list[Row]:
+    """The rows that `eigenvalue` names now, or may name after later epochs."""
+    measured = [row for row in rows if row["eigenvalue"] is not None]
+    late = measured[-(_APART + _WINDOW // 2 + 1) :]
+    return [row for row in late if row["epoch"] >= _FIRST]
 
 
 def two_skips(rows: Sequence[Row], epochs: int) -> int | None:

@@ -12,7 +12,7 @@ of the data, which the step determines, the metric that it is ranked by, and a d
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -35,7 +35,7 @@ class _Damage(Exception):
 
 
 class Checkpoints:
-    """The last two checkpoints of a run and the one with the best validation metric.
+    """The last two checkpoints of a run, the one with the best validation metric, and some more.
 
     As a context manager it waits at the end of the block for the last save.
 
@@ -160,6 +160,29 @@ class Checkpoints:
             raise UserError(
                 f"{self.directory}: the checkpoint of step {step} is damaged ({error})"
             ) from error
+
+    def keep(self, steps: Iterable[int]) -> None:
+        """Keeps the checkpoints of these steps, too, until it is called again."""
+        self._policy.wanted = frozenset(steps)
+
+    def restore_whole(self, step: int, like: State) -> State:
+        """The state of an earlier step of the run, which is going on.
+
+        Raises:
+          UserError: its checkpoint is gone or damaged.
+          Interruption: it cannot be read now.
+        """
+        self.wait()
+        problem = "gone"
+        if step in self._listed():
+            try:
+                return self._restore(step, lambda position: like, part=False)[0]
+            except _Damage as error:
+                problem = f"damaged ({error})"
+        raise UserError(
+            f"{self.directory}: the search goes back to step {step}, but its checkpoint is "
+            f"{problem}; start anew in an empty workdir"
+        )
 
     def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
         """The newest sound state and its position, or None if there is no checkpoint.

@@ -8,6 +8,7 @@ position together, and stops at a signal or at the first value that is not finit
 import collections
 import dataclasses
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, Self
@@ -39,6 +40,7 @@ class Plan:
         evaluated is saved.
       save_seconds: the least time from the start, and from one checkpoint to the next. If it is
         not 0, none is saved at the end; a signal that stops the run always saves.
+      most: of the run, also when it is delayed.
     """
 
     total: int
@@ -48,6 +50,7 @@ class Plan:
     save_every: int
     evaluate_every: int
     save_seconds: float = 0.0
+    most: int = sys.maxsize
 
     @classmethod
     def of(
@@ -68,16 +71,21 @@ class Plan:
           every_epochs: how often it evaluates.
           save_seconds: see the class.
         """
-        most = config.train.max_steps
+        most = config.train.max_steps if config.train.max_steps > 0 else sys.maxsize
         return cls(
-            total=min(steps, most) if most > 0 else steps,
+            total=min(steps, most),
             per_epoch=per_epoch,
             batch_size=config.train.batch_size,
             log_every=config.log_every_steps,
             save_every=config.checkpoint_every_steps,
             evaluate_every=per_epoch * every_epochs,
             save_seconds=save_seconds,
+            most=most,
         )
+
+    def delayed(self, steps: int) -> Self:
+        """The plan of a run that ends so many steps later."""
+        return dataclasses.replace(self, total=min(self.total + steps, self.most))
 
     def epoch(self, step: int) -> float:
         """The epochs done after so many steps."""
@@ -105,6 +113,10 @@ class Learner(Protocol):
     @property
     def position(self) -> Mapping[str, Any]:
         """What else is needed to go on from there, as JSON; kept with the step."""
+
+    @property
+    def delay(self) -> int:
+        """By how many steps the run ends later than planned; only `step` changes it."""
 
     def step(self, step: int) -> Mapping[str, Sums | None]:
         """Takes the step after `step` finished ones, without waiting for the devices.
@@ -185,7 +197,7 @@ class Loop:
         Raises:
           UserError: something that is trained or measured became NaN or infinite.
         """
-        plan, progress, first = self._plan, self._progress, step
+        plan, progress, first = self._plan.delayed(self._learner.delay), self._progress, step
         if step >= plan.total:
             self._checkpoints.tidy()
         running, saved = collections.deque[Any](), time.monotonic()
@@ -198,6 +210,8 @@ class Loop:
                 programs = compiled.programs
                 with telling("Compiling the first step", when=step == first):
                     sums = self._learner.step(step)
+                plan = self._plan.delayed(self._learner.delay)
+                progress.total = plan.total
                 step += 1
                 progress.add(sums)
                 running.append(sums)

@@ -1,17 +1,18 @@
-"""The diagnostics of a search after every epoch, and whether it stops there.
+"""The diagnostics of a search after every epoch, and whether it ends or goes back there.
 
-The rows are kept with every checkpoint: a run that goes on decides as an uninterrupted one.
+What is decided is kept with every checkpoint: a run that goes on decides as an uninterrupted one.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from unnas_jax.core.logs import telling
-from unnas_jax.methods import diagnostics, stop_rules
+from unnas_jax.methods import adaptive, diagnostics, stop_rules
 from unnas_jax.methods.base import SearchMethod, SearchState
+from unnas_jax.methods.stop_rules import Row
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -21,38 +22,73 @@ class Monitor:
 
     Args:
       epochs: of the whole search.
-      rows: the rows up to the step from which the run goes on.
+      per_epoch: steps of an epoch.
+      position: where the run goes on; empty at the start.
 
     Attributes:
-      rows: one an epoch since the alphas move, see `stop_rules.Row`.
+      rows: one an epoch since the alphas move, see `stop_rules.Row`; without those behind an epoch
+        to which the search went back.
+      returns: how often it went back.
+      delay: by how many steps it is later than planned, because it went back: after `step` finished
+        steps the schedules are in epoch (step - delay) / per_epoch.
     """
 
-    def __init__(self, epochs: int, rows: Sequence[Mapping[str, Any]] = ()) -> None:
-        self.epochs, self.rows = epochs, [dict(row) for row in rows]
+    def __init__(self, epochs: int, per_epoch: int, position: Mapping[str, Any]) -> None:
+        self.epochs, self.per_epoch = epochs, per_epoch
+        back = position.get("returns", {"count": 0, "delay": 0})
+        self.returns, self.delay = int(back["count"]), int(back["delay"])
+        # Older versions wrote no `step`, and never went back.
+        self.rows: list[dict[str, Any]] = [
+            {"step": (row["epoch"] + 1) * per_epoch, **row} for row in position.get("measured", ())
+        ]
 
-    def named(self, method: SearchMethod) -> int | None:
-        """The epoch whose cells are the result, counted from 0, if the method's rule stops."""
+    @property
+    def position(self) -> dict[str, Any]:
+        """What it goes on from, as JSON."""
+        back = {"count": self.returns, "delay": self.delay}
+        return {"measured": self.rows, "returns": back}
+
+    def _named(self, rule: str) -> Row | None:
+        named = stop_rules.RULES[rule](self.rows, self.epochs)
+        if named is None:
+            return None
+        return next(row for row in self.rows if row["epoch"] == named)
+
+    def stops(self, method: SearchMethod) -> Row | None:
+        """The row of the epoch whose cells are the result, if the method's rule ends the search."""
         rule = method.options.get("stop", "none")
-        return None if rule == "none" else stop_rules.RULES[rule](self.rows, self.epochs)
+        return None if rule == "none" else self._named(rule)
+
+    def goes_back(self, method: SearchMethod) -> Row | None:
+        """The row of the epoch to which the search goes back, if it does so now."""
+        if not adaptive.can_grow(method.config):
+            return None
+        return self._named("eigenvalue")
+
+    def go_back(self, step: int, row: Row) -> None:
+        """Notes that the search goes on after `step` steps from the state of a row."""
+        self.returns += 1
+        self.delay = step - (row["epoch"] + 1) * self.per_epoch
+        self.rows = [other for other in self.rows if other["epoch"] <= row["epoch"]]
 
     def measure(
-        self, method: SearchMethod, state: SearchState, epoch: float, batch_b: Any
+        self, method: SearchMethod, state: SearchState, step: int, batch_b: Any
     ) -> dict[str, float]:
         """The numbers for the row `method` of metrics.jsonl.
 
         Args:
           method: in its stage.
-          state: after some epochs.
-          epoch: how many of the run; only whole ones make a row, by which a run is stopped.
+          state: after some steps.
+          step: how many of the run; only whole epochs make a row, by which a run is stopped.
           batch_b: the last batch of half B; None: the alphas do not move yet.
         """
         alphas = {name: np.asarray(value) for name, value in state.alphas.items()}
         mixing, cells = method.mixing(alphas), method.cells(alphas)
         numbers = diagnostics.of_weights(cells, mixing)
         every = method.options.get("curvature_every", 0)
-        # The epoch that has just ended, counted from 0.
-        whole, number = epoch == int(epoch), int(epoch) - 1
-        due = every and whole and (number % every == 0 or epoch == self.epochs)
+        whole, done = step % self.per_epoch == 0, (step - self.delay) // self.per_epoch
+        number = done - 1  # The epoch that has just ended, counted from 0.
+        due = every and whole and (number % every == 0 or done == self.epochs)
         curvature = None
         if due and batch_b is not None:
             first = all(row["eigenvalue"] is None for row in self.rows)
@@ -60,12 +96,17 @@ class Monitor:
                 curvature = method.curvature(state, batch_b)
         if curvature is not None:
             numbers["eigenvalue"] = curvature
-            _LOG.info("Epoch %d: the largest eigenvalue in the alphas is %.4g.", epoch, curvature)
+            _LOG.info(
+                "Epoch %d: the largest eigenvalue in the alphas is %.4g.",
+                step // self.per_epoch,
+                curvature,
+            )
         if whole and batch_b is not None and (not self.rows or self.rows[-1]["epoch"] < number):
             order = stop_rules.ranking(mixing["normal"], method.operations()["normal"])
             self.rows.append(
                 {
                     "epoch": number,
+                    "step": step,
                     "skips": diagnostics.skips(cells),
                     "eigenvalue": curvature,
                     "ranking": order,

@@ -55,11 +55,17 @@ class Outputs:
             self.log.write(kind, step, epoch=self.plan.epoch(step), **values)
 
     def alphas(
-        self, method: SearchMethod, state: SearchState, step: int, named: int | None = None
+        self,
+        method: SearchMethod,
+        state: SearchState,
+        step: int,
+        named: float | None = None,
+        *,
+        finished: bool = False,
     ) -> None:
         """Writes the alphas' history and the genotype they stand for now.
 
-        Or that after the epoch `named`, counted from 0, with which the search ends.
+        Or that after `named` epochs, with which the search ends.
         """
         if not self.primary:
             return
@@ -70,7 +76,7 @@ class Outputs:
         with files.replacing(os.path.join(self.workdir, "alphas.npz"), "wb") as file:
             np.savez_compressed(file, **self.history.columns())
         if named is not None:
-            row = self.history.at(named + 1)
+            row = self.history.at(named)
             alphas, mixing = dict(row.alphas), dict(row.mixing)
         cells, operations = method.cells(alphas), method.operations()
         self.warnings = verdict.of_alphas(
@@ -79,8 +85,8 @@ class Outputs:
         self.warnings += self._of_training()
         provenance = {
             **self._provenance(method, step),
-            "finished": step == self.plan.total or named is not None,
-            **({} if named is None else {"stopped": {"of_epoch": named + 1}}),
+            "finished": finished or named is not None,
+            **({} if named is None else {"stopped": {"of_epoch": int(named)}}),
         }
         document = genotype_lib.document_of(cells, mixing, provenance, operations)
         files.write_json(os.path.join(self.workdir, "genotype.json"), document)

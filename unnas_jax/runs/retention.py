@@ -1,4 +1,7 @@
-"""Which checkpoints of a run are kept: the last two and the one with the best validation metric."""
+"""Which checkpoints of a run are kept: the last two, the best, and those that it asks for.
+
+The best is that with the best validation metric.
+"""
 
 import json
 from collections.abc import Sequence
@@ -18,11 +21,15 @@ class LastTwoAndBest(policies.PreservationPolicy):
 
     Args:
       directory: of the checkpoints.
+
+    Attributes:
+      wanted: steps whose checkpoints are kept besides.
     """
 
     def __init__(self, directory: str) -> None:
         self._directory = epath.Path(directory)
         self._rankings: dict[int, float | None] = {}
+        self.wanted: frozenset[int] = frozenset()
 
     def rank(self, step: int, ranking: float | None) -> None:
         """Notes the ranking, more is better, of a step about to be saved; None if it has none."""
@@ -46,7 +53,7 @@ class LastTwoAndBest(policies.PreservationPolicy):
 
     def obsolete(self, steps: Sequence[int]) -> list[int]:
         """Those of the given steps whose checkpoints are not kept."""
-        kept = {*sorted(steps)[-2:], self.best(steps)}
+        kept = {*sorted(steps)[-2:], self.best(steps), *self.wanted}
         return [step for step in steps if step not in kept]
 
     def should_preserve(

@@ -1,8 +1,6 @@
 """The search phase: a supernet trained on a task, whose alphas become a discrete cell."""
 
 import contextlib
-import itertools
-import json
 import logging
 import os
 import types
@@ -11,7 +9,7 @@ from typing import Any, Protocol
 
 import jax
 import ml_collections
-from jax.sharding import Mesh
+import numpy as np
 
 from unnas_jax.analysis import pictures
 from unnas_jax.config.schema import SearchConfig
@@ -23,17 +21,19 @@ from unnas_jax.data import Dataset, open_dataset
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.learning import optim
+from unnas_jax.methods import adaptive, stop_rules
 from unnas_jax.methods import registry as methods
-from unnas_jax.methods.base import SearchMethod, SearchState, Setting, Stage
-from unnas_jax.runs import checkpoint, snapshot, validation
+from unnas_jax.methods.base import SearchMethod, SearchState
+from unnas_jax.runs import checkpoint, validation
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.choosing import Choosing
 from unnas_jax.runs.images import Images
 from unnas_jax.runs.loop import Learner, Loop, Plan
 from unnas_jax.runs.monitor import Monitor
 from unnas_jax.runs.outputs import Outputs
+from unnas_jax.runs.stages import Stages
 from unnas_jax.runs.workdir import Workdir
-from unnas_jax.tasks.base import Sums, Task
+from unnas_jax.tasks.base import Sums
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -50,71 +50,6 @@ def _plan(config: SearchConfig, dataset: Dataset, images: int) -> Plan:
     stages = methods.of_config(config).stages(MethodConfig.of(config), per_epoch)
     steps = sum(stage.steps for stage in stages)
     return Plan.of(Pace.of(config), per_epoch, steps, every_epochs=1)
-
-
-class _Stages:
-    """The stages of a run, and the method in each of them.
-
-    Args:
-      config: of the methods.
-      task: what the supernets learn.
-      mesh: of the devices.
-      plan: of the run.
-      optimizers: see `search`.
-    """
-
-    def __init__(
-        self,
-        config: MethodConfig,
-        task: Task,
-        mesh: Mesh,
-        plan: Plan,
-        optimizers: Mapping[str, optim.Optimizer],
-    ) -> None:
-        self._config, self._task, self._mesh, self._plan = config, task, mesh, plan
-        self._optimizers = optimizers
-        self._method = methods.of_config(config)
-        self.stages: Sequence[Stage] = self._method.stages(config, plan.per_epoch)
-        ends = itertools.accumulate(stage.steps for stage in self.stages)
-        self._ends = [min(end, plan.total) for end in ends]
-        self._last: tuple[str, SearchMethod] | None = None
-
-    def at(self, position: Mapping[str, Any]) -> SearchMethod:
-        """The method at the `stage` and with what it has `carried`, as a position holds them.
-
-        A position without a stage, which older versions wrote, is in the first one. The last
-        method made is kept.
-        """
-        stage, carried = position.get("stage", 0), position.get("carried")
-        if stage not in range(len(self.stages)):
-            raise ValueError(f"it is of stage {stage} of {len(self.stages)}")
-        key = json.dumps([stage, carried])
-        if self._last is None or self._last[0] != key:
-            first = self._ends[stage - 1] if stage else 0
-            setting = Setting(
-                self._config,
-                self._task,
-                self._mesh,
-                self._plan.per_epoch,
-                stage,
-                first,
-                carried,
-                self._optimizers,
-            )
-            self._last = key, self._method(setting)
-        return self._last[1]
-
-    def end(self, method: SearchMethod) -> int:
-        """The steps of the run that are finished when a method's stage ends."""
-        return self._ends[method.setting.stage]
-
-    def after(self, method: SearchMethod, state: SearchState) -> SearchMethod:
-        """The method of the next stage."""
-        stage = method.setting.stage + 1
-        # Through JSON, as if the run had been stopped here.
-        carried = json.loads(json.dumps(method.finish(snapshot.on_host(state))))
-        _LOG.info("Stage %d of %d: %s.", stage + 1, len(self.stages), self.stages[stage].name)
-        return self.at({"stage": stage, "carried": carried})
 
 
 class MethodLearner(Learner, Protocol):
@@ -158,21 +93,24 @@ class _Learner:
       images: what it learns from.
       outputs: the files.
       monitor: measures the diagnostics.
+      checkpoints: of the run, among them those of epochs to which it may go back.
     """
 
     def __init__(
         self,
-        stages: _Stages,
+        stages: Stages,
         method: SearchMethod,
         state: SearchState,
         step: int,
         images: Images,
         outputs: Outputs,
         monitor: Monitor,
+        checkpoints: checkpoint.Checkpoints,
     ) -> None:
         self.method, self.state, self._first_step = method, state, step
         self._stages, self._images, self._outputs = stages, images, outputs
-        self._monitor, self._last_b = monitor, None
+        self._monitor, self._last_b, self._checkpoints = monitor, None, checkpoints
+        self._keep()
         self._blocks = contextlib.ExitStack()
         self._batches_a = self._blocks.enter_context(images.train(0, step))
         self._block_b = self._blocks.enter_context(contextlib.ExitStack())
@@ -185,10 +123,32 @@ class _Learner:
     @property
     def position(self) -> dict[str, Any]:
         setting = self.method.setting
-        rows = self._monitor.rows
-        return {"stage": setting.stage, "carried": setting.carried, "measured": rows}
+        return {"stage": setting.stage, "carried": setting.carried, **self._monitor.position}
+
+    @property
+    def delay(self) -> int:
+        return self._monitor.delay
+
+    def _keep(self) -> None:
+        """Has the checkpoints kept to which the search may go back."""
+        grows = adaptive.can_grow(self.method.config)
+        rows = stop_rules.may_be_named(self._monitor.rows) if grows else []
+        self._checkpoints.keep([row["step"] for row in rows])
+
+    def _go_back(self, step: int, row: stop_rules.Row) -> None:
+        """Goes on after `step` steps from the state of a row, with stronger regularisation."""
+        self._monitor.go_back(step, row)
+        self._keep()
+        self.method = self._stages.at(self.position)
+        state = self._checkpoints.restore_whole(row["step"], self.method.shapes())
+        at = sharding.replicate(np.int32(step), self.method.setting.mesh)
+        self.state, self._batches_b = state.replace(step=at), None
 
     def step(self, step: int) -> Mapping[str, Sums | None]:
+        # In a step of its own, so that a run which was stopped before it decides the same.
+        row = self._monitor.goes_back(self.method)
+        if row is not None:
+            self._go_back(step, row)
         if step == self._stages.end(self.method):
             self.method = self._stages.after(self.method, self.state)
             self.state, self._batches_b = self.method.init(), None
@@ -204,6 +164,7 @@ class _Learner:
         first = first and not self.method.needs_b(step - 1)
         with (
             telling("Compiling the alphas' step", when=first),
+            telling("Compiling the step with other regularisation", when=row is not None),
             jax.transfer_guard("disallow"),
         ):
             self.state, sums = self.method.step(self.state, batch_a, batch_b)
@@ -221,8 +182,8 @@ class _Learner:
         epoch = self._outputs.plan.epoch(step)
         numbers = dict(self.method.record(self.state))
         if not self.method.chooses:
-            measured = self._monitor.measure(self.method, self.state, epoch, self._last_b)
-            numbers = {**measured, **numbers}
+            measured = self._monitor.measure(self.method, self.state, step, self._last_b)
+            numbers = {**measured, **numbers, **self._returning()}
         if numbers:
             self._outputs.metrics("method", step, **numbers)
         _LOG.info(
@@ -234,12 +195,33 @@ class _Learner:
         )
         if self.method.chooses:
             return False
-        named = self._monitor.named(self.method)
-        if named is not None:
+        self._keep()
+        row, named = self._monitor.stops(self.method), None
+        if row is not None:
+            named = self._outputs.plan.epoch(row["step"])
             rule = self.method.options["stop"]
-            _LOG.info("The rule %r stops the search: cells of epoch %d.", rule, named + 1)
-        self._outputs.alphas(self.method, self.state, step, named)
-        return named is not None
+            _LOG.info("The rule %r stops the search: cells of epoch %g.", rule, named)
+        last = step == self._outputs.plan.delayed(self.delay).total
+        self._outputs.alphas(self.method, self.state, step, named, finished=last)
+        return row is not None
+
+    def _returning(self) -> dict[str, float]:
+        """The regularisation of an epoch that has ended, and the epoch to which it goes back."""
+        config = self.method.config
+        if config.method.get("adapt", "none") == "none":
+            return {}
+        numbers = {"regularisation": adaptive.strength(config)}
+        row = self._monitor.goes_back(self.method)
+        if row is not None:
+            numbers["returns_to"] = self._outputs.plan.epoch(row["step"])
+            _LOG.info(
+                "The eigenvalue has jumped: the search goes back to epoch %g, and on from there "
+                "with %s %.3g.",
+                numbers["returns_to"],
+                config.method["adapt"],
+                adaptive.strength(adaptive.grown(config)),
+            )
+        return numbers
 
 
 def search(
@@ -295,13 +277,15 @@ def _search(
         plan = _plan(c, dataset, len(images.half_a))
 
         # Steps, state, and where it continues.
-        stages = _Stages(MethodConfig.of(c), task, mesh, plan, optimizers)
+        stages = Stages(MethodConfig.of(c), task, mesh, plan, optimizers)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir.checkpoints))
         restored = checkpoints.restore_by(lambda position: stages.at(position).shapes())
         state, position = restored or (stages.at({}).init(), {"step": 0, "validation": None})
         method = stages.at(position)
         check_same(workdir.name, position.get("data"), data, ("train",))
         step, ranking = int(position["step"]), position["validation"]
+        monitor = Monitor(c.train.epochs, plan.per_epoch, position)
+        total = plan.delayed(monitor.delay).total
         outputs = stack.enter_context(
             contextlib.closing(Outputs(workdir.path, given, plan, step, primary))
         )
@@ -311,7 +295,7 @@ def _search(
             task.name,
             len(images.half_a),
             len(images.half_b),
-            plan.total,
+            total,
             plan.per_epoch,
             mesh.size,
             jax.default_backend(),
@@ -327,7 +311,7 @@ def _search(
             validation_images=len(images.held_out),
             devices=mesh.size,
             backend=jax.default_backend(),
-            total_steps=plan.total,
+            total_steps=total,
         )
         choosing = None
         if method.chooses:
@@ -337,8 +321,7 @@ def _search(
             outputs.alphas(method, state, step)
 
         # The loop.
-        monitor = Monitor(c.train.epochs, position.get("measured", ()))
-        learner = _Learner(stages, method, state, step, images, outputs, monitor)
+        learner = _Learner(stages, method, state, step, images, outputs, monitor, checkpoints)
         stack.enter_context(contextlib.closing(learner))
         del state  # A step gives its memory to the next one's.
         loop = loop_of(
@@ -350,8 +333,8 @@ def _search(
             workdir.publish,
             after_save=lambda: outputs.pictures(final=False),
         )
-        ended = monitor.named(method) is not None or loop.run(step, ranking) == plan.total
-        ended |= loop.ended
+        ended = monitor.stops(method) is not None
+        ended = ended or loop.run(step, ranking) == plan.delayed(monitor.delay).total or loop.ended
         if ended and choosing is not None:
             chooser, state = learner.method, learner.state
 

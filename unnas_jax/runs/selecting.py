@@ -88,6 +88,8 @@ class Selecting:
       write: receives rows of metrics.
     """
 
+    delay = 0  # It never goes back.
+
     def __init__(
         self,
         method: Darts,

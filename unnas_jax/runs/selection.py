@@ -73,7 +73,8 @@ class Options:
 def config_for(search: Mapping[str, Any], rate: float) -> dict[str, Any]:
     """The config of the training between decisions: the search's, at a constant rate.
 
-    Alphas move in every step, and nothing is perturbed, dropped, measured or stopped.
+    Alphas move in every step, nothing is perturbed, dropped, measured or stopped, and the decay is
+    that with which the search began.
     """
     config = copy.deepcopy(dict(search))
     rate = rate or _TENTH * config["weights"]["learning_rate"]
@@ -81,8 +82,9 @@ def config_for(search: Mapping[str, Any], rate: float) -> dict[str, Any]:
     config["search"]["arch_start_epoch"] = 0.0
     off = {"perturbation": "none", "drop_path": 0.0, "stop": "none", "curvature_every": 0}
     config["method"].update(off)
-    if "warmup_epochs" in config["method"]:
-        config["method"]["warmup_epochs"] = 0
+    for name, value in (("warmup_epochs", 0), ("adapt", "none")):
+        if name in config["method"]:
+            config["method"][name] = value
     return config
 
 

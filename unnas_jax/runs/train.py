@@ -113,7 +113,8 @@ def _added(sums: list[Sums]) -> Sums:
 class _Learner:
     """The trainings of all seeds as the loop sees them."""
 
-    position: Mapping[str, Any] = {}  # A training needs its state alone to go on.
+    position: Mapping[str, Any] = {}  # A training needs its state alone to go on,
+    delay = 0  # and never goes back.
 
     def __init__(
         self,
