@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unnas_jax.core.errors import UserError
+from unnas_jax.layers import forms
 from unnas_jax.layers.blocks import Conv, batch_norm, uniform_fan_in
 
 
@@ -23,7 +24,13 @@ def _pointwise(x: jax.Array, features: int, name: str) -> jax.Array:
     """A 1x1 convolution with bias, in float32, from within a module's `__call__`."""
     start = uniform_fan_in(x.shape[-1])
     layer = nn.Conv(
-        features, (1, 1), dtype=jnp.float32, kernel_init=start, bias_init=start, name=name
+        features,
+        (1, 1),
+        dtype=jnp.float32,
+        kernel_init=start,
+        bias_init=start,
+        conv_general_dilated=forms.of_several(),
+        name=name,
     )
     return layer(x)
 

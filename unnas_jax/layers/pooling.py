@@ -43,7 +43,8 @@ def avg_pool(x: jax.Array, kernel: int, stride: int, padding: int) -> jax.Array:
     """The means of windows, of the pixels within the image only; as `max_pool` otherwise."""
     if sharding.platform() != "cpu":
         window, pads = (kernel,) * 2, ((padding,) * 2,) * 2
-        return nn.avg_pool(x, window, (stride,) * 2, pads, count_include_pad=False)
+        means = nn.avg_pool(x, window, (stride,) * 2, pads, count_include_pad=False)
+        return means.astype(x.dtype)  # Divided by counts in float32.
     ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
     total, count = (_by_axis(y, jnp.add, 0.0, kernel, stride, padding) for y in (x, ones))
     return total / count

@@ -143,7 +143,7 @@ def build_steps(
     steps_per_epoch: int,
     inputs: Any,
     optimizer: optim.Optimizer | None = None,
-    form: str = "grouped",
+    form: str = "",
 ) -> TrainSteps:
     """The jitted steps of the evaluation phase (paper, section 3.2 and appendix).
 
@@ -162,7 +162,8 @@ def build_steps(
       inputs: the shape and dtype of the network's inputs.
       optimizer: of the weights; None: that of the config. With cells as data its step of a
         parameter must not depend on others that are 0 (`optim.ignores_zeros`).
-      form: of the convolutions of several networks, one of `unnas_jax.layers.forms.FORMS`.
+      form: of the convolutions of several networks, one of `unnas_jax.layers.forms.FORMS`; '':
+        that for the platform.
     """
     if optimizer is None:
         optimizer = optim.optimizer(config.weights, schedule(config, steps_per_epoch))
@@ -297,7 +298,7 @@ def build_steps(
                     other if axis is None else each_own(other, len(state.seed))
                     for other, axis in zip(others, axes[1:], strict=True)
                 )
-                with forms.form(form):
+                with forms.form(form or forms.of_platform()):
                     return jax.vmap(function, in_axes=axes)(state, *others)
             # Without an axis of seeds, which would only be in XLA's way.
             given = zip((state, *others), axes, strict=True)

@@ -93,7 +93,7 @@ def steps(
     task: Task,
     mesh: Mesh,
     steps_per_epoch: int,
-    form: str = "grouped",
+    form: str = "",
 ) -> TrainSteps:
     """The steps of all trainings by a program for many cells; made once in a process.
 
@@ -105,7 +105,7 @@ def steps(
       task: what is learned.
       mesh: see `unnas_jax.core.sharding`.
       steps_per_epoch: see `trainer.build_steps`.
-      form: of the convolutions of several networks, one of `unnas_jax.layers.forms.FORMS`.
+      form: of the convolutions of several networks, see `trainer.build_steps`.
     """
     given, inputs = Training.of(config), example_shapes(config, task).inputs
     network = given.network  # Of a whole config it is the whole section, with the cell.
@@ -134,7 +134,7 @@ def begin(
     task: Task,
     mesh: Mesh,
     steps_per_epoch: int,
-    form: str = "grouped",
+    form: str = "",
 ) -> tuple[TrainSteps, TrainState]:
     """The steps and the first state of networks of several cells.
 
@@ -145,7 +145,7 @@ def begin(
       task: what they learn.
       mesh: see `unnas_jax.core.sharding`.
       steps_per_epoch: see `trainer.build_steps`.
-      form: of the convolutions, one of `unnas_jax.layers.forms.FORMS`.
+      form: of the convolutions, see `trainer.build_steps`.
 
     Returns:
       steps, whose batches have a leading axis of the networks, and their state.

@@ -1,0 +1,183 @@
+"""How the ranks of cells by each task's accuracy, and loss, agree with published accuracies.
+
+    python benchmarks/pretext_curve.py --table=nasbench201.csv --data_dir=DIR --out=curve.json
+
+Trains networks of the first cells of a table together (see lockstep.py) on CIFAR-10: for every
+task and seed from scratch, with a cosine to the end of each length; lengths double until the time
+is up. The file is written anew after every training. `docs/results/curve` has what came out.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import lockstep
+from configs import sample_nasbench201_cifar10
+from unnas_jax.analysis import statistics
+from unnas_jax.config import schema
+from unnas_jax.data import decoding, open_dataset
+from unnas_jax.spaces import complexity
+from unnas_jax.spaces.nasbench201 import spec as spec_lib
+from unnas_jax.sweep.scores import batches
+from unnas_jax.tasks.base import Task, example_shapes
+
+SIDES = {"classification": 16, "colorization": 16, "rotation": 16, "jigsaw": 32}
+"""Of images in pixels; the tiles of jigsaws have 12."""
+
+RATES = {"classification": 0.1, "colorization": 0.1, "rotation": 0.05, "jigsaw": 0.05}
+"""Learning rates for 256 inputs: the recipes', of rotation and jigsaw by the size of the batch."""
+
+INPUTS = 256
+"""Inputs of a batch; rotation and jigsaw make four of an image."""
+
+
+def task_of(name: str, cell: str, side: int) -> tuple[dict[str, Any], Task]:
+    """The unit's config of a sample on CIFAR-10 at a side, and its task."""
+    config = sample_nasbench201_cifar10.get_config()
+    c: dict[str, Any] = schema.of_unit(config, name, cell).to_dict()
+    c["precision"] = "bfloat16" if jax.default_backend() == "gpu" else "float32"
+    c["input"].update(crop=side, resize=side, pad=side // 8 if c["input"]["pad"] else 0)
+    return c, complexity.task_of(c)
+
+
+def images_of(data_dir: str, split: str, count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random images of a split, (count, side, side, 3) uint8, and their labels."""
+    dataset = open_dataset(batches.section("cifar10", data_dir))
+    records = dataset.splits[split]
+    images, labels = [], []
+    for number in np.random.default_rng(0).permutation(len(records))[:count].tolist():
+        record = records[number]
+        image = decoding.decode(record["image"], apply_exif=dataset.apply_exif)
+        parts = image.reshape(side, 32 // side, side, 32 // side, 3).astype(np.float32)
+        images.append(np.round(parts.mean((1, 3))).astype(np.uint8))
+        labels.append(record["label"])
+    return np.stack(images), np.array(labels, np.int32)
+
+
+class Curve:
+    """The trainings of one task, of any length and seed, in compiled pieces of `block` steps."""
+
+    def __init__(self, name: str, cells: list[str], options: argparse.Namespace) -> None:
+        """A task's programs and data."""
+        side = SIDES[name]
+        c, task = task_of(name, cells[0], side)
+        dtype = jnp.bfloat16 if c["precision"] == "bfloat16" else jnp.float32
+        specs = [spec_lib.parse(cell) for cell in cells]
+        self._nets = lockstep.Lockstep(specs, task, options.width, dtype)
+        self._inputs = example_shapes(c, task, task_group(name)).inputs
+        self.name, self.batch = name, INPUTS // task_group(name)
+        self._train = images_of(options.data_dir, "train", options.images, side)
+        self._test = images_of(options.data_dir, "test", options.held_out, side)
+        nets = self._nets
+        self._steps = jax.jit(
+            lambda *given: lockstep.steps(nets, *given),
+            donate_argnums=0,
+        )
+        self._evaluate = jax.jit(lambda *given: lockstep.evaluate(nets, *given))
+
+    def run(self, steps: int, seed: int, block: int) -> dict[str, Any]:
+        """Trains to the end of a length; every cell's accuracy and loss on held-out images."""
+        start = time.perf_counter()
+        count, rng = len(self._train[0]), np.random.default_rng(1000 + seed)
+        epochs = -(-steps * self.batch // count)
+        rows = np.concatenate([rng.permutation(count) for _ in range(epochs)])
+        rows = rows[: steps * self.batch].reshape(-1, block, self.batch).astype(np.int32)
+        rates = RATES[self.name] * 0.5 * (1 + np.cos(np.pi * np.arange(steps) / steps))
+        rates = rates.reshape(-1, block).astype(np.float32)
+        state = lockstep.begin(self._nets, self._inputs, jnp.int32(seed))
+        data = [jax.device_put(x) for x in self._train]
+        for some, rate in zip(rows, rates, strict=True):
+            state, _ = self._steps(state, *data, some, rate)
+        held = np.arange(len(self._test[0]) // self.batch * self.batch, dtype=np.int32)
+        sums = self._evaluate(state, *map(jnp.asarray, self._test), held.reshape(-1, self.batch))
+        found = {key: np.asarray(value, np.float64) for key, value in sums.items()}
+        return {
+            "task": self.name,
+            "seed": seed,
+            "steps": steps,
+            "inputs": steps * INPUTS,
+            "accuracy": (found["correct"] / found["count"]).round(5).tolist(),
+            "loss": (found["loss"] / found["count"]).round(5).tolist(),
+            "seconds": round(time.perf_counter() - start, 2),
+        }
+
+
+def task_group(name: str) -> int:
+    """Inputs that a task makes of an image here."""
+    return 4 if name in ("rotation", "jigsaw") else 1
+
+
+def rank_correlations(runs: list[Mapping[str, Any]], published: np.ndarray) -> list[dict[str, Any]]:
+    """Spearman's rho with published accuracies by task and length, from the means over seeds.
+
+    Args:
+      runs: of `Curve.run`.
+      published: of the same cells.
+
+    Returns:
+      for each task and length `accuracy` and `loss` (of its negative): rho and the ends of its 95%
+      interval (bootstrap over cells).
+    """
+    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for run in runs:
+        found.setdefault((run["task"], run["steps"]), []).append(run)
+    rows = []
+    for (task, steps), seeds in found.items():
+        row: dict[str, Any] = {"task": task, "steps": steps, "seeds": len(seeds)}
+        for kind, sign in (("accuracy", 1.0), ("loss", -1.0)):
+            values = sign * np.mean([run[kind] for run in seeds], axis=0)
+            rho = statistics.spearman(values, published)
+            row[kind] = [round(float(x), 3) for x in (rho.rho, rho.low, rho.high)]
+        rows.append(row)
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Trains, writes, prints; returns the exit status."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--table", required=True, help="CSV with `cell` and `cifar10valid`")
+    parser.add_argument("--data_dir", default="", help="of the prepared dataset cifar10")
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--tasks", default="rotation,classification,jigsaw,colorization")
+    parser.add_argument("--cells", type=int, default=64)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--images", type=int, default=25_000)
+    parser.add_argument("--held_out", type=int, default=3_840)
+    parser.add_argument("--steps", type=int, default=256, help="of the shortest length")
+    parser.add_argument("--block", type=int, default=64, help="steps of a compiled piece")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    options = parser.parse_args(arguments)
+    start = time.monotonic()
+    with open(options.table, encoding="utf-8") as file:
+        table = list(csv.DictReader(file))[: options.cells]
+    cells = [row["cell"] for row in table]
+    published = np.array([float(row["cifar10valid"]) for row in table])
+    curves = [Curve(name, cells, options) for name in options.tasks.split(",")]
+    runs: list[Mapping[str, Any]] = []
+    steps, taken = options.steps, 0.0
+    while time.monotonic() - start + 2 * taken < 60 * options.minutes:
+        begun = time.monotonic()
+        for seed in range(options.seeds):
+            for curve in curves:
+                runs.append(curve.run(steps, seed, min(options.block, steps)))
+                print(json.dumps({k: v for k, v in runs[-1].items() if k != "cells"})[:200])
+                rows = rank_correlations(runs, published)
+                result = {"cells": cells, "runs": runs, "correlations": rows}
+                options.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        steps, taken = 2 * steps, time.monotonic() - begun
+    for row in rank_correlations(runs, published):
+        print(json.dumps(row))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

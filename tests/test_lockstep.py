@@ -1,0 +1,96 @@
+"""Cells trained in lockstep against each cell's own network, and against optax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from benchmarks import lockstep, pretext_curve
+from unnas_jax.spaces.nasbench201 import spec
+from unnas_jax.spaces.nasbench201.network import Network
+
+CELLS = spec.sample(5, 3)
+
+
+@pytest.fixture(scope="module")
+def nets():
+    _, task = pretext_curve.task_of("rotation", str(CELLS[0]), 8)
+    return lockstep.Lockstep(CELLS, task, 4, jnp.float32)
+
+
+def _own(nets, tree, number):
+    """The part of one network's variables, as `Network` names them."""
+    found = {}
+    for name, (_, members) in nets.layers().items():
+        place = np.flatnonzero(members == number)
+        if not len(place):
+            continue
+        part = jax.tree.map(lambda leaf, k=place[0]: leaf[k], tree[name])
+        if name[0].isdigit():
+            stage, edge, _ = name.split("_", 2)
+            source, target = spec.EDGES[int(edge)]
+            found.setdefault(f"stage_{stage}_cell_0", {})[f"edge_{source}_{target}"] = part
+        elif name == "bn":
+            found["bn"] = part["bn"]
+        elif part:
+            found[name] = part
+    return found
+
+
+def test_a_step_is_that_of_each_cells_own_network(nets):
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
+    labels = np.zeros(8, np.int32)
+    state = lockstep.begin(nets, jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32), jnp.int32(0))
+    rows, rates = (
+        np.array([[0, 1, 2, 3], [4, 5, 6, 7]], np.int32),
+        np.array([0.1, 0.05], np.float32),
+    )
+    given = [jnp.asarray(x) for x in (images, labels, rows, rates)]
+    after, sums = jax.jit(lambda *x: lockstep.steps(nets, *x))(state, *given)
+    assert np.asarray(sums["count"]).tolist() == [32.0] * len(CELLS)
+
+    for number in (0, 3):
+        network = Network(CELLS[number], nets.task.head(jnp.float32), 4, 1)
+        params, statistics = (_own(nets, state[k], number) for k in ("params", "statistics"))
+
+        def loss(params, statistics, examples, network=network):
+            (outputs, _), new = network.apply(
+                {"params": params, "batch_stats": statistics},
+                examples.inputs,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            sums = nets.task.score(outputs, examples, train=True)
+            return sums["loss"] / sums["count"], new["batch_stats"]
+
+        gradient = jax.jit(jax.grad(loss, has_aux=True))
+        trace = optax.chain(optax.add_decayed_weights(5e-4), optax.trace(0.9, nesterov=True))
+        kept = trace.init(params)
+        for step in range(2):
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 1), step)
+            batch = {"image": images[rows[step]], "label": labels[rows[step]]}
+            examples = nets.task.examples(key, batch, train=True)
+            grads, statistics = gradient(params, statistics, examples)
+            updates, kept = trace.update(grads, kept, params)
+            params = jax.tree.map(lambda p, u, r=rates[step]: p - r * u, params, updates)
+        for name, own in (("params", params), ("statistics", statistics)):
+            found = _own(nets, after[name], number)
+            assert jax.tree.structure(found) == jax.tree.structure(own)
+            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
+                np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
+
+
+def test_correlations_by_accuracy_and_by_loss():
+    published = np.array([10.0, 20.0, 30.0, 40.0, 50.0])
+    runs = [
+        {"task": "rotation", "steps": 8, "accuracy": [1, 2, 3, 4, 6], "loss": [5, 4, 3, 2, 1]},
+        {"task": "rotation", "steps": 8, "accuracy": [1, 2, 3, 6, 4], "loss": [5, 4, 3, 2, 1]},
+        {"task": "jigsaw", "steps": 8, "accuracy": [5, 4, 3, 2, 1], "loss": [1, 1, 1, 1, 2]},
+    ]
+    rotation, jigsaw = pretext_curve.rank_correlations(runs, published)
+    # The means over seeds of the last two cells are equal: rho of ranks 1, 2, 3, 4.5, 4.5.
+    assert rotation["accuracy"][0] == pytest.approx(0.975, abs=1e-3)
+    assert rotation["loss"][0] == 1.0
+    assert rotation["seeds"] == 2
+    assert jigsaw["accuracy"][0] == -1.0
