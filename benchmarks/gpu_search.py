@@ -164,6 +164,10 @@ class Search:
             jax.device_put(np.int32(2), self._device),
         )
 
+    def ready(self, program: Program) -> Callable[..., Any]:
+        """A compiled program with the seed, which it takes besides its arguments."""
+        return functools.partial(program.compiled, seed=jax.device_put(np.int32(0), self._device))
+
     def multiply_adds(self) -> int:
         """Of a forward pass of a batch, as the method defines it: edge by edge."""
         inputs = example_shapes(self.config, self.task, self.batch).inputs
@@ -181,8 +185,8 @@ def _pass_row(search: Search, keys: tuple[str, ...], of: Any, peak: float | None
     program = search.gradients(of)
 
     def measure() -> dict[str, Any]:
-        arguments = search.arguments()
-        found = timed(lambda: program.compiled(*arguments), jax.block_until_ready, 2.0)
+        arguments, run = search.arguments(), search.ready(program)
+        found = timed(lambda: run(*arguments), jax.block_until_ready, 2.0)
         # Backward, the weights' gradient is as much again as the activations'.
         model = (6 if of == "weights" else 4) * search.multiply_adds()
         return {
@@ -217,7 +221,7 @@ class WholeStep:
 
     def step(self) -> Any:
         """A function that begins a step and returns what to wait for."""
-        alphas, update_alphas, weights, update_weights = [p.compiled for p in self.programs]
+        alphas, update_alphas, weights, update_weights = map(self._search.ready, self.programs)
         state, batch, purpose = self._search.arguments()
         held = {"state": state}
 
@@ -350,10 +354,10 @@ def profile(searches: Searches, form: str, tuned: bool, updates: bool, out: path
         if updates:
             step = whole.step()
         else:
-            arguments = search.arguments()
+            arguments, ready = search.arguments(), [search.ready(program) for program in passes]
 
             def step() -> Any:
-                return [program.compiled(*arguments) for program in passes]
+                return [run(*arguments) for run in ready]
 
         jax.block_until_ready(step())
         name = f"rot_{form}{'' if tuned else '_not_tuned'}.xplane.pb.gz"
@@ -416,7 +420,7 @@ def agreement(tiny: bool, device: jax.Device) -> Row:
     def measure() -> dict[str, Any]:
         results = {}
         for key, (search, program) in searches.items():
-            weights, alphas, _, sums = jax.device_get(program.compiled(*search.arguments()))
+            weights, alphas, _, sums = jax.device_get(search.ready(program)(*search.arguments()))
             loss = np.float64(sums["loss"]) / sums["count"]
             results[key] = loss, _flat(weights), _flat(alphas)
         loss, weights, alphas = results[reference]

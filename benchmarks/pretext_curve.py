@@ -1,10 +1,11 @@
 """How the ranks of cells by each task's accuracy, and loss, agree with published accuracies.
 
-    python benchmarks/pretext_curve.py --table=nasbench201.csv --data_dir=DIR --out=curve.json
+    python benchmarks/pretext_curve.py --table=nasbench201.csv --data_dir=DIR --out=curve.csv
+    python benchmarks/pretext_curve.py --read=docs/results/curve/nasbench201.csv --figure=curve.png
 
 Trains networks of the first cells of a table together (see lockstep.py) on CIFAR-10: for every
 task and seed from scratch, with a cosine to the end of each length; lengths double until the time
-is up. The file is written anew after every training. `docs/results/curve` has what came out.
+is up. The file is written anew after every training. docs/results/curve has what came out.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import csv
 import json
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -34,6 +35,9 @@ SIDES = {"classification": 16, "colorization": 16, "rotation": 16, "jigsaw": 32}
 
 RATES = {"classification": 0.1, "colorization": 0.1, "rotation": 0.05, "jigsaw": 0.05}
 """Learning rates for 256 inputs: the recipes', of rotation and jigsaw by the size of the batch."""
+
+Row = dict[str, Any]
+"""`task`, `seed`, `steps`, `inputs`, `cell`, `published`, `accuracy` and `loss` of one network."""
 
 INPUTS = 256
 """Inputs of a batch; rotation and jigsaw make four of an image."""
@@ -83,8 +87,8 @@ class Curve:
         )
         self._evaluate = jax.jit(lambda *given: lockstep.evaluate(nets, *given))
 
-    def run(self, steps: int, seed: int, block: int) -> dict[str, Any]:
-        """Trains to the end of a length; every cell's accuracy and loss on held-out images."""
+    def run(self, steps: int, seed: int, block: int) -> list[Row]:
+        """Trains to the end of a length; a row for every cell, of held-out images."""
         start = time.perf_counter()
         count, rng = len(self._train[0]), np.random.default_rng(1000 + seed)
         epochs = -(-steps * self.batch // count)
@@ -99,15 +103,17 @@ class Curve:
         held = np.arange(len(self._test[0]) // self.batch * self.batch, dtype=np.int32)
         sums = self._evaluate(state, *map(jnp.asarray, self._test), held.reshape(-1, self.batch))
         found = {key: np.asarray(value, np.float64) for key, value in sums.items()}
-        return {
-            "task": self.name,
-            "seed": seed,
-            "steps": steps,
-            "inputs": steps * INPUTS,
-            "accuracy": (found["correct"] / found["count"]).round(5).tolist(),
-            "loss": (found["loss"] / found["count"]).round(5).tolist(),
-            "seconds": round(time.perf_counter() - start, 2),
-        }
+        accuracy, loss = (found[key] / found["count"] for key in ("correct", "loss"))
+        print(
+            f"{self.name}, seed {seed}, {steps} steps: {accuracy.mean():.4f} in the mean of "
+            f"{len(accuracy)} cells, {time.perf_counter() - start:.1f} s",
+            flush=True,
+        )
+        same = {"task": self.name, "seed": seed, "steps": steps, "inputs": steps * INPUTS}
+        return [
+            {**same, "accuracy": round(a, 5), "loss": round(b, 5)}
+            for a, b in zip(accuracy.tolist(), loss.tolist(), strict=True)
+        ]
 
 
 def task_group(name: str) -> int:
@@ -115,37 +121,104 @@ def task_group(name: str) -> int:
     return 4 if name in ("rotation", "jigsaw") else 1
 
 
-def rank_correlations(runs: list[Mapping[str, Any]], published: np.ndarray) -> list[dict[str, Any]]:
+def rank_correlations(rows: Sequence[Row]) -> list[Row]:
     """Spearman's rho with published accuracies by task and length, from the means over seeds.
 
     Args:
-      runs: of `Curve.run`.
-      published: of the same cells.
+      rows: of networks.
 
     Returns:
       for each task and length `accuracy` and `loss` (of its negative): rho and the ends of its 95%
       interval (bootstrap over cells).
     """
-    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for run in runs:
-        found.setdefault((run["task"], run["steps"]), []).append(run)
-    rows = []
-    for (task, steps), seeds in found.items():
-        row: dict[str, Any] = {"task": task, "steps": steps, "seeds": len(seeds)}
+    groups: dict[tuple[str, int], dict[str, list[Row]]] = {}
+    for row in rows:
+        group = groups.setdefault((row["task"], row["steps"]), {})
+        group.setdefault(row["cell"], []).append(row)
+    result = []
+    for (task, steps), cells in groups.items():
+        found: Row = {"task": task, "steps": steps}
+        found["seeds"] = max(map(len, cells.values()))
+        published = [seeds[0]["published"] for seeds in cells.values()]
         for kind, sign in (("accuracy", 1.0), ("loss", -1.0)):
-            values = sign * np.mean([run[kind] for run in seeds], axis=0)
+            values = [sign * np.mean([seed[kind] for seed in seeds]) for seeds in cells.values()]
             rho = statistics.spearman(values, published)
-            row[kind] = [round(float(x), 3) for x in (rho.rho, rho.low, rho.high)]
-        rows.append(row)
-    return rows
+            found[kind] = [round(float(x), 3) for x in (rho.rho, rho.low, rho.high)]
+        result.append(found)
+    return result
+
+
+def read(path: str) -> list[Row]:
+    """The rows of a file that this program wrote."""
+    with open(path, encoding="utf-8") as file:
+        return [
+            {
+                **row,
+                **{key: int(row[key]) for key in ("seed", "steps", "inputs")},
+                **{key: float(row[key]) for key in ("published", "accuracy", "loss")},
+            }
+            for row in csv.DictReader(file)
+        ]
+
+
+def _write(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    names = ("task", "seed", "steps", "inputs", "cell", "published", "accuracy", "loss")
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def draw(found: Sequence[Row], path: str) -> None:
+    """A picture of `rank_correlations`: by accuracy and by loss, over the length."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    for axis, kind in zip(axes, ("accuracy", "loss"), strict=True):
+        for number, task in enumerate(RATES):
+            rows = sorted((row for row in found if row["task"] == task), key=lambda r: r["steps"])
+            values = np.array([row[kind] for row in rows])
+            inputs = np.array([row["steps"] * INPUTS for row in rows]) * 1.03 ** (number - 1.5)
+            errors = np.abs(values[:, 1:] - values[:, :1]).T
+            axis.errorbar(inputs, values[:, 0], errors, marker="o", capsize=3, label=task)
+        axis.set(xscale="log", xlabel="training inputs of a network", title=f"by {kind}")
+        axis.grid(alpha=0.3)
+    axes[0].set(ylabel="Spearman's rho with published accuracy", ylim=(0, 1))
+    axes[0].legend(loc="lower right", fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _train(options: argparse.Namespace) -> list[Row]:
+    start = time.monotonic()
+    with open(options.table, encoding="utf-8") as file:
+        table = list(csv.DictReader(file))[: options.cells]
+    cells = [row["cell"] for row in table]
+    known = [{"cell": row["cell"], "published": row["cifar10valid"]} for row in table]
+    curves = [Curve(name, cells, options) for name in options.tasks.split(",")]
+    rows: list[Row] = []
+    steps, taken = options.steps, 0.0
+    while time.monotonic() - start + 2 * taken < 60 * options.minutes:
+        begun = time.monotonic()
+        for seed in range(options.seeds):
+            for curve in curves:
+                found = curve.run(steps, seed, min(options.block, steps))
+                rows += [{**a, **b} for a, b in zip(known, found, strict=True)]
+                _write(options.out, rows)
+        steps, taken = 2 * steps, time.monotonic() - begun
+    return read(options.out)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Trains, writes, prints; returns the exit status."""
+    """Trains or reads, prints the correlations and draws; returns the exit status."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--table", required=True, help="CSV with `cell` and `cifar10valid`")
+    parser.add_argument("--read", default="", help="rows from before, instead of training")
+    parser.add_argument("--figure", default="", help="a picture to draw")
+    parser.add_argument("--table", help="CSV with `cell` and `cifar10valid`")
     parser.add_argument("--data_dir", default="", help="of the prepared dataset cifar10")
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=pathlib.Path, help="CSV to write")
     parser.add_argument("--tasks", default="rotation,classification,jigsaw,colorization")
     parser.add_argument("--cells", type=int, default=64)
     parser.add_argument("--width", type=int, default=16)
@@ -156,26 +229,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=10.0)
     options = parser.parse_args(arguments)
-    start = time.monotonic()
-    with open(options.table, encoding="utf-8") as file:
-        table = list(csv.DictReader(file))[: options.cells]
-    cells = [row["cell"] for row in table]
-    published = np.array([float(row["cifar10valid"]) for row in table])
-    curves = [Curve(name, cells, options) for name in options.tasks.split(",")]
-    runs: list[Mapping[str, Any]] = []
-    steps, taken = options.steps, 0.0
-    while time.monotonic() - start + 2 * taken < 60 * options.minutes:
-        begun = time.monotonic()
-        for seed in range(options.seeds):
-            for curve in curves:
-                runs.append(curve.run(steps, seed, min(options.block, steps)))
-                print(json.dumps({k: v for k, v in runs[-1].items() if k != "cells"})[:200])
-                rows = rank_correlations(runs, published)
-                result = {"cells": cells, "runs": runs, "correlations": rows}
-                options.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
-        steps, taken = 2 * steps, time.monotonic() - begun
-    for row in rank_correlations(runs, published):
+    if not options.read and not (options.table and options.out):
+        parser.error("give --read, or --table and --out")
+    found = rank_correlations(read(options.read) if options.read else _train(options))
+    for row in found:
         print(json.dumps(row))
+    if options.figure:
+        draw(found, options.figure)
     return 0
 
 

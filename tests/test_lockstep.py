@@ -1,5 +1,7 @@
 """Cells trained in lockstep against each cell's own network, and against optax."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,15 +84,34 @@ def test_a_step_is_that_of_each_cells_own_network(nets):
 
 
 def test_correlations_by_accuracy_and_by_loss():
-    published = np.array([10.0, 20.0, 30.0, 40.0, 50.0])
-    runs = [
-        {"task": "rotation", "steps": 8, "accuracy": [1, 2, 3, 4, 6], "loss": [5, 4, 3, 2, 1]},
-        {"task": "rotation", "steps": 8, "accuracy": [1, 2, 3, 6, 4], "loss": [5, 4, 3, 2, 1]},
-        {"task": "jigsaw", "steps": 8, "accuracy": [5, 4, 3, 2, 1], "loss": [1, 1, 1, 1, 2]},
-    ]
-    rotation, jigsaw = pretext_curve.rank_correlations(runs, published)
+    published = [10.0, 20.0, 30.0, 40.0, 50.0]
+
+    def rows(task, seed, accuracy, loss):
+        return [
+            {"task": task, "seed": seed, "steps": 8, "cell": k, "published": p} | {
+                "accuracy": accuracy[k], "loss": loss[k]}
+            for k, p in enumerate(published)
+        ]  # fmt: skip
+
+    falling = [5, 4, 3, 2, 1]
+    rotation, jigsaw = pretext_curve.rank_correlations(
+        rows("rotation", 0, [1, 2, 3, 4, 6], falling)
+        + rows("rotation", 1, [1, 2, 3, 6, 4], falling)
+        + rows("jigsaw", 0, falling, [1, 1, 1, 1, 2])
+    )
     # The means over seeds of the last two cells are equal: rho of ranks 1, 2, 3, 4.5, 4.5.
     assert rotation["accuracy"][0] == pytest.approx(0.975, abs=1e-3)
     assert rotation["loss"][0] == 1.0
     assert rotation["seeds"] == 2
     assert jigsaw["accuracy"][0] == -1.0
+
+
+def test_the_page_says_what_its_rows_say():
+    folder = pathlib.Path("docs/results/curve")
+    page = (folder / "README.md").read_text(encoding="utf-8").replace("*", "")
+    rows = pretext_curve.read(str(folder / "nasbench201.csv"))
+    found = pretext_curve.rank_correlations(rows)
+    assert len(found) == 9
+    for row in found:
+        texts = ["{:.3f} [{:.3f}, {:.3f}]".format(*row[kind]) for kind in ("accuracy", "loss")]
+        assert f"| {row['task']} | {row['steps']} | {' | '.join(texts)} |" in page

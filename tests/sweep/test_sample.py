@@ -89,7 +89,7 @@ def test_every_unit_leaves_one_file(finished):
         # The best of every seed over the epochs, then the mean over seeds.
         best = [max(row["values"][k] for row in unit["curve"]) for k in range(2)]
         assert unit["values"] == best and unit["accuracy"] == pytest.approx(sum(best) / 2)
-        assert 0 < unit["compile"]["seconds"] < unit["seconds"] and unit["compile"]["programs"] > 2
+        assert 0 < unit["compile"]["seconds"] < unit["seconds"] and unit["compile"]["programs"] >= 2
     chosen = json.loads((finished / "architectures.json").read_text())
     assert [a["cell"] for a in chosen["architectures"]] == [str(cell) for cell in CELLS]
     # Neither checkpoints nor anything else of the trainings is left.

@@ -25,7 +25,7 @@ from unnas_jax.spaces.darts import genotype as genotype_lib
 from unnas_jax.spaces.darts.candidates import Candidates
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.registry import Cells
-from unnas_jax.tasks.base import Batch, Examples, Sums, Task
+from unnas_jax.tasks.base import Batch, Examples, Sums, Task, of_seed
 
 Alphas = Mapping[str, Any]
 """The architecture parameters by name: float32 arrays of any shapes."""
@@ -243,7 +243,7 @@ class SearchMethod(abc.ABC):
     def with_seed(self, seed: jax.Array | int) -> Self:
         """The same method, whose draws are those of another seed."""
         own = copy.copy(self)
-        own.seed, own.task = seed, self.task.with_seed(seed)
+        own.seed, own.task = seed, of_seed(self.task, seed)
         return own
 
     def examples(self, purpose: jax.Array | int, step: jax.Array, batch: Batch) -> Examples:

@@ -136,6 +136,15 @@ class Task(Protocol):
         """The examples of a batch as pictures with titles, a list for every image."""
 
 
+def of_seed(task: Task, seed: jax.Array | int) -> Task:
+    """`Task.with_seed` of a task; a class without it, such as one that wraps a task, is unchanged.
+
+    An attribute that a wrapper passes on would give the task without its wrapper.
+    """
+    own = getattr(type(task), "with_seed", None)
+    return task if own is None else own(task, seed)
+
+
 def total(sums: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """The sums of several batches, added up on the host in float64 or int64."""
     names = sums[0] if sums else ()
