@@ -12,7 +12,7 @@ from benchmarks import lockstep, pretext_curve
 from unnas_jax.spaces.nasbench201 import spec
 from unnas_jax.spaces.nasbench201.network import Network
 
-CELLS = spec.sample(5, 3)
+CELLS = spec.sample(3, 3)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_step_is_that_of_each_cells_own_network(nets):
     after, sums = jax.jit(lambda *x: lockstep.steps(nets, *x))(state, *given)
     assert np.asarray(sums["count"]).tolist() == [32.0] * len(CELLS)
 
-    for number in (0, 3):
+    for number in (0, 2):
         network = Network(CELLS[number], nets.task.head(jnp.float32), 4, 1)
         params, statistics = (_own(nets, state[k], number) for k in ("params", "statistics"))
 
