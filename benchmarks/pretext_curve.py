@@ -231,6 +231,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.read and not (options.table and options.out):
         parser.error("give --read, or --table and --out")
+    if unknown := set(options.tasks.split(",")) - set(RATES):
+        parser.error(f"--tasks: {unknown.pop()} is none of {', '.join(RATES)}")
+    if options.held_out < INPUTS:
+        parser.error(f"--held_out={options.held_out}: give {INPUTS} at least, a batch")
+    if options.steps % min(options.block, options.steps):
+        parser.error(f"--steps={options.steps}: must be a multiple of --block={options.block}")
+    for path in filter(None, (options.read, options.table)):
+        if not pathlib.Path(path).is_file():
+            parser.error(f"{path}: no such file")
     found = rank_correlations(read(options.read) if options.read else _train(options))
     for row in found:
         print(json.dumps(row))

@@ -164,3 +164,20 @@ def test_short_trainings_share_programs_unless_told() -> None:
     assert together.is_shared("shared", many) and not together.is_shared("own", few)
     unknown = {**few, "dataset": {**few["dataset"], "name": "folder"}}
     assert not together.is_shared("auto", unknown)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "words"),
+    [
+        ({"program": "shared"}, "sweep.program='shared': cells of .*'darts'"),
+        ({"together": 4}, "sweep.together=4: cells of .*'darts'"),
+    ],
+)
+def test_a_space_without_a_shared_program_refuses_to_share(
+    sweep: dict[str, Any], words: str
+) -> None:
+    asked = config()
+    asked.training.network.space = "darts"
+    asked.sweep.update(sweep)
+    with pytest.raises(UserError, match=words):
+        validation.validate(asked)

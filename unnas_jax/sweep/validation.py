@@ -8,6 +8,7 @@ import ml_collections
 from unnas_jax.config import schema
 from unnas_jax.core.errors import UserError
 from unnas_jax.runs import together, validation
+from unnas_jax.spaces import programs
 from unnas_jax.spaces import registry as spaces
 from unnas_jax.sweep.scores import registry
 from unnas_jax.tasks import registry as tasks
@@ -71,6 +72,15 @@ def _validate_sample(config: ml_collections.ConfigDict) -> None:
     validation.check(mode == "train", "training.mode", mode, "use 'train'")
     space = c.training.network.space
     validation.check_choice("training.network.space", space, spaces.SPACES)
+    if not programs.kind(spaces.SPACES[space].resolve(spaces.SPACES[space].ANY)):
+        # Asked for in vain: no cell of the space would train so.
+        together_asked = c.sweep.together > 1 and f"config.sweep.together={c.sweep.together}"
+        shared_asked = c.sweep.program == "shared" and "config.sweep.program='shared'"
+        if asked := shared_asked or together_asked:
+            raise UserError(
+                f"{asked}: cells of config.training.network.space={space!r} have no program in "
+                "common; use 'auto', and 0 or 1 together"
+            )
     validation.check_numbers(c, "scores.images", 2, strict=False)
     for name in c.tasks:
         needs = name in registry.SCORES and registry.SCORES[name].needs_supernet
