@@ -169,7 +169,8 @@ def _train(options: argparse.Namespace) -> None:
         writer = csv.DictWriter(file, NAMES, lineterminator="\n")
         if fresh:
             writer.writeheader()
-        work = [(*named, seed) for named in _named(options) for seed in options.seeds]
+        named = _named(options)
+        work = [(*each, seed) for seed in options.seeds for each in named]
         for number, (name, cell, seed) in enumerate(work):
             text = json.dumps(cell.as_dict(), separators=(",", ":"))
             if (name, text, seed) in done:
