@@ -11,8 +11,10 @@ import pytest
 from tests import tiny_training, toy_sharing_space, toy_space
 from tests.spaces.one_program import assert_same
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config import sweep_recipes
 from unnas_jax.core.errors import UserError
 from unnas_jax.runs import together, train
+from unnas_jax.spaces.registry import SPACES
 from unnas_jax.sweep import sample, unit_work, units, validation
 from unnas_jax.sweep.architectures import Architecture
 from unnas_jax.sweep.scores.programs import Classifier
@@ -183,7 +185,13 @@ def test_short_trainings_share_programs_unless_told() -> None:
     assert together.is_shared("auto", few) and not together.is_shared("auto", many)
     assert together.is_shared("shared", many) and not together.is_shared("own", few)
     unknown = {**few, "dataset": {**few["dataset"], "name": "folder"}}
+    assert together.is_shared("auto", unknown), "It ends after 500 steps, however many images."
+    unknown["train"] = {**few["train"], "max_steps": -1}
     assert not together.is_shared("auto", unknown)
+    for space in ("nasbench101", "nasbench201"):
+        photos = sweep_recipes.photos(space)
+        for unit in sample.all_units(photos, [Architecture("any", SPACES[space].ANY)]):
+            assert together.is_shared("auto", unit.task["config"]), unit.name
 
 
 @pytest.mark.parametrize(

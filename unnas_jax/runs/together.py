@@ -37,12 +37,12 @@ def is_shared(chosen: str, config: Config) -> bool:
     """
     c = TrainConfig.of(config)
     images = entry_of(c.dataset.name).train_images
-    if chosen != "auto" or jax.default_backend() != "cpu" or not images:
+    if chosen != "auto" or jax.default_backend() != "cpu":
         return chosen == "shared"
-    steps = steps_per_epoch(images, c.train.batch_size) * c.train.epochs
-    if c.train.max_steps > 0:
-        steps = min(steps, c.train.max_steps)
-    return steps * c.seeds <= _FEW_STEPS
+    ends = [c.train.max_steps] if c.train.max_steps > 0 else []
+    if images:
+        ends.append(steps_per_epoch(images, c.train.batch_size) * c.train.epochs)
+    return bool(ends) and min(ends) * c.seeds <= _FEW_STEPS
 
 
 _MOST = 16  # Cells at once on an accelerator.
