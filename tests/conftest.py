@@ -46,6 +46,7 @@ import pytest  # noqa: E402
 from tests import tiny  # noqa: E402
 from unnas_jax.core import sharding  # noqa: E402
 from unnas_jax.data import open_dataset  # noqa: E402
+from unnas_jax.runs import outputs  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_nans", False)
@@ -99,6 +100,12 @@ def few_devices(count: int) -> Iterator[None]:
 def on_one_device() -> Iterator[None]:
     with few_devices(1):
         yield
+
+
+@pytest.fixture
+def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process draw nothing: a report takes as long as many a search."""
+    monkeypatch.setattr(outputs.pictures, "write_report", lambda _: None)
 
 
 @pytest.fixture(scope="module")

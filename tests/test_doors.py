@@ -56,6 +56,7 @@ def test_a_task_from_outside_is_searched_with(tmp_path: pathlib.Path) -> None:
         un.search(images, tmp_path / "v", task="mirorring", **SEARCH)
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_a_dataset_from_outside_is_trained_and_searched_on(tmp_path: pathlib.Path) -> None:
     toy("dataset")
     config = tiny.config("classification")

@@ -156,6 +156,7 @@ def test_mistakes(name: str, options: dict, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_a_search_that_a_rule_stops(images: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """Its cells are those of the epoch that the rule names, and it does not go on afterwards."""
     config = tiny.config(epochs=4)

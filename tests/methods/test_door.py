@@ -88,6 +88,7 @@ def test_half_b_is_read_only_for_the_steps_that_use_it(uninterrupted):
     assert uninterrupted[2] == set(range(0, 2 * STAGE, 2))
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_it_goes_on_exactly_within_stages_and_between_them(
     uninterrupted, images, tmp_path, monkeypatch
 ):
@@ -135,6 +136,7 @@ class Named(Darts):
     name = "named"
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_a_registered_method_is_found_and_runs(images, tmp_path):
     registry.METHODS.register(Named.name, Named)
     config = config_of("named", images)

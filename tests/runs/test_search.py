@@ -128,6 +128,7 @@ def warmed_up(images, tmp_path_factory):
     return search.search(config, str(workdir)), workdir
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_a_search_warms_up_before_its_alphas_move(warmed_up):
     """No alpha step is taken in the first epoch, and one with every weight step after it."""
     state, workdir = warmed_up
@@ -263,6 +264,7 @@ def test_alphas_start_at_the_first_step_at_or_after_that_part_of_an_epoch(epoch,
     assert first / per_epoch >= epoch and (first == 0 or (first - 1) / per_epoch < epoch)
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_a_search_reports_on_the_same_drawn_images_when_it_continues(images, tmp_path, monkeypatch):
     seen, evaluation = [], Feed.evaluation
 
