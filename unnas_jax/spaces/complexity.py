@@ -17,8 +17,9 @@ from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import supernet as supernet_lib
 from unnas_jax.spaces.darts.supernet import Supernet
 from unnas_jax.spaces.registry import Network
+from unnas_jax.spaces.registry import of_section as space_of
 from unnas_jax.tasks import registry
-from unnas_jax.tasks.base import Task
+from unnas_jax.tasks.base import Task, example_shapes
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -121,6 +122,7 @@ def of_config(config: Config, classes: int | None = None) -> dict[str, Any]:
         search = dataclasses.replace(c.search, formulation=form, rematerialise="none")
         network = supernet_lib.build_supernet(dataclasses.replace(c, search=search), task)
     else:
+        space_of(c.network).check_inputs(c.network, task, example_shapes(c, task))
         network = networks.build_network(c, task)
     counts = of_network(c, task, network)
     height, width = counted_size(c, task)
