@@ -1,6 +1,6 @@
 """DARTS in NAS-Bench-201, on CIFAR-10 with rotation.
 
-    python main.py --config=configs/rot_darts_nasbench201_cifar10.py --workdir=runs/rot_darts_nasbench201
+    python main.py --config=configs/rot_darts_nasbench201_cifar10.py --workdir=runs/rot_darts_201
 
 First order by default; --config.search.order=2 takes the exact second-order gradient.
 

@@ -1,6 +1,6 @@
 """GDAS (Dong and Yang, 2019) in NAS-Bench-201, on CIFAR-10 with rotation.
 
-    python main.py --config=configs/rot_gdas_nasbench201_cifar10.py --workdir=runs/rot_gdas_nasbench201
+    python main.py --config=configs/rot_gdas_nasbench201_cifar10.py --workdir=runs/rot_gdas_201
 
 Cost: 187,440 weight and 187,440 alpha steps of 32 images in four turns each, of one operation an
 edge.
