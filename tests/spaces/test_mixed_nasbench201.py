@@ -1,5 +1,6 @@
 """NAS-Bench-201's mixed supernet: two forms, the discrete network as a special case, refusals."""
 
+import types
 from typing import Any
 
 import flax
@@ -9,15 +10,20 @@ import ml_collections
 import numpy as np
 import pytest
 
+from tests import tiny
 from unnas_jax.config import schema
-from unnas_jax.config.sections import SupernetSection
+from unnas_jax.config.sections import MethodConfig, SupernetSection
+from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
+from unnas_jax.methods.base import Setting
+from unnas_jax.methods.darts import Darts
 from unnas_jax.runs import validation
 from unnas_jax.spaces import mixed
 from unnas_jax.spaces.nasbench201 import mixed as door
 from unnas_jax.spaces.nasbench201 import network, spec
 from unnas_jax.spaces.nasbench201.mixed_supernet import KIND, Cell, Supernet
 from unnas_jax.spaces.nasbench201.spec import EDGES, OPERATIONS, Spec
+from unnas_jax.tasks import registry as tasks
 
 CONVOLUTIONS = ("nor_conv_1x1", "nor_conv_3x3")
 
@@ -133,3 +139,16 @@ def test_what_there_is_not_is_refused(change: dict[str, Any], words: str) -> Non
     config.update_from_flattened_dict(change)
     with pytest.raises(UserError, match=words):
         validation.validate(config)
+
+
+def test_a_space_from_outside_is_searched() -> None:
+    if "door_of_mine" not in mixed.SUPERNETS:
+        mixed.SUPERNETS.register("door_of_mine", types.SimpleNamespace(**vars(door)))
+    config = config_of()
+    config.network.space = "door_of_mine"
+    validation.validate(config)
+    c = config.to_dict()
+    task = tasks.create(c, tiny.dataset())
+    method = Darts(Setting(MethodConfig.of(c), task, sharding.data_mesh(jax.devices()[:1]), 4))
+    assert jax.eval_shape(method.initial).alphas[KIND].shape == (6, 5)
+    assert method.cells({KIND: np.eye(5)[[3] * 6]}).operations == ("nor_conv_3x3",) * 6
