@@ -91,6 +91,12 @@ def test_the_command_names_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(printed.err.splitlines()) == 1
 
 
+def test_a_network_that_its_inputs_are_too_small_for(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--config.input.crop=16", "--config.network.cells=3"]
+    assert complexity_command.main(["--config=eval_cifar10:darts_v2", *small]) == 2
+    assert "features of at least 8 pixels, and there they have 4" in capsys.readouterr().err
+
+
 def test_classes_that_only_the_dataset_knows() -> None:
     from configs import cls_photos
 

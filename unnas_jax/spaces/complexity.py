@@ -16,8 +16,9 @@ from unnas_jax.layers.counting import Counts, answer, count
 from unnas_jax.spaces import mixed, mixing, networks, single_path
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import supernet as supernet_lib
+from unnas_jax.spaces.registry import of_section as space_of
 from unnas_jax.tasks import registry
-from unnas_jax.tasks.base import Task
+from unnas_jax.tasks.base import Task, example_shapes
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -111,8 +112,11 @@ def of_config(config: Config, classes: int | None = None) -> dict[str, Any]:
     network: Any
     if isinstance(c, SearchConfig) and c.network.space != "darts":
         alone = c.search.method == "single_path" or c.network.space not in mixed.SUPERNETS
-        build: Any = single_path.of_config(c).build if alone else mixed.of_config(c).build
-        network = build(c, task).network if alone else build(c, task)
+        if alone:
+            network = single_path.of_config(c).build(c, task).network
+        else:
+            search = dataclasses.replace(c.search, rematerialise="none")
+            network = mixed.of_config(c).build(dataclasses.replace(c, search=search), task)
     elif isinstance(c, SearchConfig):
         # Every operation on every edge, as both of these forms compute it.
         known = candidates.are_darts(candidates.of_network(c.network))
@@ -120,6 +124,7 @@ def of_config(config: Config, classes: int | None = None) -> dict[str, Any]:
         search = dataclasses.replace(c.search, formulation=form, rematerialise="none")
         network = supernet_lib.build_supernet(dataclasses.replace(c, search=search), task)
     else:
+        space_of(c.network).check_inputs(c.network, task, example_shapes(c, task))
         network = networks.build_network(c, task)
     counts = of_network(c, task, network)
     height, width = counted_size(c, task)
