@@ -77,7 +77,7 @@ EPOCHS = 6  # Of four steps.
 def config_of(name: str) -> ml_collections.ConfigDict:
     method, options, network, *_ = CASES.get(name, SMOOTH)
     config = tiny.config(epochs=EPOCHS)
-    config.network.update(nodes=1, **network)
+    config.network.update({"nodes": 1, **network})
     config.input.update(crop=8, resize=8)
     registry.choose(config, method, **options)
     validation.validate(config)
