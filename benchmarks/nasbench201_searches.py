@@ -194,10 +194,10 @@ def drawing(found: list[dict[str, Any]], every: np.ndarray) -> Figure:
             s=26, alpha=0.8, label=task,
         )  # fmt: skip
     axes.set_yticks(range(len(methods)), methods)
-    axes.invert_yaxis()
+    axes.set_ylim(len(methods) - 0.5, -0.5)
     axes.grid(axis="x", color="#e4e4e4")
     axes.set_xlabel("published CIFAR-10 accuracy of the cell, % (below 45 drawn at 45)")
-    axes.legend(ncols=4, loc="upper left", bbox_to_anchor=(0, -0.25 - 0.1 * (len(methods) < 3)))
+    figure.legend(loc="outside lower center", ncols=len(TASKS), frameon=False)
     return figure
 
 
