@@ -36,6 +36,10 @@ def test_the_pages_show_these_files(name) -> None:
     assert page_shows(name, f"toy_{name}")
 
 
+def test_the_page_of_spaces_shows_one_with_programs_for_many_cells() -> None:
+    assert page_shows("space", "toy_sharing_space")
+
+
 def toy(name: str) -> None:
     importlib.import_module(f"tests.toy_{name}")
 

@@ -15,6 +15,7 @@ from PIL import Image
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.data import photos as photos_lib
+from unnas_jax.data.registry import DATASETS
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,7 @@ def test_counts_and_labels(photos, examples):
         "train": 3080,
         "test": 616,
     }
+    assert DATASETS["photos"].train_images == len(photos.splits["train"])
     for split, expected in (("train", 280), ("test", 56)):
         labels = np.array([example["label"] for example in examples[split]])
         np.testing.assert_array_equal(np.bincount(labels), [expected] * 11)

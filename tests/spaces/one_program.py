@@ -10,8 +10,23 @@ import numpy as np
 from flax import traverse_util
 
 from unnas_jax.spaces import programs, stages
+from unnas_jax.spaces.nasbench101 import network as nasbench101
+from unnas_jax.spaces.nasbench101.spec import Spec as Spec101
+from unnas_jax.spaces.nasbench201 import network as nasbench201
+from unnas_jax.spaces.nasbench201.spec import Spec as Spec201
 from unnas_jax.spaces.programs import Program
 from unnas_jax.sweep.scores import weights
+from unnas_jax.sweep.scores.programs import Classifier
+
+
+def network101(cell: Spec101, width: int) -> nasbench101.Network:
+    """A network with one module a stack."""
+    return nasbench101.Network(cell.pruned(), Classifier(4), width, modules=1)
+
+
+def network201(cell: Spec201, width: int = 4) -> nasbench201.Network:
+    """A network with one cell a stage."""
+    return nasbench201.Network(cell, Classifier(4), width, 1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -23,7 +38,8 @@ def _learned(network: nn.Module, variables: Any, x: jax.Array) -> tuple[Any, Any
         (outputs, _), state = network.apply(
             own, x, True, mutable=["batch_stats", stages.COLLECTION]
         )
-        ends = sum(jnp.mean(jnp.sin(3 * end)) for end in stages.of(state))
+        marked = stages.of(state) if stages.COLLECTION in state else ()
+        ends = sum(jnp.mean(jnp.sin(3 * end)) for end in marked)
         return jnp.sum(outputs**2) + ends, (outputs, state["batch_stats"])
 
     gradient, (outputs, statistics) = jax.grad(loss, has_aux=True)(variables["params"])

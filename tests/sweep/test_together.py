@@ -8,12 +8,16 @@ import ml_collections
 import numpy as np
 import pytest
 
-from tests import tiny_training
+from tests import tiny_training, toy_sharing_space, toy_space
+from tests.spaces.one_program import assert_same
 from unnas_jax.config import schema as config_lib
+from unnas_jax.config import sweep_recipes
 from unnas_jax.core.errors import UserError
 from unnas_jax.runs import together, train
+from unnas_jax.spaces.registry import SPACES
 from unnas_jax.sweep import sample, unit_work, units, validation
 from unnas_jax.sweep.architectures import Architecture
+from unnas_jax.sweep.scores.programs import Classifier
 from unnas_jax.sweep.units import Jointly, Store, Unit
 
 CELLS = ("011-001-000:conv3x3", "0101-0010-0001-0000:conv1x1,maxpool3x3")
@@ -96,8 +100,26 @@ def test_units_of_one_kind_are_grouped() -> None:
     todo = [Unit(str(k), None, kind) for k, kind in enumerate(kinds)]
     names = [[unit.name for unit in group] for group in units.groups(todo, 2)]
     assert names == [["0", "2"], ["1", "6"], ["3"], ["4", "7"], ["5"]]
-    assert {unit.kind for unit in all_units()} == {"rotation nasbench101 1"}
+    assert {unit.kind for unit in all_units()} == {"rotation 1"}
     assert {unit.kind for unit in all_units(program="own")} == {""}
+
+
+def test_a_space_from_outside_gives_a_program_for_many_cells(tmp_path: pathlib.Path) -> None:
+    """It computes what a cell's own does, and the second cell of a length compiles no steps."""
+    space = toy_sharing_space.SharingChains()
+    own = toy_space.Chain((5, 1), 4, "cifar", Classifier(4), np.float32)
+    assert_same(space.program(own))
+    c = config()
+    c.training.network.update(space="sharing_chains", stacks=3, modules=3)
+    validation.validate(c)
+    cells = [Architecture(text, text) for text in ("3-1", "1-5", "3")]
+    todo = sample.all_units(c, cells)
+    assert [unit.kind for unit in todo] == ["rotation 2", "rotation 2", "rotation 1"]
+    found = [unit_work.do_unit(unit.task, str(tmp_path / unit.name)) for unit in todo[:2]]
+    first, second = (unit["compile"]["programs"] for unit in found if unit is not None)
+    assert first > 5 + second
+    c.training.network.space = "chains"
+    assert {unit.kind for unit in sample.all_units(c, cells)} == {""}
 
 
 @dataclasses.dataclass
@@ -163,7 +185,13 @@ def test_short_trainings_share_programs_unless_told() -> None:
     assert together.is_shared("auto", few) and not together.is_shared("auto", many)
     assert together.is_shared("shared", many) and not together.is_shared("own", few)
     unknown = {**few, "dataset": {**few["dataset"], "name": "folder"}}
+    assert together.is_shared("auto", unknown), "It ends after 500 steps, however many images."
+    unknown["train"] = {**few["train"], "max_steps": -1}
     assert not together.is_shared("auto", unknown)
+    for space in ("nasbench101", "nasbench201"):
+        photos = sweep_recipes.photos(space)
+        for unit in sample.all_units(photos, [Architecture("any", SPACES[space].ANY)]):
+            assert together.is_shared("auto", unit.task["config"]), unit.name
 
 
 @pytest.mark.parametrize(

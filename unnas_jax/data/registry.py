@@ -59,7 +59,9 @@ class Entry:
 DATASETS = Registry(
     "dataset",
     {
-        "photos": Entry("unnas_jax.data.photos:open_dataset", classes=11, extra="photos"),
+        "photos": Entry(
+            "unnas_jax.data.photos:open_dataset", classes=11, train_images=3080, extra="photos"
+        ),
         "digits": Entry(
             "unnas_jax.data.digits:open_dataset",
             classes=10,

@@ -15,8 +15,7 @@ from unnas_jax.data.pipeline import steps_per_epoch
 from unnas_jax.data.registry import entry_of
 from unnas_jax.learning import optim, trainer
 from unnas_jax.learning.trainer import TrainState, TrainSteps
-from unnas_jax.spaces import networks
-from unnas_jax.spaces import programs as programs_lib
+from unnas_jax.spaces import networks, sharing
 from unnas_jax.spaces.programs import Program
 from unnas_jax.tasks.base import Task, example_shapes
 
@@ -38,12 +37,12 @@ def is_shared(chosen: str, config: Config) -> bool:
     """
     c = TrainConfig.of(config)
     images = entry_of(c.dataset.name).train_images
-    if chosen != "auto" or jax.default_backend() != "cpu" or not images:
+    if chosen != "auto" or jax.default_backend() != "cpu":
         return chosen == "shared"
-    steps = steps_per_epoch(images, c.train.batch_size) * c.train.epochs
-    if c.train.max_steps > 0:
-        steps = min(steps, c.train.max_steps)
-    return steps * c.seeds <= _FEW_STEPS
+    ends = [c.train.max_steps] if c.train.max_steps > 0 else []
+    if images:
+        ends.append(steps_per_epoch(images, c.train.batch_size) * c.train.epochs)
+    return bool(ends) and min(ends) * c.seeds <= _FEW_STEPS
 
 
 _MOST = 16  # Cells at once on an accelerator.
@@ -63,7 +62,7 @@ def programs(config: Config, cells: Sequence[str], task: Task) -> list[Program]:
     for cell in cells:
         section = dataclasses.replace(c.network, genotype=cell)
         network = networks.build_network(dataclasses.replace(c, network=section), task)
-        found.append(programs_lib.of_network(network))
+        found.append(sharing.program(c.network.space, network))
     return found
 
 
@@ -79,7 +78,8 @@ def is_suited(config: Config) -> bool:
 
 def in_common(config: Config, networks: Sequence[nn.Module]) -> list[Program] | None:
     """The programs of several cells' own networks, if they are one and a training can use it."""
-    found = [programs_lib.of_network(network) for network in networks]
+    space = TrainConfig.of(config).network.space
+    found = [sharing.program(space, network) for network in networks]
     same = all(program.cell and program.network == found[0].network for program in found)
     return found if same and is_suited(config) else None
 

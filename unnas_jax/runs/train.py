@@ -313,7 +313,8 @@ def _train(
         checkpoints = stack.enter_context(
             checkpoint.Checkpoints(workdir.checkpoints, read_only=evaluate_only)
         )
-        restored = checkpoints.restore(steps.shapes(len(members)))
+        # The shapes, which are traced, only where there is something to restore.
+        restored = checkpoints.restore_by(lambda position: steps.shapes(len(members)))
         if evaluate_only and restored is None:
             raise no_checkpoint
         state, position = restored or (begin(), {"step": 0, "validation": None})

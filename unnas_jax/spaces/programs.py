@@ -1,20 +1,12 @@
 """One program for many cells: networks in which the cell is data, and what lies where in them."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
 from flax import traverse_util
-
-from unnas_jax.spaces.nasbench101 import network as nasbench101
-from unnas_jax.spaces.nasbench101 import padded
-from unnas_jax.spaces.nasbench101.spec import Spec as Spec101
-from unnas_jax.spaces.nasbench201 import network as nasbench201
-from unnas_jax.spaces.nasbench201 import supernet
-from unnas_jax.spaces.nasbench201.spec import Spec as Spec201
 
 Path = tuple[str, ...]
 Flat = dict[Path, np.ndarray]
@@ -38,37 +30,9 @@ class Program:
     place: Callable[[Path], Path]
 
 
-def of_network(own: nn.Module) -> Program:
-    """The program that computes what a cell's own network does; that network's, if there is none.
-
-    There are programs for many cells of NAS-Bench-201 and NAS-Bench-101.
-    """
-    if isinstance(own, nasbench201.Network):
-        cell201 = own.spec
-        return Program(
-            supernet.Supernet(own.head, own.width, own.cells_each, dtype=own.dtype),
-            own,
-            {supernet.COLLECTION: supernet.path(cell201)},
-            functools.partial(supernet.place, cell201),
-        )
-    if isinstance(own, nasbench101.Network):
-        cell101, size = own.spec.pruned(), (own.width, own.stacks, own.modules, own.stem)
-        return Program(
-            padded.Network(padded.feeding(cell101), own.head, *size, dtype=own.dtype),
-            own,
-            {padded.COLLECTION: padded.cell(cell101, own.width, own.stacks)},
-            functools.partial(padded.place, cell101),
-        )
+def alone(own: nn.Module) -> Program:
+    """The program of a cell that shares none: its own network."""
     return Program(own, own, {}, lambda path: path)
-
-
-def kind(cell: Any) -> str:
-    """The same text for cells that have a program in common, other things equal; empty: none."""
-    if isinstance(cell, Spec201):
-        return "nasbench201"
-    if isinstance(cell, Spec101):
-        return f"nasbench101 {padded.feeding(cell)}"
-    return ""
 
 
 def placed(

@@ -28,8 +28,8 @@ from unnas_jax.data import open_dataset
 from unnas_jax.data.workers import refuse_unguarded_main
 from unnas_jax.runs import together
 from unnas_jax.runs import workdir as workdir_lib
-from unnas_jax.spaces import programs
 from unnas_jax.spaces import registry as spaces
+from unnas_jax.spaces import sharing
 from unnas_jax.sweep import architectures, local_engine, unit_work, validation
 from unnas_jax.sweep import units as sweep
 from unnas_jax.sweep.architectures import Architecture
@@ -59,7 +59,7 @@ def all_units(config: ml_collections.ConfigDict, chosen: Sequence[Architecture])
         if task in scores.SCORES or config.sweep.program == "own":
             return ""
         cells = spaces.SPACES.find(space, "training.network.space").resolve(architecture.cell)
-        program = programs.kind(cells)
+        program = sharing.kind(space, cells)
         return program and f"{task} {program}"
 
     return [

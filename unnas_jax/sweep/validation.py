@@ -8,8 +8,8 @@ import ml_collections
 from unnas_jax.config import schema
 from unnas_jax.core.errors import UserError
 from unnas_jax.runs import together, validation
-from unnas_jax.spaces import programs
 from unnas_jax.spaces import registry as spaces
+from unnas_jax.spaces import sharing
 from unnas_jax.sweep.scores import registry
 from unnas_jax.tasks import registry as tasks
 
@@ -72,7 +72,7 @@ def _validate_sample(config: ml_collections.ConfigDict) -> None:
     validation.check(mode == "train", "training.mode", mode, "use 'train'")
     space = c.training.network.space
     validation.check_choice("training.network.space", space, spaces.SPACES)
-    if not programs.kind(spaces.SPACES[space].resolve(spaces.SPACES[space].ANY)):
+    if not sharing.is_possible(space):
         # Asked for in vain: no cell of the space would train so.
         together_asked = c.sweep.together > 1 and f"config.sweep.together={c.sweep.together}"
         shared_asked = c.sweep.program == "shared" and "config.sweep.program='shared'"

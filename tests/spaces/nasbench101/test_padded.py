@@ -2,12 +2,10 @@
 
 import pytest
 
-from tests.spaces.one_program import assert_same
-from unnas_jax.spaces.nasbench101 import padded
+from tests.spaces.one_program import assert_same, network101
+from unnas_jax.spaces.nasbench101 import padded, space
 from unnas_jax.spaces.nasbench101.spec import parse
-from unnas_jax.spaces.programs import of_network
-from unnas_jax.sweep.scores import programs, weights
-from unnas_jax.sweep.scores.programs import Classifier, Size
+from unnas_jax.sweep.scores import weights
 
 CELLS = (
     "01-00:",  # No vertex at all.
@@ -24,17 +22,17 @@ CELLS = (
 @pytest.mark.parametrize("text", CELLS)
 def test_a_padded_network_computes_what_the_cell_s_does(text: str) -> None:
     """Five channels do not divide by two: the first vertex has one more."""
-    assert_same(programs.program(parse(text), Classifier(4), Size(5, 1, 8)), 8)
+    assert_same(space.program(network101(parse(text), 5)), 8)
 
 
 def test_cells_share_programs() -> None:
-    made = [programs.program(parse(text), Classifier(4), Size(5, 1, 8)).network for text in CELLS]
+    made = [space.program(network101(parse(text), 5)).network for text in CELLS]
     assert [padded.feeding(parse(text)) for text in CELLS] == [1, 1, 2, 2]
     assert made[0] == made[1] != made[2] == made[3]
 
 
 def test_the_stem_for_large_images_is_that_of_the_cell_s_network() -> None:
-    own = programs.own_network(parse(CELLS[0]), Classifier(4), Size(4, 1, 16))
-    program = of_network(own.clone(stem="imagenet", stacks=1))
+    own = network101(parse(CELLS[0]), 4)
+    program = space.program(own.clone(stem="imagenet", stacks=1))
     assert "stem_2" in {path[1] for path in weights.shapes(program.network, (16, 16, 3))}
     assert_same(program, 16)

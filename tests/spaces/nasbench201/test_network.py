@@ -7,15 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.spaces.one_program import assert_same
+from tests.spaces.one_program import assert_same, network201
 from unnas_jax.config.sections import NetworkSection
 from unnas_jax.layers import counting
 from unnas_jax.layers.heads import ImageHead
 from unnas_jax.spaces.nasbench201 import space, spec
 from unnas_jax.spaces.nasbench201.network import Cell, Network
 from unnas_jax.spaces.nasbench201.spec import Spec
-from unnas_jax.sweep.scores import programs
-from unnas_jax.sweep.scores.programs import Classifier, Size
 
 
 # Dong and Yang (2020), the ends of the range of sizes: 0.073 to 1.532 M parameters and 7.78 to
@@ -98,7 +96,7 @@ def test_a_cell_against_numpy() -> None:
 @pytest.mark.parametrize("number", range(3))
 def test_the_supernet_computes_what_a_cell_s_network_computes(number: int) -> None:
     """Outputs, gradients and running statistics of one program, for different cells."""
-    assert_same(programs.program(spec.sample(3, 1)[number], Classifier(4), Size(4, 1, 8)))
+    assert_same(space.program(network201(spec.sample(3, 1)[number])))
 
 
 def config(**network: Any) -> dict[str, Any]:

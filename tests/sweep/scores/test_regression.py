@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.spaces.one_program import network201
 from unnas_jax.layers.heads import StageHeads
 from unnas_jax.spaces import stages
-from unnas_jax.spaces.nasbench201 import spec
+from unnas_jax.spaces.nasbench201 import space, spec
 from unnas_jax.sweep.scores import programs, regression, weights
 from unnas_jax.sweep.scores.regression import RECIPES
 from unnas_jax.tasks.targets import Resized
@@ -104,7 +105,7 @@ def test_a_cell_s_own_network_and_the_supernet_end_with_the_same_loss() -> None:
     cell = spec.parse(
         "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"
     )
-    program = programs.program(cell, programs.Classifier(), programs.Size(4, 1, 8))
+    program = space.program(network201(cell))
     many = programs.variables(program, 8, np.random.default_rng(0))
     drawn = weights.shapes(program.own, (8, 8, 3))
     own = weights.tree(weights.draw(drawn, np.random.default_rng(0)))

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.spaces.one_program import network201
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import batch_norm
-from unnas_jax.spaces.nasbench201 import spec
+from unnas_jax.spaces.nasbench201 import space, spec
 from unnas_jax.sweep.scores import programs, relus, weights, zero_cost
 
 RNG = np.random.default_rng(0)
@@ -146,7 +147,7 @@ def test_a_program_for_many_cells_gives_the_scores_of_a_cell_s_own(name: str) ->
         "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"
     )
     x = jnp.asarray(RNG.normal(size=(4, 8, 8, 3)), jnp.float32)
-    program = programs.program(cell, programs.Classifier(), programs.Size(4, 1, 8))
+    program = space.program(network201(cell))
     score = getattr(zero_cost, name)
     many = programs.variables(program, 8, np.random.default_rng(0))
     drawn = weights.draw(weights.shapes(program.own, (8, 8, 3)), np.random.default_rng(0))

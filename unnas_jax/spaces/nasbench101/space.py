@@ -1,15 +1,17 @@
 """NAS-Bench-101 as a `registry.Space`: its trainings' settings, its cells, its networks."""
 
+import functools
 from typing import Any
 
 from unnas_jax.config.schema import SampleSection
 from unnas_jax.config.sections import NetworkSection
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import benchmark
-from unnas_jax.spaces.nasbench101 import enumeration
+from unnas_jax.spaces.nasbench101 import enumeration, padded
 from unnas_jax.spaces.nasbench101 import spec as spec_lib
 from unnas_jax.spaces.nasbench101.network import Network
 from unnas_jax.spaces.nasbench101.spec import Spec
+from unnas_jax.spaces.programs import Program
 from unnas_jax.tasks.base import Examples, Task
 
 ANY = "011-001-000:conv3x3"
@@ -65,3 +67,19 @@ def check_inputs(section: NetworkSection, task: Task, examples: Examples) -> Non
             f"config.network.stacks={section.stacks}: inputs of {side} pixels leave nothing to "
             "pool before the last stack; use fewer stacks or a larger config.input.crop"
         )
+
+
+def kind(cell: Spec) -> str:
+    """The same text for cells of one padded network; see `sharing.Sharing`."""
+    return str(padded.feeding(cell))
+
+
+def program(own: Network) -> Program:
+    """The padded network that computes what a cell's own does; see `sharing.Sharing`."""
+    cell, size = own.spec.pruned(), (own.width, own.stacks, own.modules, own.stem)
+    return Program(
+        padded.Network(padded.feeding(cell), own.head, *size, dtype=own.dtype),
+        own,
+        {padded.COLLECTION: padded.cell(cell, own.width, own.stacks)},
+        functools.partial(padded.place, cell),
+    )

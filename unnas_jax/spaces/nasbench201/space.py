@@ -1,5 +1,6 @@
 """NAS-Bench-201 as a `registry.Space`: its trainings' settings, its cells, its networks."""
 
+import functools
 from typing import Any
 
 from unnas_jax.config.schema import SampleSection
@@ -7,8 +8,10 @@ from unnas_jax.config.sections import NetworkSection, SupernetSection
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces import benchmark
 from unnas_jax.spaces.nasbench201 import spec as spec_lib
+from unnas_jax.spaces.nasbench201 import supernet
 from unnas_jax.spaces.nasbench201.network import STAGES, Network
 from unnas_jax.spaces.nasbench201.spec import Spec
+from unnas_jax.spaces.programs import Program
 from unnas_jax.tasks.base import Examples, Task
 
 ANY = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
@@ -88,3 +91,19 @@ def check_sides(examples: Examples) -> None:
                 f"config.input.crop: networks of NAS-Bench-201 halve the sides of their inputs "
                 f"twice; {side} pixels are no multiple of {2 ** (STAGES - 1)}"
             )
+
+
+def kind(cell: Spec) -> str:
+    """One text: all cells share the program of a supernet; see `sharing.Sharing`."""
+    del cell
+    return "all"
+
+
+def program(own: Network) -> Program:
+    """The supernet with a cell's path, which computes what its own network does."""
+    return Program(
+        supernet.Supernet(own.head, own.width, own.cells_each, dtype=own.dtype),
+        own,
+        {supernet.COLLECTION: supernet.path(own.spec)},
+        functools.partial(supernet.place, own.spec),
+    )

@@ -14,8 +14,9 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.core.registry import Registry, nearest
 from unnas_jax.layers.counting import Counts, answer, count
 from unnas_jax.runs.shared import Shared
+from unnas_jax.spaces import sharing
 from unnas_jax.spaces.darts.operations import BUILDERS
-from unnas_jax.spaces.programs import Program, of_network
+from unnas_jax.spaces.programs import Program
 from unnas_jax.sweep.scores import labelled, programs, regression, weights, zero_cost
 
 WORST = -1e30
@@ -74,11 +75,11 @@ class Subject:
     def classifier(self, dtype: Any = jnp.float32) -> Program:
         """The program of its network with a linear classifier."""
         head = programs.Classifier(self.batch.classes, dtype)
-        return of_network(self.build(head, dtype))
+        return sharing.program(self.space, self.build(head, dtype))
 
     def features(self) -> Program:
         """The program of its network without a head."""
-        return of_network(self.build(programs.Features(), jnp.float32))
+        return sharing.program(self.space, self.build(programs.Features(), jnp.float32))
 
     def variables(
         self, program: Program, kernels: weights.Kernels = weights.uniform_fan_in

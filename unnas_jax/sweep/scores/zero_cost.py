@@ -1,7 +1,7 @@
 """Scores of an untrained network without labels; pure functions, higher is better.
 
 An `Apply` maps variables and images to a network's outputs and the batch norms' new statistics.
-Give `applied(network)`; `unnas_jax.sweep.scores.programs` has networks for many cells.
+Give `applied(network)`; of a `unnas_jax.spaces.programs.Program`, which many cells share.
 """
 
 from collections.abc import Callable, Mapping
