@@ -7,7 +7,7 @@ overrides the one that it changes.
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -26,9 +26,9 @@ from unnas_jax.methods.compiled import Compiled
 from unnas_jax.methods.draws import Given, Moment
 from unnas_jax.methods.programs import Programs, Which
 from unnas_jax.methods.unrolled import Loss, second_order
-from unnas_jax.spaces.darts import candidates
-from unnas_jax.spaces.darts import supernet as supernet_lib
-from unnas_jax.spaces.darts.genotype import Genotype, strongest_above
+from unnas_jax.spaces import mixed as mixed_lib
+from unnas_jax.spaces import mixing
+from unnas_jax.spaces.registry import Cells
 from unnas_jax.tasks import transforms
 from unnas_jax.tasks.base import Batch, Examples, Sums, evaluated, example_shapes
 
@@ -56,6 +56,7 @@ class Darts(SearchMethod):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
+        mixed_lib.of_config(self.config).check_inputs(example_shapes(self.config, self.task))
         self.supernet = self.build()
         self.mixed = self.supernet.clone(mix=_as_given)
         own, jit = type(self), functools.partial(Compiled, self)
@@ -82,6 +83,11 @@ class Darts(SearchMethod):
             Adversary(self, functools.partial(own.loss, train=False)) if adversarial else None
         )
         self._purposes: dict[int, jax.Array] = {}
+
+    @classmethod
+    def spaces(cls) -> Collection[str]:
+        """All spaces that have a supernet of mixed operations."""
+        return tuple(mixed_lib.SUPERNETS)
 
     @classmethod
     def shared_defaults(cls) -> Mapping[str, Any]:
@@ -119,15 +125,16 @@ class Darts(SearchMethod):
 
     # The supernet and its alphas.
 
-    def build(self) -> supernet_lib.Supernet:
-        """The supernet, which mixes by `mix`."""
-        return supernet_lib.build_supernet(self.config, self.task).clone(mix=self.mix)
+    def build(self) -> Any:
+        """The supernet, see `unnas_jax.spaces.mixed.Mixed`, which mixes by `mix`."""
+        whole = mixed_lib.of_config(self.config).build(self.config, self.task)
+        return whole.clone(mix=self.mix)
 
     def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
         """The softmax over the operations of every edge (DARTS, equation 2), or sigmoids."""
         if self.options["mixing"] == "sigmoid":
-            return supernet_lib.sigmoid(alphas, self.operations())
-        return supernet_lib.softmax(alphas, self.operations())
+            return mixing.sigmoid(alphas, self.operations())
+        return mixing.softmax(alphas, self.operations())
 
     def mix_in_training(self, alphas: Alphas, moment: Moment) -> dict[str, jax.Array]:
         """The mixing weights of a training pass: `mix`, as the remedies change it.
@@ -159,15 +166,14 @@ class Darts(SearchMethod):
         return {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}
 
     @classmethod
-    def cells_of(cls, config: MethodConfig, mixing: Mapping[str, np.ndarray]) -> Genotype:
-        """The strongest two edges of a node, without operations below the option `threshold`."""
-        threshold = cls.completed(config.method)["threshold"]
-        return strongest_above(mixing, threshold, candidates.of_network(config.network))
+    def cells_of(cls, config: MethodConfig, mixing: Mapping[str, np.ndarray]) -> Cells:
+        """The space's, without operations below the option `threshold`."""
+        space, threshold = mixed_lib.of_config(config), cls.completed(config.method)["threshold"]
+        return space.cells(mixing, space.operations(config.network), threshold)
 
     def initial_alphas(self, key: jax.Array) -> dict[str, jax.Array]:
         """The alphas in which the stage begins."""
-        nodes, scale = self.config.network.nodes, self.config.alphas.init_scale
-        return supernet_lib.init_alphas(key, nodes, scale, self.operations())
+        return mixing.drawn(key, self.config.alphas.init_scale, self.operations())
 
     def optimizers(self) -> tuple[optim.Optimizer, optim.Optimizer]:
         """With the alphas' gradient clipped, if the option says so."""
