@@ -28,14 +28,10 @@ from unnas_jax.methods.programs import Programs, Which
 from unnas_jax.methods.unrolled import Loss, second_order
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import supernet as supernet_lib
+from unnas_jax.spaces.darts.candidates import Candidates
 from unnas_jax.spaces.darts.genotype import Genotype, strongest_above
 from unnas_jax.tasks import transforms
 from unnas_jax.tasks.base import Batch, Examples, Sums, evaluated, example_shapes
-
-
-def _as_given(weights: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
-    """Lets a supernet take the operations' weights instead of the alphas."""
-    return weights
 
 
 class Darts(SearchMethod):
@@ -46,7 +42,7 @@ class Darts(SearchMethod):
 
     Attributes:
       supernet: the network of all operations, which takes the alphas.
-      mixed: the same network, which takes the operations' weights instead.
+      mixed: the same network, which takes the weights of all operations instead, see `taken`.
       programs: the parts of a step, compiled.
       adversary: perturbs the mixing weights in weight steps; None unless an option asks for it.
     """
@@ -57,7 +53,7 @@ class Darts(SearchMethod):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.supernet = self.build()
-        self.mixed = self.supernet.clone(mix=_as_given)
+        self.mixed = self.supernet.clone(mix=self.taken)
         own, jit = type(self), functools.partial(Compiled, self)
         # XLA needs as long to compile forward and backward a second time as the first. A CPU, where
         # that is most of a short run, computes both gradients in one function for both passes;
@@ -128,6 +124,15 @@ class Darts(SearchMethod):
         if self.options["mixing"] == "sigmoid":
             return supernet_lib.sigmoid(alphas, self.operations())
         return supernet_lib.softmax(alphas, self.operations())
+
+    @property
+    def left(self) -> Candidates:
+        """The operations of every edge that its supernet has: all, or those of a stage."""
+        return self.operations()
+
+    def taken(self, weights: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+        """The weights of all operations, `mix`, as those of the supernet's own, `left`."""
+        return weights
 
     def mix_in_training(self, alphas: Alphas, moment: Moment) -> dict[str, jax.Array]:
         """The mixing weights of a training pass: `mix`, as the remedies change it.
