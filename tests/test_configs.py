@@ -52,7 +52,13 @@ GUESSED = {"masked": 1.5, "contrastive": np.log(2 * BATCH - 1), "regression": 5.
 """About the losses of networks that were not trained, where answers are no classes."""
 
 
+# The network of skips alone and the kernels of 15 cells, whose batch norms have no parameters.
+_MIXED = 73_306 + 5 * sum(6 * 10 * c * c for c in (16, 32, 64))
+
 SUPERNETS = {
+    "darts_nasbench201_cifar10": _MIXED,
+    "gdas_nasbench201_cifar10": _MIXED,
+    "rot_darts_nasbench201_cifar10": _MIXED - 6 * 65,
     # The network of skips alone, with a head of four classes, and the operations of 15 cells.
     "rsws_nasbench201_cifar10": 73_306
     - 6 * 65
@@ -61,7 +67,7 @@ SUPERNETS = {
     # cells of 320 channels together; and those of the skips on the 8 edges of stride 2.
     "rlnas_cifar10": 1_930_618 + 2 * 320 * (14 * 8 + 2) + 2 * 8 * (32 + 64),
 }
-"""The parameters of supernets of single paths that are not those of DARTS."""
+"""The parameters of supernets that are not those of DARTS."""
 
 
 def recipe(name: str) -> ml_collections.ConfigDict:

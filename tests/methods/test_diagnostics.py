@@ -23,7 +23,7 @@ from unnas_jax.spaces.darts import published
 
 
 def test_skips_and_entropy() -> None:
-    assert diagnostics.skips(published.GENOTYPES["darts_v2"]) == 2
+    assert diagnostics.skips([name for name, _ in published.GENOTYPES["darts_v2"].normal]) == 2
     assert diagnostics.entropy(np.full((5, 8), 0.1)) == pytest.approx(math.log(8))
     assert diagnostics.entropy(np.eye(3)) == 0
     half = np.array([[0.5, 0.5, 0], [0, 0.2, 0]])

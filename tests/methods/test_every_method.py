@@ -23,6 +23,7 @@ from unnas_jax.methods.draws import WEIGHT_STEP
 from unnas_jax.runs import outputs, snapshot, validation
 from unnas_jax.runs import search as search_lib
 from unnas_jax.runs import stages as stages_lib
+from unnas_jax.spaces import mixed
 from unnas_jax.spaces.darts.candidates import KINDS
 from unnas_jax.tasks import registry as tasks
 
@@ -53,7 +54,17 @@ CASES: dict[str, tuple[str, dict, dict, int, Any]] = {
         0,
         None,
     ),
-}
+    "pc_darts in NAS-Bench-201": (
+        "pc_darts",
+        {"drop_path": 0.3},
+        {
+            "space": "nasbench201", "stem": "cifar", "cells": 3, "nodes": 4,
+            "partial_channels": 2, "auxiliary_skip": True,
+        },
+        0,
+        None,
+    ),
+}  # fmt: skip
 
 
 SMOOTH = ("darts", {}, {"operations": ("skip_connect", "avg_pool_3x3")}, 0, None)
@@ -66,7 +77,7 @@ EPOCHS = 6  # Of four steps.
 def config_of(name: str) -> ml_collections.ConfigDict:
     method, options, network, *_ = CASES.get(name, SMOOTH)
     config = tiny.config(epochs=EPOCHS)
-    config.network.update(nodes=1, **network)
+    config.network.update({"nodes": 1, **network})
     config.input.update(crop=8, resize=8)
     registry.choose(config, method, **options)
     validation.validate(config)
@@ -134,7 +145,8 @@ def test_steps(name: str) -> None:
     for kind, value in before.alphas.items():
         assert np.any(value != middle.alphas[kind])
     cells = one.cells(middle.alphas)
-    assert len(cells.normal) == 2
+    edges = mixed.of_config(one.config).chosen(cells)
+    assert {len(own) for own in edges.values()} == {6 if "NAS-Bench" in name else 2}
 
 
 @pytest.mark.parametrize("name", CASES)

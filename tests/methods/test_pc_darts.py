@@ -20,8 +20,9 @@ from unnas_jax.tasks import registry as tasks
 
 def test_edges_compete_for_their_node() -> None:
     betas = np.array([0, 1, 0, 1, 2, 3, 3, 3, 3, 0, 0, 0, 0, 0], np.float32)
+    nodes = [0, 0, 1, 1, 1, *[2] * 4, *[3] * 5]
     expected = [0.26894, 0.73106, 0.09003, 0.24473, 0.66524, *[0.25] * 4, *[0.2] * 5]
-    np.testing.assert_allclose(edge_weights(betas), expected, atol=1e-5)
+    np.testing.assert_allclose(edge_weights(betas, nodes), expected, atol=1e-5)
 
 
 def method(**options: float) -> PCDarts:

@@ -15,6 +15,7 @@ from tests.analysis import synthetic
 from unnas_jax.config import schema
 from unnas_jax.core.errors import UserError
 from unnas_jax.runs import validation
+from unnas_jax.spaces import mixing
 from unnas_jax.spaces.darts import candidates, supernet
 from unnas_jax.tasks import registry
 
@@ -88,7 +89,7 @@ def test_edges_of_differing_numbers_of_operations() -> None:
     assert {kind: value.shape for kind, value in alphas.items()} == {
         "normal": (5, 3), "reduce": (5, 2)
     }  # fmt: skip
-    weights = supernet.softmax(alphas, operations)
+    weights = mixing.softmax(alphas, operations)
     for kind, names in operations.items():
         for edge, labels in enumerate(names):
             own = np.exp(np.asarray(alphas[kind][edge, : len(labels)], np.float64))
@@ -97,7 +98,7 @@ def test_edges_of_differing_numbers_of_operations() -> None:
             np.testing.assert_allclose(weights[kind][edge], expected, rtol=1e-6)
             np.testing.assert_array_equal(alphas[kind][edge, len(labels) :], 0)
     # What no operation uses never moves.
-    gradient = jax.grad(lambda a: (supernet.softmax(a, operations)["normal"] ** 2).sum())(alphas)
+    gradient = jax.grad(lambda a: (mixing.softmax(a, operations)["normal"] ** 2).sum())(alphas)
     used = candidates.mask(operations["normal"])
     assert np.all(np.isfinite(gradient["normal"])) and not np.any(gradient["normal"][~used])
 

@@ -12,7 +12,8 @@ from tests.spaces import plain, quick
 from tests.spaces.test_supernet import Features, assert_trees_close
 from unnas_jax.core.errors import UserError
 from unnas_jax.runs import validation
-from unnas_jax.spaces.darts import partial, per_edge, supernet
+from unnas_jax.spaces import partial
+from unnas_jax.spaces.darts import per_edge, supernet
 from unnas_jax.spaces.darts.candidates import OPERATIONS
 
 

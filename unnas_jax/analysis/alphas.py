@@ -11,8 +11,11 @@ from matplotlib.lines import Line2D
 from unnas_jax.analysis import style
 from unnas_jax.analysis.history import Alphas
 from unnas_jax.spaces.darts import candidates
-from unnas_jax.spaces.darts import genotype as genotypes
+from unnas_jax.spaces.darts import mixed as darts
 from unnas_jax.spaces.darts.candidates import Candidates
+from unnas_jax.spaces.darts.genotype import Genotype
+from unnas_jax.spaces.mixed import Mixed
+from unnas_jax.spaces.registry import Cells
 
 # Sizes in inches.
 _PANEL = (1.85, 1.35)
@@ -67,34 +70,39 @@ def _panel(
 
 
 def draw(
-    history: Alphas, cells: genotypes.Genotype, operations: Candidates | None = None
+    history: Alphas,
+    cells: Cells,
+    operations: Candidates | None = None,
+    space: Mixed = darts,
 ) -> Figure:
-    """One panel an edge, the normal cell above the reduction cell.
+    """One panel an edge, in DARTS the normal cell above the reduction cell.
 
     Rows are the states that edges leave, columns the nodes they enter, so that the two edges
-    that a node keeps (shaded, with the operation in the title) stand in one column. All panels
-    share both axes; the thin line is where every search starts, 1/8 of eight operations.
+    that a node of DARTS keeps (shaded, with the operation in the title) stand in one column. All
+    panels share both axes; the thin line is where every search starts, 1/8 of eight operations.
 
     Args:
       history: of the architecture parameters.
       cells: the discrete cells of the last row.
       operations: of every edge; None: those of DARTS.
+      space: of the cells.
     """
-    history = _thinned(history)
-    nodes = genotypes.nodes_of(cells.normal)
-    names = candidates.everywhere(nodes) if operations is None else operations
-    part = _TITLE + (nodes + 1) * _PANEL[1]
-    size = (_LEFT + nodes * _PANEL[0], 2 * part + _LEGEND)
-    figure = Figure(figsize=size, facecolor="white")
+    history, chosen_edges = _thinned(history), space.chosen(cells)
+    if operations is None:
+        operations = candidates.everywhere(len(chosen_edges["normal"]) // 2)
+    edges = space.edges(operations)
+    columns = sorted({node for _, node in edges})
+    nodes, rows = len(columns), 1 + max(source for source, _ in edges)
+    part = _TITLE + rows * _PANEL[1]
     mixing = history.mixing
-    weights = {"Normal cell": mixing["normal"], "Reduction cell": mixing["reduce"]}
-    limits = _limits(history.epoch, list(weights.values()))
-    for half, (kind, cell) in enumerate(weights.items()):
-        pairs = cells.normal if half == 0 else cells.reduce
-        kept = {(source, k // 2): operation for k, (operation, source) in enumerate(pairs)}
+    size = (_LEFT + nodes * _PANEL[0], len(mixing) * part + _LEGEND)
+    figure = Figure(figsize=size, facecolor="white")
+    limits = _limits(history.epoch, list(mixing.values()))
+    for half, (kind, cell) in enumerate(sorted(mixing.items())):
+        kept = {(source, node): operation for operation, source, node in chosen_edges[kind]}
         top = 1 - half * part / size[1]
         grid = figure.add_gridspec(
-            nodes + 1,
+            rows,
             nodes,
             left=_LEFT / size[0],
             right=1 - 0.12 / size[0],
@@ -103,25 +111,26 @@ def draw(
             wspace=0.12,
             hspace=0.42,
         )
+        title = space.LABELS[kind].capitalize()
         figure.text(
-            0.15 / size[0], top - 0.22 / size[1], kind, fontsize=12, weight="bold", va="center"
+            0.15 / size[0], top - 0.22 / size[1], title, fontsize=12, weight="bold", va="center"
         )
-        for e, (source, node) in enumerate(candidates.edges(nodes)):
-            axes = figure.add_subplot(grid[source, node], **limits)
+        for e, (source, node) in enumerate(edges):
+            axes = figure.add_subplot(grid[source, columns.index(node)], **limits)
             chosen = kept.get((source, node))
-            labels = names[candidates.KINDS[half]][e]
-            _panel(axes, history.epoch, cell[:, e], labels, edge_name(source, node), chosen)
+            name = edge_name(source, node) if isinstance(cells, Genotype) else f"{source}→{node}"
+            _panel(axes, history.epoch, cell[:, e], operations[kind][e], name, chosen)
             if len(history.epoch) == 1:
                 axes.set_xticks(history.epoch)
-            if source == node + 1:  # The lowest panel of its column.
+            if source == max(s for s, n in edges if n == node):  # The lowest of its column.
                 axes.tick_params(labelbottom=True)
                 axes.set_xlabel("epoch", fontsize=8, labelpad=1)
-            if node == max(source - 1, 0):  # The leftmost panel of its row.
+            if node == min(n for s, n in edges if s == source):  # The leftmost of its row.
                 axes.tick_params(labelleft=True)
-            if node == source == 0:
+            if e == 0:
                 axes.set_ylabel("weight", fontsize=8)
     used = dict.fromkeys(
-        operation for kind in candidates.KINDS for edge in names[kind] for operation in edge
+        operation for own in operations.values() for edge in own for operation in edge
     )
     handles = [
         Line2D([], [], color=colour, linestyle=dash, linewidth=2, label=operation)

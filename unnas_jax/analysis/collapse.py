@@ -1,5 +1,6 @@
 """Whether the cells of a search drift to skip connections: in words, and as curves by epoch."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,9 @@ from unnas_jax.analysis import markup, results, style
 from unnas_jax.analysis.curves import series
 from unnas_jax.analysis.verdict import AGAINST_SKIPS
 from unnas_jax.methods import diagnostics, stop_rules
+from unnas_jax.spaces import mixed
 
-_COLOURS = {"normal": "#0072b2", "reduce": "#e69f00"}
+_COLOURS = ("#0072b2", "#e69f00")
 
 
 def jump(records: Sequence[results.Record], epochs: int) -> tuple[int, int] | None:
@@ -60,10 +62,12 @@ def _returns(records: Sequence[results.Record]) -> str:
 
 def words(run: results.Run) -> list[str]:
     """Whether a search has collapsed, and what to do: sentences, the first one says it."""
-    if run.genotype is None or run.alphas is None:
+    if run.cells is None or run.alphas is None:
         return []
-    skips, edges = diagnostics.skips(run.genotype), len(run.genotype.normal)
-    share = f"{skips} of the {edges} edges of the normal cell are skip connections"
+    chosen = mixed.names(run.space, run.cells)
+    first = min(chosen)
+    skips, edges = diagnostics.skips(chosen[first]), len(chosen[first])
+    share = f"{skips} of the {edges} edges of the {run.space.LABELS[first]} are skip connections"
     found = jump(run.records["method"], run.config["train"]["epochs"])
     stopped = run.document.get("stopped")
     if 2 * skips > edges:
@@ -94,23 +98,23 @@ def words(run: results.Run) -> list[str]:
 
 
 def draw(run: results.Run) -> Figure:
-    """Panels above each other: skips of the normal cell, entropies, and the eigenvalue if known."""
-    records = run.records["method"]
+    """Panels above each other: skips of the first cell, entropies, and the eigenvalue if known."""
+    records, labels = run.records["method"], run.space.LABELS
+    first = min(labels)
     measured = len(series(records, "eigenvalue")[0]) > 0
     count = 3 if measured else 2
     figure = Figure(figsize=(8.0, 0.8 + 1.5 * count), facecolor="white")
     panels = figure.subplots(count, 1, sharex=True)
     figure.subplots_adjust(left=0.1, right=0.97, top=0.97, bottom=0.28 / count, hspace=0.15)
-    _line(panels[0], records, "skips_normal", style.FAMILIES["skip connection"])
+    _line(panels[0], records, f"skips_{first}", style.FAMILIES["skip connection"])
     panels[0].set_ylabel("skips")
     panels[0].yaxis.set_major_locator(MaxNLocator(integer=True))
-    if run.genotype is not None:
-        panels[0].set_ylim(-0.2, len(run.genotype.normal) + 0.2)
-        panels[0].axhline(
-            len(run.genotype.normal) / 2, color=style.FAINT, linestyle="--", linewidth=1.2
-        )
-    for kind, colour in _COLOURS.items():
-        _line(panels[1], records, f"entropy_{kind}", colour, f"{kind} cell")
+    if run.cells is not None:
+        edges = len(run.space.chosen(run.cells)[first])
+        panels[0].set_ylim(-0.2, edges + 0.2)
+        panels[0].axhline(edges / 2, color=style.FAINT, linestyle="--", linewidth=1.2)
+    for kind, colour in zip(sorted(labels), itertools.cycle(_COLOURS), strict=False):
+        _line(panels[1], records, f"entropy_{kind}", colour, labels[kind])
     panels[1].set_ylabel("entropy\n(nats)")
     panels[1].set_ylim(0, 1.08 * max(panels[1].get_ylim()[1], 1e-3))
     panels[1].legend(loc="lower left", ncols=2, frameon=False, fontsize=8)

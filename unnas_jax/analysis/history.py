@@ -3,8 +3,8 @@
 Columns of the file, T rows, the first at step 0:
 
     step, epoch, stage           (T,)
-    mixing/normal, /reduce       (T, edges, operations): the weights of the operations, 0 where an
-                                 edge has fewer than others
+    mixing/KIND                  (T, edges, operations): by kind of cell (in DARTS normal, reduce)
+                                 the weights of the operations, 0 where an edge has fewer
     NAME                         (rows of stage 0, ...): architecture parameters, raw
     stageK/NAME                  (rows of stage K, ...): the same of a later stage
 
@@ -22,6 +22,8 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
 from unnas_jax.spaces.darts.candidates import KINDS
+
+_MIXING = "mixing/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +57,9 @@ class Alphas:
 
     @property
     def mixing(self) -> dict[str, np.ndarray]:
-        """(T, edges, operations) for both kinds of cell."""
-        return {kind: np.stack([row.mixing[kind] for row in self.rows]) for kind in KINDS}
+        """(T, edges, operations) for all kinds of cell."""
+        kinds = self.rows[0].mixing
+        return {kind: np.stack([row.mixing[kind] for row in self.rows]) for kind in kinds}
 
     def until(self, step: int) -> Self:
         """The rows up to a step."""
@@ -88,7 +91,7 @@ class Alphas:
             "step": np.array([row.step for row in self.rows]),
             "epoch": self.epoch,
             "stage": np.array([row.stage for row in self.rows]),
-            **{f"mixing/{kind}": weights for kind, weights in self.mixing.items()},
+            **{_MIXING + kind: weights for kind, weights in self.mixing.items()},
         }
         for stage in sorted({row.stage for row in self.rows}):
             rows = [row.alphas for row in self.rows if row.stage == stage]
@@ -110,13 +113,16 @@ class Alphas:
         if columns["step"].shape != (count,) or min(columns["step"].min(), stages.min()) < 0:
             raise ValueError("its steps and stages are no history")
         named = "stage" in columns
-        mixing = {
-            kind: columns[f"mixing/{kind}"] if named else _softmax(columns[kind]) for kind in KINDS
-        }
+        if named:
+            kinds = sorted(name.removeprefix(_MIXING) for name in columns if _MIXING in name)
+            mixing = {kind: columns[_MIXING + kind] for kind in kinds}
+        else:
+            mixing = {kind: _softmax(columns[kind]) for kind in KINDS}
         shapes = [weights.shape for weights in mixing.values()]
         edges = [candidates.num_edges(nodes) for nodes in range(1, candidates.MAX_NODES + 1)]
         good = all(len(shape) == 3 and shape[0] == count and shape[2] > 0 for shape in shapes)
-        if not good or shapes[0][1] != shapes[1][1] or shapes[0][1] not in edges:
+        one = len({shape[1:2] for shape in shapes}) == 1
+        if not good or not one or (set(mixing) == set(KINDS) and shapes[0][1] not in edges):
             raise ValueError(
                 f"weights of the shapes {' and '.join(map(str, shapes))} for {count} steps; "
                 "expected (steps, edges, operations)"

@@ -13,7 +13,6 @@ from unnas_jax.analysis.markup import percent
 from unnas_jax.analysis.templates import TEMPLATES
 from unnas_jax.core.logs import duration
 from unnas_jax.data import folder_maps
-from unnas_jax.spaces.darts.candidates import KINDS
 from unnas_jax.spaces.darts.genotype import Genotype
 
 _NASBENCH201 = {
@@ -90,12 +89,14 @@ def _search_facts(run: results.Run) -> list[tuple[str, str, str]]:
         against = "" if run.chance is None else f"chance {percent(run.chance)}, "
         note = f"{against}epoch {last['epoch']:.4g}, loss {last['loss']:.3f}"
         facts.append(("validation accuracy", percent(last["accuracy"]), note))
-    if run.records["method"] and "skips_normal" in run.records["method"][-1]:
-        last = run.records["method"][-1]
+    if run.records["method"] and run.alphas is not None:
+        last, labels = run.records["method"][-1], run.space.LABELS
+        first = min(labels)
         known = [record for record in run.records["method"] if "eigenvalue" in record]
-        entropies = [f"{last[f'entropy_{k}']:.2f}" for k in KINDS if f"entropy_{k}" in last]
+        entropies = [f"{last[f'entropy_{k}']:.2f}" for k in labels if f"entropy_{k}" in last]
         note = f"entropy of the weights {' and '.join(entropies)} nats" if entropies else ""
-        facts.append(("skips, normal cell", f"{last['skips_normal']:g}", note))
+        if f"skips_{first}" in last:
+            facts.append((f"skips, {labels[first]}", f"{last[f'skips_{first}']:g}", note))
         if known:
             value, epoch = known[-1]["eigenvalue"], known[-1]["epoch"]
             facts.append(("largest eigenvalue", f"{value:.3g}", f"in the alphas, epoch {epoch:g}"))

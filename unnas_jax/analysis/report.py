@@ -30,8 +30,8 @@ def write(path: str | os.PathLike[str]) -> list[str]:
 def written(run: results.Run) -> list[str]:
     """As `write`, of a run that has been read."""
     pictures = {"curves.png": style.render(curves.draw(run), "png")}
-    if run.alphas is not None and run.genotype is not None:
-        figure = alphas.draw(run.alphas, run.genotype, run.operations)
+    if run.alphas is not None and run.cells is not None:
+        figure = alphas.draw(run.alphas, run.cells, run.operations, run.space)
         pictures["alphas.png"] = style.render(figure, "png")
     if run.records["method"] and run.alphas is not None:
         pictures["collapse.png"] = style.render(collapse.draw(run), "png")

@@ -14,10 +14,12 @@ from unnas_jax.config import run_config
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import rows as rows_lib
-from unnas_jax.spaces import registry
+from unnas_jax.spaces import mixed, registry
 from unnas_jax.spaces.darts import candidates, published
 from unnas_jax.spaces.darts import genotype as genotypes
 from unnas_jax.spaces.darts.candidates import Candidates
+from unnas_jax.spaces.mixed import Mixed
+from unnas_jax.spaces.registry import Cells
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -37,6 +39,7 @@ class Run:
         training those that it trains; None if they are of another space than DARTS'.
       document: the content of `genotype.json` (an empty dict before it exists).
       result: the content of a training's `result.json` (an empty dict before it exists).
+      cells: of a search in whatever space, as `genotype`.
       softmax: the weights of the cells' alphas, keys "normal" and "reduce"; None if unknown.
       operations: of every edge in the search; None before there are alphas or cells.
       alphas: the content of `alphas.npz`.
@@ -54,6 +57,12 @@ class Run:
     records: Mapping[str, list[Record]]
     skipped: int
     result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    cells: Cells | None = None
+
+    @property
+    def space(self) -> Mixed:
+        """That of a search's alphas."""
+        return mixed.SUPERNETS[self.config["network"].get("space", "darts")]
 
     @property
     def is_training(self) -> bool:
@@ -79,9 +88,11 @@ class Run:
         if self.is_training:
             return list(self.result.get("warnings", ()))
         words = []
-        if self.alphas is not None and self.genotype is not None:
+        if self.alphas is not None and self.cells is not None:
             start = self.config["search"]["arch_start_epoch"]
-            words = verdict.of_alphas(self.alphas.mixing, self.genotype, start, self.operations)
+            words = verdict.of_alphas(
+                self.alphas.mixing, self.cells, start, self.operations, self.space
+            )
         starts, validations = self.records["start"], self.records["validation"]
         if starts and validations:
             classes, images = starts[-1]["num_classes"], starts[-1].get("validation_images", 1)
@@ -125,14 +136,20 @@ def alphas_until(path: str, step: int) -> Alphas:
         return Alphas(())
 
 
-def _operations(config: Mapping[str, Any], nodes: int) -> Candidates:
+def _operations(config: Mapping[str, Any], mixing: Mapping[str, np.ndarray]) -> Candidates:
     """The operations of every edge; configs of older versions do not name them."""
-    return candidates.parse(config.get("network", {}).get("operations", ()), nodes)
+    section = config.get("network", {})
+    space = section.get("space", "darts")
+    if space != "darts":
+        return mixed.SUPERNETS[space].operations(section)
+    nodes = candidates.nodes_of(len(mixing["normal"])) if "normal" in mixing else section["nodes"]
+    return candidates.parse(section.get("operations", ()), nodes)
 
 
 def _check_operations(path: str, mixing: Mapping[str, np.ndarray], operations: Candidates) -> None:
-    for kind in candidates.KINDS:
-        shape, expected = mixing[kind].shape, candidates.mask(operations[kind]).shape
+    for kind in operations:
+        shape = mixing[kind].shape if kind in mixing else ()
+        expected = candidates.mask(operations[kind]).shape
         if shape != expected:
             raise UserError(
                 f"{path}: the {kind} cell's alphas have the shape {shape}, but the operations of "
@@ -194,6 +211,7 @@ def read(path: str | os.PathLike[str]) -> Run:
     workdir = os.fspath(path)
     config = _config(workdir)
     genotype, softmax, alphas, operations = None, None, None, None
+    cells: Any = None
     document: dict[str, Any] = {}
     result: dict[str, Any] = {}
     alphas_path = os.path.join(workdir, "alphas.npz")
@@ -206,17 +224,21 @@ def read(path: str | os.PathLike[str]) -> Run:
     elif os.path.exists(alphas_path):
         alphas = read_alphas(alphas_path)
         mixing = alphas.rows[-1].mixing
-        operations = _operations(config, candidates.nodes_of(len(mixing["normal"])))
+        space = mixed.SUPERNETS[config["network"].get("space", "darts")]
+        operations = _operations(config, mixing)
         _check_operations(alphas_path, mixing, operations)
-        genotype = genotypes.strongest(**mixing, operations=operations)
-        softmax = genotypes.document_of(genotype, mixing, {}, operations)["alphas_softmax"]
+        cells = space.cells(mixing, operations)
+        softmax = space.document(cells, mixing, {}, operations)["alphas_softmax"]
     if config["experiment"] == "search" and os.path.exists(genotype_path):
         if config["network"].get("space", "darts") == "darts":
-            genotype, document = genotypes.load(genotype_path)
-            operations = _operations(config, genotypes.nodes_of(genotype.normal))
+            cells, document = genotypes.load(genotype_path)
+            named = config.get("network", {}).get("operations", ())
+            operations = candidates.parse(named, genotypes.nodes_of(cells.normal))
         else:
-            _, document = registry.SPACES[config["network"]["space"]].load(genotype_path)
+            cells, document = registry.SPACES[config["network"]["space"]].load(genotype_path)
         choice.check_document(genotype_path, document)
+    if isinstance(cells, genotypes.Genotype):
+        genotype = cells
     softmax = document.get("alphas_softmax", softmax)
     records, skipped = read_metrics(os.path.join(workdir, "metrics.jsonl"))
     return Run(
@@ -230,4 +252,5 @@ def read(path: str | os.PathLike[str]) -> Run:
         records,
         skipped,
         result=result,
+        cells=cells,
     )

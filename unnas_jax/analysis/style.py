@@ -31,6 +31,8 @@ OPERATION_STYLES: dict[str, tuple[str, LineStyleType]] = {
     "sep_conv_5x5": ("#56b4e9", "--"),
     "dil_conv_3x3": ("#d55e00", "-"),
     "dil_conv_5x5": ("#e69f00", "--"),
+    "nor_conv_1x1": ("#8a5a00", "--"),
+    "nor_conv_3x3": ("#0072b2", "-"),
 }
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from unnas_jax.spaces.darts import candidates
-from unnas_jax.spaces.darts import genotype as genotypes
+from unnas_jax.spaces.darts import mixed as darts
 from unnas_jax.spaces.darts.candidates import Candidates
+from unnas_jax.spaces.mixed import Mixed, names
+from unnas_jax.spaces.registry import Cells
 
 _UNDECIDED = 0.005
 """How far a softmax weight may be from that of an equal choice and still say nothing: alphas start
@@ -51,23 +53,25 @@ def of_accuracy(accuracy: float, guess: float, images: int) -> list[str]:
 
 def of_alphas(
     mixing: Mapping[str, np.ndarray],
-    cells: genotypes.Genotype,
+    cells: Cells,
     start: float,
     operations: Candidates | None = None,
+    space: Mixed = darts,
 ) -> list[str]:
     """Warnings about alphas: not trained yet, undecided, or collapsed to skip connections.
 
     Args:
-      mixing: the history of the operations' weights, `normal` and `reduce`, each (T, edges,
-        operations).
+      mixing: the history of the operations' weights by kind of cell, (T, edges, operations).
       cells: the discrete cells of the last ones.
       start: the epoch from which they learn.
       operations: of every edge; None: those of DARTS.
+      space: of the cells.
     """
-    nodes = genotypes.nodes_of(cells.normal)
-    names = candidates.everywhere(nodes) if operations is None else operations
+    chosen = names(space, cells)
+    if operations is None:
+        operations = candidates.everywhere(len(chosen["normal"]) // 2)
     # The weight of each operation on every edge if none is preferred.
-    equal = {kind: candidates.equal_weights(names[kind]) for kind in candidates.KINDS}
+    equal = {kind: candidates.equal_weights(edges) for kind, edges in operations.items()}
     undecided = all(
         float(np.abs(_shares(w[-1]) - equal[kind]).max()) < _UNDECIDED for kind, w in mixing.items()
     )
@@ -84,16 +88,17 @@ def of_alphas(
             f"{_UNDECIDED:g}, "
             "so that noise chose the cells; train longer, or raise config.alphas.learning_rate"
         )
-    for kind, pairs in (("normal", cells.normal), ("reduction", cells.reduce)):
-        if all(operation == "skip_connect" for operation, _ in pairs):
+    for kind, own in chosen.items():
+        if set(own) == {"skip_connect"}:
             words.append(
-                f"all edges of the {kind} cell are skip connections: the search collapsed; "
-                + AGAINST_SKIPS
+                f"all edges of the {space.LABELS[kind]} are skip connections: the search "
+                f"collapsed; {AGAINST_SKIPS}"
             )
-    skips = sum(operation == "skip_connect" for operation, _ in cells.normal)
-    if len(cells.normal) / 2 < skips < len(cells.normal):
+    first = min(chosen)
+    skips, edges = chosen[first].count("skip_connect"), len(chosen[first])
+    if edges / 2 < skips < edges:
         words.append(
-            f"{skips} of the {len(cells.normal)} edges of the normal cell are skip connections, "
+            f"{skips} of the {edges} edges of the {space.LABELS[first]} are skip connections, "
             f"more than half: the search has collapsed or is about to; {AGAINST_SKIPS}"
         )
     return words

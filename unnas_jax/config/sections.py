@@ -108,7 +108,7 @@ class TaskSection(Section):
 class SupernetSection(Section):
     """The network of a search."""
 
-    space: str = option("The search space: darts, nasbench201 (by single_path).", "darts")
+    space: str = option("The search space: darts, nasbench201.", "darts")
     width: int = option("Channels of the first cell before it concatenates its nodes; even.", 16)
     cells: int = option("The number of cells, at least 3.", 8)
     nodes: int = option("Nodes of a cell, besides its two inputs.", 4)

@@ -17,7 +17,6 @@ from unnas_jax.methods import remedies
 from unnas_jax.methods.base import SearchMethod, SearchState
 from unnas_jax.methods.compiled import Compiled
 from unnas_jax.methods.draws import DRAW, WEIGHT_STEP, Given, Moment
-from unnas_jax.spaces.darts.candidates import KINDS
 from unnas_jax.tasks.base import Batch, Examples
 
 STEPS = 7
@@ -91,7 +90,7 @@ class Adversary:
 
         value, slopes = sharding.by_device(of_rows, method.setting.mesh)((state, shares), examples)
         plain = _plain(method, state)
-        return value, {k: ascended(plain[k], shares[k], slopes[k], extent) for k in KINDS}
+        return value, {k: ascended(plain[k], shares[k], slopes[k], extent) for k in plain}
 
     def _end(
         self,
@@ -103,13 +102,13 @@ class Adversary:
     ) -> Given:
         """The shares that were found, or those of the alphas if their loss is larger."""
         del method  # Nothing is drawn.
-        return _given({k: jnp.where(after < before, plain[k], shares[k]) for k in KINDS})
+        return _given({k: jnp.where(after < before, plain[k], shares[k]) for k in sorted(plain)})
 
 
 def _plain(method: SearchMethod, state: SearchState) -> Shares:
     """The shares that the alphas give."""
     weights = method.mix(state.alphas)
-    return {k: weights[k] / jnp.sum(weights[k], 1, keepdims=True) for k in KINDS}
+    return {k: weights[k] / jnp.sum(weights[k], 1, keepdims=True) for k in sorted(weights)}
 
 
 def _extent(method: SearchMethod, state: SearchState) -> Any:

@@ -20,10 +20,8 @@ from jax.sharding import Mesh
 from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import dead_code, sharding
 from unnas_jax.learning import optim
-from unnas_jax.spaces.darts import candidates
-from unnas_jax.spaces.darts import genotype as genotype_lib
+from unnas_jax.spaces import mixed
 from unnas_jax.spaces.darts.candidates import Candidates
-from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.registry import Cells
 from unnas_jax.tasks.base import Batch, Examples, Sums, Task, of_seed
 
@@ -269,8 +267,8 @@ class SearchMethod(abc.ABC):
           alphas: the architecture parameters, as in the state.
 
         Returns:
-          `normal` and `reduce`, each (edges, operations), of the alphas' type: edges in the order
-          of `candidates.edges`, operations in that of the network. A pure function of JAX arrays.
+          By kind of cell, in DARTS `normal` and `reduce`, (edges, operations), of the alphas' type:
+          edges and operations as in `operations`. A pure function of JAX arrays.
         """
         raise NotImplementedError
 
@@ -280,24 +278,29 @@ class SearchMethod(abc.ABC):
             exact = {name: jnp.asarray(value, jnp.float64) for name, value in alphas.items()}
             return {kind: np.asarray(weights) for kind, weights in self.mix(exact).items()}
 
-    def cells(self, alphas: Alphas) -> Genotype:
+    def cells(self, alphas: Alphas) -> Cells:
         """The discrete cells that alphas, on the host, stand for."""
         return self.cells_of(self.config, self.mixing(alphas))
 
     @classmethod
-    def cells_of(cls, config: MethodConfig, mixing: Mapping[str, np.ndarray]) -> Genotype:
-        """The discrete cells of the operations' weights: by default as in DARTS.
+    def cells_of(cls, config: MethodConfig, mixing: Mapping[str, np.ndarray]) -> Cells:
+        """The discrete cells of the operations' weights: by default as the space has it.
 
         Args:
           config: of the search.
           mixing: see `mixing`.
         """
-        operations = candidates.of_network(config.network)
-        return genotype_lib.strongest(mixing["normal"], mixing["reduce"], operations)
+        space = mixed.of_config(config)
+        return space.cells(mixing, space.operations(config.network))
 
     def operations(self) -> Candidates:
         """The names of the operations on every edge, by which `mix` orders their weights."""
-        return candidates.of_network(self.config.network)
+        return mixed.of_config(self.config).operations(self.config.network)
+
+    @property
+    def left(self) -> Candidates:
+        """The operations of every edge that its supernet has: all, or those of a stage."""
+        return self.operations()
 
     # For methods that choose among candidates.
 

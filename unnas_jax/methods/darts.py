@@ -7,7 +7,7 @@ overrides the one that it changes.
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -26,10 +26,9 @@ from unnas_jax.methods.compiled import Compiled
 from unnas_jax.methods.draws import Given, Moment
 from unnas_jax.methods.programs import Programs, Which
 from unnas_jax.methods.unrolled import Loss, second_order
-from unnas_jax.spaces.darts import candidates
-from unnas_jax.spaces.darts import supernet as supernet_lib
-from unnas_jax.spaces.darts.candidates import Candidates
-from unnas_jax.spaces.darts.genotype import Genotype, strongest_above
+from unnas_jax.spaces import mixed as mixed_lib
+from unnas_jax.spaces import mixing
+from unnas_jax.spaces.registry import Cells
 from unnas_jax.tasks import transforms
 from unnas_jax.tasks.base import Batch, Examples, Sums, evaluated, example_shapes
 
@@ -52,6 +51,7 @@ class Darts(SearchMethod):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
+        mixed_lib.of_config(self.config).check_inputs(example_shapes(self.config, self.task))
         self.supernet = self.build()
         self.mixed = self.supernet.clone(mix=self.taken)
         own, jit = type(self), functools.partial(Compiled, self)
@@ -78,6 +78,11 @@ class Darts(SearchMethod):
             Adversary(self, functools.partial(own.loss, train=False)) if adversarial else None
         )
         self._purposes: dict[int, jax.Array] = {}
+
+    @classmethod
+    def spaces(cls) -> Collection[str]:
+        """All spaces that have a supernet of mixed operations."""
+        return tuple(mixed_lib.SUPERNETS)
 
     @classmethod
     def shared_defaults(cls) -> Mapping[str, Any]:
@@ -115,20 +120,16 @@ class Darts(SearchMethod):
 
     # The supernet and its alphas.
 
-    def build(self) -> supernet_lib.Supernet:
-        """The supernet, which mixes by `mix`."""
-        return supernet_lib.build_supernet(self.config, self.task).clone(mix=self.mix)
+    def build(self) -> Any:
+        """The supernet, see `unnas_jax.spaces.mixed.Mixed`, which mixes by `mix`."""
+        whole = mixed_lib.of_config(self.config).build(self.config, self.task)
+        return whole.clone(mix=self.mix)
 
     def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
         """The softmax over the operations of every edge (DARTS, equation 2), or sigmoids."""
         if self.options["mixing"] == "sigmoid":
-            return supernet_lib.sigmoid(alphas, self.operations())
-        return supernet_lib.softmax(alphas, self.operations())
-
-    @property
-    def left(self) -> Candidates:
-        """The operations of every edge that its supernet has: all, or those of a stage."""
-        return self.operations()
+            return mixing.sigmoid(alphas, self.operations())
+        return mixing.softmax(alphas, self.operations())
 
     def taken(self, weights: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
         """The weights of all operations, `mix`, as those of the supernet's own, `left`."""
@@ -164,15 +165,14 @@ class Darts(SearchMethod):
         return {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}
 
     @classmethod
-    def cells_of(cls, config: MethodConfig, mixing: Mapping[str, np.ndarray]) -> Genotype:
-        """The strongest two edges of a node, without operations below the option `threshold`."""
-        threshold = cls.completed(config.method)["threshold"]
-        return strongest_above(mixing, threshold, candidates.of_network(config.network))
+    def cells_of(cls, config: MethodConfig, mixing: Mapping[str, np.ndarray]) -> Cells:
+        """The space's, without operations below the option `threshold`."""
+        space, threshold = mixed_lib.of_config(config), cls.completed(config.method)["threshold"]
+        return space.cells(mixing, space.operations(config.network), threshold)
 
     def initial_alphas(self, key: jax.Array) -> dict[str, jax.Array]:
         """The alphas in which the stage begins."""
-        nodes, scale = self.config.network.nodes, self.config.alphas.init_scale
-        return supernet_lib.init_alphas(key, nodes, scale, self.operations())
+        return mixing.drawn(key, self.config.alphas.init_scale, self.operations())
 
     def optimizers(self) -> tuple[optim.Optimizer, optim.Optimizer]:
         """With the alphas' gradient clipped, if the option says so."""

@@ -1,15 +1,13 @@
 """Numbers that show a collapse and cost nothing: skips in a cell, the entropy of mixing weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from unnas_jax.spaces.darts.genotype import Genotype
 
-
-def skips(cells: Genotype) -> int:
-    """The skip connections of the normal cell."""
-    return sum(operation == "skip_connect" for operation, _ in cells.normal)
+def skips(operations: Sequence[str]) -> int:
+    """The skip connections among the operations of a cell."""
+    return sum(operation == "skip_connect" for operation in operations)
 
 
 def entropy(weights: np.ndarray) -> float:
@@ -23,7 +21,16 @@ def entropy(weights: np.ndarray) -> float:
     return float(-(shares * logs).sum(1).mean())
 
 
-def of_weights(cells: Genotype, mixing: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The skips and the entropies, for the rows `method` of metrics.jsonl."""
+def of_weights(
+    chosen: Mapping[str, Sequence[str]], mixing: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """The skips and the entropies, for the rows `method` of metrics.jsonl.
+
+    Args:
+      chosen: by kind of cell, the operations of the discrete cells. The skips are those of the
+        first kind.
+      mixing: by kind of cell, the weights (E, O).
+    """
+    first = min(chosen)
     entropies = {f"entropy_{kind}": entropy(weights) for kind, weights in mixing.items()}
-    return {"skips_normal": float(skips(cells)), **entropies}
+    return {f"skips_{first}": float(skips(chosen[first])), **entropies}

@@ -15,9 +15,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.methods.base import Alphas
 from unnas_jax.methods.darts import Darts
 from unnas_jax.methods.draws import DRAW, Moment
-from unnas_jax.spaces.darts import candidates, supernet
-from unnas_jax.spaces.darts.candidates import KINDS
-from unnas_jax.spaces.darts.supernet import Supernet
+from unnas_jax.spaces import mixed, mixing
 
 
 def one_hot(weights: jax.Array) -> jax.Array:
@@ -62,14 +60,14 @@ class Gdas(Darts):
                 f"config.search.formulation={form!r}: computes all operations; use 'auto', or "
                 "config.method.relaxed=True"
             )
-        named = candidates.of_network(config.network)
-        if any("noise" in names for kind in KINDS for names in named[kind]):
+        named = mixed.of_config(config).operations(config.network)
+        if any("noise" in names for edges in named.values() for names in edges):
             raise UserError(
                 "config.network.operations: 'noise' cannot be drawn by itself; leave it out, or "
                 "use config.method.relaxed=True"
             )
 
-    def build(self) -> Supernet:
+    def build(self) -> Any:
         """The supernet of one operation an edge, unless draws are relaxed."""
         whole = super().build()
         return whole if self.options["relaxed"] else whole.clone(formulation="per_edge", one=True)
@@ -83,12 +81,13 @@ class Gdas(Darts):
         """A draw for this pass."""
         key = jax.random.fold_in(self.key(DRAW, moment.step), moment.purpose)
         noisy = {}
-        for kind, own in zip(KINDS, jax.random.split(key), strict=True):
+        kinds = sorted(alphas)
+        for kind, own in zip(kinds, jax.random.split(key, len(kinds)), strict=True):
             gumbel = jax.random.gumbel(own, alphas[kind].shape, jnp.float32)
             noisy[kind] = (alphas[kind] + gumbel) / self.temperature(moment.step)
-        weights = supernet.softmax(noisy, self.operations())
+        weights = mixing.softmax(noisy, self.operations())
         if not self.options["relaxed"]:
-            weights = {kind: straight_through(weights[kind]) for kind in KINDS}
+            weights = {kind: straight_through(weights[kind]) for kind in kinds}
         return {**weights, **self.skips(moment.step)}
 
     def mix_in_evaluation(self, alphas: Alphas, step: jax.Array) -> dict[str, jax.Array]:
@@ -96,4 +95,4 @@ class Gdas(Darts):
         weights = super().mix_in_evaluation(alphas, step)
         if self.options["relaxed"]:
             return weights
-        return {**weights, **{kind: one_hot(weights[kind]) for kind in KINDS}}
+        return {**weights, **{kind: one_hot(weights[kind]) for kind in alphas}}

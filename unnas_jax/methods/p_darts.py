@@ -4,7 +4,7 @@ Skip connections are held back: dropout on them in the later stages, and a limit
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods.base import Alphas, SearchState, Stage
 from unnas_jax.methods.darts import Darts
+from unnas_jax.spaces import mixing
 from unnas_jax.spaces.darts import candidates, supernet
 from unnas_jax.spaces.darts.candidates import KINDS, Candidates
 from unnas_jax.spaces.darts.genotype import Genotype, Pairs, best_operations
@@ -93,6 +94,11 @@ class PDarts(Darts):
     """
 
     name = "p_darts"
+
+    @classmethod
+    def spaces(cls) -> Collection[str]:
+        """That of DARTS: elsewhere there are too few operations to drop some of them twice."""
+        return ("darts",)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -213,7 +219,7 @@ class PDarts(Darts):
 
     def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
         """As DARTS among the operations that are left; the others have weight 0."""
-        form = supernet.sigmoid if self.options["mixing"] == "sigmoid" else supernet.softmax
+        form = mixing.sigmoid if self.options["mixing"] == "sigmoid" else mixing.softmax
         shares, result = form(alphas, self.left), {}
         for kind in KINDS:
             columns = self._columns(kind)

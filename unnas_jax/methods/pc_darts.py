@@ -1,9 +1,10 @@
 """PC-DARTS (Xu et al., 2020): partial channels, and edges that have weights as operations have.
 
 config.network.partial_channels says which share of the channels is worked on; how is written in
-`unnas_jax.spaces.darts.partial`. A softmax over the edges that enter a node steadies their choice.
+`unnas_jax.spaces.partial`. A softmax over the edges that enter a node steadies their choice.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,13 +15,11 @@ from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods.base import Alphas
 from unnas_jax.methods.darts import Darts
-from unnas_jax.spaces.darts import candidates
-from unnas_jax.spaces.darts.candidates import KINDS
+from unnas_jax.spaces import mixed
 
 
-def edge_weights(betas: jax.Array) -> jax.Array:
-    """The softmax of the betas (E,) within the edges that enter the same node."""
-    nodes = [node for _, node in candidates.edges(candidates.nodes_of(len(betas)))]
+def edge_weights(betas: jax.Array, nodes: Sequence[int]) -> jax.Array:
+    """The softmax of the betas (E,) within the edges that enter the same of `nodes` (E,)."""
     ends = [k + 1 for k in range(len(nodes)) if k + 1 == len(nodes) or nodes[k + 1] != nodes[k]]
     return jnp.concatenate([jax.nn.softmax(part) for part in jnp.split(betas, ends[:-1])])
 
@@ -51,18 +50,24 @@ class PCDarts(Darts):
 
     def initial_alphas(self, key: jax.Array) -> dict[str, jax.Array]:
         """The betas are drawn as the alphas are."""
-        edges = candidates.num_edges(self.config.network.nodes)
-        draws = jax.random.normal(jax.random.fold_in(key, 1), (len(KINDS), edges), jnp.float32)
+        kinds, edges = sorted(self.operations()), len(self.targets())
+        draws = jax.random.normal(jax.random.fold_in(key, 1), (len(kinds), edges), jnp.float32)
         betas = self.config.alphas.init_scale * draws
-        named = {f"beta_{kind}": betas[k] for k, kind in enumerate(KINDS)}
+        named = {f"beta_{kind}": betas[k] for k, kind in enumerate(kinds)}
         return {**super().initial_alphas(key), **named}
 
     def mix(self, alphas: Alphas) -> dict[str, jax.Array]:
         """softmax(alpha)[o] softmax(beta)[e]: they sum to the weight of the edge e."""
-        shares = super().mix({kind: alphas[kind] for kind in KINDS})
+        shares = super().mix({kind: alphas[kind] for kind in self.operations()})
+        nodes = self.targets()
         return {
-            kind: shares[kind] * edge_weights(alphas[f"beta_{kind}"])[:, None] for kind in KINDS
+            kind: own * edge_weights(alphas[f"beta_{kind}"], nodes)[:, None]
+            for kind, own in shares.items()
         }
+
+    def targets(self) -> Sequence[int]:
+        """The node that every edge enters."""
+        return [node for _, node in mixed.of_config(self.config).edges(self.operations())]
 
     def schedule(self) -> optax.Schedule:
         """In epoch e of a warm-up of W epochs (e + 1) / W of the cosine's rate."""

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from unnas_jax.core.errors import UserError
-from unnas_jax.spaces.darts.candidates import KINDS
 
 DEFAULTS: Mapping[str, Any] = {
     "mixing": "softmax",  # Or sigmoid: operations of an edge do not compete (FairDARTS).
@@ -106,8 +105,9 @@ def moved(weights: jax.Array, shift: jax.Array) -> jax.Array:
 
 
 def shaken(weights: Mapping[str, jax.Array], key: jax.Array, extent: Any) -> dict[str, jax.Array]:
-    """Mixing weights of both kinds of cell, moved by draws from U(-extent, extent)."""
-    keys = dict(zip(KINDS, jax.random.split(key), strict=True))
+    """Mixing weights of all kinds of cell, moved by draws from U(-extent, extent)."""
+    kinds = sorted(weights)
+    keys = dict(zip(kinds, jax.random.split(key, len(kinds)), strict=True))
     result = dict(weights)
     for kind, own in keys.items():
         shape = weights[kind].shape
@@ -118,5 +118,5 @@ def shaken(weights: Mapping[str, jax.Array], key: jax.Array, extent: Any) -> dic
 
 def zero_one(weights: Mapping[str, jax.Array]) -> jax.Array:
     """FairDARTS' zero-one loss of sigmoids: -mean (sigmoid - 1/2)^2, least where all are 0 or 1."""
-    both = jnp.concatenate([weights[kind].ravel() for kind in KINDS])
-    return -jnp.mean((both - 0.5) ** 2)
+    every = jnp.concatenate([weights[kind].ravel() for kind in sorted(weights)])
+    return -jnp.mean((every - 0.5) ** 2)

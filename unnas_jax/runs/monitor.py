@@ -13,6 +13,7 @@ from unnas_jax.core.logs import telling
 from unnas_jax.methods import adaptive, diagnostics, stop_rules
 from unnas_jax.methods.base import SearchMethod, SearchState
 from unnas_jax.methods.stop_rules import Row
+from unnas_jax.spaces import mixed
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -84,7 +85,9 @@ class Monitor:
         """
         alphas = {name: np.asarray(value) for name, value in state.alphas.items()}
         mixing, cells = method.mixing(alphas), method.cells(alphas)
-        numbers = diagnostics.of_weights(cells, mixing)
+        chosen = mixed.names(mixed.of_config(method.config), cells)
+        kind = min(chosen)  # The one that counts; see `unnas_jax.spaces.mixed`.
+        numbers = diagnostics.of_weights(chosen, mixing)
         every = method.options.get("curvature_every", 0)
         whole, done = step % self.per_epoch == 0, (step - self.delay) // self.per_epoch
         number = done - 1  # The epoch that has just ended, counted from 0.
@@ -102,12 +105,12 @@ class Monitor:
                 curvature,
             )
         if whole and batch_b is not None and (not self.rows or self.rows[-1]["epoch"] < number):
-            order = stop_rules.ranking(mixing["normal"], method.operations()["normal"])
+            order = stop_rules.ranking(mixing[kind], method.operations()[kind])
             self.rows.append(
                 {
                     "epoch": number,
                     "step": step,
-                    "skips": diagnostics.skips(cells),
+                    "skips": diagnostics.skips(chosen[kind]),
                     "eigenvalue": curvature,
                     "ranking": order,
                 }

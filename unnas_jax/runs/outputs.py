@@ -17,7 +17,7 @@ from unnas_jax.methods.base import SearchMethod, SearchState
 from unnas_jax.runs.choosing import Choosing
 from unnas_jax.runs.loop import Plan
 from unnas_jax.runs.versions import versions
-from unnas_jax.spaces.darts import genotype as genotype_lib
+from unnas_jax.spaces import mixed
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -79,8 +79,9 @@ class Outputs:
             row = self.history.at(named)
             alphas, mixing = dict(row.alphas), dict(row.mixing)
         cells, operations = method.cells(alphas), method.operations()
+        space = mixed.of_config(method.config)
         self.warnings = verdict.of_alphas(
-            self.history.mixing, cells, self.config.search.arch_start_epoch, operations
+            self.history.mixing, cells, self.config.search.arch_start_epoch, operations, space
         )
         self.warnings += self._of_training()
         provenance = {
@@ -88,7 +89,7 @@ class Outputs:
             "finished": finished or named is not None,
             **({} if named is None else {"stopped": {"of_epoch": int(named)}}),
         }
-        document = genotype_lib.document_of(cells, mixing, provenance, operations)
+        document = space.document(cells, mixing, provenance, operations)
         files.write_json(os.path.join(self.workdir, "genotype.json"), document)
 
     def chosen(self, method: SearchMethod, choosing: Choosing) -> None:

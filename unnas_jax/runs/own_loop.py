@@ -14,7 +14,7 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.methods.base import SearchState, Setting
 from unnas_jax.methods.darts import Darts
 from unnas_jax.runs import pieces, validation
-from unnas_jax.spaces.darts.genotype import Genotype
+from unnas_jax.spaces.registry import Cells
 from unnas_jax.tasks.base import Sums, Task
 
 Images = np.ndarray | tuple[np.ndarray, np.ndarray] | Mapping[str, np.ndarray]
@@ -101,7 +101,7 @@ class SearchStep:
         """
         return self._metrics(self._method.evaluate(state, self._batch(images), number))
 
-    def genotype(self, state: SearchState) -> Genotype:
+    def genotype(self, state: SearchState) -> Cells:
         """The discrete cells that the alphas stand for now."""
         return self._method.cells(jax.device_get(state.alphas))
 

@@ -48,6 +48,12 @@ def config_of(folder: str, name: str) -> dict[str, Any]:
     if config["experiment"] != "search":
         kind = run_config.KINDS[config["experiment"]]
         raise UserError(f"{name}: is the workdir of {kind}; give that of a search")
+    space = config["network"].get("space", "darts")
+    if space != "darts":
+        raise UserError(
+            f"{name}: searched in {space}; cells are selected again in the space darts only, take "
+            "those of its genotype.json"
+        )
     return config
 
 
@@ -117,6 +123,7 @@ def by_magnitude(workdir: str, out: str = "", epoch: float | None = None) -> Sel
     row = rows[-1]
     operations = candidates.of_network(config.network)
     cells = method.cells_of(MethodConfig.of(config), row.mixing)
+    assert isinstance(cells, Genotype)
     how = {"by": "magnitude", "of_epoch": row.epoch}
     document = genotype_lib.document_of(
         cells,

@@ -17,6 +17,7 @@ from unnas_jax.data import registry as datasets
 from unnas_jax.layers.blocks import STEMS
 from unnas_jax.learning import optim, trackers
 from unnas_jax.methods import registry as methods
+from unnas_jax.spaces import mixed
 from unnas_jax.spaces import registry as spaces
 from unnas_jax.spaces.darts import supernet
 from unnas_jax.tasks import registry as tasks
@@ -151,8 +152,8 @@ def _validate_search(c: SearchConfig) -> None:
     check(width % 2 == 0, "network.width", width, "must be even: reductions halve it")
     check_choice("search.rematerialise", c.search.rematerialise, schema.REMATERIALISE)
     check_choice("search.formulation", c.search.formulation, supernet.FORMULATIONS)
-    if c.network.space == "darts":
-        supernet.validate(c)
+    if c.network.space in mixed.SUPERNETS:
+        mixed.of_config(c).validate(c)
     check_shares(c, "alphas.b1 alphas.b2")
 
 

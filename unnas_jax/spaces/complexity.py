@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from typing import Any
 
+import flax.linen as nn
 import jax
 
 from unnas_jax.config import schema
@@ -12,11 +13,9 @@ from unnas_jax.config.schema import SearchConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.registry import entry_of
 from unnas_jax.layers.counting import Counts, answer, count
-from unnas_jax.spaces import networks, single_path
+from unnas_jax.spaces import mixed, mixing, networks, single_path
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import supernet as supernet_lib
-from unnas_jax.spaces.darts.supernet import Supernet
-from unnas_jax.spaces.registry import Network
 from unnas_jax.spaces.registry import of_section as space_of
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import Task, example_shapes
@@ -80,15 +79,13 @@ def counted_size(config: Config, task: Task) -> tuple[int, int]:
     return side, side
 
 
-def of_network(config: Config, task: Task, network: Supernet | Network) -> Counts:
+def of_network(config: Config, task: Task, network: nn.Module) -> Counts:
     """The counts of the network of a valid config for one answer."""
     inputs = answer(network, (*counted_size(config, task), task.input_channels))
-    if isinstance(network, Supernet):
-        alphas = jax.eval_shape(
-            lambda: supernet_lib.init_alphas(
-                jax.random.key(0), network.nodes, 1.0, network.operations
-            )
-        )
+    if hasattr(network, "mix"):  # See `unnas_jax.spaces.mixed.Mixed`.
+        section = schema.record(config).network
+        operations = mixed.of_config(config).operations(section)
+        alphas = jax.eval_shape(lambda: mixing.drawn(jax.random.key(0), 1.0, operations))
         return count(network, inputs, alphas, train=False)
     return count(network, inputs, train=False)
 
@@ -114,7 +111,12 @@ def of_config(config: Config, classes: int | None = None) -> dict[str, Any]:
     c = dataclasses.replace(c, precision="float32")
     network: Any
     if isinstance(c, SearchConfig) and c.network.space != "darts":
-        network = single_path.of_config(c).build(c, task).network
+        alone = c.search.method == "single_path" or c.network.space not in mixed.SUPERNETS
+        if alone:
+            network = single_path.of_config(c).build(c, task).network
+        else:
+            search = dataclasses.replace(c.search, rematerialise="none")
+            network = mixed.of_config(c).build(dataclasses.replace(c, search=search), task)
     elif isinstance(c, SearchConfig):
         # Every operation on every edge, as both of these forms compute it.
         known = candidates.are_darts(candidates.of_network(c.network))

@@ -22,7 +22,7 @@ from unnas_jax.layers.blocks import (
 )
 from unnas_jax.layers.counting import WEIGHTED_SUM
 from unnas_jax.layers.pooling import avg_pool, max_pool
-from unnas_jax.spaces.darts import partial
+from unnas_jax.spaces import partial
 from unnas_jax.spaces.darts.candidates import OPERATIONS, edges
 from unnas_jax.spaces.darts.joining import Joining, from_all, from_each
 from unnas_jax.spaces.darts.per_edge import Cell, Skips

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from unnas_jax.layers.blocks import FactorizedReduction, ReluConvBN, batch_norm
+from unnas_jax.spaces import partial
 from unnas_jax.spaces.choice import Choice
-from unnas_jax.spaces.darts import partial
 from unnas_jax.spaces.darts.operations import BUILDERS, Pool, by_image
 
 Skips = Mapping[str, jax.Array]

@@ -13,15 +13,12 @@ from unnas_jax.config.sections import SupernetConfig
 from unnas_jax.core import precision, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.layers.blocks import Stem, plan
-from unnas_jax.spaces import stages
+from unnas_jax.spaces import mixing, stages
 from unnas_jax.spaces.darts import candidates as candidates_lib
 from unnas_jax.spaces.darts.candidates import KINDS, Candidates
 from unnas_jax.spaces.darts.fused import FusedCell
 from unnas_jax.spaces.darts.per_edge import PlainCell
 from unnas_jax.tasks.base import Task
-
-Alphas = Mapping[str, jax.Array]
-"""`normal` and `reduce`, each float32 (edges, operations), see `candidates.mask`."""
 
 FORMULATIONS = ("auto", "dense", "depthwise", "per_edge")
 """How a supernet is computed: `per_edge` by its definition; `dense` (for matrix units) and
@@ -32,38 +29,9 @@ FORMULATIONS = ("auto", "dense", "depthwise", "per_edge")
 def init_alphas(
     key: jax.Array, nodes: int, scale: float, operations: Candidates | None = None
 ) -> dict[str, jax.Array]:
-    """Alphas drawn from scale * normal, float32 (edges, operations) for both kinds of cell.
-
-    They are 0 where an edge has no operation.
-    """
+    """`mixing.drawn` for both kinds of cell; operations None: those of DARTS on all edges."""
     operations = candidates_lib.everywhere(nodes) if operations is None else operations
-    alphas = {}
-    for kind, own in zip(KINDS, jax.random.split(key), strict=True):
-        used = candidates_lib.mask(operations[kind])
-        values = scale * jax.random.normal(own, used.shape, jnp.float32)
-        alphas[kind] = values if used.all() else jnp.where(used, values, 0.0)
-    return alphas
-
-
-def softmax(alphas: Alphas, operations: Candidates | None = None) -> dict[str, jax.Array]:
-    """The weights of DARTS (equation 2): on every edge the softmax over its operations.
-
-    Args:
-      alphas: by kind of cell.
-      operations: of every edge; None: all edges have as many as the alphas.
-    """
-
-    def of_kind(kind: str, values: jax.Array) -> jax.Array:
-        used = None if operations is None else candidates_lib.mask(operations[kind])
-        return jax.nn.softmax(values, axis=-1, where=None if used is None or used.all() else used)
-
-    return {kind: of_kind(kind, values) for kind, values in alphas.items()}
-
-
-def sigmoid(alphas: Alphas, operations: Candidates) -> dict[str, jax.Array]:
-    """The weights of FairDARTS: the sigmoid of every operation's alpha, 0 where there is none."""
-    used = {kind: candidates_lib.mask(operations[kind]) for kind in KINDS}
-    return {kind: jax.nn.sigmoid(alphas[kind]) * used[kind] for kind in KINDS}
+    return mixing.drawn(key, scale, operations)
 
 
 class Supernet(nn.Module):
@@ -77,7 +45,7 @@ class Supernet(nn.Module):
       rematerialise: keep only the cells' inputs for the backward pass and compute each cell again:
         less memory, a forward pass more.
       mix: alphas -> the operations' weights on the edges, `normal` and `reduce`, and the numbers of
-        `per_edge.Skips`; None: `softmax`.
+        `per_edge.Skips`; None: `mixing.softmax`.
       parts: K of PC-DARTS, see `partial`: one channel of K is worked on; 1: all are.
       auxiliary_skip: whether every edge has one more skip connection, of weight `auxiliary`.
       one: compute one operation alone on every edge, that of the largest weight; `per_edge` only.
@@ -93,7 +61,7 @@ class Supernet(nn.Module):
     formulation: str = "depthwise"
     operations: Candidates | None = None
     rematerialise: bool = False
-    mix: Callable[[Alphas], Mapping[str, jax.Array]] | None = None
+    mix: Callable[[mixing.Alphas], Mapping[str, jax.Array]] | None = None
     parts: int = 1
     auxiliary_skip: bool = False
     one: bool = False
@@ -106,12 +74,12 @@ class Supernet(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, alphas: Alphas, train: bool) -> jax.Array:
-        """The head's outputs for inputs (N, H, W, channels) and `Alphas`.
+    def __call__(self, inputs: jax.Array, alphas: mixing.Alphas, train: bool) -> jax.Array:
+        """The head's outputs for inputs (N, H, W, channels) and `mixing.Alphas`.
 
         Operations that draw, such as `noise`, take the random stream `noise`.
         """
-        weights = softmax(alphas, self.operations) if self.mix is None else self.mix(alphas)
+        weights = mixing.softmax(alphas, self.operations) if self.mix is None else self.mix(alphas)
         skips = {name: value for name, value in weights.items() if name not in KINDS}
         states = Stem(self.stem, self.width, dtype=self.dtype, name="stem")(
             inputs.astype(self.dtype), train

@@ -25,15 +25,15 @@ COLLECTION = "path"
 """The collection of variables that holds the path: `operations`, int32 (6,), see `path`."""
 
 
-def edge(channels: int, dtype: Any, name: str) -> Choice:
-    """The operation of an edge, by its number in `OPERATIONS`."""
+def edge(channels: int, dtype: Any, name: str, *, affine: bool = True) -> Choice:
+    """The operation of an edge, by its number in `OPERATIONS`; `affine` as of `ReluConvBN`."""
     layers: dict[str, nn.Module] = {
         "none": Zeros(),
         "skip_connect": Same(),
         "avg_pool_3x3": Pool(avg_pool),
     }
     for operation, side in KERNELS.items():
-        layers[operation] = ReluConvBN(channels, (side, side), dtype=dtype)
+        layers[operation] = ReluConvBN(channels, (side, side), affine=affine, dtype=dtype)
     return Choice(tuple((operation, layers[operation]) for operation in OPERATIONS), name=name)
 
 

@@ -1,0 +1,225 @@
+"""What searches in NAS-Bench-201 find, looked up in published accuracies.
+
+    python benchmarks/nasbench201_searches.py search --data_dir=DIR --out=DIR
+    python benchmarks/nasbench201_searches.py look_up --table=nasbench201.csv --out=DIR
+
+`search` runs every method with every task and seed on CIFAR-10 at 16 pixels (jigsaw: tiles of 12,
+of 32), one after the other, and appends a row to DIR/cells.csv for each; what is there is not run
+again, so it may be stopped at any time. `look_up` needs a table of all 15,625 cells with columns
+cell (lists of numbers, see `spec.from_numbers`), cifar10valid, cifar100, imagenet16; it writes
+DIR/found.csv and DIR/found.png, and prints the tables of docs/results/search/README.md.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+import pathlib
+import shutil
+import sys
+import time
+from typing import Any
+
+import ml_collections
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from unnas_jax.config import recipes  # noqa: E402
+from unnas_jax.core import logs  # noqa: E402
+from unnas_jax.methods import registry  # noqa: E402
+from unnas_jax.runs import search as search_lib  # noqa: E402
+from unnas_jax.spaces.nasbench201 import spec  # noqa: E402
+
+TASKS = {"rotation": "rot", "colorization": "col", "jigsaw": "jig", "classification": "cls"}
+STEPS, EPOCHS = 512, 4
+COLUMNS = ("task", "method", "seed", "steps", "cell", "skips", "entropy", "loss", "accuracy",
+           "seconds")  # fmt: skip
+BENCHMARKS = ("cifar10valid", "cifar100", "imagenet16")
+
+
+def config_of(task: str, method: str, seed: int, data_dir: str) -> ml_collections.ConfigDict:
+    """A search of 16 images a step, 32 of tasks that make one example of an image."""
+    config = recipes.nasbench201(TASKS[task])
+    config.seed, config.dataset.data_dir, config.workers = seed, data_dir, 0
+    side = 32 if task == "jigsaw" else 16
+    config.input.update(crop=side, resize=side, pad=2 if config.input.pad else 0)
+    config.network.update(width=8, cells=3)
+    size = config.train.batch_size // 2
+    config.train.update(batch_size=size, epochs=EPOCHS, max_images=size * STEPS // EPOCHS)
+    config.weights.update(learning_rate=0.05, final_learning_rate=0.0)
+    config.alphas.learning_rate = 0.03
+    config.eval.update(max_images=512, batch_size=256)
+    config.log_every_steps, config.trackers = 64, ()
+    options: dict[str, Any] = {}
+    if method == "single_path":
+        options = {"candidates": 100, "bn_images": 128, "criterion": "loss"}
+    if method == "dartsminus":
+        config.network.auxiliary_skip = True
+    if method == "sdarts_rs":
+        options = {"perturbation": "random"}
+    own = {"dartsminus": "darts", "sdarts_rs": "darts"}
+    registry.choose(config, own.get(method, method), **options)
+    return config
+
+
+def search(options: argparse.Namespace) -> None:
+    """Runs what has no row yet."""
+    path = options.out / "cells.csv"
+    known = {tuple(row[:3]) for row in csv.reader(path.open())} if path.exists() else set()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not known:
+        path.write_text(",".join(COLUMNS) + "\n")
+    runs = itertools.product(options.seeds, options.methods, options.tasks)
+    for seed, method, task in runs:
+        if (task, method, str(seed)) in known:
+            continue
+        workdir = options.out / f"{task}_{method}_{seed}"
+        began, config = time.process_time(), config_of(task, method, int(seed), options.data_dir)
+        search_lib.search(config, str(workdir))
+        written = workdir / "genotype.json"
+        document = json.loads(written.read_text()) if written.exists() else {}
+        if not document.get("finished"):  # A signal stopped it; the same command continues it.
+            return
+        rows = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+        found = {row["kind"]: row for row in rows}
+        cell = spec.from_dict(document)
+        entropy = found.get("method", {}).get("entropy_cell")
+        with path.open("a", newline="") as file:
+            csv.writer(file).writerow([
+                task, method, seed, STEPS, str(cell),
+                cell.operations.count("skip_connect"),
+                "" if entropy is None else f"{entropy:.3f}",
+                f"{found['validation']['loss']:.4f}", f"{found['validation']['accuracy']:.4f}",
+                f"{time.process_time() - began:.0f}",
+            ])  # fmt: skip
+        shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+
+
+RANDOM = 10
+"""Random cells that stand beside each that was found."""
+
+
+def look_up(options: argparse.Namespace) -> None:
+    """Writes found.csv and found.png, and prints a row for every task and method."""
+    rows = list(csv.DictReader(options.table.open()))
+    table = {spec.parse(row["cell"]): [float(row[k]) for k in BENCHMARKS] for row in rows}
+    if len(table) != spec.COUNT:
+        raise SystemExit(f"{options.table}: {len(table)} cells; expected {spec.COUNT}")
+    every, cells = np.array(list(table.values())), list(table)
+    found = []
+    for row in csv.DictReader((options.out / "cells.csv").open()):
+        values = np.array(table[spec.parse(row["cell"])])
+        below = (every[:, 0] < values[0]).mean() + (every[:, 0] == values[0]).mean() / 2
+        seed = int(row["seed"])
+        drawn = np.random.default_rng((201, seed)).integers(len(cells), size=RANDOM)
+        found.append({
+            **row, **dict(zip(BENCHMARKS, values, strict=True)), "percentile": f"{100 * below:.1f}",
+            "random": f"{every[drawn, 0].mean():.3f}",
+        })  # fmt: skip
+    with (options.out / "found.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, found[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+    print(f"all cells: mean {every[:, 0].mean():.2f}, median {np.median(every[:, 0]):.2f}, "
+          f"best {every[:, 0].max():.2f}")  # fmt: skip
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in found:
+        groups.setdefault((row["task"], row["method"]), []).append(row)
+    for (task, method), own in sorted(groups.items()):
+        accuracy = np.array([row["cifar10valid"] for row in own])
+        gains = accuracy - np.array([float(row["random"]) for row in own])
+        print(
+            f"| {task} | `{method}` | {' '.join(row['skips'] for row in own)} | "
+            f"{', '.join(f'{value:.2f}' for value in accuracy)} | "
+            f"{np.mean([row['cifar100'] for row in own]):.2f} | "
+            f"{np.mean([row['imagenet16'] for row in own]):.2f} | "
+            f"{', '.join(row['percentile'] for row in own)} | {compared(gains)} |"
+        )
+    for method in dict.fromkeys(row["method"] for row in found):
+        own = [row for row in found if row["method"] == method]
+        seeds = sorted({row["seed"] for row in own})
+        # The seeds are independent of each other; the tasks of a seed share their random cells.
+        gains = np.array([
+            np.mean([row["cifar10valid"] - float(row["random"]) for row in own if row["seed"] == s])
+            for s in seeds
+        ])  # fmt: skip
+        print(f"all tasks, {method}, mean of each of {len(seeds)} seeds: {compared(gains)}")
+    drawing(found, every[:, 0]).savefig(options.out / "found.png", dpi=110)
+
+
+def compared(gains: np.ndarray) -> str:
+    """The mean of paired differences, its interval, a permutation test, and how many it takes.
+
+    The interval is Student's, of 95%; the test changes signs, exactly, on both sides; the number of
+    pairs is that with which a true difference of this size is shown with a power of 80%.
+    """
+    count, mean = len(gains), gains.mean()
+    if count < 2 or not gains.std():
+        return f"{mean:+.2f}"
+    error = gains.std(ddof=1) / np.sqrt(count)
+    reach = stats.t.ppf(0.975, count - 1) * error
+    signs = np.array(list(itertools.product((-1, 1), repeat=count)))
+    p = float(np.mean(np.abs((signs * gains).mean(1)) >= abs(mean) - 1e-12))
+    return (
+        f"{mean:+.2f} [{mean - reach:+.2f}, {mean + reach:+.2f}], p {p:.3g}, "
+        f"{pairs(abs(mean) / gains.std(ddof=1))} runs"
+    )
+
+
+def pairs(effect: float) -> str:
+    """The pairs that a t test of 5% needs to see a mean of `effect` deviations 4 times in 5."""
+    for count in range(2, 1001):
+        limit = stats.t.ppf(0.975, count - 1)
+        if stats.nct.sf(limit, count - 1, effect * np.sqrt(count)) >= 0.8:
+            return str(count)
+    return "over 1000"
+
+
+def drawing(found: list[dict[str, Any]], every: np.ndarray) -> Figure:
+    """The published accuracies of the cells that were found, below those of all cells."""
+    methods = list(dict.fromkeys(row["method"] for row in found))
+    figure = Figure(figsize=(8, 1.6 + 0.75 * len(methods)), layout="constrained")
+    above, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 0.75 * len(methods)))
+    above.hist(every, bins=np.arange(45, 93, 0.5), color="#b8b8b8")
+    above.set_ylabel("all cells")
+    above.set_yticks([])
+    for k, task in enumerate(TASKS):
+        own = [row for row in found if row["task"] == task]
+        axes.scatter(
+            [max(row["cifar10valid"], 45) for row in own],
+            [methods.index(row["method"]) + 0.17 * (k - 1.5) for row in own],
+            s=26, alpha=0.8, label=task,
+        )  # fmt: skip
+    axes.set_yticks(range(len(methods)), methods)
+    axes.set_ylim(len(methods) - 0.5, -0.5)
+    axes.grid(axis="x", color="#e4e4e4")
+    axes.set_xlabel("published CIFAR-10 accuracy of the cell, % (below 45 drawn at 45)")
+    figure.legend(loc="outside lower center", ncols=len(TASKS), frameon=False)
+    return figure
+
+
+def main() -> None:
+    """Reads the command line."""
+    logs.start()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("search", "look_up"))
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--data_dir", default="")
+    parser.add_argument("--table", type=pathlib.Path)
+    for name, default in (
+        ("methods", "darts,gdas,single_path"),
+        ("tasks", ",".join(TASKS)),
+        ("seeds", "1,2,3"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=lambda text: text.split(","), default=default.split(",")
+        )
+    options = parser.parse_args()
+    search(options) if options.what == "search" else look_up(options)
+
+
+if __name__ == "__main__":
+    main()
