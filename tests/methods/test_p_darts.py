@@ -92,7 +92,7 @@ def test_a_stage_has_what_the_one_before_left() -> None:
     np.testing.assert_array_equal(weights["normal"][:, :3], 0)
     shares = jax.nn.softmax(alphas["normal"])
     np.testing.assert_allclose(weights["normal"][:, 3:], shares, rtol=1e-6)
-    own = second.mix_in_evaluation(alphas, jnp.int32(8))
+    own = second.taken(second.mix_in_evaluation(alphas, jnp.int32(8)))
     np.testing.assert_allclose(own["normal"], weights["normal"][:, 3:], rtol=1e-6)
     # The rates and the dropout begin anew.
     assert float(second.learning_rate(8)) == pytest.approx(0.05)

@@ -334,5 +334,5 @@ def test_the_best_checkpoint_outlives_later_ones_and_other_processes(tmp_path):
                 checkpoints.wait()
     with Checkpoints(directory, read_only=True) as checkpoints:
         assert checkpoints.steps() == [1, 4, 5] and checkpoints.best() == 1
-        state, position = checkpoints.restore_step(1, _state(0))
+        state, position = checkpoints.restore_step(1, lambda position: _state(0))
     assert position["step"] == 1 and state["step"] == 1

@@ -20,12 +20,13 @@ from unnas_jax.data import halves, open_dataset, pipeline
 from unnas_jax.methods import draws, registry
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.darts import Darts
+from unnas_jax.methods.p_darts import PDarts
 from unnas_jax.runs import search as search_lib
 from unnas_jax.runs import selected, selection
 from unnas_jax.runs.selecting import Scores, Selecting
 from unnas_jax.runs.selection import Options
 from unnas_jax.spaces.darts import genotype
-from unnas_jax.spaces.darts.candidates import KINDS
+from unnas_jax.spaces.darts.candidates import KINDS, OPERATIONS
 from unnas_jax.tasks import registry as tasks
 
 OPTIONS = Options(epochs=1, max_images=16, learning_rate=0.01)
@@ -35,32 +36,58 @@ NAMES = ("skip_connect", "max_pool_3x3")
 pytestmark = pytest.mark.usefixtures("on_one_device")
 
 
+def config_of(method: str, images: pathlib.Path, names: tuple[str, ...], **options: Any) -> Any:
+    config = tiny.config(epochs=1)
+    config.weights.learning_rate = 5e-3  # So that not every answer is right.
+    config.dataset.update(name="folder", path=str(images))
+    config.network.update(nodes=1, operations=names)
+    config.input.update(crop=8, resize=10)
+    config.workers = 0
+    registry.choose(config, method, **options)
+    return config
+
+
 @pytest.fixture(scope="module")
 def searched(
     on_one_device: None, images: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
 ) -> pathlib.Path:
-    config = tiny.config(epochs=1)
-    config.weights.learning_rate = 5e-3  # So that not every answer is right.
-    config.dataset.update(name="folder", path=str(images))
-    config.network.update(nodes=1, operations=NAMES)
-    config.input.update(crop=8, resize=10)
-    config.workers = 0
-    registry.choose(config, "darts", curvature_every=0)
     workdir = tmp_path_factory.mktemp("runs") / "search"
+    search_lib.search(config_of("darts", images, NAMES), str(workdir))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def in_stages(
+    on_one_device: None, images: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
+    """A search by P-DARTS that ends in its second stage, which has dropout on skips."""
+    stages = {"cells_added": (0, 0, 0), "kept": (2, 1), "skip_dropout": (0.0, 0.9, 0.0)}
+    config = config_of("p_darts", images, (*NAMES, "avg_pool_3x3"), **stages)
+    config.train.update(epochs=3, max_steps=8)
+    workdir = tmp_path_factory.mktemp("runs") / "stages"
     search_lib.search(config, str(workdir))
     return workdir
 
 
-def last_state(workdir: pathlib.Path) -> Any:
+def last_checkpoint(workdir: pathlib.Path) -> Any:
     with ocp.CheckpointManager(workdir / "checkpoints") as manager:
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(None))
-        return manager.restore(manager.latest_step(), args=items).state
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(None), progress=ocp.args.JsonRestore()
+        )
+        return manager.restore(manager.latest_step(), args=items)
 
 
 @pytest.fixture(scope="module")
 def whole(searched: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     out = tmp_path_factory.mktemp("whole") / "out"
     assert selection.by_perturbation(str(searched), str(out), OPTIONS) is not None
+    return out
+
+
+@pytest.fixture(scope="module")
+def of_stage(in_stages: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    out = tmp_path_factory.mktemp("of_stage") / "out"
+    assert selection.by_perturbation(str(in_stages), str(out), OPTIONS) is not None
     return out
 
 
@@ -87,29 +114,66 @@ def test_what_a_selection_leaves(whole: pathlib.Path) -> None:
     assert kinds.count("validation") == 1
 
 
+def test_a_selection_of_a_later_stage(
+    in_stages: pathlib.Path, of_stage: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It chooses among what the stage before left, and goes on in the stage."""
+    carried = last_checkpoint(in_stages).progress["carried"]
+    cells, _ = genotype.load(of_stage / "genotype.json")
+    rows = table(of_stage)
+    for kind, pairs in (("normal", cells.normal), ("reduce", cells.reduce)):
+        assert [source for _, source in pairs] == [0, 1]
+        for edge, (operation, _) in enumerate(pairs):
+            of_edge = [r for r in rows if r["cell"] == kind and r["input"] == str(edge)]
+            assert [row["without"] for row in of_edge] == carried[kind][edge]
+            assert len(of_edge) == 2 and operation in carried[kind][edge]
+    end = last_checkpoint(of_stage)
+    assert end.progress["stage"] == 1 and end.progress["carried"] == carried
+    assert int(end.state["step"]) == 8 + 4
+    monkeypatch.delattr(Selecting, "_score")
+    again = selection.by_perturbation(str(in_stages), str(of_stage), OPTIONS)
+    assert again is not None and again.cells == cells
+
+
+def test_a_first_stage_without_its_dropout_has_the_same_parameters(images: pathlib.Path) -> None:
+    """With eight operations, which without dropout would be computed by a fused form."""
+    config = config_of("p_darts", images, OPERATIONS, skip_dropout=(0.1, 0.4, 0.7))
+    config.train.epochs = 3
+    before, made = config.to_dict(), []
+    for c in (before, selection.config_for(before, 0.0)):
+        task = tasks.create(c, open_dataset(c["dataset"]))
+        made.append(PDarts(Setting(MethodConfig.of(c), task, sharding.data_mesh(), 4)))
+    dropped, plain = made
+    assert dropped.skips(0) and not plain.skips(0)
+    shapes = [jax.eval_shape(method.initial).params for method in made]
+    jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), *shapes)
+
+
+@pytest.mark.parametrize("runs", [("searched", "whole"), ("in_stages", "of_stage")])
 def test_a_score_is_that_of_the_supernet_without_an_operation(
-    searched: pathlib.Path, whole: pathlib.Path
+    runs: tuple[str, str], request: pytest.FixtureRequest
 ) -> None:
     """Mixed by hand, on the same images."""
-    c = selected.config_of(str(searched), "search")
+    search, out = (request.getfixturevalue(name) for name in runs)
+    c = selected.config_of(str(search), "search")
     dataset = open_dataset(c["dataset"])
     task, mesh = tasks.create(c, dataset), sharding.data_mesh()
-    method = Darts(Setting(MethodConfig.of(c), task, mesh, 4))
-    state = last_state(searched)
-    first = table(whole)[0]
-    edge = int(first["input"])
-    mixing = {}
+    state, progress = (last_checkpoint(search)[item] for item in ("state", "progress"))
+    stage = {"stage": progress["stage"], "carried": progress["carried"]}
+    method = registry.of_config(c)(Setting(MethodConfig.of(c), task, mesh, 4, **stage))
+    network = method.supernet.clone(mix=lambda weights: weights)  # Those of its own operations.
+    left = stage["carried"] or dict.fromkeys(KINDS, [list(NAMES)] * 2)
+    exact = {}
     for kind in KINDS:
-        exact = np.exp(np.asarray(state["alphas"][kind], np.float64))
-        mixing[kind] = np.float32(exact / exact.sum(1, keepdims=True))
-    mixing[first["cell"]][edge, NAMES.index(first["without"])] = 0
+        powers = np.exp(np.asarray(state["alphas"][kind], np.float64))
+        exact[kind] = np.float32(powers / powers.sum(1, keepdims=True))
     held_out = pipeline.evaluation_sample(halves(64, 0)[1], 16, 0)
     batches = pipeline.eval_batches(
         dataset.splits["train"], held_out, batch_size=8, crop=8, resize=10, apply_exif=True,
         workers=0,
     )  # fmt: skip
     answer = jax.jit(
-        lambda inputs: method.mixed.apply(
+        lambda inputs, mixing: network.apply(
             {"params": state["params"], "batch_stats": state["batch_stats"]},
             inputs,
             mixing,
@@ -117,16 +181,28 @@ def test_a_score_is_that_of_the_supernet_without_an_operation(
             mutable=["batch_stats"],
         )[0]
     )
-    hits, count = 0, 0
-    for number, batch in enumerate(batches):
-        key = method.key(draws.EVALUATION, number)
-        examples = task.examples(
-            key, {"image": batch["image"], "label": batch["label"]}, train=False
+    seen = [
+        task.examples(
+            method.key(draws.EVALUATION, number),
+            {"image": batch["image"], "label": batch["label"]},
+            train=False,
         )
-        answers = np.argmax(np.asarray(answer(examples.inputs)), -1)
-        hits, count = hits + np.sum(answers == np.asarray(examples.targets)), count + len(answers)
-    assert count == 64 and hits < 60
-    assert float(first["score"]) == pytest.approx(hits / count, abs=1.01 / count)
+        for number, batch in enumerate(batches)
+    ]
+    rows = table(out)
+    first = [r for r in rows if (r["decision"], r["cell"]) == ("1", rows[0]["cell"])]
+    assert len(first) == 2
+    for row in first:
+        cell, edge = row["cell"], int(row["input"])
+        mixing = {kind: weights.copy() for kind, weights in exact.items()}
+        mixing[cell][edge, left[cell][edge].index(row["without"])] = 0
+        hits, count = 0, 0
+        for examples in seen:
+            answers = np.argmax(np.asarray(answer(examples.inputs, mixing)), -1)
+            hits += np.sum(answers == np.asarray(examples.targets))
+            count += len(answers)
+        assert count == 64 and hits < 60
+        assert float(row["score"]) == pytest.approx(hits / count, abs=1.01 / count)
 
 
 class Killed(Exception):
@@ -169,7 +245,9 @@ def test_it_goes_on_where_it_was_killed(
         assert again is not None and again.cells == found.cells and len(measured) == 8
     for name in ("choices.csv", "genotype.json"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
-    jax.tree.map(np.testing.assert_array_equal, last_state(out), last_state(whole))
+    jax.tree.map(
+        np.testing.assert_array_equal, *(last_checkpoint(run).state for run in (out, whole))
+    )
 
 
 def test_scores_of_another_decision_are_forgotten(tmp_path: pathlib.Path) -> None:
@@ -242,10 +320,9 @@ def test_searches_of_which_it_cannot_select(searched: pathlib.Path, tmp_path: pa
     assert "has no checkpoint" in refused()
     files.write_json(other / "genotype.json", {**document, "finished": False})
     assert "the search is not finished, at epoch 1" in refused()
-    for method, words in (("gdas", "does not mix all"), ("p_darts", "has 3 stages")):
-        changed = {**config, "search": {**config["search"], "method": method}, "method": {}}
-        files.write_json(other / "config.json", changed)
-        assert words in refused()
+    changed = {**config, "search": {**config["search"], "method": "gdas"}, "method": {}}
+    files.write_json(other / "config.json", changed)
+    assert "does not mix all" in refused()
     files.write_json(
         other / "config.json", {**config, "weights": {**config["weights"], "optimizer": "object"}}
     )

@@ -297,6 +297,11 @@ class SearchMethod(abc.ABC):
         """The names of the operations on every edge, by which `mix` orders their weights."""
         return mixed.of_config(self.config).operations(self.config.network)
 
+    @property
+    def left(self) -> Candidates:
+        """The operations of every edge that its supernet has: all, or those of a stage."""
+        return self.operations()
+
     # For methods that choose among candidates.
 
     def candidates(self) -> Sequence[Cells]:

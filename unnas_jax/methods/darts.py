@@ -33,11 +33,6 @@ from unnas_jax.tasks import transforms
 from unnas_jax.tasks.base import Batch, Examples, Sums, evaluated, example_shapes
 
 
-def _as_given(weights: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
-    """Lets a supernet take the operations' weights instead of the alphas."""
-    return weights
-
-
 class Darts(SearchMethod):
     """DARTS, algorithm 1: an alpha step comes before each weight step once the alphas move.
 
@@ -46,7 +41,7 @@ class Darts(SearchMethod):
 
     Attributes:
       supernet: the network of all operations, which takes the alphas.
-      mixed: the same network, which takes the operations' weights instead.
+      mixed: the same network, which takes the weights of all operations instead, see `taken`.
       programs: the parts of a step, compiled.
       adversary: perturbs the mixing weights in weight steps; None unless an option asks for it.
     """
@@ -58,7 +53,7 @@ class Darts(SearchMethod):
         super().__init__(setting)
         mixed_lib.of_config(self.config).check_inputs(example_shapes(self.config, self.task))
         self.supernet = self.build()
-        self.mixed = self.supernet.clone(mix=_as_given)
+        self.mixed = self.supernet.clone(mix=self.taken)
         own, jit = type(self), functools.partial(Compiled, self)
         # XLA needs as long to compile forward and backward a second time as the first. A CPU, where
         # that is most of a short run, computes both gradients in one function for both passes;
@@ -135,6 +130,10 @@ class Darts(SearchMethod):
         if self.options["mixing"] == "sigmoid":
             return mixing.sigmoid(alphas, self.operations())
         return mixing.softmax(alphas, self.operations())
+
+    def taken(self, weights: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+        """The weights of all operations, `mix`, as those of the supernet's own, `left`."""
+        return weights
 
     def mix_in_training(self, alphas: Alphas, moment: Moment) -> dict[str, jax.Array]:
         """The mixing weights of a training pass: `mix`, as the remedies change it.

@@ -15,7 +15,6 @@ from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core.errors import UserError
 from unnas_jax.methods.base import Alphas, SearchState, Stage
 from unnas_jax.methods.darts import Darts
-from unnas_jax.methods.draws import Moment
 from unnas_jax.spaces import mixing
 from unnas_jax.spaces.darts import candidates, supernet
 from unnas_jax.spaces.darts.candidates import KINDS, Candidates
@@ -203,7 +202,7 @@ class PDarts(Darts):
             search = dataclasses.replace(search, formulation="per_edge")
         stage = dataclasses.replace(self.config, network=network, search=search)
         own = supernet.build_supernet(stage, self.task)
-        return own.clone(mix=lambda alphas: self._of_stage(self.mix(alphas)))
+        return own.clone(mix=lambda alphas: self.taken(self.mix(alphas)))
 
     def initial_alphas(self, key: jax.Array) -> dict[str, jax.Array]:
         """As many as operations are left."""
@@ -230,22 +229,14 @@ class PDarts(Darts):
             result[kind] = zeros.at[rows, columns].add(shares[kind])
         return result
 
-    def _of_stage(self, weights: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """The weights of all operations as those of the stage's."""
+    def taken(self, weights: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+        """Without the operations that are gone."""
         own = {
             kind: jnp.take_along_axis(weights[kind], self._columns(kind), 1)
             * candidates.mask(self.left[kind])
             for kind in KINDS
         }
         return {**weights, **own}
-
-    def mix_in_training(self, alphas: Alphas, moment: Moment) -> dict[str, jax.Array]:
-        """Of the stage's operations."""
-        return self._of_stage(super().mix_in_training(alphas, moment))
-
-    def mix_in_evaluation(self, alphas: Alphas, step: jax.Array) -> dict[str, jax.Array]:
-        """Of the stage's operations."""
-        return self._of_stage(super().mix_in_evaluation(alphas, step))
 
     def skips(self, step: jax.Array | int) -> dict[str, jax.Array]:
         """With dropout, in a stage that has it."""

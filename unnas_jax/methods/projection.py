@@ -42,8 +42,9 @@ class Projection:
     """What is decided so far.
 
     Attributes:
-      operations: the candidates of every edge.
+      operations: of every edge, in the order of the mixing weights.
       nodes: of a cell.
+      left: those of the operations that are to choose from; None: all.
       chosen: by kind the operation of every edge, None where it is open.
       dropped: by kind the edges that are gone.
       decided: how many of the decisions are made; each is one of every kind of cell.
@@ -55,6 +56,7 @@ class Projection:
     chosen: dict[str, list[str | None]] = dataclasses.field(default_factory=dict)
     dropped: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     decided: int = 0
+    left: Candidates | None = None
 
     def __post_init__(self) -> None:
         for kind in KINDS:
@@ -110,8 +112,12 @@ class Projection:
 
     def _open(self, kind: str, edge: int) -> list[str]:
         """The operations between which an edge is to choose; none if there is no choice."""
-        names = [name for name in self.operations[kind][edge] if name != "none"]
+        names = self._candidates(kind, edge)
         return names if len(names) > 1 else []
+
+    def _candidates(self, kind: str, edge: int) -> list[str]:
+        left = self.operations if self.left is None else self.left
+        return [name for name in left[kind][edge] if name != "none"]
 
     def decide(self, measure: Measure) -> Iterator[tuple[str, list[tuple[Omission, float]], str]]:
         """Makes the next decision of both kinds of cell.
@@ -134,9 +140,8 @@ class Projection:
         names = self._open(kind, edge)
         omissions = [Omission(kind, edge, name) for name in names]
         scores = [measure(self.given(omitted), omitted) for omitted in omissions]
-        only = [name for name in self.operations[kind][edge] if name != "none"]
         # The one that is missed most; of equals the first.
-        kept = names[int(np.argmin(scores))] if names else only[0]
+        kept = names[int(np.argmin(scores))] if names else self._candidates(kind, edge)[0]
         self.chosen[kind][edge] = kept
         return list(zip(omissions, scores, strict=True)), f"keeps {kept}"
 

@@ -152,10 +152,12 @@ class Checkpoints:
         """The step of the complete checkpoint with the best validation metric, if one has any."""
         return self._policy.best(self.steps())
 
-    def restore_step(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
-        """A part of the state, and the position, of the checkpoint of a step."""
+    def restore_step(
+        self, step: int, like: Callable[[Mapping[str, Any]], State]
+    ) -> tuple[State, dict[str, Any]]:
+        """A part of the state, whose form depends on the position, and that, at a step."""
         try:
-            return self._restore(step, lambda position: like, part=True)
+            return self._restore(step, like, part=True)
         except _Damage as error:
             raise UserError(
                 f"{self.directory}: the checkpoint of step {step} is damaged ({error})"
@@ -346,13 +348,18 @@ class Checkpoints:
 
 
 def read(
-    place: Workdir, shapes: Any, wanted: Sequence[str], remedy: str, *, best: bool = False
+    place: Workdir,
+    shapes: Callable[[Mapping[str, Any]], Any],
+    wanted: Sequence[str],
+    remedy: str,
+    *,
+    best: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Some entries of the state of another run, and its position; nothing there is changed.
 
     Args:
       place: the other run.
-      shapes: a state with the shapes and shardings that the entries have.
+      shapes: of a position: a state with the shapes and shardings that the entries have.
       wanted: the names of the entries.
       remedy: what to do if there is no checkpoint.
       best: of the best checkpoint, not of the newest one.
@@ -360,7 +367,12 @@ def read(
     Raises:
       UserError: there is no checkpoint, no best one, or it is damaged or of another network.
     """
-    like, restored = {name: getattr(shapes, name) for name in wanted}, None
+
+    def like(position: Mapping[str, Any]) -> dict[str, Any]:
+        whole = shapes(position)
+        return {name: getattr(whole, name) for name in wanted}
+
+    restored = None
     if epath.Path(place.checkpoints).is_dir():
         with Checkpoints(place.checkpoints, read_only=True) as checkpoints:
             step = checkpoints.best() if best else None
@@ -370,7 +382,7 @@ def read(
                     "best; use the last"
                 )
             if step is None:
-                restored = checkpoints.restore_by(lambda position: like, part=True)
+                restored = checkpoints.restore_by(like, part=True)
             else:
                 restored = checkpoints.restore_step(step, like)
     if restored is None:

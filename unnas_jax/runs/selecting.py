@@ -112,8 +112,14 @@ class Selecting:
 
     @property
     def position(self) -> dict[str, Any]:
-        """What is decided, and the table."""
-        return {"projection": self.projection.as_json(), "rows": self.rows}
+        """What is decided, the table, and the stage of the search."""
+        setting = self.method.setting
+        return {
+            "projection": self.projection.as_json(),
+            "rows": self.rows,
+            "stage": setting.stage,
+            "carried": setting.carried,
+        }
 
     @property
     def _steps_left(self) -> int:

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from unnas_jax.data import open_dataset
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.learning import metrics, optim
 from unnas_jax.methods import registry as methods
-from unnas_jax.methods.base import SearchState, Setting
+from unnas_jax.methods.base import SearchState
 from unnas_jax.methods.darts import Darts
 from unnas_jax.methods.projection import Projection
 from unnas_jax.runs import checkpoint, selected
@@ -34,6 +34,7 @@ from unnas_jax.runs.loop import Plan
 from unnas_jax.runs.search import loop_of
 from unnas_jax.runs.selected import GENOTYPE, Selected
 from unnas_jax.runs.selecting import COLUMNS, Scores, Selecting
+from unnas_jax.runs.stages import Stages
 from unnas_jax.runs.workdir import Workdir
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotype_lib
@@ -85,19 +86,22 @@ def config_for(search: Mapping[str, Any], rate: float) -> dict[str, Any]:
     for name, value in (("warmup_epochs", 0), ("adapt", "none")):
         if name in config["method"]:
             config["method"][name] = value
+    dropout = methods.of_config(config).completed(config["method"]).get("skip_dropout", ())
+    if any(dropout):
+        config["method"]["skip_dropout"] = (0.0,) * len(dropout)
+        if dropout[0]:  # With it the first stage, too, has the parameters of the definition.
+            config["search"]["formulation"] = "per_edge"
     return config
 
 
 def _check_search(name: str, place: Workdir, config: SearchConfig) -> None:
     """Raises `UserError` for a search whose cells cannot be selected by perturbation."""
     method = methods.of_config(config)
-    stages = len(method.stages(MethodConfig.of(config), 1))
-    if not method.mixture or not issubclass(method, Darts) or stages > 1:
-        why = f"has {stages} stages" if stages > 1 else "does not mix all operations of an edge"
+    if not method.mixture or not issubclass(method, Darts):
         remedy = "take the cells of its genotype.json" if method.chooses else "use --by=magnitude"
         raise UserError(
-            f"{name}: is of the method {method.name!r}, which {why}, so that none can be left out "
-            f"of its mixture; {remedy}"
+            f"{name}: is of the method {method.name!r}, which does not mix all operations of an "
+            f"edge, so that none can be left out of its mixture; {remedy}"
         )
     for key, section in (("weights", config.weights), ("alphas", config.alphas)):
         if section.optimizer == optim.OBJECT:
@@ -194,22 +198,9 @@ def _by_perturbation(
         per_epoch = len(images.half_a) // size
 
         # The supernet, and where it goes on.
-        setting = Setting(MethodConfig.of(c), images.task, mesh, per_epoch)
-        method = methods.of_config(c)(setting)
-        assert isinstance(method, Darts)
         nodes = c.network.nodes
         projection = Projection(candidates.of_network(c.network), nodes, options.seed)
         every = per_epoch * options.epochs
-        checkpoints = stack.enter_context(checkpoint.Checkpoints(place.checkpoints))
-        restored = checkpoints.restore(method.shapes())
-        rows: Sequence[Any] = ()
-        if restored is None:
-            state, step = _of_search(source, method, data), 0
-        else:
-            state, position = restored
-            check_same(place.name, position.get("data"), data, ("train",))
-            step, rows = int(position["step"]), position["rows"]
-            projection = projection.resumed(position["projection"])
         total = every * (projection.decisions - 1)
         plan = Plan(
             total=total,
@@ -219,6 +210,28 @@ def _by_perturbation(
             save_every=c.checkpoint_every_steps,
             evaluate_every=every,
         )
+        stages = Stages(MethodConfig.of(c), images.task, mesh, plan, {})
+
+        def method_at(position: Mapping[str, Any]) -> Darts:
+            """In the stage of a position, and with the decay with which the search began."""
+            stage = {key: position[key] for key in ("stage", "carried") if key in position}
+            method = stages.at(stage)
+            assert isinstance(method, Darts)
+            return method
+
+        checkpoints = stack.enter_context(checkpoint.Checkpoints(place.checkpoints))
+        restored = checkpoints.restore_by(lambda position: method_at(position).shapes())
+        rows: Sequence[Any] = ()
+        if restored is None:
+            state, method = _of_search(source, method_at, data)
+            step = 0
+        else:
+            state, position = restored
+            check_same(place.name, position.get("data"), data, ("train",))
+            step, rows = int(position["step"]), position["rows"]
+            method = method_at(position)
+            projection = projection.resumed(position["projection"])
+        projection = dataclasses.replace(projection, left=method.left)
         _LOG.info(
             "Selecting cells of %s: %d decisions, %d passes of %d images, %d steps, %d devices%s.",
             source.name,
@@ -260,13 +273,20 @@ def _by_perturbation(
         return _finished(place, c, options, learner, primary)
 
 
-def _of_search(source: Workdir, method: Darts, data: Mapping[str, Any]) -> SearchState:
-    """The state in which a search ended, with new optimizers."""
+def _of_search(
+    source: Workdir, method_at: Callable[[Mapping[str, Any]], Darts], data: Mapping[str, Any]
+) -> tuple[SearchState, Darts]:
+    """The state in which a search ended, with new optimizers, and the method of its stage."""
     wanted = ("params", "batch_stats", "alphas")
-    found, position = checkpoint.read(source, method.shapes(), wanted, "search first")
+
+    def shapes(position: Mapping[str, Any]) -> SearchState:
+        return method_at(position).shapes()
+
+    found, position = checkpoint.read(source, shapes, wanted, "search first")
     check_same(source.name, position.get("data"), data, ("train",))
-    step = sharding.replicate(np.int32(position["step"]), method.setting.mesh)
-    return method.init().replace(**found, step=step)
+    method = method_at(position)
+    step = method.placed(np.int32(position["step"]))
+    return method.init().replace(**found, step=step), method
 
 
 def _finished(

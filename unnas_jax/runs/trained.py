@@ -249,7 +249,9 @@ def read(
         steps = trainer.build_steps(Training.of(config), network, task, mesh, 1, inputs, nothing)
         shapes = steps.shapes(len(seeds))
         best = checkpoint == "best"
-        found, position = checkpoints.read(place, shapes, _WANTED, "train first", best=best)
+        found, position = checkpoints.read(
+            place, lambda position: shapes, _WANTED, "train first", best=best
+        )
         state = shapes.replace(
             **found,
             seed=np.asarray(seeds, np.int32),
