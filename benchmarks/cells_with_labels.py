@@ -18,6 +18,7 @@ import os
 import pathlib
 import re
 import time
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,11 +141,11 @@ def _parameters(options: argparse.Namespace, cell: Genotype) -> int:
 def _named(options: argparse.Namespace) -> list[tuple[str, Genotype]]:
     """Names and cells: those given, and their random ones."""
     result = []
-    for number, text in enumerate(options.cell):
+    for text in options.cell:
         name = pathlib.Path(text).parent.name if os.path.exists(text) else text
         cell = published.resolve(text)
         result.append((name, cell))
-        drawn = random_cells(_config(options, cell), cell, options.twins, number)
+        drawn = random_cells(_config(options, cell), cell, options.twins, zlib.crc32(name.encode()))
         result += [(f"random of {name}", other) for other in drawn]
     return result
 

@@ -34,6 +34,7 @@ from unnas_jax.runs import search as search_lib  # noqa: E402
 from unnas_jax.spaces.nasbench201 import spec  # noqa: E402
 
 TASKS = {"rotation": "rot", "colorization": "col", "jigsaw": "jig", "classification": "cls"}
+LABELS = {"classification"}
 STEPS, EPOCHS = 512, 4
 COLUMNS = ("task", "method", "seed", "steps", "cell", "skips", "entropy", "loss", "accuracy",
            "seconds")  # fmt: skip
@@ -136,17 +137,27 @@ def look_up(options: argparse.Namespace) -> None:
             f"{', '.join(f'{value:.2f}' for value in accuracy)} | "
             f"{np.mean([row['cifar100'] for row in own]):.2f} | "
             f"{np.mean([row['imagenet16'] for row in own]):.2f} | "
-            f"{', '.join(row['percentile'] for row in own)} | {compared(gains)} |"
+            f"{', '.join(row['percentile'] for row in own)} | {compared(gains)} | "
+            f"{compared(np.array([float(row['percentile']) - 50 for row in own]))} |"
         )
     for method in dict.fromkeys(row["method"] for row in found):
-        own = [row for row in found if row["method"] == method]
-        seeds = sorted({row["seed"] for row in own})
-        # The seeds are independent of each other; the tasks of a seed share their random cells.
-        gains = np.array([
-            np.mean([row["cifar10valid"] - float(row["random"]) for row in own if row["seed"] == s])
-            for s in seeds
-        ])  # fmt: skip
-        print(f"all tasks, {method}, mean of each of {len(seeds)} seeds: {compared(gains)}")
+        for title, tasks in (("all tasks", set(TASKS)), ("without labels", set(TASKS) - LABELS)):
+            own = [row for row in found if row["method"] == method and row["task"] in tasks]
+            # The seeds are independent of each other; the tasks of a seed share random cells.
+            seeds: dict[str, list[dict[str, Any]]] = {}
+            for row in own:
+                seeds.setdefault(row["seed"], []).append(row)
+            gains, ranks = (
+                np.array([np.mean([of(row) for row in rows]) for rows in seeds.values()])
+                for of in (
+                    lambda row: row["cifar10valid"] - float(row["random"]),
+                    lambda row: float(row["percentile"]) - 50,
+                )
+            )
+            print(
+                f"{title}, {method}, mean of each of {len(seeds)} seeds: more than random cells "
+                f"{compared(gains)}; percentile - 50 {compared(ranks)}"
+            )
     drawing(found, every[:, 0]).savefig(options.out / "found.png", dpi=110)
 
 
