@@ -72,7 +72,7 @@ def config_of(images: Any, criterion: str = "accuracy", **network: Any) -> Any:
 
 
 def in_nasbench201(images: Any, criterion: str) -> Any:
-    plain = {"operations": (), "affine": False}
+    plain = {"operations": (), "affine": False, "nodes": 4}
     return config_of(images, criterion, space="nasbench201", **plain)
 
 
@@ -207,9 +207,9 @@ CHANGES = [
     ({"network": {"operations": ("none",)}}, "config.network.operations.*NAS-Bench-201"),
     ({"network": {"space": "nasbench101"}}, "space='nasbench101': .*'single_path' searches in"),
     (
-        {"search": {"method": "darts"}, "method": None},
-        "space='nasbench201': the method 'darts' searches in darts; in nasbench201 "
-        "search.method='single_path' does",
+        {"search": {"method": "p_darts"}, "method": None},
+        "space='nasbench201': the method 'p_darts' searches in darts; in nasbench201 "
+        "search.method='darts' does",
     ),
     (
         {"network": {"space": "darts", "operations": ("noise", "skip_connect")}},

@@ -73,26 +73,6 @@ def test_convolutions_and_their_gradients(
         )
 
 
-def test_few_channels_round_as_a_direct_convolution():
-    rng = np.random.default_rng(0)
-    x, kernel = (rng.normal(size=s).astype(np.float32) for s in ((4, 8, 8, 12), (3, 3, 12, 12)))
-    pad = [(1, 1), (1, 1)]
-
-    def ours(x, kernel):
-        return convolution.convolve(x, kernel, (1, 1), pad, rhs_dilation=(1, 1))
-
-    patches = np.lib.stride_tricks.sliding_window_view(
-        np.pad(x, ((0, 0), *pad, (0, 0))), (3, 3), (1, 2)
-    )
-    exact = np.einsum("nyxchw,hwcd->nyxd", patches, kernel, dtype=np.float64)
-
-    def error(found):
-        return np.abs(found - exact).max() / np.abs(exact).max()
-
-    direct = plain(x, kernel, (1, 1), pad, (1, 1), 1)
-    assert error(ours(x, kernel)) < max(2 * error(direct), 5e-7)
-
-
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 2)])
 @pytest.mark.parametrize("sides", [(7, 5), (20, 18)])  # By matrices, and too large for it.
 def test_depthwise_with_the_channels_first(sides, stride, dilation):

@@ -19,9 +19,6 @@ import numpy as np
 # Bytes of the patches that are made at a time: about half of a core's own cache.
 _CACHED_BYTES = 2**20
 
-# A convolution to few channels from at most this many is computed for neighbouring columns at once.
-_FEW_CHANNELS = 16
-
 # Up to this many (output pixel, input pixel) pairs a depthwise convolution is a matrix product: 8 x
 # 8 pixels at stride 1. At 16 x 16 it takes three times as long as tap by tap.
 _MATRIX_PAIRS = 2**12
@@ -164,35 +161,10 @@ def _by_xla(x: jax.Array, kernel: jax.Array, window: _Window, groups: int = 1) -
     )
 
 
-def _columns_at_once(ins: int, outs: int, columns: int) -> int:
-    """How many neighbouring columns of the result are the channels of one product: 1, 2 or 4.
-
-    XLA's products with few columns take as long as with 32, or with 64 if the rows are short, too.
-    """
-    most = (64 if ins < _FEW_CHANNELS // 2 else 32) // outs if ins <= _FEW_CHANNELS else 1
-    return max(k for k in (1, 2, 4) if k <= max(1, most) and columns % k == 0)
-
-
-def _by_columns(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
-    """A convolution; one to few channels as a wider one, with its stride, to several columns.
-
-    For k columns the kernel is k - 1 taps wider: for each of them it is moved on by a tap.
-    """
-    height, width, ins, outs = kernel.shape
-    columns = window.outputs(x.shape, kernel.shape)[1]
-    at_once = _columns_at_once(ins, outs, columns)
-    if at_once == 1 or width == 1 or window.strides[1] != 1 or window.dilation[1] != 1:
-        return _by_xla(x, kernel, window)
-    moved = [jnp.pad(kernel, ((0, 0), (k, at_once - 1 - k), *2 * [(0, 0)])) for k in range(at_once)]
-    wide = dataclasses.replace(window, strides=(window.strides[0], at_once))
-    out = _by_xla(x, jnp.concatenate(moved, axis=-1), wide)
-    return out.reshape(*out.shape[:2], columns, outs)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _dense(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
     """Every channel of the result from all channels of x."""
-    return _by_columns(x, kernel, window)
+    return _by_xla(x, kernel, window)
 
 
 def _dense_fwd(
@@ -205,14 +177,8 @@ def _dense_bwd(
     window: _Window, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
-    of_kernel = _of_kernel(x, gradient, kernel, window)
-    if window.strides != (1, 1):
-        _, of_x = jax.vjp(lambda x: _by_xla(x, kernel, window), x)
-        return of_x(gradient)[0], of_kernel
-    rows, columns = (edge[:2] for edge in window.spread(gradient, x, kernel.shape))
-    back = dataclasses.replace(window, pads=(rows, columns))
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    return _by_columns(gradient, turned, back), of_kernel
+    _, of_x = jax.vjp(lambda x: _by_xla(x, kernel, window), x)
+    return of_x(gradient)[0], _of_kernel(x, gradient, kernel, window)
 
 
 _dense.defvjp(_dense_fwd, _dense_bwd)
