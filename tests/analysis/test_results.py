@@ -66,6 +66,12 @@ def _reshape(path: pathlib.Path) -> None:
     np.savez(path, **{**history, "normal": history["normal"][:, :4]})
 
 
+def _of_space(path: pathlib.Path, name: str) -> None:
+    config = json.loads(path.read_text())
+    config.setdefault("network", {})["space"] = name
+    path.write_text(json.dumps(config))
+
+
 @pytest.mark.parametrize(
     ("damage", "name"),
     [
@@ -79,6 +85,7 @@ def _reshape(path: pathlib.Path) -> None:
         (lambda p: (p / "config.json").write_text("{"), "config.json"),
         (lambda p: (p / "config.json").write_text("[]"), "config.json"),
         (lambda p: (p / "config.json").unlink(), "config.json"),
+        (lambda p: _of_space(p / "config.json", "mine"), "config.network.space='mine'"),
         (lambda p: (p / "genotype.json").write_text("{"), "genotype.json"),
         (lambda p: (p / "genotype.json").write_text(json.dumps({"schema": "x"})), "genotype.json"),
     ],

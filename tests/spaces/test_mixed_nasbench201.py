@@ -122,6 +122,19 @@ def config_of(**network: Any) -> ml_collections.ConfigDict:
     return config
 
 
+def test_a_cell_keeps_its_strongest_operation_whatever_the_threshold() -> None:
+    weights = np.full((6, 5), 0.1)
+    weights[1, OPERATIONS.index("nor_conv_3x3")] = 0.4
+    weights[3, OPERATIONS.index("skip_connect")] = 0.6
+    weights[4, OPERATIONS.index("none")] = 0.9
+
+    def edges(threshold: float) -> list[str]:
+        return list(door.cells({KIND: weights}, {}, threshold).operations)
+
+    assert [edges(0.5)[k] for k in (1, 3, 4)] == ["none", "skip_connect", "none"]
+    assert edges(0.85) == ["none"] * 3 + ["skip_connect"] + ["none"] * 2
+
+
 @pytest.mark.parametrize(
     "change, words",
     [

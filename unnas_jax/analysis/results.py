@@ -35,11 +35,10 @@ class Run:
     Attributes:
       path: the workdir.
       config: the content of `config.json`.
-      genotype: the cells of `genotype.json`, or those of the last alphas before it exists; of a
-        training those that it trains; None if they are of another space than DARTS'.
+      cells: those of `genotype.json`, or of the last alphas before it exists; of a training in the
+        space of DARTS those that it trains; None if they are not known.
       document: the content of `genotype.json` (an empty dict before it exists).
       result: the content of a training's `result.json` (an empty dict before it exists).
-      cells: of a search in whatever space, as `genotype`.
       softmax: the weights of the cells' alphas, keys "normal" and "reduce"; None if unknown.
       operations: of every edge in the search; None before there are alphas or cells.
       alphas: the content of `alphas.npz`.
@@ -49,7 +48,7 @@ class Run:
 
     path: str
     config: Mapping[str, Any]
-    genotype: genotypes.Genotype | None
+    cells: Cells | None
     document: Mapping[str, Any]
     softmax: Mapping[str, Any] | None
     operations: Candidates | None
@@ -57,12 +56,16 @@ class Run:
     records: Mapping[str, list[Record]]
     skipped: int
     result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    cells: Cells | None = None
+
+    @property
+    def genotype(self) -> genotypes.Genotype | None:
+        """The cells, if they are of the space of DARTS."""
+        return self.cells if isinstance(self.cells, genotypes.Genotype) else None
 
     @property
     def space(self) -> Mixed:
         """That of a search's alphas."""
-        return mixed.SUPERNETS[self.config["network"].get("space", "darts")]
+        return _space(self.config)
 
     @property
     def is_training(self) -> bool:
@@ -136,12 +139,18 @@ def alphas_until(path: str, step: int) -> Alphas:
         return Alphas(())
 
 
+def _space(config: Mapping[str, Any]) -> Mixed:
+    """The space of a search with alphas; `UserError` for one that nobody registered."""
+    space = config.get("network", {}).get("space", "darts")
+    return mixed.SUPERNETS.find(space, "network.space")
+
+
 def _operations(config: Mapping[str, Any], mixing: Mapping[str, np.ndarray]) -> Candidates:
     """The operations of every edge; configs of older versions do not name them."""
     section = config.get("network", {})
     space = section.get("space", "darts")
     if space != "darts":
-        return mixed.SUPERNETS[space].operations(section)
+        return _space(config).operations(section)
     nodes = candidates.nodes_of(len(mixing["normal"])) if "normal" in mixing else section["nodes"]
     return candidates.parse(section.get("operations", ()), nodes)
 
@@ -210,41 +219,41 @@ def read(path: str | os.PathLike[str]) -> Run:
     """
     workdir = os.fspath(path)
     config = _config(workdir)
-    genotype, softmax, alphas, operations = None, None, None, None
+    softmax, alphas, operations = None, None, None
     cells: Any = None
     document: dict[str, Any] = {}
     result: dict[str, Any] = {}
     alphas_path = os.path.join(workdir, "alphas.npz")
     genotype_path = os.path.join(workdir, "genotype.json")
     if config["experiment"] == "train":
-        genotype, document = _trained(workdir, config)
+        cells, document = _trained(workdir, config)
         result_path = os.path.join(workdir, "result.json")
         if os.path.exists(result_path):
             result = result_files.read_result(result_path) or {}
     elif os.path.exists(alphas_path):
         alphas = read_alphas(alphas_path)
         mixing = alphas.rows[-1].mixing
-        space = mixed.SUPERNETS[config["network"].get("space", "darts")]
+        space = _space(config)
         operations = _operations(config, mixing)
         _check_operations(alphas_path, mixing, operations)
         cells = space.cells(mixing, operations)
         softmax = space.document(cells, mixing, {}, operations)["alphas_softmax"]
     if config["experiment"] == "search" and os.path.exists(genotype_path):
-        if config["network"].get("space", "darts") == "darts":
+        space_name = config.get("network", {}).get("space", "darts")
+        if space_name == "darts":
             cells, document = genotypes.load(genotype_path)
             named = config.get("network", {}).get("operations", ())
             operations = candidates.parse(named, genotypes.nodes_of(cells.normal))
         else:
-            cells, document = registry.SPACES[config["network"]["space"]].load(genotype_path)
+            space_of = registry.SPACES.find(space_name, "network.space")
+            cells, document = space_of.load(genotype_path)
         choice.check_document(genotype_path, document)
-    if isinstance(cells, genotypes.Genotype):
-        genotype = cells
     softmax = document.get("alphas_softmax", softmax)
     records, skipped = read_metrics(os.path.join(workdir, "metrics.jsonl"))
     return Run(
         workdir,
         config,
-        genotype,
+        cells,
         document,
         softmax,
         operations,
@@ -252,5 +261,4 @@ def read(path: str | os.PathLike[str]) -> Run:
         records,
         skipped,
         result=result,
-        cells=cells,
     )

@@ -82,13 +82,14 @@ def check_inputs(examples: Examples) -> None:
 def cells(mixing: Mapping[str, np.ndarray], operations: Candidates, threshold: float = 0.0) -> Spec:
     """On every edge the operation of the largest weight, which may be `none` (Dong and Yang).
 
-    `none` also takes the place of an operation below the threshold.
+    `none` also takes the place of an operation below the threshold; a cell that would have none
+    left keeps the strongest.
     """
     del operations
-    rows = np.asarray(mixing[KIND])
-    return Spec(
-        tuple(OPERATIONS[row.argmax()] if row.max() >= threshold else "none" for row in rows)
-    )
+    found = [(float(row.max()), OPERATIONS[row.argmax()]) for row in np.asarray(mixing[KIND])]
+    strongest = max((weight for weight, name in found if name != "none"), default=0.0)
+    least = min(threshold, strongest)
+    return Spec(tuple(name if weight >= least else "none" for weight, name in found))
 
 
 def chosen(cells: Any) -> dict[str, list[tuple[str, int, int]]]:
