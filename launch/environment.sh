@@ -77,7 +77,7 @@ prepare_environment() { # prepare_environment EXTRAS
   printf 'Installing unnas_jax[%s] into %s (minutes, once) ...\n' "$extras" "$VENV" >&2
   printf '%s\n' $$ >"$VENV/installing"
   rm -f "$stamp"
-  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --editable ".[$extras]" ||
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]" ||
     fail 'the installation failed: the lines above say why; call again to start it anew'
   fingerprint >"$stamp"
   rm "$VENV/installing"
