@@ -35,34 +35,51 @@ from unnas_jax.spaces.nasbench201 import spec  # noqa: E402
 
 TASKS = {"rotation": "rot", "colorization": "col", "jigsaw": "jig", "classification": "cls"}
 LABELS = {"classification"}
-STEPS, EPOCHS = 512, 4
 COLUMNS = ("task", "method", "seed", "steps", "cell", "skips", "entropy", "loss", "accuracy",
-           "seconds")  # fmt: skip
+           "seconds", "eigenvalue")  # fmt: skip
 BENCHMARKS = ("cifar10valid", "cifar100", "imagenet16")
 
 
-def config_of(task: str, method: str, seed: int, data_dir: str) -> ml_collections.ConfigDict:
-    """A search of 16 images a step, 32 of tasks that make one example of an image."""
+def config_of(
+    task: str, method: str, seed: int, options: argparse.Namespace
+) -> ml_collections.ConfigDict:
+    """A search of 16 images a step, 32 of tasks that make one example of an image.
+
+    Args:
+      method: of the registry, or a remedy of `darts`.
+      options: of the command line.
+    """
     config = recipes.nasbench201(TASKS[task])
-    config.seed, config.dataset.data_dir, config.workers = seed, data_dir, 0
+    config.seed, config.dataset.data_dir, config.workers = seed, options.data_dir, 0
     side = 32 if task == "jigsaw" else 16
     config.input.update(crop=side, resize=side, pad=2 if config.input.pad else 0)
     config.network.update(width=8, cells=3)
-    size = config.train.batch_size // 2
-    config.train.update(batch_size=size, epochs=EPOCHS, max_images=size * STEPS // EPOCHS)
+    size, epochs = config.train.batch_size // 2, options.epochs
+    config.train.update(batch_size=size, epochs=epochs, max_images=size * options.steps // epochs)
     config.weights.update(learning_rate=0.05, final_learning_rate=0.0)
     config.alphas.learning_rate = 0.03
     config.eval.update(max_images=512, batch_size=256)
     config.log_every_steps, config.trackers = 64, ()
-    options: dict[str, Any] = {}
+    name, own = method, dict[str, Any]()
     if method == "single_path":
-        options = {"candidates": 100, "bn_images": 128, "criterion": "loss"}
-    if method == "dartsminus":
-        config.network.auxiliary_skip = True
-    if method == "sdarts_rs":
-        options = {"perturbation": "random"}
-    own = {"dartsminus": "darts", "sdarts_rs": "darts"}
-    registry.choose(config, own.get(method, method), **options)
+        own = {"candidates": 100, "bn_images": 128, "criterion": "loss"}
+    elif method == "pc_darts":
+        config.network.partial_channels = 4
+        config.search.arch_start_epoch = 0.3 * epochs  # Of 50 epochs the recipe's alphas rest 15.
+    elif method == "dartsminus":
+        name, config.network.auxiliary_skip = "darts", True
+    elif method == "rdarts_l2":
+        name, config.weights.weight_decay = "darts", 9 * config.weights.weight_decay
+    elif method == "sdarts_rs":
+        name, own = "darts", {"perturbation": "random"}
+    elif method == "fair_darts":
+        config.network.operations = spec.OPERATIONS[1:]  # No `none`.
+        edges = 6 * len(config.network.operations)
+        # The loss is a mean: of 24 weights each is drawn as hard as of the 196 of the recipe.
+        name, own = "darts", {"mixing": "sigmoid", "zero_one": 10 * edges / 196}
+    if options.curvature:
+        own["curvature_every"] = options.curvature
+    registry.choose(config, name, **own)
     return config
 
 
@@ -78,7 +95,7 @@ def search(options: argparse.Namespace) -> None:
         if (task, method, str(seed)) in known:
             continue
         workdir = options.out / f"{task}_{method}_{seed}"
-        began, config = time.process_time(), config_of(task, method, int(seed), options.data_dir)
+        began, config = time.process_time(), config_of(task, method, int(seed), options)
         search_lib.search(config, str(workdir))
         written = workdir / "genotype.json"
         document = json.loads(written.read_text()) if written.exists() else {}
@@ -87,14 +104,15 @@ def search(options: argparse.Namespace) -> None:
         rows = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
         found = {row["kind"]: row for row in rows}
         cell = spec.from_dict(document)
-        entropy = found.get("method", {}).get("entropy_cell")
+        measured = found.get("method", {})
         with path.open("a", newline="") as file:
             csv.writer(file).writerow([
-                task, method, seed, STEPS, str(cell),
+                task, method, seed, options.steps, str(cell),
                 cell.operations.count("skip_connect"),
-                "" if entropy is None else f"{entropy:.3f}",
+                f"{measured['entropy_cell']:.3f}" if "entropy_cell" in measured else "",
                 f"{found['validation']['loss']:.4f}", f"{found['validation']['accuracy']:.4f}",
                 f"{time.process_time() - began:.0f}",
+                f"{measured['eigenvalue']:.4f}" if measured.get("eigenvalue") is not None else "",
             ])  # fmt: skip
         shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
 
@@ -228,6 +246,10 @@ def main() -> None:
         parser.add_argument(
             f"--{name}", type=lambda text: text.split(","), default=default.split(",")
         )
+    parser.add_argument("--steps", type=int, default=512)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--curvature", type=int, default=0, metavar="EPOCHS",
+                        help="so many epochs the largest eigenvalue in the alphas; 0: never")  # fmt: skip
     options = parser.parse_args()
     search(options) if options.what == "search" else look_up(options)
 
