@@ -248,8 +248,8 @@ def main() -> None:
         )
     parser.add_argument("--steps", type=int, default=512)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--curvature", type=int, default=0, metavar="EPOCHS",
-                        help="so many epochs the largest eigenvalue in the alphas; 0: never")  # fmt: skip
+    what = "so many epochs the largest eigenvalue in the alphas; 0: never"
+    parser.add_argument("--curvature", type=int, default=0, metavar="EPOCHS", help=what)
     options = parser.parse_args()
     search(options) if options.what == "search" else look_up(options)
 
