@@ -35,11 +35,11 @@ class Run:
     Attributes:
       path: the workdir.
       config: the content of `config.json`.
-      cells: those of `genotype.json`, or of the last alphas before it exists; of a training in the
-        space of DARTS those that it trains; None if they are not known.
+      genotype: the cells of `genotype.json`, or of the last alphas before it exists; of a training
+        in the space of DARTS those that it trains; None if they are not known.
       document: the content of `genotype.json` (an empty dict before it exists).
       result: the content of a training's `result.json` (an empty dict before it exists).
-      softmax: the weights of the cells' alphas, keys "normal" and "reduce"; None if unknown.
+      softmax: the weights of the cells' alphas by kind of cell; None if unknown.
       operations: of every edge in the search; None before there are alphas or cells.
       alphas: the content of `alphas.npz`.
       records: `metrics.jsonl` by kind ("start", "train", "validation", "method"), ordered by step.
@@ -48,7 +48,7 @@ class Run:
 
     path: str
     config: Mapping[str, Any]
-    cells: Cells | None
+    genotype: Cells | None
     document: Mapping[str, Any]
     softmax: Mapping[str, Any] | None
     operations: Candidates | None
@@ -56,11 +56,6 @@ class Run:
     records: Mapping[str, list[Record]]
     skipped: int
     result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def genotype(self) -> genotypes.Genotype | None:
-        """The cells, if they are of the space of DARTS."""
-        return self.cells if isinstance(self.cells, genotypes.Genotype) else None
 
     @property
     def space(self) -> Mixed:
@@ -91,10 +86,10 @@ class Run:
         if self.is_training:
             return list(self.result.get("warnings", ()))
         words = []
-        if self.alphas is not None and self.cells is not None:
+        if self.alphas is not None and self.genotype is not None:
             start = self.config["search"]["arch_start_epoch"]
             words = verdict.of_alphas(
-                self.alphas.mixing, self.cells, start, self.operations, self.space
+                self.alphas.mixing, self.genotype, start, self.operations, self.space
             )
         starts, validations = self.records["start"], self.records["validation"]
         if starts and validations:
