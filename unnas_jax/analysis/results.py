@@ -232,7 +232,7 @@ def read(path: str | os.PathLike[str]) -> Run:
         operations = _operations(config, mixing)
         _check_operations(alphas_path, mixing, operations)
         cells = space.cells(mixing, operations)
-        softmax = space.document(cells, mixing, {}, operations)["alphas_softmax"]
+        softmax = space.document(cells, mixing, {}, operations).get("alphas_softmax")
     if config["experiment"] == "search" and os.path.exists(genotype_path):
         space_name = config.get("network", {}).get("space", "darts")
         if space_name == "darts":

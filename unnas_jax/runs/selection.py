@@ -298,7 +298,7 @@ def _finished(
     document = projection.space.document(
         cells, projection.given().shares, selected.provenance(config, **how), operations
     )
-    del document["alphas_softmax"]  # They did not choose.
+    document.pop("alphas_softmax", None)  # They did not choose.
     if write:
         selected.write(found, document, operations)
         place.publish()
