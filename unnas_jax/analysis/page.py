@@ -7,25 +7,13 @@ from typing import Any
 
 import markupsafe
 
-from unnas_jax.analysis import choice, collapse, graphs, markup, results
+from unnas_jax.analysis import choice, collapse, graphs, markup, next_step, results
 from unnas_jax.analysis.graphs import Graph
 from unnas_jax.analysis.markup import percent
 from unnas_jax.analysis.templates import TEMPLATES
-from unnas_jax.config import recipes
 from unnas_jax.core.logs import duration
-from unnas_jax.data import folder_maps
 
 _REFRESH_SECONDS = 30  # How often a page that is still open reloads while a run goes on.
-
-_EVALUATIONS: Mapping[str, tuple[str, str]] = {
-    "photos": ("eval_photos", "the photographs"),
-    "folder_maps": ("eval_seg_folder", "the folder with its label maps"),
-    "cifar10": ("eval_cifar10", "CIFAR-10"),
-    "cityscapes": ("eval_cityscapes", "Cityscapes"),
-    "imagenet2012": ("eval_in1k", "ImageNet-1K"),
-    "imagenet22k": ("eval_in1k", "ImageNet-1K"),
-}
-"""The recipe with which the cells found on a dataset are evaluated, and on what, in words."""
 
 
 def training_seconds(run: results.Run) -> float | None:
@@ -170,37 +158,6 @@ def _sizes(sizes: Sequence[Mapping[str, Any]]) -> list[tuple[bool, tuple[str, ..
     ]
 
 
-def next_step(config: Mapping[str, Any], workdir: str) -> tuple[str, str]:
-    """The next step with the cells of a search: a title and a command.
-
-    Args:
-      config: the search's, as a dict.
-      workdir: its workdir.
-    """
-    dataset = config["dataset"]
-    name = dataset["name"].removeprefix("tfds:")
-    if name == "folder" and folder_maps.has_label_maps(dataset["path"]):
-        name = "folder_maps"  # A pretext task searched on it without them.
-    recipe, words = _EVALUATIONS.get(name, ("eval_folder", f"{name}, whose images need labels"))
-    flags = [f"--config=configs/{recipe}.py:{workdir}/genotype.json"]
-    if name == "folder":
-        words = "the folder, with a directory for each class"
-    if name in ("folder", "folder_maps"):
-        flags.append(f"--config.dataset.path={dataset['path']}")
-        if (ignored := dataset.get("ignore_label", 255)) != 255:
-            flags.append(f"--config.dataset.ignore_label={ignored}")
-    elif recipe == "eval_folder":
-        flags.append(f"--config.dataset.name={dataset['name']}")
-    if dataset.get("data_dir"):
-        flags.append(f"--config.dataset.data_dir={dataset['data_dir']}")
-    flags.append(f"--workdir={workdir}/{recipe}")
-    space = config.get("network", {}).get("space", "darts")
-    network = recipes.NETWORKS.get(space, {})
-    flags += [f"--config.network.{key}={value}" for key, value in network.items()]
-    title = f"Evaluate the discovered network on {words}"
-    return title, " ".join(map(markup.quoted, ["python", "main.py", *flags]))
-
-
 def _chooses(run: results.Run) -> bool:
     """Whether the search judges cells at its end, and has no alphas."""
     return bool(run.config["search"]["method"] == "single_path")
@@ -245,7 +202,7 @@ def render(
         )
     else:
         facts = _search_facts(run)
-        title, command = next_step(run.config, run.path)
+        title, command = next_step.of_search(run.config, run.path)
     cells: dict[str, Any] = {}
     if drawn:
         head, rows = graphs.rows(drawn)

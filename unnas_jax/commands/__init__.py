@@ -72,11 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         from unnas_jax.commands import command_line
 
-        if name.partition(":")[0].endswith((".py", ".yaml", ".yml")):
-            return command_line.fail(f"unknown command {name!r}; write --config={name}")
-        return command_line.fail(
-            f"unknown command {name!r}; use one of {', '.join(COMMANDS)}, or write --flag=value"
-        )
+        return command_line.unknown_command(name, COMMANDS)
     if line := name in EXTRAS and extras.needed(EXTRAS[name], f"the command {name}"):
         from unnas_jax.commands import command_line
 

@@ -19,6 +19,7 @@ from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import distributed, files, sharding, stopping
 from unnas_jax.core.errors import UserError
+from unnas_jax.core.words import counted
 from unnas_jax.data import open_dataset
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.learning import metrics, optim
@@ -232,13 +233,13 @@ def _by_perturbation(
             projection = projection.resumed(position["projection"])
         projection = dataclasses.replace(projection, left=method.left)
         _LOG.info(
-            "Selecting cells of %s: %d decisions, %d passes of %d images, %d steps, %d devices%s.",
+            "Selecting cells of %s: %d decisions, %d passes of %d images, %d steps, %s%s.",
             source.name,
             projection.decisions,
             projection.passes(),
             len(judged),
             total,
-            mesh.size,
+            counted(mesh.size, "device"),
             f", continuing at step {step}" if step else "",
         )
         log = metrics.MetricsLog(place.path, step) if primary else None
