@@ -15,7 +15,7 @@ from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import rows as rows_lib
 from unnas_jax.spaces import mixed, registry
-from unnas_jax.spaces.darts import candidates, published
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
 from unnas_jax.spaces.darts.candidates import Candidates
 from unnas_jax.spaces.mixed import Mixed
@@ -36,7 +36,7 @@ class Run:
       path: the workdir.
       config: the content of `config.json`.
       genotype: the cells of `genotype.json`, or of the last alphas before it exists; of a training
-        in the space of DARTS those that it trains; None if they are not known.
+        those that it trains; None if they are not known.
       document: the content of `genotype.json` (an empty dict before it exists).
       result: the content of a training's `result.json` (an empty dict before it exists).
       softmax: the weights of the cells' alphas by kind of cell; None if unknown.
@@ -191,17 +191,16 @@ def read_metrics(path: str | os.PathLike[str]) -> tuple[dict[str, list[Record]],
     return records, skipped
 
 
-def _trained(
-    workdir: str, config: Mapping[str, Any]
-) -> tuple[genotypes.Genotype | None, dict[str, Any]]:
-    """The cells that a training in the space of DARTS trains, and the document they came from."""
+def _trained(workdir: str, config: Mapping[str, Any]) -> tuple[Cells | None, dict[str, Any]]:
+    """The cells that a training trains, and the document they came from."""
     section, kept = config["network"], os.path.join(workdir, "genotype.json")
-    if section["space"] != "darts":
+    space = registry.SPACES.get(section["space"])
+    if space is None:  # Of one's own, not registered here.
         return None, {}
     if os.path.exists(kept):
-        return genotypes.load(kept)
+        return space.load(kept)
     try:
-        return published.resolve(section["genotype"]), {}
+        return space.resolve(section["genotype"]), {}
     except UserError:  # A file that the training has not copied yet.
         return None, {}
 
