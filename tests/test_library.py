@@ -122,7 +122,7 @@ def test_the_first_example_runs(first_block) -> None:
 
 
 def test_a_loaded_network_has_the_accuracy_of_its_result(first_block) -> None:
-    from unnas_jax.data.pipeline import evaluation_sample, halves
+    from unnas_jax.data.order import evaluation_sample, halves
 
     names, root = first_block
     workdir = root / "runs" / "train"

@@ -17,7 +17,7 @@ from unnas_jax.commands import select
 from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import files, sharding
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import halves, open_dataset, pipeline
+from unnas_jax.data import halves, open_dataset, order, pipeline
 from unnas_jax.methods import draws, registry
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.darts import Darts
@@ -170,7 +170,7 @@ def test_a_score_is_that_of_the_supernet_without_an_operation(
     for kind in KINDS:
         powers = np.exp(np.asarray(state["alphas"][kind], np.float64))
         exact[kind] = np.float32(powers / powers.sum(1, keepdims=True))
-    held_out = pipeline.evaluation_sample(halves(64, 0)[1], 16, 0)
+    held_out = order.evaluation_sample(halves(64, 0)[1], 16, 0)
     batches = pipeline.eval_batches(
         dataset.splits["train"], held_out, batch_size=8, crop=8, resize=10, apply_exif=True,
         workers=0,
