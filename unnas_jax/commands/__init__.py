@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from unnas_jax.core import cache, extras, logs, starting
+from unnas_jax.core import cache, extras, starting
 
 COMMANDS = {
     "run": "run the experiment of a config: a search, a training or a sample (the default)",
@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from unnas_jax.commands import command_line
 
         return command_line.fail(line)
+    from unnas_jax.core import logs  # Its imports take a while: `program` receives signals before.
+
     logs.start()
     _cache_compiled_programs()
     status: int = importlib.import_module(f"unnas_jax.commands.{name}").main(words)
