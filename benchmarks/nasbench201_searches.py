@@ -73,10 +73,9 @@ def config_of(
     elif method == "sdarts_rs":
         name, own = "darts", {"perturbation": "random"}
     elif method == "fair_darts":
-        config.network.operations = spec.OPERATIONS[1:]  # No `none`.
-        edges = 6 * len(config.network.operations)
-        # The loss is a mean: of 24 weights each is drawn as hard as of the 196 of the recipe.
-        name, own = "darts", {"mixing": "sigmoid", "zero_one": 10 * edges / 196}
+        # The loss is a mean: of 30 weights each is drawn as hard as of the 196 of the recipe.
+        own = {"mixing": "sigmoid", "zero_one": 10 * len(spec.EDGES) * len(spec.OPERATIONS) / 196}
+        name = "darts"
     if options.curvature:
         own["curvature_every"] = options.curvature
     registry.choose(config, name, **own)
