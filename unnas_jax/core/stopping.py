@@ -24,7 +24,7 @@ def _say(text: str) -> None:
 def _one_of_several() -> bool:
     """Whether this process is one of several of a run."""
     # jax takes seconds to import; until it is done it may lack this.
-    distributed = getattr(sys.modules.get("jax"), "distributed", None)
+    distributed: Any = getattr(sys.modules.get("jax"), "distributed", None)
     return hasattr(distributed, "is_initialized") and bool(distributed.is_initialized())
 
 
