@@ -82,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return command_line.fail(line)
     logs.start()
-    _cache_compiled_programs()
+    if name != "compile":  # Without a TPU XLA cannot read the programs for TPUs that it has kept.
+        _cache_compiled_programs()
     status: int = importlib.import_module(f"unnas_jax.commands.{name}").main(words)
     return status
 
