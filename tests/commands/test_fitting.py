@@ -18,7 +18,7 @@ GIB = 2**30
 
 def largest(need_of, available: int, chips: int, most: int) -> int:
     """The largest batch of those that may be tried, by trying them all."""
-    grid = {fitting.rounded(size, chips) for size in range(chips, most + 1)}
+    grid = {fitting.rounded(size, chips) for size in range(chips, most + 1, chips)}
     return max((size for size in grid if need_of(size) <= available), default=0)
 
 
@@ -37,7 +37,7 @@ def test_a_need_that_is_linear_is_found_in_few_compilations(chips, first, fixed,
         return int(fixed + an_image * batch / chips)
 
     size, tried = found(need_of, 16 * GIB, first, chips)
-    assert size == largest(need_of, 16 * GIB, chips, 40_000 * chips)
+    assert size == largest(need_of, 16 * GIB, chips, 30_000 * chips)
     assert size in tried  # It was compiled, not only computed.
     assert len(tried) <= 5
 
@@ -123,16 +123,18 @@ def compiled(monkeypatch) -> list[str]:
     return names
 
 
-def test_the_step_that_needs_most_finds_the_batch_and_all_confirm_it(compiled):
-    config = tiny.config().to_dict()
-    result = compile_lib.fit(config, "v5e:1x1")
+@pytest.mark.parametrize(("dataset", "first"), [("photos", 8), ("folder", 8), ("folder", 4096)])
+def test_the_step_that_needs_most_finds_the_batch_and_all_confirm_it(compiled, dataset, first):
+    config = tiny.config(batch_size=first)
+    config.dataset.name = dataset
+    result = compile_lib.fit(config.to_dict(), "v5e:1x1")
     # 143 images need 14.3 + 1.43 GiB, 144 would need more than 15.75.
     assert result["batch_size"] == fitting.rounded(143, 1) == 140
     tried = {one["batch_size"]: one["needed"] for one in result["tried"]}
     assert result["fits"] and result["needed"] == tried[140]
     assert len(compiled) == len(set(compiled))  # Nothing is compiled twice.
     alphas, weights = (sum(name.startswith(step) for name in compiled) for step in ("al", "we"))
-    assert weights < alphas <= len(result["tried"])
+    assert weights < alphas or first > 140  # Weights only where all are compiled.
     text = compile_lib.table("search", {**result, "steps": {}})
     assert "the largest batch that fits is 140" in text
 

@@ -257,7 +257,7 @@ def fit(
     """The needs at the largest `train.batch_size` that fits; logs what it tries.
 
     Batches are tried with the one step that needs the most, others being taken as they were at the
-    first batch; at the largest batch all are compiled.
+    first batch that fitted; at the largest batch all are compiled.
 
     Args:
       config, topology, quick, stage: see `report`; the search begins at the config's batch.
@@ -271,7 +271,7 @@ def fit(
     c, mesh = schema.record(config), slices.mesh_of(topology)
     available, chips = slices.available_bytes(topology), mesh.size
     images = entry_of(c.dataset.name).train_images or math.inf
-    most = images // (2 if isinstance(c, SearchConfig) else 1)
+    most = images / (2 if isinstance(c, SearchConfig) else 1)
     first = max(fitting.rounded(min(c.train.batch_size, most), chips), chips)
     known: dict[str, dict[str, Any]] = {}
     lighter: dict[str, list[dict[str, Any]]] = {}
@@ -283,7 +283,7 @@ def fit(
     def need_of(batch: int) -> int | None:
         result = at(batch, lighter)
         bytes_needed: int | None = result["needed"]
-        if bytes_needed is not None and not lighter:
+        if result["fits"] and not lighter:
             heaviest = max(result["steps"], key=lambda name: _working(result["steps"][name]))
             lighter.update({n: parts for n, parts in result["steps"].items() if n != heaviest})
         return bytes_needed
