@@ -16,8 +16,7 @@ from the persistent cache), step_s (one alpha and one weight step, median), imag
 both halves, before the task multiplies them), flops (of a step, as XLA counts them), mfu (their
 share of the peak of a known accelerator), peak_bytes (of the gradient function, as XLA plans it)
 and its collectives (XLA_FLAGS=--xla_force_host_platform_device_count=4 makes four devices of a
-CPU); of them all peak_rss, the most memory that this process had, compilation included. The
-formulations take turns, so that a machine whose speed drifts is fair to all. With
+CPU). The formulations take turns, so that a machine whose speed drifts is fair to all. With
 --topology nothing runs: the programs are compiled for a TPU slice that need not be here, and
 compared by FLOPs, by the cycles that XLA expects, by the bytes that their operations access and by
 those of them in HBM (--quick, XLA's least effort, leaves everything there).
@@ -29,7 +28,6 @@ import importlib.util
 import json
 import multiprocessing
 import pathlib
-import resource
 import statistics
 import sys
 import tempfile
@@ -245,14 +243,7 @@ def _timed(
         if peak and "flops" in row:
             row["mfu"] = round(row["flops"] / step_s / (peak * mesh.size), 4)
         print(f"{name}: {row}")
-    peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB.
-    return {
-        "backend": jax.default_backend(),
-        "device": kind,
-        "devices": mesh.size,
-        "peak_rss": peak_rss,
-        **rows,
-    }
+    return {"backend": jax.default_backend(), "device": kind, "devices": mesh.size, **rows}
 
 
 def plan(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str, Any]:
