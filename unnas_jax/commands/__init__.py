@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from unnas_jax.core import logs  # Its imports take a while: `program` receives signals before.
 
     logs.start()
-    _cache_compiled_programs()
+    if name != "compile":  # Without a TPU XLA cannot read the programs for TPUs that it has kept.
+        _cache_compiled_programs()
     status: int = importlib.import_module(f"unnas_jax.commands.{name}").main(words)
     return status
 
