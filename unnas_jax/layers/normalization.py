@@ -45,15 +45,16 @@ class BatchNorm(nn.Module):
         if self.affine:
             scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
             bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        if self.is_initializing():  # Only shapes count.
+            return x.astype(self.dtype)
         pixels = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(-1, *shape)
         if self.use_running_average:
             factor = scale * jax.lax.rsqrt(variance.value + self.epsilon)
             out = (pixels - mean.value[None]) * factor[None] + bias[None]
         else:
             out, found = _normalised(pixels, scale, bias, self.epsilon)
-            if not self.is_initializing():
-                for kept, new in zip((mean, variance), found, strict=True):
-                    kept.value = self.momentum * kept.value + (1 - self.momentum) * new
+            for kept, new in zip((mean, variance), found, strict=True):
+                kept.value = self.momentum * kept.value + (1 - self.momentum) * new
         return out.astype(self.dtype).reshape(x.shape)
 
 
