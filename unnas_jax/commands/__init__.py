@@ -83,7 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command_line.fail(line)
     logs.start()
     _cache_compiled_programs()
-    status: int = importlib.import_module(f"unnas_jax.commands.{name}").main(words)
+    command = importlib.import_module(f"unnas_jax.commands.{name}")
+    if name != "run":  # Its own imports come later.
+        starting.imported()
+    status: int = command.main(words)
     return status
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy
+import scipy  # Loads its parts when they are first used.
 
 PHASES = 32
 """The waves of a frequency; even ones are sines, odd ones cosines."""

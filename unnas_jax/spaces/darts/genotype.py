@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy
+import scipy  # Loads its parts when they are first used.
 
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
