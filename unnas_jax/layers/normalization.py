@@ -143,7 +143,8 @@ def _along_bwd(
     scale, count = factor * inverse, x.size // x.shape[axis]
     slope, rest = scale * inverse * of_factor / count, scale * jnp.sum(gradient, others) / count
     scale, slope, rest = (jnp.expand_dims(y, others) for y in (scale, slope, rest))
-    return (gradient * scale - moved * slope - rest).astype(x.dtype), of_factor
+    of_x = gradient * scale - moved * slope - rest
+    return of_x.astype(x.dtype), of_factor.astype(factor.dtype)
 
 
 normalised_along.defvjp(_along_fwd, _along_bwd)
