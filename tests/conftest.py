@@ -24,6 +24,9 @@ def _known(flag: str) -> bool:
 QUICK = "--xla_backend_optimization_level=0"
 if _known("xla_cpu_use_fusion_emitters"):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
+if _known("xla_cpu_parallel_codegen_split_count"):
+    # In 32 parts, one for each core that it might have, a program takes a sixth longer.
+    QUICK += " --xla_cpu_parallel_codegen_split_count=1"
 # Where few cores are busy otherwise, one of eight devices can come late to a sum; XLA waits 40
 # seconds and then ends the process.
 PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds"
