@@ -105,6 +105,12 @@ def on_one_device() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def on_two_devices() -> Iterator[None]:
+    with few_devices(2):
+        yield
+
+
 @pytest.fixture
 def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process draw nothing: a report takes as long as many a search."""

@@ -14,6 +14,8 @@ from unnas_jax.core.errors import UserError
 from unnas_jax.runs import checkpoint, search
 from unnas_jax.runs import workdir as workdir_lib
 
+pytestmark = pytest.mark.usefixtures("on_two_devices")
+
 
 def config(images, max_steps=8, **changes):
     c = tiny.quick(epochs=12)
@@ -26,7 +28,7 @@ def config(images, max_steps=8, **changes):
 
 
 @pytest.fixture(scope="module")
-def finished(images, tmp_path_factory) -> pathlib.Path:
+def finished(on_two_devices, images, tmp_path_factory) -> pathlib.Path:
     """A search stopped at step 7, with checkpoints of the steps 6 and 7."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
     search.search(config(images, max_steps=7), str(workdir))
@@ -36,7 +38,7 @@ def finished(images, tmp_path_factory) -> pathlib.Path:
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"train.batch_size": 12}, ["train.batch_size=12", "8 devices"]),
+        ({"train.batch_size": 7}, ["train.batch_size=7", "2 devices"]),
         ({"train.batch_size": 64}, ["train.batch_size=64", "32 images"]),
         ({"input.crop": 32, "input.resize": 32}, ["input.crop=32", "at most 20"]),
         ({"dataset.path": "/nowhere/at/all"}, ["/nowhere/at/all"]),
