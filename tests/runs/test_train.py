@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests import tiny, tiny_training
+from tests.configs import tiny_training as whole_training
 from tests.conftest import QUICK, ROOT
 from tests.test_runs import finish, main, rows, steps, wait_for
 from unnas_jax.config.sections import Batches
@@ -166,7 +167,9 @@ def test_a_finished_training_returns_its_result(uninterrupted, images, cells, tm
     workdir = tmp_path / "copy"
     shutil.copytree(uninterrupted, workdir)
     before = (workdir / "result.json").stat().st_mtime_ns
-    finish(start(workdir, images, cells))
+    c = whole_training.get_config()
+    c.dataset.path, c.network.genotype = str(images), str(cells)
+    assert train.train(c, str(workdir)) == _result(uninterrupted)
     assert (workdir / "result.json").stat().st_mtime_ns == before
     assert steps(workdir) == steps(uninterrupted)
 
