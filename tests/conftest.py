@@ -64,7 +64,7 @@ def little_memory() -> Iterator[None]:
     """Gives back what a file's programs took, which would add up to many GB in a process."""
     yield
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    if pages * mmap.PAGESIZE > 1 << 30:
+    if pages * mmap.PAGESIZE > 2 << 30:
         jax.clear_caches()
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)  # Else glibc keeps it, in pieces.
