@@ -95,9 +95,7 @@ def first_block(tmp_path_factory, pixels):
             0,
             {
                 'train={"epochs": 10}': 'train={"epochs": 1, "batch_size": 8}, log_every_steps=1,'
-                ' network={"cells": 3, "nodes": 1, "width": 4, "operations":'
-                f" {tiny.FEW}}}, "
-                'eval={"batch_size": 16},'
+                ' network={"cells": 3, "nodes": 1, "width": 4}, eval={"batch_size": 16},'
                 ' input={"pad": 0}',
                 "train=dict(epochs=100)": "train=dict(epochs=2, batch_size=8,"
                 " precise_bn_images=16),"
