@@ -24,6 +24,9 @@ def _known(flag: str) -> bool:
 QUICK = "--xla_backend_optimization_level=0"
 if _known("xla_cpu_use_fusion_emitters"):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
+if _known("xla_cpu_parallel_codegen_split_count"):
+    # In 32 parts, one for each core that it might have, a program takes a sixth longer.
+    QUICK += " --xla_cpu_parallel_codegen_split_count=1"
 # Where few cores are busy otherwise, one of eight devices can come late to a sum; XLA waits 40
 # seconds and then ends the process.
 PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds"
@@ -61,7 +64,7 @@ def little_memory() -> Iterator[None]:
     """Gives back what a file's programs took, which would add up to many GB in a process."""
     yield
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    if pages * mmap.PAGESIZE > 1 << 30:
+    if pages * mmap.PAGESIZE > 2 << 30:
         jax.clear_caches()
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)  # Else glibc keeps it, in pieces.
@@ -99,6 +102,12 @@ def few_devices(count: int) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def on_one_device() -> Iterator[None]:
     with few_devices(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def on_two_devices() -> Iterator[None]:
+    with few_devices(2):
         yield
 
 

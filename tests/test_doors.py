@@ -72,7 +72,7 @@ def test_a_dataset_from_outside_is_trained_and_searched_on(tmp_path: pathlib.Pat
     module, variables, preprocessing = un.load_network(tmp_path / "train")
     section = {"name": "stripes"}
     held = un.open_dataset(section).splits["validation"]
-    answers = np.argmax(module.apply(variables, preprocessing(held.images)), axis=-1)
+    answers = np.argmax(jax.jit(module.apply)(variables, preprocessing(held.images)), axis=-1)
     assert np.mean(answers == held.labels) == pytest.approx(result["values"][0])
 
 
@@ -90,9 +90,10 @@ def test_a_space_from_outside_is_trained(tmp_path: pathlib.Path) -> None:
     weights = 9 * 3 * 12 + 9 * 12 * 4 + 4 * 4
     assert result["parameters"] == weights + 2 * (12 + 4 + 4) + 4 * 2 + 2
     module, variables, preprocessing = un.load_network(tmp_path / "w")
-    assert module.apply(variables, preprocessing(images[:3])).shape == (3, 2)
+    assert jax.jit(module.apply)(variables, preprocessing(images[:3])).shape == (3, 2)
     module = un.Network("5-3", width=4, classes=3, space="chains")
-    assert module.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))["params"]["head"]
+    variables = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 8, 8, 3)))
+    assert variables["params"]["head"]
     with pytest.raises(un.UserError, match="config.network.genotype='7': give sizes"):
         un.train(config, tmp_path / "v", "7")
 

@@ -43,7 +43,8 @@ def _own(nets, tree, number):
 def test_a_step_is_that_of_each_cells_own_network(nets):
     images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
     labels = np.zeros(8, np.int32)
-    state = lockstep.begin(nets, jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32), jnp.int32(0))
+    shape = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+    state = jax.jit(lambda seed: lockstep.begin(nets, shape, seed))(jnp.int32(0))
     rows, rates = (
         np.array([[0, 1, 2, 3], [4, 5, 6, 7]], np.int32),
         np.array([0.1, 0.05], np.float32),
@@ -52,6 +53,7 @@ def test_a_step_is_that_of_each_cells_own_network(nets):
     after, sums = jax.jit(lambda *x: lockstep.steps(nets, *x))(state, *given)
     assert np.asarray(sums["count"]).tolist() == [32.0] * len(CELLS)
 
+    examples_of = jax.jit(lambda *given: nets.task.examples(*given, train=True))
     for number in (0, 2):
         network = Network(CELLS[number], nets.task.head(jnp.float32), 4, 1)
         params, statistics = (_own(nets, state[k], number) for k in ("params", "statistics"))
@@ -68,14 +70,19 @@ def test_a_step_is_that_of_each_cells_own_network(nets):
 
         gradient = jax.jit(jax.grad(loss, has_aux=True))
         trace = optax.chain(optax.add_decayed_weights(5e-4), optax.trace(0.9, nesterov=True))
-        kept = trace.init(params)
+
+        @jax.jit
+        def updated(grads, kept, params, rate, trace=trace):
+            updates, kept = trace.update(grads, kept, params)
+            return jax.tree.map(lambda p, u: p - rate * u, params, updates), kept
+
+        kept = jax.jit(trace.init)(params)
         for step in range(2):
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 1), step)
             batch = {"image": images[rows[step]], "label": labels[rows[step]]}
-            examples = nets.task.examples(key, batch, train=True)
+            examples = examples_of(key, batch)
             grads, statistics = gradient(params, statistics, examples)
-            updates, kept = trace.update(grads, kept, params)
-            params = jax.tree.map(lambda p, u, r=rates[step]: p - r * u, params, updates)
+            params, kept = updated(grads, kept, params, rates[step])
         for name, own in (("params", params), ("statistics", statistics)):
             found = _own(nets, after[name], number)
             assert jax.tree.structure(found) == jax.tree.structure(own)

@@ -9,10 +9,20 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from tests.methods.made_once import made_once
 from tests.test_runs import finish, start
 from unnas_jax.core.errors import UserError
+from unnas_jax.methods.darts import Darts
 from unnas_jax.runs import checkpoint, search
 from unnas_jax.runs import workdir as workdir_lib
+
+pytestmark = pytest.mark.usefixtures("on_two_devices")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_instance_for_a_setting():
+    with made_once(Darts):
+        yield
 
 
 def config(images, max_steps=8, **changes):
@@ -26,7 +36,7 @@ def config(images, max_steps=8, **changes):
 
 
 @pytest.fixture(scope="module")
-def finished(images, tmp_path_factory) -> pathlib.Path:
+def finished(on_two_devices, one_instance_for_a_setting, images, tmp_path_factory) -> pathlib.Path:
     """A search stopped at step 7, with checkpoints of the steps 6 and 7."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
     search.search(config(images, max_steps=7), str(workdir))
@@ -36,7 +46,7 @@ def finished(images, tmp_path_factory) -> pathlib.Path:
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"train.batch_size": 12}, ["train.batch_size=12", "8 devices"]),
+        ({"train.batch_size": 7}, ["train.batch_size=7", "2 devices"]),
         ({"train.batch_size": 64}, ["train.batch_size=64", "32 images"]),
         ({"input.crop": 32, "input.resize": 32}, ["input.crop=32", "at most 20"]),
         ({"dataset.path": "/nowhere/at/all"}, ["/nowhere/at/all"]),
@@ -51,6 +61,7 @@ def test_what_only_data_and_devices_can_tell(changes, words, images, tmp_path):
     workdir_lib.claim(workdir_lib.local(str(tmp_path / "w")), config(images).to_dict())
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_images_that_changed_since_are_refused_with_both_numbers(finished, images, tmp_path):
     """Another image would shift the halves: alphas would learn on what trained the weights."""
     workdir, moved = tmp_path / "w", tmp_path / "moved"
@@ -95,6 +106,7 @@ def _damage(workdir: pathlib.Path, step: int) -> None:
             path.write_bytes(data[: len(data) // 2])
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished, images, tmp_path, caplog):
     sound, damaged = tmp_path / "sound", tmp_path / "damaged"
     for copy in (sound, damaged):
@@ -121,6 +133,7 @@ def test_when_every_checkpoint_is_damaged_nothing_is_overwritten(finished, image
     assert len(kept) == len(steps)
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(images, tmp_path):
     changes = {"weights.learning_rate": 1e12, "weights.clip_norm": 1e30}
     with pytest.raises(UserError, match="NaN or infinite at step") as error:

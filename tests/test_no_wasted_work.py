@@ -9,6 +9,7 @@ import functools
 
 import jax
 import numpy as np
+import pytest
 
 from tests import tiny
 from unnas_jax.commands import hlo
@@ -21,9 +22,10 @@ from unnas_jax.tasks import registry
 
 
 @functools.cache
-def built(devices, formulation="auto", nodes=2):
-    config = tiny.config().to_dict()
-    config["search"]["formulation"], config["network"]["nodes"] = formulation, nodes
+def built(devices, formulation="auto"):
+    config = tiny.config()
+    config.network.nodes, config.search.formulation = 1, formulation
+    config = config.to_dict()
     mesh = sharding.data_mesh(jax.devices()[:devices])
     task = registry.create(config, tiny.dataset())
     return Darts(Setting(MethodConfig.of(config), task, mesh, 4)), mesh
@@ -35,8 +37,9 @@ def batch(mesh):
     return sharding.to_devices({"image": images, "label": np.zeros(8, np.int32)}, mesh)
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_a_run_compiles_every_program_of_its_steps_once(images, tmp_path):
-    config = tiny.config()
+    config = tiny.quick()
     config.dataset.update(name="folder", path=str(images))
     config.workers = 0
     compiled = collections.Counter()
@@ -69,7 +72,7 @@ def test_a_step_takes_the_memory_of_the_state_before():
 
 def test_devices_sum_gradients_once_and_statistics_layer_by_layer():
     # In the form of accelerators, whose kernels' gradients would be many times the parameters'.
-    steps, mesh = built(8, "dense", 1)
+    steps, mesh = built(8, "dense")
     state, program = steps.shapes(), steps.lower(batch(mesh))["weights"][0].compile()
     found = hlo.collectives(program.as_text())
     assert set(found) == {"all-reduce"}

@@ -227,6 +227,6 @@ def test_a_training_takes_the_steps_of_the_object_that_it_gets(pixels, tmp_path)
     moved = np.concatenate(jax.tree.leaves(moves))
     np.testing.assert_allclose(moved[moved > 0], 3e-3, rtol=1e-3)
     assert np.mean(moved > 0) > 0.5
-    assert module.apply(after, preprocessing(pixels[:2])).shape == (2, 2)
+    assert jax.jit(module.apply)(after, preprocessing(pixels[:2])).shape == (2, 2)
     with pytest.raises(un.UserError, match="config.weights.optimizer: object -> sgd|another"):
         un.train(config, tmp_path / "w")

@@ -8,11 +8,15 @@ import subprocess
 import sys
 import time
 
+import ml_collections
 import numpy as np
 import pytest
 
+from tests.configs import tiny
 from tests.conftest import QUICK, ROOT
 from unnas_jax import commands
+from unnas_jax.core.errors import UserError
+from unnas_jax.runs.search import search
 
 CONFIG = "tests/configs/tiny.py"
 
@@ -150,17 +154,25 @@ def test_killed_runs_end_in_bitwise_the_same_alphas(uninterrupted, images, tmp_p
     assert len(steps(workdir)) == len(set(steps(workdir)))
 
 
+def config_of(images: pathlib.Path) -> ml_collections.ConfigDict:
+    """That of `start`, for a run in this process."""
+    config = tiny.get_config()
+    config.dataset.path = str(images)
+    return config
+
+
 def test_a_finished_run_started_again_changes_nothing(uninterrupted, images):
     before = losses(uninterrupted)
-    finish(start(uninterrupted, images))
+    search(config_of(images), str(uninterrupted))
     assert losses(uninterrupted) == before
 
 
 def test_a_workdir_of_another_config_is_refused(uninterrupted, images):
     before = (uninterrupted / "config.json").read_text()
-    error = finish(start(uninterrupted, images, "--config.seed=1"), status=2)
-    assert "belongs to another config (seed: 0 -> 1)" in error
-    assert "Traceback" not in error
+    config = config_of(images)
+    config.seed = 1
+    with pytest.raises(UserError, match=r"belongs to another config \(seed: 0 -> 1\)"):
+        search(config, str(uninterrupted))
     assert (uninterrupted / "config.json").read_text() == before
 
 

@@ -19,6 +19,8 @@ from unnas_jax.spaces.networks import build_network
 
 WHOLE = (21, 28)
 
+pytestmark = pytest.mark.usefixtures("on_two_devices")
+
 
 def _config():
     c = tiny_training.config(epochs=16)

@@ -85,6 +85,7 @@ def test_a_recipe_is_found_by_name(wheel: pathlib.Path, tmp_path: pathlib.Path) 
 
 def test_a_search_runs_from_the_wheel(wheel: pathlib.Path, tmp_path: pathlib.Path) -> None:
     small = ["network.cells=3", "network.nodes=1", "network.width=4", "train.max_steps=2"]
+    small += ["network.operations=('skip_connect','avg_pool_3x3')"]
     small += ["train.batch_size=8", "eval.max_images=8", "eval.batch_size=8"]
     small += ["input.crop=16", "input.resize=16", f"dataset.data_dir={tmp_path / 'data'}"]
     flags = [f"--config.{change}" for change in small]

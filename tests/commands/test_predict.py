@@ -47,7 +47,7 @@ def test_classes_of_images_in_all_formats(files, pets, run, monkeypatch):
     paths = [*sorted(files.glob("*.png")), *sorted(files.glob("more/*.png"))]
     images = [decoding.decode(path.read_bytes(), apply_exif=True) for path in paths]
     module, variables = pets.module()
-    expected = np.exp(module.apply(variables, pets.preprocessing(images)))
+    expected = np.exp(jax.jit(module.apply)(variables, pets.preprocessing(images)))
     # Two and then one more of a batch; then a broken one, and one that is not there.
     (files / "more" / "broken.jpg").write_bytes(b"\xff\xd8nothing")
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{files / '0.png'}\n{files / 'none.png'}\n"))
@@ -81,12 +81,13 @@ def test_label_maps_of_whole_images(files, run, tmp_path):
     )
     out_dir = tmp_path / "maps"
     status, out, _ = run(network, files, "--output", out_dir, "--batch=3", "--top=1")
+    module, variables = network.module()
+    answers = jax.jit(lambda x: dense.upsample(module.apply(variables, x), (28, 28)))
     assert status == 0 and len(out.splitlines()) == 5
     for k in range(5):
         path = files / ("more" if k > 2 else "") / f"{k}.png"
         image = decoding.decode(path.read_bytes(), apply_exif=True)
-        module, variables = network.module()
-        logits = dense.upsample(module.apply(variables, network.preprocessing([image])), (28, 28))
+        logits = answers(network.preprocessing([image]))
         expected = np.argmax(logits[0], axis=-1)[:24, : 20 + k]
         found = cv2.imread(str(out_dir / f"{k}.png"), cv2.IMREAD_UNCHANGED)
         assert found.shape == expected.shape and np.mean(found == expected) > 0.99

@@ -24,6 +24,8 @@ from unnas_jax.data import open_dataset
 from unnas_jax.runs import checkpoint, hold, search, workdir
 from unnas_jax.spaces.darts import published
 
+pytestmark = pytest.mark.usefixtures("on_one_device")
+
 
 @pytest.fixture(scope="module")
 def objects():

@@ -10,6 +10,7 @@ import pytest
 
 from tests import conftest, signals, tiny
 from tests.methods import toy
+from tests.methods.made_once import made_once
 from unnas_jax.analysis import results
 from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
@@ -26,6 +27,12 @@ from unnas_jax.tasks import registry as tasks
 
 STAGE = 8  # Steps: two epochs of four.
 pytestmark = pytest.mark.usefixtures("on_one_device")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_instance_for_a_setting():
+    with made_once(toy.Shared):
+        yield
 
 
 def config_of(method, images):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests import signals, tiny
+from tests.methods.made_once import made_once
 from unnas_jax.analysis import results
 from unnas_jax.commands import correlate
 from unnas_jax.config.sections import MethodConfig
@@ -45,18 +46,7 @@ def one_device():
 
 @pytest.fixture(scope="module", autouse=True)
 def one_instance_for_a_setting():
-    """Which never changes: so programs are traced once for all launches of this module."""
-    made, init = dict[str, dict[str, Any]](), SinglePath.__init__
-
-    def shared_init(self: SinglePath, setting: Setting) -> None:
-        key = str((setting.config, setting.mesh.size, setting.steps_per_epoch, setting.task))
-        if key not in made:
-            init(self, setting)
-            made[key] = self.__dict__
-        self.__dict__.update(made[key])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SinglePath, "__init__", shared_init)
+    with made_once(SinglePath):
         yield
 
 

@@ -8,6 +8,8 @@ import unnas_jax as un
 from tests import tiny_training
 from unnas_jax.data.order import evaluation_sample
 
+pytestmark = pytest.mark.usefixtures("on_one_device")
+
 
 def test_random_labels_are_learned_by_heart_and_evaluated_on_what_was_learned(tmp_path) -> None:
     rng = np.random.default_rng(0)

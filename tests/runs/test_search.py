@@ -24,10 +24,10 @@ STEPS_PER_EPOCH = 4
 
 
 @functools.cache
-def _built(devices=1, order=1, seed=0, task="rotation", alpha_rate=1e-2, weight_rate=0.05):
-    config = tiny.config(task)
-    config.weights.learning_rate = weight_rate
-    config.network.nodes = 1
+def _built(devices=1, seed=0, alpha_rate=1e-2):
+    config = tiny.quick()
+    config.network.operations = ("max_pool_3x3", *tiny.FEW)
+    config.weights.learning_rate = 0.05
     config.alphas.learning_rate = alpha_rate
     config.seed = seed
     mesh = sharding.data_mesh(jax.devices()[:devices])
@@ -118,7 +118,7 @@ def test_weight_steps_move_weights_but_not_alphas(one_device):
 
 
 @pytest.fixture(scope="module")
-def warmed_up(images, tmp_path_factory):
+def warmed_up(on_one_device, images, tmp_path_factory):
     """A search of three epochs whose alphas stand still during the first."""
     config = tiny.quick(epochs=3)
     config.dataset.update(name="folder", path=str(images))
@@ -264,7 +264,7 @@ def test_alphas_start_at_the_first_step_at_or_after_that_part_of_an_epoch(epoch,
     assert first / per_epoch >= epoch and (first == 0 or (first - 1) / per_epoch < epoch)
 
 
-@pytest.mark.usefixtures("no_reports")
+@pytest.mark.usefixtures("no_reports", "on_one_device")
 def test_a_search_reports_on_the_same_drawn_images_when_it_continues(images, tmp_path, monkeypatch):
     seen, evaluation = [], Feed.evaluation
 

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests import tiny, tiny_training
+from tests.configs import tiny_training as whole_training
 from tests.conftest import QUICK, ROOT
 from tests.test_runs import finish, main, rows, steps, wait_for
 from unnas_jax.config.sections import Batches
@@ -28,6 +29,8 @@ from unnas_jax.spaces.darts.genotype import SCHEMA
 from unnas_jax.spaces.networks import build_network
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.classification import Classification
+
+pytestmark = pytest.mark.usefixtures("on_two_devices")
 
 
 def _write_images(folder: pathlib.Path, count: int, seed: int = 0) -> None:
@@ -164,13 +167,15 @@ def test_a_finished_training_returns_its_result(uninterrupted, images, cells, tm
     workdir = tmp_path / "copy"
     shutil.copytree(uninterrupted, workdir)
     before = (workdir / "result.json").stat().st_mtime_ns
-    finish(start(workdir, images, cells))
+    c = whole_training.get_config()
+    c.dataset.path, c.network.genotype = str(images), str(cells)
+    assert train.train(c, str(workdir)) == _result(uninterrupted)
     assert (workdir / "result.json").stat().st_mtime_ns == before
     assert steps(workdir) == steps(uninterrupted)
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory, images, cells) -> pathlib.Path:
+def short(on_two_devices, tmp_path_factory, images, cells) -> pathlib.Path:
     """A training of two steps in this process."""
     workdir = tmp_path_factory.mktemp("runs") / "short"
     train.train(config(images, cells, **{"train.max_steps": 2}), str(workdir))
@@ -310,7 +315,7 @@ def test_cells_that_changed_meanwhile_are_refused(short, images, cells, tmp_path
         ({"network.genotype": "dart_v2"}, ["dart_v2", "darts_v2"]),
         ({"mode": "eval"}, ["mode='eval'", "no checkpoint"]),
         ({"train.batch_size": 64}, ["train.batch_size=64", "32 images"]),
-        ({"train.batch_size": 12}, ["train.batch_size=12", "8 devices"]),
+        ({"train.batch_size": 7}, ["train.batch_size=7", "2 devices"]),
         ({"network.width": "7"}, ["network.width='7'", "even"]),
     ],
 )

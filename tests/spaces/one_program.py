@@ -20,8 +20,8 @@ from unnas_jax.sweep.scores.programs import Classifier
 
 
 def network101(cell: Spec101, width: int) -> nasbench101.Network:
-    """A network with one module a stack."""
-    return nasbench101.Network(cell.pruned(), Classifier(4), width, modules=1)
+    """A network with two stacks of one module."""
+    return nasbench101.Network(cell.pruned(), Classifier(4), width, stacks=2, modules=1)
 
 
 def network201(cell: Spec201, width: int = 4) -> nasbench201.Network:

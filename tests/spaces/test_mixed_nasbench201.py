@@ -1,5 +1,6 @@
 """NAS-Bench-201's mixed supernet: two forms, the discrete network as a special case, refusals."""
 
+import functools
 import types
 from typing import Any
 
@@ -10,7 +11,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from tests import tiny
+from tests import reference, tiny
+from tests.spaces import quick
 from unnas_jax.config import schema
 from unnas_jax.config.sections import MethodConfig, SupernetSection
 from unnas_jax.core import sharding
@@ -25,6 +27,7 @@ from unnas_jax.spaces.nasbench201.mixed_supernet import KIND, Cell, Supernet
 from unnas_jax.spaces.nasbench201.spec import EDGES, OPERATIONS, Spec
 from unnas_jax.tasks import registry as tasks
 
+KEY = jax.random.key(0)
 CONVOLUTIONS = ("nor_conv_1x1", "nor_conv_3x3")
 
 
@@ -51,23 +54,33 @@ def test_both_forms_compute_the_same(parts: int, auxiliary: bool) -> None:
         x = jnp.asarray(rng.normal(size=(2, 4, 4, 4)))
         weights = jnp.asarray(rng.dirichlet(np.ones(5), 6))
         skips = {"auxiliary": jnp.asarray(0.3)}
-        params = plain.init(jax.random.key(0), x, weights, True)["params"]
-        stats = fused.init(jax.random.key(0), x, weights, True)["batch_stats"]
-        zeros = plain.init(jax.random.key(0), x, weights, True)["batch_stats"]
+        params, plain_stats, stats = (
+            reference.random_like(
+                jax.eval_shape(functools.partial(cell.init, train=True), KEY, x, weights)[kind], 1
+            )
+            for cell, kind in ((plain, "params"), (plain, "batch_stats"), (fused, "batch_stats"))
+        )
 
         def loss(cell: Cell, params: Any, statistics: Any, weights: Any) -> Any:
             own = {"params": params, "batch_stats": statistics}
             y, _ = cell.apply(own, x, weights, True, skips, mutable=["batch_stats"])
             return jnp.sum(jnp.sin(3 * y)), y
 
-        (_, y), slope = jax.value_and_grad(lambda w: loss(plain, params, zeros, w), has_aux=True)(
-            weights
-        )
-        (_, z), other = jax.value_and_grad(
-            lambda w: loss(fused, of_sources(params), stats, w), has_aux=True
+        (_, y), slope = quick.jit(
+            jax.value_and_grad(lambda w: loss(plain, params, plain_stats, w), has_aux=True)
+        )(weights)
+        (_, z), other = quick.jit(
+            jax.value_and_grad(lambda w: loss(fused, of_sources(params), stats, w), has_aux=True)
         )(weights)
     np.testing.assert_allclose(z, y, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(other, slope, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(other, slope, rtol=1e-6, atol=1e-6)
+
+
+def applied(network: flax.linen.Module, variables: Any, *inputs: Any) -> Any:
+    """Outputs and new statistics, in training."""
+    return quick.jit(lambda v, *args: network.apply(v, *args, True, mutable=["batch_stats"]))(
+        variables, *inputs
+    )
 
 
 def test_one_hot_weights_are_the_cell_s_own_network() -> None:
@@ -83,12 +96,12 @@ def test_one_hot_weights_are_the_cell_s_own_network() -> None:
 
     own = network.Network(cell, Head(), width=4, cells_each=1)
     alphas = {KIND: jnp.asarray(100.0 * np.eye(5)[list(cell.numbers())], jnp.float32)}
-    variables = own.init(jax.random.key(0), x, True)
-    expected, _ = own.apply(variables, x, True, mutable=["batch_stats"])
+    variables = quick.jit(lambda: own.init(KEY, x, True))()
+    expected, _ = applied(own, variables, x)
     for one in (False, True):
         whole = Supernet(Head(), width=4, cells_each=1, formulation="per_edge", one=one)
-        fresh = whole.init(jax.random.key(1), x, alphas, True)
-        params = flax.traverse_util.flatten_dict(flax.core.unfreeze(fresh["params"]))
+        fresh = quick.jit(lambda whole=whole: whole.init(jax.random.key(1), x, alphas, True))()
+        params = flax.traverse_util.flatten_dict(fresh["params"])
         for path, value in flax.traverse_util.flatten_dict(variables["params"]).items():
             if not path[1].startswith("edge_"):
                 params[path] = value
@@ -97,9 +110,7 @@ def test_one_hot_weights_are_the_cell_s_own_network() -> None:
                 chosen = ("chosen",) if one else ()
                 params[(*path[:2], *chosen, cell.operations[number], *path[2:])] = value
         params = flax.traverse_util.unflatten_dict(params)
-        found, _ = whole.apply(
-            {**fresh, "params": params}, x, alphas, True, mutable=["batch_stats"]
-        )
+        found, _ = applied(whole, {**fresh, "params": params}, x, alphas)
         np.testing.assert_allclose(found, expected[0], rtol=2e-5, atol=2e-5)
 
 

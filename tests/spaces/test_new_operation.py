@@ -24,6 +24,8 @@ from unnas_jax.runs.train import train
 from unnas_jax.spaces.darts import genotype, parameters
 from unnas_jax.spaces.darts.operations import BUILDERS
 
+pytestmark = pytest.mark.usefixtures("on_one_device")
+
 
 def conv_5x5(**setting: Any) -> nn.Module:
     return ReluConvBN(kernel=(5, 5), **setting)
@@ -42,7 +44,10 @@ OPERATIONS = {"normal": ("none", "conv_5x5"), "reduce": (("noise",), ("conv_5x5"
 
 @pytest.fixture(scope="module")
 def searched(
-    registered: None, images: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+    registered: None,
+    on_one_device: None,
+    images: pathlib.Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> pathlib.Path:
     config = tiny.config(epochs=1, max_steps=2)
     config.dataset.update(name="folder", path=str(images))

@@ -92,9 +92,10 @@ class Case(NamedTuple):
         return function
 
 
-# 9 -> 5 pixels behind the CIFAR stem, 20 -> 5 and 3 -> 2 -> 1 behind the ImageNet stem.
+# 9 -> 5 pixels behind the CIFAR stem; 20 -> 5 and 3 -> 2 -> 1 behind the ImageNet stem, which
+# halves one of the first cell's inputs: both of its cells reduce, and reduce an input before.
 SMALL = Case("cifar", cells=2, nodes=2, size=9, single_reduction=True)
-LARGE = Case("imagenet", cells=3, nodes=3, size=20, single_reduction=False)
+LARGE = Case("imagenet", cells=2, nodes=3, size=20, single_reduction=False)
 
 
 def with_gradients(function: Any) -> Any:

@@ -20,7 +20,7 @@ from unnas_jax.sweep import sample
 from unnas_jax.sweep.units import Store
 
 CELLS = [
-    tiny_training.CELLS,
+    Genotype((("dil_conv_3x3", 0), ("skip_connect", 1)), (2,), (("max_pool_3x3", 0),) * 2, (2,)),
     Genotype((("none", 0), ("skip_connect", 1)), (2,), (("max_pool_3x3", 0),) * 2, (2,)),
 ]
 

@@ -3,6 +3,7 @@
 import types
 from typing import Any
 
+import jax
 import numpy as np
 
 from unnas_jax.config import schema
@@ -32,3 +33,13 @@ def config(name: str, **task: Any) -> dict[str, Any]:
 def images(count: int, size: int, seed: int = 0) -> np.ndarray:
     """Random uint8 images (count, size, size, 3)."""
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def examples(task: Any, seed: int, batch: Any, train: bool) -> Any:
+    """What a task makes of a batch, in one program, as in a run."""
+    return jax.jit(task.examples, static_argnames="train")(jax.random.key(seed), batch, train=train)
+
+
+def score(task: Any, outputs: Any, examples: Any, train: bool) -> Any:
+    """A task's sums, in one program."""
+    return jax.jit(task.score, static_argnames="train")(outputs, examples, train=train)

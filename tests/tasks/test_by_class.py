@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.tasks import datasets
 from unnas_jax.tasks import base
 from unnas_jax.tasks import registry as tasks
 
@@ -22,7 +23,7 @@ TARGETS, WEIGHTS = np.full(4, 3, np.int32), np.array([1, 1, 1, 0], np.float32)
 def test_top5_and_confusion_of_a_classification():
     task = tasks.task("classification", classes=7)
     examples = base.Examples(jnp.zeros((4, 1)), jnp.asarray(TARGETS), jnp.asarray(WEIGHTS))
-    sums = task.score(jnp.asarray(LOGITS), examples, train=False)
+    sums = datasets.score(task, jnp.asarray(LOGITS), examples, train=False)
     found = task.summarize([sums, sums])
     assert found["accuracy"] == pytest.approx(1 / 3) and found["top5"] == pytest.approx(2 / 3)
     expected = np.zeros((7, 7), int)
@@ -30,7 +31,7 @@ def test_top5_and_confusion_of_a_classification():
     np.testing.assert_array_equal(sums["confusion"], expected)
     name, shares = task.by_class(np.asarray(sums["confusion"]))
     assert name == "accuracy" and shares[3] == pytest.approx(1 / 3) and not shares[:3].any()
-    assert "confusion" not in task.score(jnp.asarray(LOGITS), examples, train=True)
+    assert "confusion" not in datasets.score(task, jnp.asarray(LOGITS), examples, train=True)
 
 
 def test_iou_by_class_of_a_segmentation():

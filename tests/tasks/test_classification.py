@@ -1,6 +1,5 @@
 """Tests of classification: its examples, its score and what it refuses."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from unnas_jax.tasks import base, registry
 def test_examples_are_the_images_and_their_labels() -> None:
     task = registry.create(datasets.config("classification"), datasets.dataset(num_classes=7))
     batch = {"image": datasets.images(3, 5), "label": np.array([6, 0, 2], np.int32)}
-    examples = task.examples(jax.random.key(0), batch, train=False)
+    examples = datasets.examples(task, 0, batch, train=False)
     expected = (batch["image"] / 255.0 - datasets.MEAN) / datasets.STD
     np.testing.assert_allclose(examples.inputs, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(examples.targets, [6, 0, 2])

@@ -12,6 +12,10 @@ from skimage import color
 from tests.tasks import datasets
 from unnas_jax.tasks import colorization, registry
 
+rgb_to_lab, color_classes = (
+    jax.jit(f) for f in (colorization.rgb_to_lab, colorization.color_classes)
+)
+
 
 def brute_force(ab: np.ndarray) -> np.ndarray:
     """The nearest centre by 313 distances in float64; the first of equally near ones."""
@@ -61,7 +65,7 @@ EXTREMES = {
 def test_lab(name: str) -> None:
     rgb = EXTREMES[name].astype(np.float32) / 255
     expected = color.rgb2lab(rgb.astype(np.float64)[None])[0]
-    np.testing.assert_allclose(colorization.rgb_to_lab(jnp.asarray(rgb)), expected, atol=1e-3)
+    np.testing.assert_allclose(rgb_to_lab(jnp.asarray(rgb)), expected, atol=1e-3)
 
 
 def test_classes_are_the_nearest_centres() -> None:
@@ -69,7 +73,7 @@ def test_classes_are_the_nearest_centres() -> None:
     anywhere = rng.uniform(-125, 125, (60_000, 2)).astype(np.float32)
     colours = color.rgb2lab(rng.uniform(size=(1, 40_000, 3)))[0, :, 1:].astype(np.float32)
     for ab in (anywhere, colours):
-        classes = np.asarray(colorization.color_classes(jnp.asarray(ab)))
+        classes = np.asarray(color_classes(jnp.asarray(ab)))
         assert classes.dtype == np.int32
         assert np.mean(classes == brute_force(ab)) >= 0.9999
 
@@ -77,7 +81,7 @@ def test_classes_are_the_nearest_centres() -> None:
 def test_every_centre_is_its_own_class() -> None:
     centres = colorization.centres()
     for offset in ([0, 0], [4.9, 0], [-4.9, 0], [0, 4.9], [0, -4.9]):
-        classes = colorization.color_classes(jnp.asarray(centres + np.float32(offset)))
+        classes = color_classes(jnp.asarray(centres + np.float32(offset)))
         np.testing.assert_array_equal(classes, np.arange(313))
 
 
@@ -85,14 +89,14 @@ def test_ties_go_to_the_lowest_class() -> None:
     # Midpoints of the grid: up to four centres are equally near, all of it exact in float32.
     grid = np.arange(-125, 130, 5, dtype=np.float32)
     ab = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
-    np.testing.assert_array_equal(colorization.color_classes(jnp.asarray(ab)), brute_force(ab))
+    np.testing.assert_array_equal(color_classes(jnp.asarray(ab)), brute_force(ab))
 
 
 def test_examples_are_lightness_and_classes() -> None:
     task = registry.create(datasets.config("colorization"), datasets.dataset())
     images = datasets.images(2, 16)
     mask = np.array([0.0, 1.0], np.float32)
-    examples = task.examples(jax.random.key(0), {"image": images, "mask": mask}, train=False)
+    examples = datasets.examples(task, 0, {"image": images, "mask": mask}, train=False)
     lab = color.rgb2lab(images / 255.0)
     lightness = (lab[..., :1] / 100 - np.mean(datasets.MEAN)) / np.mean(datasets.STD)
     np.testing.assert_allclose(examples.inputs, lightness, atol=1e-3)
@@ -109,7 +113,7 @@ def test_padding_counts_for_nothing() -> None:
     task = registry.create(config, datasets.dataset())
     orange = np.array([255, 128, 0], np.uint8)
     batch = {"image": np.broadcast_to(orange, (64, 16, 16, 3))}
-    examples = task.examples(jax.random.key(0), batch, train=True)
+    examples = datasets.examples(task, 0, batch, train=True)
     lightness = np.asarray(examples.inputs)[..., 0]
     expected = color.rgb2lab(orange[None, None] / 255)[0, 0, 0] / 100
     expected = (expected - np.mean(datasets.MEAN)) / np.mean(datasets.STD)
@@ -119,12 +123,12 @@ def test_padding_counts_for_nothing() -> None:
     assert len(np.unique(targets[inside])) == 1 and (targets[inside] >= 0).all()
     assert (targets[~inside] < 0).all()
     logits = jax.random.normal(jax.random.key(1), (64, 4, 4, 313))
-    counted = task.score(logits, examples, train=True)
+    counted = datasets.score(task, logits, examples, train=True)
     assert float(counted["count"]) == inside.sum()
     (_, painted), *_ = task.panels(examples, datasets.dataset())
     assert painted.title == "1 colour classes"
     # In evaluation nothing is padded.
-    examples = task.examples(jax.random.key(0), batch, train=False)
+    examples = datasets.examples(task, 0, batch, train=False)
     assert (np.asarray(examples.targets) >= 0).all()
 
 
@@ -134,7 +138,7 @@ def test_lighting_beyond_the_cube_stays_finite() -> None:
     task = registry.create(config, datasets.dataset())
     images = np.repeat(np.array([0, 255], np.uint8), 8)[:, None, None, None]
     images = np.broadcast_to(images, (16, 4, 4, 3))
-    examples = task.examples(jax.random.key(0), {"image": images}, train=True)
+    examples = datasets.examples(task, 0, {"image": images}, train=True)
     lightness = np.asarray(examples.inputs) * np.mean(datasets.STD) + np.mean(datasets.MEAN)
     assert np.all((lightness >= -1e-5) & (lightness <= 1 + 1e-5))
     assert np.all((np.asarray(examples.targets) >= 0) & (np.asarray(examples.targets) < 313))

@@ -1,5 +1,7 @@
 """Tests of per-pixel scores: interpolation with aligned corners, blocks of rows, ignored pixels."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from unnas_jax.tasks import dense
 SHAPE, SIZE, CLASSES = (3, 4, 5), (11, 9), 6
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def upsampled(x, size):
     return dense.interpolated(x, dense.interpolation(x.shape[1], size[0]), size[1])
 
@@ -85,7 +88,7 @@ def test_pixel_score(
         sums = dense.pixel_score(logits, jnp.asarray(targets), jnp.asarray(weights))
         return sums["loss"], sums
 
-    (_, sums), gradient = jax.value_and_grad(loss, has_aux=True)(jnp.asarray(logits))
+    (_, sums), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(jnp.asarray(logits))
     expected, expected_gradient = expected_sums(logits, targets, weights)
     np.testing.assert_allclose(sums["loss"], expected["loss"], rtol=1e-5)
     assert float(sums["correct"]) == expected["correct"] > 0
@@ -99,7 +102,7 @@ def test_an_image_without_a_valid_pixel_counts_nothing(
 ) -> None:
     logits, targets, weights = scored
     nothing = jnp.full_like(jnp.asarray(targets), 255)
-    sums = dense.pixel_score(jnp.asarray(logits), nothing, jnp.asarray(weights))
+    sums = jax.jit(dense.pixel_score)(jnp.asarray(logits), nothing, jnp.asarray(weights))
     assert {name: float(value) for name, value in sums.items()} == {
         "loss": 0.0,
         "correct": 0.0,

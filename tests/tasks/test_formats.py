@@ -15,7 +15,7 @@ def test_bfloat16_inputs_are_the_rounded_float32_ones(name: str) -> None:
         config = {**datasets.config(name), "precision": precision}
         task = registry.create(config, datasets.dataset())
         batch = {"image": datasets.images(2, 48)}
-        return task.examples(jax.random.key(0), batch, train=True).inputs
+        return datasets.examples(task, 0, batch, train=True).inputs
 
     wide, narrow = inputs("float32"), inputs("bfloat16")
     assert (wide.dtype, narrow.dtype) == (jnp.float32, jnp.bfloat16)

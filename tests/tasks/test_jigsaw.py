@@ -44,7 +44,7 @@ def test_tiles_come_from_their_patches_and_go_to_their_places(
     config = datasets.config("jigsaw", grid=grid, permutations=count)
     task = registry.create(config, datasets.plain())
     batch = {"image": np.stack([positions(size)] * 64)}
-    examples = task.examples(jax.random.key(0), batch, train=False)
+    examples = datasets.examples(task, 0, batch, train=False)
     tiles = np.asarray(examples.inputs)
     assert tiles.shape == (64 * grid**2, tile, tile, 3)
     places = corners(tiles)
@@ -68,7 +68,7 @@ def test_tiles_are_normalised_one_by_one() -> None:
     task = registry.create(datasets.config("jigsaw"), datasets.dataset())
     batch = {"image": datasets.images(4, 48), "mask": np.array([1, 1, 1, 0], np.float32)}
     for train in (True, False):
-        examples = task.examples(jax.random.key(0), batch, train=train)
+        examples = datasets.examples(task, 0, batch, train=train)
         tiles = np.asarray(examples.inputs, np.float64)
         np.testing.assert_allclose(tiles.mean(axis=(1, 2, 3)), 0, atol=1e-5)
         np.testing.assert_allclose(tiles.std(axis=(1, 2, 3)), 1, rtol=1e-4)
@@ -87,14 +87,14 @@ def test_the_recipe_of_imagenet() -> None:
 def test_a_flat_tile_is_small_noise(value: int) -> None:
     task = registry.create(datasets.config("jigsaw"), datasets.plain())
     batch = {"image": np.full((2, 48, 48, 3), value, np.uint8)}
-    tiles = np.asarray(task.examples(jax.random.key(0), batch, train=False).inputs)
+    tiles = np.asarray(datasets.examples(task, 0, batch, train=False).inputs)
     assert np.abs(tiles).max() < 0.1
 
 
 def test_draws_depend_on_the_key() -> None:
     task = registry.create(datasets.config("jigsaw"), datasets.plain())
     batch = {"image": np.stack([positions(48)] * 8)}
-    runs = [task.examples(jax.random.key(k), batch, train=False) for k in (0, 0, 1)]
+    runs = [datasets.examples(task, k, batch, train=False) for k in (0, 0, 1)]
     np.testing.assert_array_equal(runs[0].inputs, runs[1].inputs)
     np.testing.assert_array_equal(runs[0].targets, runs[1].targets)
     assert np.any(np.asarray(runs[0].targets) != np.asarray(runs[2].targets))
@@ -142,13 +142,13 @@ def test_a_list_from_a_file(tmp_path: pathlib.Path) -> None:
     registry.validate(config)
     task = registry.create(config, datasets.plain())
     np.testing.assert_array_equal(task.permutations, rows)
-    listed = task.examples(
-        jax.random.key(0), {"image": datasets.images(8, 48), "label": np.zeros(8)}, train=False
+    listed = datasets.examples(
+        task, 0, {"image": datasets.images(8, 48), "label": np.zeros(8)}, train=False
     )
     own = registry.create({**config, "task": {**config["task"], "permutation_list": ""}},
                           datasets.plain())  # fmt: skip
-    other = own.examples(
-        jax.random.key(0), {"image": datasets.images(8, 48), "label": np.zeros(8)}, train=False
+    other = datasets.examples(
+        own, 0, {"image": datasets.images(8, 48), "label": np.zeros(8)}, train=False
     )
     # The same draws: the tiles differ by their places alone.
     for k, target in enumerate(listed.targets):

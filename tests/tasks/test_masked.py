@@ -31,7 +31,7 @@ def test_as_many_patches_are_hidden_as_asked_and_drawn_by_the_key() -> None:
 def test_hidden_pixels_are_the_mean_colour_and_the_others_stay() -> None:
     own = task()
     batch = {"image": datasets.images(3, 16)}
-    examples = own.examples(jax.random.key(0), batch, train=False)
+    examples = datasets.examples(own, 0, batch, train=False)
     pixels, hidden = (np.asarray(examples.targets[key]) for key in ("pixels", "hidden"))
     expected = (batch["image"] / 255.0 - datasets.MEAN) / datasets.STD
     np.testing.assert_allclose(pixels, expected, atol=1e-5)
@@ -44,14 +44,14 @@ def test_hidden_pixels_are_the_mean_colour_and_the_others_stay() -> None:
 def test_the_score_is_the_squared_error_of_hidden_pixels() -> None:
     own = task()
     batch = {"image": datasets.images(3, 16), "mask": np.float32([1, 1, 0])}
-    examples = jax.device_get(own.examples(jax.random.key(0), batch, train=False))
+    examples = jax.device_get(datasets.examples(own, 0, batch, train=False))
     rng = np.random.default_rng(0)
     outputs = rng.normal(size=(3, 16, 16, 3)).astype(np.float32)
     pixels, hidden = (np.float64(examples.targets[key]) for key in ("pixels", "hidden"))
     chosen = hidden[:2] > 0
     error = np.mean((outputs[:2] - pixels[:2])[chosen] ** 2)
     square = np.mean(pixels[:2][chosen] ** 2)
-    sums = jax.device_get(own.score(jnp.asarray(outputs), examples, train=False))
+    sums = jax.device_get(datasets.score(own, jnp.asarray(outputs), examples, train=False))
     assert sums["count"] == 2 * 12 * 16 * 3
     assert sums["loss"] / sums["count"] == pytest.approx(error, rel=1e-5)
     found = own.summarize([sums])
@@ -60,13 +60,13 @@ def test_the_score_is_the_squared_error_of_hidden_pixels() -> None:
     )
     # The answer that knows everything, wrong only where nothing was hidden.
     known = jnp.asarray(np.where(hidden[..., None] > 0, pixels, 9.0), jnp.float32)
-    assert own.summarize([own.score(known, examples, train=False)])["accuracy"] == 1.0
+    assert own.summarize([datasets.score(own, known, examples, train=False)])["accuracy"] == 1.0
 
 
 def test_two_devices_sum_up_to_what_one_does() -> None:
     own, rng = task(), np.random.default_rng(0)
     batch = {"image": datasets.images(4, 16)}
-    examples = jax.device_get(own.examples(jax.random.key(0), batch, train=False))
+    examples = jax.device_get(datasets.examples(own, 0, batch, train=False))
     outputs = 0.3 * rng.normal(size=(4, 16, 16, 3)).astype(np.float32)
     outputs += np.arange(4, dtype=np.float32)[:, None, None, None] / 4 * examples.targets["pixels"]
     found = []

@@ -22,7 +22,7 @@ def test_a_label_belongs_to_the_image_s_number_whatever_the_batch() -> None:
     # Any step, any key, training or not: the same.
     for train in (True, False):
         batch = {"image": datasets.images(3, 8), "record": some}
-        examples = task().examples(jax.random.key(train), batch, train=train)
+        examples = datasets.examples(task(), train, batch, train=train)
         np.testing.assert_array_equal(examples.targets, labels[some])
         ((first,), _, _) = task().panels(jax.device_get(examples), None)
         assert first.title == f"drawn: {labels[3999]}"
@@ -46,4 +46,4 @@ def test_what_cannot_be_learned_is_refused() -> None:
         registry.task("random_labels", classes=10, random_classes=1)
     with pytest.raises(UserError, match="'record'"):
         batch = {"image": datasets.images(1, 8)}
-        task().examples(jax.random.key(0), batch, train=True)
+        datasets.examples(task(), 0, batch, train=True)

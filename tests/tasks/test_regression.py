@@ -56,9 +56,11 @@ def test_the_score_is_the_weighted_squared_error(task, make) -> None:
     error = sum(w * np.mean((np.float64(a) - b)[:3] ** 2) for w, a, b in weighted)
     parts = zip((0.25, 0.5, 1.0), examples.targets, strict=True)
     square = sum(w * np.mean(np.float64(target[:3]) ** 2) for w, target in parts)
-    sums = jax.device_get(task.score([jnp.asarray(x) for x in outputs], examples, train=False))
+    sums = jax.device_get(
+        datasets.score(task, [jnp.asarray(x) for x in outputs], examples, train=False)
+    )
     assert (sums["loss"] / 3, sums["squares"] / 3) == pytest.approx((error, square), rel=1e-4)
-    perfect = task.summarize([task.score(examples.targets, examples, train=False)])
+    perfect = task.summarize([datasets.score(task, examples.targets, examples, train=False)])
     assert perfect == {"loss": 0.0, "accuracy": 1.0, "majority": 0.0}
 
 

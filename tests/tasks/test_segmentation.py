@@ -1,5 +1,6 @@
 """Tests of segmentation: its examples, ASPP head, confusion matrix and mIoU against NumPy."""
 
+import functools
 from typing import Any
 
 import jax
@@ -30,7 +31,7 @@ def labelled(count: int, size: int) -> dict[str, np.ndarray]:
 
 def test_image_and_label_map_move_alike() -> None:
     batch = labelled(32, 9)
-    examples = task(datasets.plain(), pad=3).examples(jax.random.key(0), batch, train=True)
+    examples = datasets.examples(task(datasets.plain(), pad=3), 0, batch, train=True)
     red = np.rint(np.asarray(examples.inputs[..., 0]) * 255)
     labels = np.asarray(examples.targets)
     assert labels.dtype == np.int32
@@ -38,7 +39,7 @@ def test_image_and_label_map_move_alike() -> None:
     inside = labels != 255
     np.testing.assert_array_equal(red[inside], labels[inside])
     assert 0.05 < np.mean(~inside) < 0.6
-    same = task(datasets.plain()).examples(jax.random.key(0), batch, train=True)
+    same = datasets.examples(task(datasets.plain()), 0, batch, train=True)
     targets = np.asarray(same.targets)
     np.testing.assert_array_equal(np.rint(np.asarray(same.inputs[..., 0]) * 255), targets)
     flipped = np.all(targets == batch["label"][:, :, ::-1], axis=(1, 2))
@@ -49,7 +50,7 @@ def test_image_and_label_map_move_alike() -> None:
 
 def test_evaluation_changes_nothing() -> None:
     batch = {**labelled(2, 7), "mask": np.array([1.0, 0.0], np.float32)}
-    examples = task(pad=3, gray=0.5).examples(jax.random.key(0), batch, train=False)
+    examples = datasets.examples(task(pad=3, gray=0.5), 0, batch, train=False)
     np.testing.assert_array_equal(examples.targets, batch["label"])
     np.testing.assert_array_equal(examples.weights, batch["mask"])
     expected = (batch["image"] / 255.0 - datasets.MEAN) / datasets.STD
@@ -58,7 +59,7 @@ def test_evaluation_changes_nothing() -> None:
 
 def test_rectangles_can_be_evaluated() -> None:
     batch = {"image": np.zeros((1, 5, 9, 3), np.uint8), "label": np.zeros((1, 5, 9), np.uint8)}
-    examples = task().examples(jax.random.key(0), batch, train=False)
+    examples = datasets.examples(task(), 0, batch, train=False)
     assert (examples.inputs.shape, examples.targets.shape) == ((1, 5, 9, 3), (1, 5, 9))
 
 
@@ -75,7 +76,7 @@ def test_what_cannot_be_segmented_is_refused() -> None:
         task(datasets.dataset(num_classes=0))
     batch = {"image": datasets.images(2, 4), "label": np.zeros(2, np.int32)}
     with pytest.raises(UserError, match="one label an image, not one a pixel"):
-        task().examples(jax.random.key(0), batch, train=True)
+        datasets.examples(task(), 0, batch, train=True)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,9 @@ def test_aspp() -> None:
     joined = layer(np.concatenate(branches, axis=-1), "join")
     classifier = params["classifier"]["conv"]
     expected = joined @ classifier["kernel"][0, 0] + classifier["bias"]
-    outputs, _ = head.apply(variables, features, True, mutable=["batch_stats"])
+    outputs, _ = jax.jit(lambda v, x: head.apply(v, x, True, mutable=["batch_stats"]))(
+        variables, features
+    )
     np.testing.assert_allclose(outputs, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -144,9 +147,7 @@ def test_confusion(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     logits, targets = scene(3, (13, 21), 6)
     targets[2] = 255
     weights = np.array([1.0, 0.0, 1.0], np.float32)
-    sums = dense.pixel_score(
-        jnp.asarray(logits), jnp.asarray(targets), jnp.asarray(weights), confusion=True
-    )
+    sums = jax.jit(functools.partial(dense.pixel_score, confusion=True))(logits, targets, weights)
     answers = reference.bilinear(logits.astype(np.float64), 13, 21).argmax(axis=-1)
     expected = brute_force(answers[:1], targets[:1], 6)
     assert sums["confusion"].dtype == jnp.int32
@@ -159,8 +160,9 @@ def test_the_score_has_a_confusion_in_evaluation_only() -> None:
     logits, targets = scene(1, (5, 5), 19)
     examples = base.Examples(jnp.zeros((1, 5, 5, 3)), jnp.asarray(targets), jnp.ones(1))
     t = task()
-    assert "confusion" not in t.score(jnp.asarray(logits), examples, train=True)
-    assert t.score(jnp.asarray(logits), examples, train=False)["confusion"].shape == (19, 19)
+    assert "confusion" not in datasets.score(t, jnp.asarray(logits), examples, train=True)
+    evaluated = datasets.score(t, jnp.asarray(logits), examples, train=False)
+    assert evaluated["confusion"].shape == (19, 19)
 
 
 def test_miou_is_that_of_all_pixels_together() -> None:
@@ -169,7 +171,7 @@ def test_miou_is_that_of_all_pixels_together() -> None:
     sums, answers = [], []
     for logits, targets in parts:
         examples = base.Examples(jnp.zeros((2, 9, 11, 3)), jnp.asarray(targets), jnp.ones(2))
-        sums.append(jax.device_get(t.score(jnp.asarray(logits), examples, train=False)))
+        sums.append(jax.device_get(datasets.score(t, jnp.asarray(logits), examples, train=False)))
         answers.append(reference.bilinear(logits.astype(np.float64), 9, 11).argmax(axis=-1))
     targets, whole = np.stack([p[1] for p in parts]), np.stack(answers)
     valid = targets != 255

@@ -69,7 +69,8 @@ def test_a_target_is_the_sum_and_local_bases_belong_to_an_image_s_number() -> No
     images, key = normal(2, 8, 8, 3), jax.random.key(0)
 
     def target(bases: Any, records: Any) -> np.ndarray:
-        return np.asarray(targets.target(key, bases, images, np.array(records), 4, 8))
+        made = jax.jit(lambda records: targets.target(key, bases, images, records, 4, 8))
+        return np.asarray(made(np.array(records)))
 
     shared = target([Dots(2.0, 0.5, local=False)], [0, 1])
     assert np.array_equal(shared[0], shared[1]) and set(np.unique(shared)) == {-2.0, 0.0, 2.0}

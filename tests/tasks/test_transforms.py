@@ -1,5 +1,7 @@
 """Tests of the device transforms: flip, gray, lighting, padded crop, normalisation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ def images() -> np.ndarray:
 
 
 def test_flip_mirrors_half_of_the_images_and_changes_nothing_else(images: np.ndarray) -> None:
-    out = np.asarray(transforms.random_flip(jax.random.key(0), images))
+    out = np.asarray(jax.jit(transforms.random_flip)(jax.random.key(0), images))
     flipped = np.all(out == images[:, :, ::-1], axis=(1, 2, 3))
     kept = np.all(out == images, axis=(1, 2, 3))
     assert np.all(flipped ^ kept)
@@ -26,7 +28,7 @@ def test_flip_mirrors_half_of_the_images_and_changes_nothing_else(images: np.nda
 
 
 def test_gray_is_luma_for_a_share_of_the_images(images: np.ndarray) -> None:
-    out = np.asarray(transforms.random_gray(jax.random.key(0), images, 0.3))
+    out = np.asarray(jax.jit(transforms.random_gray)(jax.random.key(0), images, 0.3))
     kept = np.all(out == images, axis=(1, 2, 3))
     assert 0.2 < 1 - kept.mean() < 0.4
     luma = color.rgb2gray(images.astype(np.float64))  # The release's, too.
@@ -43,7 +45,7 @@ def test_lighting_moves_along_the_principal_colours() -> None:
     )
     components = np.array([red, green, blue])
     zeros = jnp.zeros((count, 2, 1, 3), jnp.float32)
-    offsets = np.asarray(transforms.lighting(jax.random.key(0), zeros, scale), np.float64)
+    offsets = np.asarray(jax.jit(transforms.lighting)(jax.random.key(0), zeros, scale), np.float64)
     np.testing.assert_array_equal(offsets[:, 0], offsets[:, 1])
     draws = np.linalg.solve(components * values, offsets[:, 0, 0].T).T
     # 20,000 draws: deviations of 0.0007 (mean), 0.0005 (deviation), 0.7% (correlation).
@@ -54,9 +56,9 @@ def test_lighting_moves_along_the_principal_colours() -> None:
 
 def test_lighting_adds_to_the_image(images: np.ndarray) -> None:
     key = jax.random.key(0)
-    offsets = transforms.lighting(key, jnp.zeros_like(images), 0.1)
+    offsets = jax.jit(transforms.lighting)(key, jnp.zeros_like(images), 0.1)
     np.testing.assert_allclose(
-        transforms.lighting(key, images, 0.1), images + np.asarray(offsets), atol=1e-6
+        jax.jit(transforms.lighting)(key, images, 0.1), images + np.asarray(offsets), atol=1e-6
     )
 
 
@@ -69,7 +71,8 @@ def test_swapped_statistics_swap_the_offsets_of_red_and_blue() -> None:
     for swapped in (False, True):
         config["input"]["swapped_statistics"] = swapped
         augmentation = Augmentation.create(Input.of(config["input"]), datasets.dataset())
-        offsets.append(np.asarray(augmentation(jax.random.key(0), black, train=True)))
+        lit = jax.jit(functools.partial(augmentation, train=True))(jax.random.key(0), black)
+        offsets.append(np.asarray(lit))
     np.testing.assert_allclose(offsets[1], offsets[0][..., ::-1], rtol=1e-6)
     assert np.abs(offsets[0][..., 0] - offsets[0][..., 2]).max() > 1e-3
 
@@ -78,7 +81,9 @@ def test_padded_crop_shows_a_window_of_the_padded_image() -> None:
     count, size, pad = 300, 5, 2
     value = np.array([0.1, 0.2, 0.3], np.float32)
     images = np.random.default_rng(0).uniform(0.4, 1.0, (count, size, size, 3)).astype(np.float32)
-    out = np.asarray(transforms.padded_crop(jax.random.key(0), images, pad, value))
+    out = np.asarray(
+        jax.jit(transforms.padded_crop, static_argnums=2)(jax.random.key(0), images, pad, value)
+    )
     seen = set()
     for image, crop in zip(images, out, strict=True):
         wide = np.broadcast_to(value, (size + 2 * pad, size + 2 * pad, 3)).copy()
@@ -97,7 +102,7 @@ def test_padded_crop_shows_a_window_of_the_padded_image() -> None:
 def test_padding_is_zero_after_normalisation() -> None:
     augmentation = Augmentation(datasets.MEAN, datasets.STD, pad=4)
     white = np.full((64, 8, 8, 3), 255, np.uint8)
-    x = augmentation(jax.random.key(0), white, train=True)
+    x = jax.jit(functools.partial(augmentation, train=True))(jax.random.key(0), white)
     normalised = np.asarray(augmentation.normalise(x))
     colour = (1 - np.array(datasets.MEAN)) / np.array(datasets.STD)
     padding = np.all(normalised == 0, axis=-1)
@@ -122,7 +127,8 @@ def test_evaluation_changes_nothing_and_training_depends_on_the_key() -> None:
     out = augmentation(jax.random.key(0), images, train=False)
     assert out.dtype == jnp.float32
     np.testing.assert_array_equal(out, images.astype(np.float32) / np.float32(255))
-    train = [np.asarray(augmentation(jax.random.key(k), images, train=True)) for k in (0, 0, 1)]
+    augment = jax.jit(functools.partial(augmentation, train=True))
+    train = [np.asarray(augment(jax.random.key(k), images)) for k in (0, 0, 1)]
     np.testing.assert_array_equal(train[0], train[1])
     assert not np.any(np.all(train[0] == train[2], axis=(1, 2, 3)))
 
@@ -131,7 +137,11 @@ def test_cutout_replaces_one_square_whose_centre_is_any_pixel() -> None:
     """Counted by hand: of 5 x 5 around (r, c), what lies within the image, and nothing else."""
     images = np.random.default_rng(0).uniform(0.1, 1, (400, 8, 10, 3)).astype(np.float32)
     fill = np.array([0.0, 2.0, 3.0], np.float32)
-    cut = np.asarray(transforms.cut_out(jax.random.key(0), jnp.asarray(images), 5, fill))
+    cut = np.asarray(
+        jax.jit(transforms.cut_out, static_argnums=2)(
+            jax.random.key(0), jnp.asarray(images), 5, fill
+        )
+    )
     gone = (cut == fill).all(-1)
     np.testing.assert_array_equal(cut[~gone], images[~gone])
     corners = set()
@@ -143,7 +153,11 @@ def test_cutout_replaces_one_square_whose_centre_is_any_pixel() -> None:
         corners.add((rows[0], rows[-1], columns[0], columns[-1]))
     # Centres 0 to 7 and 0 to 9: as many different squares, of which 400 draws meet most.
     assert 70 < len(corners) <= 80
-    some = np.asarray(transforms.cut_out(jax.random.key(0), jnp.asarray(images), 5, fill, 0.3))
+    some = np.asarray(
+        jax.jit(transforms.cut_out, static_argnums=2)(
+            jax.random.key(0), jnp.asarray(images), 5, fill, 0.3
+        )
+    )
     lost = (some == fill).all(-1).any((1, 2))
     # The same squares, of 400 images with a probability of 0.3: a deviation of 0.023.
     np.testing.assert_array_equal(some[lost], cut[lost])

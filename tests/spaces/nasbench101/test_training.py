@@ -21,6 +21,8 @@ from unnas_jax.spaces.nasbench101.spec import parse
 from unnas_jax.tasks import registry
 from unnas_jax.tasks.base import example_shapes
 
+pytestmark = pytest.mark.usefixtures("on_one_device")
+
 # A straight edge, channels cut by one (of 5), and all three operations.
 CELL = "01101-00011-00001-00001-00000:conv3x3,conv1x1,maxpool3x3"
 

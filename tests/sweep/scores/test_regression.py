@@ -91,11 +91,15 @@ def test_one_step_is_sgd_with_momentum_and_decay_of_kernels() -> None:
         parts = [jnp.mean((a - b) ** 2) for a, b in zip(outputs, data.targets, strict=True)]
         return 0.25 * parts[0] + 0.5 * parts[1] + parts[2], state["batch_stats"]
 
-    for _ in range(2):
+    @jax.jit
+    def step(params: Any, statistics: Any, velocity: Any) -> Any:
         gradient, statistics = jax.grad(error, has_aux=True)(params, statistics, True)
         gradient = jax.tree.map(lambda g, p: g + 0.1 * p if p.ndim > 1 else g, gradient, params)
         velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, gradient)
-        params = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
+        return jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity), statistics, velocity
+
+    for _ in range(2):
+        params, statistics, velocity = step(params, statistics, velocity)
     assert got == pytest.approx(float(error(params, statistics, False)[0]), rel=1e-4)
 
 

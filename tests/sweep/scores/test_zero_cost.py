@@ -34,7 +34,7 @@ class Linear(nn.Module):
 
 def fresh(network: nn.Module, x: jax.Array) -> dict[str, Any]:
     """Its variables, none of them special."""
-    variables = network.init(jax.random.key(0), x, True)
+    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), x, True))
     flat, tree = jax.tree.flatten(variables)
     return jax.tree.unflatten(tree, [jnp.asarray(RNG.uniform(0.2, 2, v.shape)) for v in flat])
 
