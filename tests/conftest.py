@@ -4,13 +4,13 @@ import contextlib
 import ctypes
 import gc
 import logging
+import mmap
 import os
 import pathlib
 import sys
 from collections.abc import Iterator
 
 from unnas_jax.core import xla_flags  # Without jax.
-
 
 # Tests compile more than they compute: the quickest code generation more than halves their time.
 QUICK = "--xla_backend_optimization_level=0"
