@@ -73,10 +73,9 @@ def config_of(
     elif method == "sdarts_rs":
         name, own = "darts", {"perturbation": "random"}
     elif method == "fair_darts":
-        config.network.operations = spec.OPERATIONS[1:]  # No `none`.
-        edges = 6 * len(config.network.operations)
-        # The loss is a mean: of 24 weights each is drawn as hard as of the 196 of the recipe.
-        name, own = "darts", {"mixing": "sigmoid", "zero_one": 10 * edges / 196}
+        # The loss is a mean: of 30 weights each is drawn as hard as of the 196 of the recipe.
+        own = {"mixing": "sigmoid", "zero_one": 10 * len(spec.EDGES) * len(spec.OPERATIONS) / 196}
+        name = "darts"
     if options.curvature:
         own["curvature_every"] = options.curvature
     registry.choose(config, name, **own)
@@ -176,7 +175,36 @@ def look_up(options: argparse.Namespace) -> None:
                 f"{title}, {method}, mean of each of {len(seeds)} seeds: more than random cells "
                 f"{compared(gains)}; percentile - 50 {compared(ranks)}"
             )
+    for task in TASKS:
+        against(task, [row for row in found if row["task"] == task])
     drawing(found, every[:, 0]).savefig(options.out / "found.png", dpi=110)
+
+
+def against(task: str, found: list[dict[str, Any]]) -> None:
+    """Prints the rows of one task: what its methods' searches say, and in pairs with `darts`."""
+    known = {row["seed"]: row for row in found if row["method"] == "darts"}
+    for method in dict.fromkeys(row["method"] for row in found):
+        own = [row for row in found if row["method"] == method]
+        both = [row for row in own if row["seed"] in known and method != "darts"]
+        print(
+            f"| {task} | `{method}` | {' '.join(row['skips'] for row in own)} | "
+            + " | ".join(
+                f"{np.mean(values):.3f}" if (values := numbers(own, name)) else ""
+                for name in ("entropy", "eigenvalue", "loss", "accuracy")
+            )
+            + f" | {', '.join(row['percentile'] for row in own)} | "
+            + " | ".join(
+                compared(np.subtract(numbers(both, name), numbers(
+                    [known[row["seed"]] for row in both], name))) if both else ""
+                for name in ("skips", "loss", "percentile")
+            )
+            + " |"
+        )  # fmt: skip
+
+
+def numbers(rows: list[dict[str, Any]], name: str) -> list[float]:
+    """The values of a column, without those that were not measured."""
+    return [float(row[name]) for row in rows if row.get(name)]
 
 
 def compared(gains: np.ndarray) -> str:
