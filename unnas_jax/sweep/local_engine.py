@@ -30,9 +30,9 @@ Slot = dict[str, str]
 _CORES = "UNNAS_WORKER_CORES"
 
 # XLA compiles a small network for as long as it trains it. Less effort and its older code generator
-# take half as long, or less. Their programs are as quick where convolutions take the time, and up
-# to an eighth slower where poolings do or images are turned: that is less than compilation up to
-# 2,000 steps. One effort less, 0, makes programs three to five times slower.
+# take about half as long. Their programs are as quick where convolutions take the time, and up to
+# a seventh slower where images are turned, which is less than is saved up to some 1,000 steps
+# (docs/scaling.md). One effort less, 0, makes programs three to five times slower.
 _XLA = {
     "xla_backend_optimization_level": "1",
     "xla_cpu_use_fusion_emitters": "false",
