@@ -41,7 +41,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks import chips  # noqa: E402
-from unnas_jax.commands import command_line, hlo
+from unnas_jax.commands import command_line, hlo, slices
 from unnas_jax.commands import compile as aot  # noqa: E402
 from unnas_jax.config import schema as config
 from unnas_jax.config.sections import MethodConfig
@@ -248,7 +248,7 @@ def _timed(
 
 def plan(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str, Any]:
     """Compiles the formulations for a slice that is not here; returns what is printed."""
-    mesh = aot.slice_mesh(options.topology)
+    mesh = slices.mesh_of(options.topology)
     sharding.check_batch_size("train.batch_size", c["train"]["batch_size"], mesh)
     batch = aot.batch_shapes(c, task, mesh)
     rows: dict[str, Any] = {"topology": options.topology, "devices": mesh.size}

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from tests.analysis import synthetic
-from unnas_jax.analysis import accuracies, curves, page, results, tables
+from unnas_jax.analysis import accuracies, curves, graphs, page, results, tables
 from unnas_jax.config import schema as config_lib
 from unnas_jax.convert import config as release
 from unnas_jax.core.errors import UserError
@@ -79,11 +79,9 @@ def _report(folder: pathlib.Path) -> str:
     if len(run.records["train"]) % 8 == 0:
         curves.draw(run)
 
-    def weights(kind: str) -> list[float | None]:
-        softmax = run.softmax[kind] if run.softmax else None
-        return candidates.chosen_weights(getattr(run.genotype, kind), softmax)
-
-    text = page.render(run, pictures, [], weights)
+    assert run.genotype is None or isinstance(run.genotype, graphs.Drawable)
+    drawn = graphs.of_cells(run.genotype, run.softmax, run.operations) if run.genotype else []
+    text = page.render(run, pictures, [], drawn)
     text.encode()
     return text
 

@@ -17,8 +17,10 @@ import pytest
 
 import unnas_jax as un
 from tests import conftest, tiny, tiny_training
+from unnas_jax.commands import library
 from unnas_jax.core import sharding
-from unnas_jax.runs import trained
+from unnas_jax.runs import trained, validation
+from unnas_jax.spaces.nasbench201 import spec
 
 PAGE = (conftest.ROOT / "docs" / "library.md").read_text()
 pytestmark = [
@@ -120,7 +122,7 @@ def test_the_first_example_runs(first_block) -> None:
 
 
 def test_a_loaded_network_has_the_accuracy_of_its_result(first_block) -> None:
-    from unnas_jax.data.pipeline import evaluation_sample, halves
+    from unnas_jax.data.order import evaluation_sample, halves
 
     names, root = first_block
     workdir = root / "runs" / "train"
@@ -316,6 +318,28 @@ def test_a_run_takes_a_recipe_by_name_and_refuses_mistakes(tmp_path, pixels) -> 
         with pytest.raises(un.UserError, match=words):
             un.search(what, tmp_path / "w", **options)
     assert not (tmp_path / "w").exists()
+
+
+def test_cells_bring_their_space_along(tmp_path, pixels, monkeypatch) -> None:
+    """What a search in NAS-Bench-201 found is trained in the benchmark's network."""
+    seen = []
+    monkeypatch.setattr(library.train_lib, "train", lambda config, *_, **__: seen.append(config))
+    cell, data = spec.sample(1, 0)[0], un.arrays(pixels, np.arange(64) % 2)
+    un.train(data, tmp_path, cell)
+    un.train(data, tmp_path, cell, network={"width": "8", "cells": 6})
+    small = seen[-1].copy_and_resolve_references()
+    un.train(small, tmp_path, cell)  # A config of the space keeps its sizes.
+    un.train(data, tmp_path, "darts_v1")
+    networks = [config.network for config in seen]
+    assert [network.space for network in networks] == ["nasbench201"] * 3 + ["darts"]
+    assert [network.width for network in networks] == ["16", "8", "8", "36"]
+    assert [network.cells for network in networks] == [15, 6, 6, 20]
+    assert networks[0].genotype == str(cell) and networks[0].drop_path == 0
+    for config in seen:
+        config.dataset.name = "digits"
+        validation.validate(config)
+    with pytest.raises(un.UserError, match="has found none yet"):
+        un.train(data, tmp_path, None)
 
 
 def test_progress_is_shown_and_logging_left_as_it_was(capsys) -> None:

@@ -16,6 +16,7 @@ from unnas_jax.analysis import cells, style
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
+from unnas_jax.spaces.nasbench201.spec import EDGES, Spec
 
 # Five nodes, parallel edges between the same states, an output that leaves nodes out.
 NASNET = genotypes.Genotype(
@@ -40,8 +41,13 @@ def searched(nodes: int, seed: int) -> tuple[genotypes.Genotype, dict]:
     return genotypes.from_dict(document["genotype"]), document["alphas_softmax"]
 
 
+SPEC = Spec(
+    ("nor_conv_3x3", "skip_connect", "nor_conv_1x1", "avg_pool_3x3", "none", "nor_conv_3x3")
+)
+
 CASES = {
     "nasnet": (NASNET, None),
+    "nasbench201": (SPEC, {"cell": (np.arange(30).reshape(6, 5) / 30).tolist()}),
     "one node": searched(1, 0),
     "four nodes": searched(4, 1),
     "four other nodes": searched(4, 2),
@@ -57,7 +63,7 @@ def edges(figure: Figure) -> dict[str, PathPatch]:
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case for case in CASES if case != "nasbench201"])
 def test_svg_has_every_label_and_every_edge(case: str) -> None:
     genotype, softmax = CASES[case]
     svg = style.render(cells.draw(genotype, softmax), "svg").decode()
@@ -73,6 +79,20 @@ def test_svg_has_every_label_and_every_edge(case: str) -> None:
         assert sorted(drawn) == sorted(expected)
         assert len(re.findall(rf'id="{kind}-edge-\d+-head"', svg)) == len(cell)
         assert len(re.findall(rf'id="{kind}-edge-\d+-concat"', svg)) == len(concat)
+
+
+def test_a_cell_of_nas_bench_201() -> None:
+    """Six edges by their nodes, with the operations' weights; no output of its own."""
+    svg = style.render(cells.draw(*CASES["nasbench201"]), "svg").decode()
+    drawn = re.findall(r'id="cell-edge-\d+-([a-z]\w+)-from-(\d)"', svg)
+    expected = zip(SPEC.operations, EDGES, strict=True)
+    assert drawn == [(name, str(source)) for name, (source, _) in expected]
+    # Row k holds 5k/30, ... of none, skip_connect, nor_conv_1x1, nor_conv_3x3, avg_pool_3x3.
+    numbers = re.findall(r">(\d\.\d{3})<", svg)
+    assert sorted(numbers) == sorted(["0.100", "0.200", "0.400", "0.633", "0.667", "0.933"])
+    assert "concat" not in svg
+    with pytest.raises(UserError, match="alphas_softmax does not fit"):
+        cells.draw(SPEC, {"cell": [[0.2] * 5] * 5})
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -15,12 +15,13 @@ import pytest
 
 from tests import fuzzing
 from tests.analysis import synthetic
-from unnas_jax.analysis import page, report
+from unnas_jax.analysis import next_step, report
 from unnas_jax.commands import command_line
 from unnas_jax.commands import report as command
 from unnas_jax.core.errors import UserError
 from unnas_jax.runs import validation
 from unnas_jax.spaces.darts import genotype as genotypes
+from unnas_jax.spaces.nasbench201 import spec
 
 FILES = {"cells.svg", "cells.png", "alphas.png", "curves.png", "report.html"}
 
@@ -46,34 +47,41 @@ def text_of(page: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "recipe"),
+    ("dataset", "recipe", "space"),
     [
-        ({"name": "photos"}, "eval_photos"),
-        ({"name": "cifar10", "data_dir": "/data/my sets"}, "eval_cifar10"),
-        ({"name": "tfds:cifar10"}, "eval_cifar10"),
-        ({"name": "cityscapes"}, "eval_cityscapes"),
-        ({"name": "imagenet2012"}, "eval_in1k"),
-        ({"name": "imagenet22k"}, "eval_in1k"),
-        ({"name": "folder", "path": "my images"}, "eval_folder"),
-        ({"name": "folder_maps", "path": "my maps", "ignore_label": 11}, "eval_seg_folder"),
-        ({"name": "tfds:oxford_flowers102"}, "eval_folder"),
+        ({"name": "photos"}, "eval_photos", "darts"),
+        ({"name": "cifar10", "data_dir": "/data/my sets"}, "eval_cifar10", "darts"),
+        ({"name": "tfds:cifar10"}, "eval_cifar10", "darts"),
+        ({"name": "cityscapes"}, "eval_cityscapes", "darts"),
+        ({"name": "imagenet2012"}, "eval_in1k", "darts"),
+        ({"name": "imagenet22k"}, "eval_in1k", "darts"),
+        ({"name": "folder", "path": "my images"}, "eval_folder", "darts"),
+        (
+            {"name": "folder_maps", "path": "my maps", "ignore_label": 11},
+            "eval_seg_folder",
+            "darts",
+        ),
+        ({"name": "tfds:oxford_flowers102"}, "eval_folder", "darts"),
+        ({"name": "digits"}, "eval_cifar10", "darts"),
+        ({"name": "cifar100"}, "eval_cifar10", "nasbench201"),
+        ({"name": "photos"}, "eval_photos", "nasbench201"),
     ],
 )
 def test_the_next_step_trains_on_what_was_searched_on(
-    dataset: dict[str, str], recipe: str, tmp_path: pathlib.Path
+    dataset: dict[str, str], recipe: str, space: str, tmp_path: pathlib.Path
 ) -> None:
     """The command is taken apart as a shell and the program would, and its config is valid."""
     workdir = tmp_path / "it's here"
-    workdir.mkdir()
     synthetic.write(workdir, nodes=4)
-    path = workdir / "config.json"
-    written = json.loads(path.read_text())
-    written["dataset"] = {"path": "", "data_dir": "", **dataset}
-    path.write_text(json.dumps(written))
-    report.write(workdir)
-    page = (workdir / "report.html").read_text()
-    (command,) = re.findall(r"<pre>(python main\.py .*?)</pre>", page)
-    python, main, *flags = shlex.split(html.unescape(command))
+    searched = json.loads((workdir / "config.json").read_text())
+    searched["dataset"] = {"path": "", "data_dir": "", **dataset}
+    searched["network"]["space"] = space
+    if recipe == "eval_cifar10":  # Datasets of small images are searched at their size.
+        searched["input"].update(crop=16, resize=16)
+    if space == "nasbench201":
+        (workdir / "genotype.json").write_text(json.dumps(spec.sample(1, 0)[0].as_dict()))
+    _, command = next_step.of_search(searched, str(workdir))
+    python, main, *flags = shlex.split(command)
     assert (python, main) == ("python", "main.py")
     values = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
     file = values.pop("config")
@@ -96,7 +104,7 @@ def test_after_a_pretext_task_on_images_with_label_maps_the_next_step_uses_these
     for name in ("images", "labels"):
         (tmp_path / "train" / name).mkdir(parents=True)
     section = {"name": "folder", "path": str(tmp_path), "ignore_label": 11}
-    title, command = page.next_step({"dataset": section}, "runs/rot_folder")
+    title, command = next_step.of_search({"dataset": section}, "runs/rot_folder")
     assert "label maps" in title
     assert shlex.split(command)[2:] == [
         "--config=configs/eval_seg_folder.py:runs/rot_folder/genotype.json",
@@ -105,7 +113,14 @@ def test_after_a_pretext_task_on_images_with_label_maps_the_next_step_uses_these
         "--workdir=runs/rot_folder/eval_seg_folder",
     ]
     (tmp_path / "train" / "labels").rmdir()
-    assert "eval_folder" in page.next_step({"dataset": section}, "runs/rot_folder")[1]
+    assert "eval_folder" in next_step.of_search({"dataset": section}, "runs/rot_folder")[1]
+
+
+def test_images_in_memory_are_evaluated_on_from_python() -> None:
+    config = {"dataset": {"name": "arrays_0123456789ab", "path": ""}}
+    title, line = next_step.of_search(config, "runs/mine")
+    assert "from Python" in title
+    assert line == "un.train(dataset, 'runs/mine/train', 'runs/mine/genotype.json')"
 
 
 def test_report_of_a_finished_search(tmp_path: pathlib.Path) -> None:
@@ -211,27 +226,6 @@ def test_what_is_wrong_is_said_before_an_evaluation_is_advised(
         assert words in error
         assert text.count(words) == 2  # On top, and where commands are advised.
     assert "An evaluation of these cells would tell nothing" in text
-
-
-@pytest.mark.parametrize(
-    ("dataset", "config"),
-    [("photos", "eval_photos"), ("cityscapes", "eval_cityscapes"), ("imagenet22k", "eval_in1k"),
-     ("cifar10", "eval_cifar10"), ("folder", "eval_folder"), ("tfds:x", "eval_folder")],
-)  # fmt: skip
-def test_what_comes_next_fits_the_dataset(
-    tmp_path: pathlib.Path, dataset: str, config: str
-) -> None:
-    synthetic.write(tmp_path)
-    content = json.loads((tmp_path / "config.json").read_text())
-    content["dataset"] |= {"name": dataset, "path": "/my images"}
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    report.write(tmp_path)
-    text = (tmp_path / "report.html").read_text()
-    first = re.search(r"--config=configs/(\w+)\.py", text)
-    assert first and first[1] == config
-    [command] = re.findall(r"<pre>(python main\.py [^<]*)</pre>", text)
-    words = shlex.split(html.unescape(command))
-    assert ("--config.dataset.path=/my images" in words) == (dataset == "folder")
 
 
 def test_a_training_has_a_report_and_a_sweep_a_hint(

@@ -54,6 +54,29 @@ def test_an_unknown_key_says_which_are_there_and_what_is_meant(name, key, words)
     assert str(error.value).startswith(f"config.{key.partition('=')[0]}: ")
 
 
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("rot_digits", "unknown command 'rot_digits'; write --config=rot_digits"),
+        ("mine.py", "write --config=mine.py"),
+        ("predicct", "did you mean 'predict'? use one of run, prepare"),
+    ],
+)
+def test_what_is_no_command_says_what_to_write(word, words, capsys):
+    assert commands.main([word]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # Of ml_collections.
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [("seed=1.5", "is no whole number"), ("weights.learning_rate=high", "is no number")],
+)
+def test_a_value_of_another_type_is_told_in_plain_words(flag, words):
+    with pytest.raises(UserError, match=f"--config.{flag}: {words}$"):
+        command_line.override(config_lib.search(), [f"--config.{flag}"])
+
+
 def test_overrides_of_other_commands_are_checked_alike():
     with pytest.raises(UserError, match="did you mean config.weights.learning_rate"):
         command_line.override(config_lib.search(), ["--config.train.learning_rate=1"])

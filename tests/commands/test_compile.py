@@ -13,6 +13,7 @@ import pytest
 from tests import tiny, tiny_training
 from tests.conftest import ROOT
 from unnas_jax.commands import compile as compile_lib
+from unnas_jax.commands import slices
 from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import Training
 from unnas_jax.core import sharding
@@ -25,7 +26,7 @@ from unnas_jax.tasks import registry as tasks
 @pytest.mark.parametrize("topology", ["v5e", "v5e:four", "h100:2x2", "v5e:2x2x2x2"])
 def test_topologies_that_are_none_are_refused(topology):
     with pytest.raises(UserError, match="CHIP"):
-        compile_lib.slice_mesh(topology)
+        slices.mesh_of(topology)
 
 
 def test_traced_for_a_slice_a_program_takes_the_slices_forms():

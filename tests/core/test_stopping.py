@@ -17,6 +17,7 @@ from unnas_jax.core import stopping
 stopping.watch()
 print("ready", flush=True)
 if sys.argv[1] == "imports":
+    sys.modules["jax"] = type(sys)("jax")  # As long as it is being imported.
     time.sleep(1)
     stopping.nothing_to_save(75)
     time.sleep(600)

@@ -231,8 +231,8 @@ def test_empty_directories_and_second_ways_to_a_directory_are_said(tmp_path, ima
     os.symlink(tmp_path / "train", tmp_path / "val")
     dataset = open_folder(tmp_path)
     assert list(dataset.splits) == ["train"] and dataset.class_names == ("a", "b")
-    assert "WARNING 1 directories are empty: 'train/c'." in messages
-    words = "1 directories are links to directories whose images count already: 'val'."
+    assert "WARNING Empty directories: 'train/c'." in messages
+    words = "Links to directories whose images count already: 'val'."
     assert f"WARNING {words}" in messages
 
 
@@ -349,7 +349,7 @@ def test_the_limit_of_pixels_is_a_setting(tmp_path, image, messages):
     assert open_dataset(section).splits["train"].paths == ("a.png",)
     assert "'b.png' (has 160,000 pixels, more than 100,000)" in warned(messages)[0]
     assert (
-        "1 of them have more pixels than config.dataset.max_pixels=100000; raise"
+        "Of these, 1 for more pixels than config.dataset.max_pixels=100000; raise"
         in (warned(messages)[1])
     )
     assert len(open_dataset({**section, "max_pixels": 160_000}).splits["train"]) == 2
@@ -382,7 +382,7 @@ def test_16_bits_and_images_without_colour_are_counted(tmp_path, image, messages
     dataset = open_folder(tmp_path)
     assert dataset.colourless == 1
     (warning,) = warned(messages)
-    assert "1 images of 16 bits fill only 12 (1 images) of them" in warning
+    assert "by the bits that they fill: 1 image by 12." in warning
     record = dataset.splits["train"][1]
     assert decoding.decode(record["image"], apply_exif=True).max() > 200
 

@@ -58,7 +58,7 @@ def test_splits_by_their_usual_names(tmp_path, names):
 def test_splits_without_classes(tmp_path):
     found = arrange(tmp_path, "train*5 val*2")
     assert counts(found) == {"train": {"": 5}, "validation": {"": 2}} and found.classes == ()
-    assert "5 images lie in no class directory" in found.why_unlabelled
+    assert "5 images in no class directory" in found.why_unlabelled
 
 
 def test_strange_files_and_siblings_do_not_void_the_splits(tmp_path):
@@ -170,7 +170,7 @@ def test_classes_that_validation_lacks_are_said(tmp_path):
 @pytest.mark.parametrize(
     "text, why",
     [
-        ("a*1 b*1 loose.jpg", "1 images lie in no class directory ('loose.jpg', ...); move"),
+        ("a*1 b*1 loose.jpg", "1 image in no class directory ('loose.jpg', ...); move"),
         ("holidays*3", "all images lie in the one directory 'holidays'"),
         ("images*3 screenshots*2", "'images' beside 'screenshots' is no name of a class"),
     ],

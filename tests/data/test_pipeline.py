@@ -10,7 +10,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import crops, decoding, photos, pipeline
+from unnas_jax.data import crops, decoding, order, photos, pipeline
 
 COUNT, BATCH = 50, 8
 
@@ -96,7 +96,7 @@ def test_types_and_shapes():
 
 def test_epochs_are_different_permutations():
     indices = np.arange(5, 40)  # 35 of them: 4 batches of 8.
-    assert pipeline.steps_per_epoch(35, BATCH) == 4
+    assert order.steps_per_epoch(35, BATCH) == 4
     batches = train(indices, 12)
     seen = numbers(batches)
     np.testing.assert_array_equal(np.concatenate([b["label"] for b in batches]), 3 * seen)
@@ -350,18 +350,18 @@ def test_evaluation_in_processes():
 
 
 def test_halves():
-    a, b = pipeline.halves(101, 0)
+    a, b = order.halves(101, 0)
     assert len(a) == len(b) == 50
     assert len(set(a) | set(b)) == 100 and set(a) | set(b) <= set(range(101))
-    for half, other in zip(pipeline.halves(101, 0), pipeline.halves(101, 1), strict=True):
+    for half, other in zip(order.halves(101, 0), order.halves(101, 1), strict=True):
         assert (half != other).any()
-    np.testing.assert_array_equal(a, pipeline.halves(101, 0)[0])
-    assert list(map(len, pipeline.halves(1, 0))) == [0, 0]
+    np.testing.assert_array_equal(a, order.halves(101, 0)[0])
+    assert list(map(len, order.halves(1, 0))) == [0, 0]
 
 
 def test_halves_never_change():
     """Results of different versions are compared on the same halves: do not update these."""
-    a, b = pipeline.halves(10, 0)
+    a, b = order.halves(10, 0)
     assert a.tolist() == [7, 4, 5, 1, 9]
     assert b.tolist() == [8, 6, 2, 0, 3]
 
@@ -369,15 +369,15 @@ def test_halves_never_change():
 def test_an_evaluation_sample_is_drawn_from_all_examples():
     """Of 1000 examples in the order of ten classes; a prefix would be of one class."""
     indices, classes = np.arange(5, 1005), np.repeat(np.arange(10), 100)
-    sample = pipeline.evaluation_sample(indices, 100, 3)
+    sample = order.evaluation_sample(indices, 100, 3)
     assert len(set(sample)) == 100 and set(sample) <= set(indices) and (np.diff(sample) > 0).all()
     counts = np.bincount(classes[sample - 5], minlength=10)
     assert ((counts - 10) ** 2 / 10).sum() < 27.9  # Chi-squared, 9 degrees, p = 0.001.
-    np.testing.assert_array_equal(sample, pipeline.evaluation_sample(indices, 100, 3))
-    assert (sample != pipeline.evaluation_sample(indices, 100, 4)).any()
-    assert set(pipeline.evaluation_sample(indices, 30, 3)) < set(sample)
+    np.testing.assert_array_equal(sample, order.evaluation_sample(indices, 100, 3))
+    assert (sample != order.evaluation_sample(indices, 100, 4)).any()
+    assert set(order.evaluation_sample(indices, 30, 3)) < set(sample)
     for count in (-1, 1000, 2000):
-        np.testing.assert_array_equal(pipeline.evaluation_sample(indices, count, 3), indices)
+        np.testing.assert_array_equal(order.evaluation_sample(indices, count, 3), indices)
 
 
 def test_crops_and_shuffles_do_not_draw_the_same_bits(monkeypatch):
@@ -397,7 +397,7 @@ def test_crops_and_shuffles_do_not_draw_the_same_bits(monkeypatch):
 
 
 def test_permutations_are_uniform():
-    draws = np.array([pipeline.permutation(4, seed) for seed in range(2400)])
+    draws = np.array([order.permutation(4, seed) for seed in range(2400)])
     _, counts = np.unique(draws, axis=0, return_counts=True)
     assert len(counts) == 24
     assert ((counts - 100) ** 2 / 100).sum() < 49.7  # Chi-squared, 23 degrees, p = 0.001.

@@ -14,7 +14,7 @@ from unnas_jax.analysis import results
 from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import pipeline
+from unnas_jax.data import examples
 from unnas_jax.methods import registry
 from unnas_jax.methods.base import SearchMethod, Setting
 from unnas_jax.methods.darts import Darts
@@ -45,7 +45,7 @@ def rows(workdir: pathlib.Path, *kinds: str) -> list[dict]:
 @pytest.fixture(scope="module")
 def uninterrupted(images, tmp_path_factory):
     """The final state of a search with the toy, its workdir, and the steps that B was read for."""
-    workdir, steps, read = tmp_path_factory.mktemp("toy") / "w", set(), pipeline._TrainRow.__call__
+    workdir, steps, read = tmp_path_factory.mktemp("toy") / "w", set(), examples.TrainRow.__call__
 
     def noting(row, position):
         if row.seed == 1:  # Half B's, of the seed 0.
@@ -53,7 +53,7 @@ def uninterrupted(images, tmp_path_factory):
         return read(row, position)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline._TrainRow, "__call__", noting)
+        patch.setattr(examples.TrainRow, "__call__", noting)
         return search(config_of("shared", images), str(workdir)), workdir, steps
 
 

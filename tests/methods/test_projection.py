@@ -4,16 +4,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from unnas_jax.config.sections import SupernetSection
 from unnas_jax.methods.draws import ALPHA_STEP, WEIGHT_STEP, Given
 from unnas_jax.methods.projection import Omission, Projection
 from unnas_jax.spaces.darts import candidates
+from unnas_jax.spaces.darts import mixed as darts
 from unnas_jax.spaces.darts.candidates import KINDS
+from unnas_jax.spaces.nasbench201 import mixed as nasbench201
+from unnas_jax.spaces.nasbench201.spec import Spec
 
 NAMES = ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3")
 
 
 def projection(nodes: int = 3, names: tuple[str, ...] = NAMES) -> Projection:
-    return Projection(candidates.everywhere(nodes, names), nodes, seed=0)
+    return Projection(darts, candidates.everywhere(nodes, names), seed=0)
 
 
 def decided(made: Projection, measure) -> list[tuple[Omission, float]]:
@@ -36,7 +40,7 @@ def test_the_operation_that_is_missed_most_stays() -> None:
 
     made = projection()
     measured = decided(made, measure)
-    cells = made.genotype()
+    cells = made.cells()
     # Of equals the first; of a node's edges the last ones are gone, which are missed least.
     assert cells.normal == cells.reduce
     assert cells.normal == tuple(("sep_conv_3x3", source) for source in (0, 1) * 3)
@@ -51,7 +55,7 @@ def test_equal_inputs() -> None:
     """Of equals the last goes."""
     made = projection(2)
     decided(made, lambda given, without: 0.5)
-    assert made.genotype().normal == (("skip_connect", 0), ("skip_connect", 1)) * 2
+    assert made.cells().normal == (("skip_connect", 0), ("skip_connect", 1)) * 2
 
 
 def test_edges_come_in_random_order_before_nodes() -> None:
@@ -61,7 +65,7 @@ def test_edges_come_in_random_order_before_nodes() -> None:
     assert sorted(edges) == list(range(9)) and edges != sorted(edges)
     wholes = [k for k, omitted in enumerate(asked) if not omitted.operation]
     assert min(wholes) > max(k for k, omitted in enumerate(asked) if omitted.operation)
-    other = Projection(made.operations, 3, seed=1)
+    other = Projection(darts, made.operations, seed=1)
     assert other.order("normal") != made.order("normal")
     assert made.order("normal") != made.order("reduce")
 
@@ -69,7 +73,7 @@ def test_edges_come_in_random_order_before_nodes() -> None:
 def test_an_edge_without_a_choice_is_not_measured() -> None:
     made = projection(1, ("none", "skip_connect"))
     assert decided(made, lambda given, without: 1 / 0) == []
-    assert made.genotype().normal == (("skip_connect", 0), ("skip_connect", 1))
+    assert made.cells().normal == (("skip_connect", 0), ("skip_connect", 1))
 
 
 def test_decisions_go_on_where_they_were() -> None:
@@ -85,7 +89,7 @@ def test_decisions_go_on_where_they_were() -> None:
     for _ in range(parted.decisions):
         parted = projection().resumed(parted.as_json())
         list(parted.decide(measure))
-    assert parted.genotype() == whole.genotype()
+    assert parted.cells() == whole.cells()
 
 
 def test_what_the_supernet_mixes() -> None:
@@ -109,3 +113,13 @@ def test_what_is_given_to_weight_steps_only(purpose: int) -> None:
     given = Given(ones, {"normal": jnp.array([[0.25, 0.75]])}, 0.0)
     expected = [[0.5, 0.5]] if purpose == ALPHA_STEP else [[0.25, 0.75]]
     np.testing.assert_allclose(given.into(rows, purpose)["normal"], expected)
+
+
+def test_nas_bench_201_keeps_every_edge_maybe_without_an_operation() -> None:
+    """Every edge of its cells has one of all five operations, `none` among them."""
+    operations = nasbench201.operations(SupernetSection())
+    made = Projection(nasbench201, operations, seed=0)
+    missed = ("none", "nor_conv_3x3", "nor_conv_3x3", "skip_connect", "none", "avg_pool_3x3")
+    measured = decided(made, lambda _, without: float(without.operation != missed[without.edge]))
+    assert len(measured) == 6 * 5 and sorted(made.order("cell")[0]) == list(range(6))
+    assert str(made.cells()) == str(Spec(missed))

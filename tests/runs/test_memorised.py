@@ -6,7 +6,7 @@ import pytest
 import tests.toy_space  # noqa: F401 (Registers its space.)
 import unnas_jax as un
 from tests import tiny_training
-from unnas_jax.data.pipeline import evaluation_sample
+from unnas_jax.data.order import evaluation_sample
 
 
 def test_random_labels_are_learned_by_heart_and_evaluated_on_what_was_learned(tmp_path) -> None:

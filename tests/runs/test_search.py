@@ -12,7 +12,7 @@ import pytest
 from tests import tiny
 from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import sharding
-from unnas_jax.data import halves, pipeline
+from unnas_jax.data import halves, order, pipeline
 from unnas_jax.learning.feed import Feed
 from unnas_jax.methods import draws
 from unnas_jax.methods.base import Setting
@@ -282,7 +282,7 @@ def test_a_search_reports_on_the_same_drawn_images_when_it_continues(images, tmp
     _, half_b = halves(64, c.seed)
     assert len(seen) == 2
     for indices in seen:
-        np.testing.assert_array_equal(indices, pipeline.evaluation_sample(half_b, 16, c.seed))
+        np.testing.assert_array_equal(indices, order.evaluation_sample(half_b, 16, c.seed))
 
 
 @dataclasses.dataclass(frozen=True)

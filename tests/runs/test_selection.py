@@ -12,11 +12,12 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests import tiny, tiny_training
+from unnas_jax.analysis.history import Alphas, Row
 from unnas_jax.commands import select
 from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import files, sharding
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import halves, open_dataset, pipeline
+from unnas_jax.data import halves, open_dataset, order, pipeline
 from unnas_jax.methods import draws, registry
 from unnas_jax.methods.base import Setting
 from unnas_jax.methods.darts import Darts
@@ -27,6 +28,8 @@ from unnas_jax.runs.selecting import Scores, Selecting
 from unnas_jax.runs.selection import Options
 from unnas_jax.spaces.darts import genotype
 from unnas_jax.spaces.darts.candidates import KINDS, OPERATIONS
+from unnas_jax.spaces.nasbench201 import space as space201
+from unnas_jax.spaces.nasbench201.spec import Spec
 from unnas_jax.tasks import registry as tasks
 
 OPTIONS = Options(epochs=1, max_images=16, learning_rate=0.01)
@@ -167,7 +170,7 @@ def test_a_score_is_that_of_the_supernet_without_an_operation(
     for kind in KINDS:
         powers = np.exp(np.asarray(state["alphas"][kind], np.float64))
         exact[kind] = np.float32(powers / powers.sum(1, keepdims=True))
-    held_out = pipeline.evaluation_sample(halves(64, 0)[1], 16, 0)
+    held_out = order.evaluation_sample(halves(64, 0)[1], 16, 0)
     batches = pipeline.eval_batches(
         dataset.splits["train"], held_out, batch_size=8, crop=8, resize=10, apply_exif=True,
         workers=0,
@@ -274,6 +277,22 @@ def test_by_magnitude(searched: pathlib.Path, capsys: pytest.CaptureFixture[str]
     found = selected.by_magnitude(str(searched))
     assert found.cells == genotype.load(searched / "genotype.json")[0]
     assert len(table(searched / "magnitude_epoch_1")) == 4
+
+
+def test_by_magnitude_in_nas_bench_201(tmp_path: pathlib.Path) -> None:
+    config = tiny.config()
+    config.network.update(space="nasbench201", stem="cifar", nodes=4, operations=())
+    files.write_json(tmp_path / "config.json", config.to_dict())
+    mixing = np.random.default_rng(0).dirichlet(np.ones(5), (2, 6))
+    rows = [Row(k, float(k), 0, {"cell": rows}, {"cell": rows}) for k, rows in enumerate(mixing)]
+    np.savez(tmp_path / "alphas.npz", **Alphas(tuple(rows)).columns())
+    found = selected.by_magnitude(str(tmp_path), str(tmp_path / "out"), epoch=0)
+    assert isinstance(found.cells, Spec)
+    assert found.cells.numbers() == tuple(mixing[0].argmax(1))
+    strongest = [float(row["weight"]) for row in table(tmp_path / "out")]
+    np.testing.assert_allclose(strongest, mixing[0].max(1), atol=1e-6)
+    assert space201.load(str(tmp_path / "out" / "genotype.json"))[0] == found.cells
+    assert (tmp_path / "out" / "cells.svg").stat().st_size > 1000
 
 
 def mistake(*words: str) -> str:

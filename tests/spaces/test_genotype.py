@@ -130,6 +130,7 @@ def test_an_invalid_genotype_is_refused_in_one_line(
         (None, "cannot read .*genotype.json: No such file"),
         (b"\xff\xfe\x00", "is not JSON"),
         (b"{'normal'", "is not JSON"),
+        (b'{"space": "nasbench201"}', "set config.network.space='nasbench201'"),
         (b"[]", "has the schema None; this version reads 'unnas_jax.genotype/1'"),
         (b'{"schema": "unnas_jax.genotype/9"}', "has the schema 'unnas_jax.genotype/9'"),
         (b'{"schema": "unnas_jax.genotype/1"}', "expected the keys"),

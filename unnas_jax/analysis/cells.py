@@ -1,4 +1,4 @@
-"""Draws the two cells of a genotype as graphs: states, operations, and how sure the search is."""
+"""Draws cells as graphs: states, operations, and how sure the search is."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path
 
-from unnas_jax.analysis import layout, style
-from unnas_jax.spaces.darts import candidates
-from unnas_jax.spaces.darts import genotype as genotypes
+from unnas_jax.analysis import graphs, layout, style
+from unnas_jax.analysis.graphs import Drawable, Graph, Softmax
 from unnas_jax.spaces.darts.candidates import Candidates
 
 # Sizes in inches.
@@ -25,7 +24,8 @@ _LEGEND = 0.6
 _COLUMN_GAP = (0.42, 1.1)  # The least and the largest distance of two columns.
 _LETTER = 0.0875  # The width of a label's letter.
 _HEAD = 0.13
-_PLAIN_WIDTH = 1.6  # Points: the edges of a genotype without alphas.
+_PLAIN_WIDTH = 1.6  # Points: the edges of cells without alphas.
+_INPUT, _NODE, _OUTPUT = "#fff3cd", "#dbe7f3", "#ececec"
 
 
 def _edge_width(weight: float | None) -> float:
@@ -37,34 +37,31 @@ def _edge_width(weight: float | None) -> float:
 class _Cell:
     """One cell, its layout, and the width of every column."""
 
-    kind: str
-    pairs: Sequence[tuple[str, int]]
-    weights: list[float | None]
+    graph: Graph
     placed: layout.Layout
     sizes: dict[layout.Item, tuple[float, float]]
     widths: list[float]
 
+    @property
+    def key(self) -> str:
+        """What the names of its lines in an SVG begin with."""
+        return self.graph.title.removesuffix(" cell").lower()
 
-def _prepare(
-    kind: str,
-    pairs: Sequence[tuple[str, int]],
-    concat: Sequence[int],
-    softmax: Sequence[Sequence[float]] | None,
-    operations: Sequence[Sequence[str]] | None,
-) -> _Cell:
-    weights = candidates.chosen_weights(pairs, softmax, operations)
-    operation_height = 0.3 if softmax is None else 0.42
+
+def _prepare(graph: Graph, weighed: bool) -> _Cell:
+    operation_height = 0.42 if weighed else 0.3
 
     def size(item: layout.Item) -> tuple[float, float]:
         if item[0] == "operation":
-            return _LETTER * len(pairs[item[1]][0]) + 0.16, operation_height
-        output = (0.72, max(0.6, 0.2 * len(concat)))
+            return _LETTER * len(graph.edges[item[1]][0]) + 0.16, operation_height
+        output = (0.72, max(0.6, 0.2 * len(graph.concat)))
         return {"state": _STATE, "output": output}.get(item[0], (0.0, _PASS))
 
-    placed = layout.place(pairs, concat, lambda item: size(item)[1], _GAP)
+    ends = [(source, target) for _, source, target in graph.edges]
+    placed = layout.place(ends, graph.concat, lambda item: size(item)[1], _GAP)
     sizes = {item: size(item) for item in placed.y}
     widths = [max(sizes[item][0] for item in items) for items in placed.columns]
-    return _Cell(kind, pairs, weights, placed, sizes, widths)
+    return _Cell(graph, placed, sizes, widths)
 
 
 def _curve(points: list[tuple[float, float]]) -> Path:
@@ -112,7 +109,7 @@ def _draw(figure: Figure, cell: _Cell, top: float, size: tuple[float, float]) ->
         ylim=(tall, 0),
     )
     axes.set_axis_off()
-    axes.text(_MARGIN, -0.2, f"{cell.kind} cell", fontsize=12, weight="bold", va="center")
+    axes.text(_MARGIN, -0.2, cell.graph.title, fontsize=12, weight="bold", va="center")
     spans = _spans(cell, width)
     _draw_edges(axes, cell, spans)
     _draw_items(axes, cell, {item: (left + right) / 2 for item, (left, right) in spans.items()})
@@ -149,13 +146,13 @@ def _draw_edges(axes: Axes, cell: _Cell, spans: Mapping[layout.Item, tuple[float
         return points
 
     for e, route in enumerate(cell.placed.routes):
-        identity = f"{cell.kind.lower()}-edge-{e}"
-        if e >= len(cell.pairs):
+        identity = f"{cell.key}-edge-{e}"
+        if e >= len(cell.graph.edges):
             _edge(axes, corners(route, e), "#b5b5b5", 1.2, f"{identity}-concat", zorder=1)
             continue
-        operation, source = cell.pairs[e]
+        operation, source, _ = cell.graph.edges[e]
         colour = style.FAMILIES[style.family(operation)]
-        width = _edge_width(cell.weights[e])
+        width = _edge_width(cell.graph.weights[e])
         at = route.index(("operation", e, 0))
         gid = f"{identity}-{operation}-from-{source}"
         _line(axes, corners(route[: at + 1], e), colour, width, gid, zorder=2)
@@ -163,22 +160,25 @@ def _draw_edges(axes: Axes, cell: _Cell, spans: Mapping[layout.Item, tuple[float
 
 
 def _draw_items(axes: Axes, cell: _Cell, x: Mapping[layout.Item, float]) -> None:
+    graph = cell.graph
     for item, y in cell.placed.y.items():
         kind, index, _ = item
         here, size = (x[item], y), cell.sizes[item]
         if kind == "operation":
-            operation, weight = cell.pairs[index][0], cell.weights[index]
+            operation, weight = graph.edges[index][0], graph.weights[index]
             colour = style.FAMILIES[style.family(operation)]
             _box(axes, here, size, facecolor="white", edgecolor=colour)
             _text(axes, x[item], y if weight is None else y - 0.075, operation, fontsize=9.5)
             if weight is not None:
                 _text(axes, x[item], y + 0.105, f"{weight:.3f}", fontsize=7.5, color="#555555")
         elif kind == "state":
-            face = "#fff3cd" if index < 2 else "#dbe7f3"
+            face = _INPUT if index < graph.inputs else _NODE
+            if not graph.concat and index == len(graph.states) - 1:
+                face = _OUTPUT
             _box(axes, here, size, facecolor=face, edgecolor=style.INK)
-            _text(axes, x[item], y, style.state_name(index), fontsize=11)
+            _text(axes, x[item], y, graph.labels[index], fontsize=11)
         elif kind == "output":
-            _box(axes, here, size, facecolor="#ececec", edgecolor=style.INK)
+            _box(axes, here, size, facecolor=_OUTPUT, edgecolor=style.INK)
             _text(axes, x[item], y - 0.1, "$c_k$", fontsize=11)
             _text(axes, x[item], y + 0.12, "concat", fontsize=8.5)
 
@@ -240,17 +240,16 @@ def _edge(
     axes.add_patch(Polygon(corners, closed=True, facecolor=colour, edgecolor="none", zorder=zorder))
 
 
-def _legend(figure: Figure, cells: Sequence[_Cell], operations: Candidates | None) -> None:
-    used = {style.family(operation) for cell in cells for operation, _ in cell.pairs}
+def _legend(figure: Figure, drawn: Sequence[Graph], weighed: bool) -> None:
+    used = {style.family(operation) for graph in drawn for operation, *_ in graph.edges}
     handles = [
         Line2D([], [], color=colour, linewidth=3, label=name)
         for name, colour in style.FAMILIES.items()
         if name in used
     ]
-    if cells[0].weights[0] is not None:
+    if weighed:
         # The weight at the start of a search, for the edges with the most operations.
-        names = operations or candidates.everywhere(1)
-        most = max(len(edge) for kind in candidates.KINDS for edge in names[kind])
+        most = max(graph.choices for graph in drawn)
         larger = (0.5, "1/2") if most > 2 else (1.0, "1")
         handles += [
             Line2D([], [], color=style.INK, linewidth=_edge_width(w), label=f"weight {text}")
@@ -267,36 +266,28 @@ def _legend(figure: Figure, cells: Sequence[_Cell], operations: Candidates | Non
 
 
 def draw(
-    genotype: genotypes.Genotype,
-    softmax: Mapping[str, Sequence[Sequence[float]]] | None = None,
-    operations: Candidates | None = None,
+    cells: Drawable, softmax: Softmax | None = None, operations: Candidates | None = None
 ) -> Figure:
-    """Both cells, the normal one above the reduction cell.
+    """All kinds of cell, of DARTS the normal one above the reduction cell.
 
     Args:
-      genotype: the cells; any number of nodes, any operations of a genotype.
-      softmax: `alphas_softmax` of a `genotype.json`: for "normal" and "reduce" the weights of
-        shape (edges, operations). With it the thickness of an edge and a number show the weight
-        of its operation; without it (published cells) all edges are equally thick.
-      operations: of every edge in the search; None: those of DARTS.
+      cells: any number of nodes, any operations.
+      softmax: `alphas_softmax` of a `genotype.json`. With it the thickness of an edge and a number
+        show the weight of its operation; without it (published cells) all edges are equally thick.
+      operations: of every edge in the search; None: those of the space.
     """
-
-    def prepared(title: str, kind: str) -> _Cell:
-        pairs, concat = getattr(genotype, kind), getattr(genotype, f"{kind}_concat")
-        weights = softmax[kind] if softmax else None
-        return _prepare(title, pairs, concat, weights, operations[kind] if operations else None)
-
-    cells = [prepared("Normal", "normal"), prepared("Reduction", "reduce")]
+    drawn, weighed = graphs.of_cells(cells, softmax, operations), softmax is not None
+    prepared = [_prepare(graph, weighed) for graph in drawn]
     width = 2 * _MARGIN + max(
-        6.5, *(sum(c.widths) + _COLUMN_GAP[0] * (len(c.widths) - 1) for c in cells)
+        6.5, *(sum(c.widths) + _COLUMN_GAP[0] * (len(c.widths) - 1) for c in prepared)
     )
     tops, height = [], 0.05
-    for cell in cells:
+    for cell in prepared:
         tops.append(height)
         height += _TITLE + cell.placed.height + _MARGIN
     size = (width, height + _LEGEND)
     figure = Figure(figsize=size, facecolor="white")
-    for cell, top in zip(cells, tops, strict=True):
+    for cell, top in zip(prepared, tops, strict=True):
         _draw(figure, cell, top, size)
-    _legend(figure, cells, operations)
+    _legend(figure, drawn, weighed)
     return figure

@@ -62,9 +62,9 @@ def _returns(records: Sequence[results.Record]) -> str:
 
 def words(run: results.Run) -> list[str]:
     """Whether a search has collapsed, and what to do: sentences, the first one says it."""
-    if run.cells is None or run.alphas is None:
+    if run.genotype is None or run.alphas is None:
         return []
-    chosen = mixed.names(run.space, run.cells)
+    chosen = mixed.names(run.space, run.genotype)
     first = min(chosen)
     skips, edges = diagnostics.skips(chosen[first]), len(chosen[first])
     share = f"{skips} of the {edges} edges of the {run.space.LABELS[first]} are skip connections"
@@ -109,8 +109,8 @@ def draw(run: results.Run) -> Figure:
     _line(panels[0], records, f"skips_{first}", style.FAMILIES["skip connection"])
     panels[0].set_ylabel("skips")
     panels[0].yaxis.set_major_locator(MaxNLocator(integer=True))
-    if run.cells is not None:
-        edges = len(run.space.chosen(run.cells)[first])
+    if run.genotype is not None:
+        edges = len(run.space.chosen(run.genotype)[first])
         panels[0].set_ylim(-0.2, edges + 0.2)
         panels[0].axhline(edges / 2, color=style.FAINT, linestyle="--", linewidth=1.2)
     for kind, colour in zip(sorted(labels), itertools.cycle(_COLOURS), strict=False):

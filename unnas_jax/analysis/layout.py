@@ -13,7 +13,7 @@ import numpy as np
 from scipy import optimize
 
 Item = tuple[str, int, int]
-"""("state", state, 0), ("operation", pair, 0), ("output", 0, 0) or ("pass", edge, column)."""
+"""("state", state, 0), ("operation", edge, 0), ("output", 0, 0) or ("pass", edge, column)."""
 
 OUTPUT: Item = ("output", 0, 0)
 _SWEEPS = 24
@@ -27,8 +27,8 @@ class Layout:
       columns: for every column, left to right, its items from top to bottom.
       y: the centre of every item, downwards, in the unit of the heights; the topmost edge is 0.
       height: the extent of all columns.
-      routes: the items that every edge visits: for every pair of the cell from its input state
-        over its operation to its node, then for every concatenated state from it to the output.
+      routes: the items that every edge visits: from its source over its operation to its target;
+        then for every concatenated state from it to the output.
     """
 
     columns: list[list[Item]]
@@ -38,16 +38,18 @@ class Layout:
 
 
 def _assign(
-    pairs: Sequence[tuple[str, int]], concat: Sequence[int]
+    edges: Sequence[tuple[int, int]], concat: Sequence[int]
 ) -> tuple[dict[Item, int], list[list[Item]]]:
     """The column of every item and the route of every edge."""
-    depth = [0, 0]
-    for node in range(len(pairs) // 2):
-        depth.append(1 + max(depth[pairs[2 * node][1]], depth[pairs[2 * node + 1][1]]))
+    depth: list[int] = []
+    for state in range(1 + max(target for _, target in edges)):
+        before = [depth[source] for source, target in edges if target == state]
+        depth.append(1 + max(before, default=-1))
     column: dict[Item, int] = {("state", s, 0): 2 * d for s, d in enumerate(depth)}
-    column[OUTPUT] = 2 * max(depth) + 1
-    for k in range(len(pairs)):
-        column["operation", k, 0] = column["state", k // 2 + 2, 0] - 1
+    if concat:
+        column[OUTPUT] = 2 * max(depth) + 1
+    for k, (_, target) in enumerate(edges):
+        column["operation", k, 0] = column["state", target, 0] - 1
 
     def leg(edge: int, source: Item, target: Item) -> list[Item]:
         between: list[Item] = [("pass", edge, c) for c in range(column[source] + 1, column[target])]
@@ -55,10 +57,10 @@ def _assign(
         return [source, *between, target]
 
     routes: list[list[Item]] = []
-    for k, (_, source) in enumerate(pairs):
-        fed: Item = ("state", k // 2 + 2, 0)
+    for k, (source, target) in enumerate(edges):
+        fed: Item = ("state", target, 0)
         routes.append([*leg(k, ("state", source, 0), ("operation", k, 0)), fed])
-    for k, state in enumerate(concat, start=len(pairs)):
+    for k, state in enumerate(concat, start=len(edges)):
         routes.append(leg(k, ("state", state, 0), OUTPUT))
     return column, routes
 
@@ -124,7 +126,7 @@ def _separate(wanted: np.ndarray, heights: np.ndarray, gap: float) -> np.ndarray
 
 
 def place(
-    pairs: Sequence[tuple[str, int]],
+    edges: Sequence[tuple[int, int]],
     concat: Sequence[int],
     height: Callable[[Item], float],
     gap: float,
@@ -132,13 +134,13 @@ def place(
     """Places one cell.
 
     Args:
-      pairs: (operation, input state) pairs, two per node, as in a genotype.
-      concat: the states that the output concatenates.
+      edges: (source state, target state), each with an operation; what nothing enters is an input.
+      concat: the states that the output concatenates; none: there is no output of its own.
       height: the height that an item needs.
       gap: what stays free between two items of a column.
     """
-    column, routes = _assign(pairs, concat)
-    columns: list[list[Item]] = [[] for _ in range(column[OUTPUT] + 1)]
+    column, routes = _assign(edges, concat)
+    columns: list[list[Item]] = [[] for _ in range(max(column.values()) + 1)]
     for item, c in column.items():
         columns[c].append(item)
     links: list[list[tuple[Item, Item]]] = [[] for _ in columns[1:]]

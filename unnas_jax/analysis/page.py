@@ -1,43 +1,19 @@
 """Writes the report of a search or a training: one HTML page from the files of its workdir."""
 
-import itertools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import markupsafe
 
-from unnas_jax.analysis import choice, collapse, markup, results
+from unnas_jax.analysis import choice, collapse, graphs, markup, next_step, results
+from unnas_jax.analysis.graphs import Graph
 from unnas_jax.analysis.markup import percent
 from unnas_jax.analysis.templates import TEMPLATES
 from unnas_jax.core.logs import duration
-from unnas_jax.data import folder_maps
-from unnas_jax.spaces.darts.genotype import Genotype
-
-_NASBENCH201 = {
-    "space": "nasbench201",
-    "width": 16,
-    "cells": 15,
-    "stem": "cifar",
-    "auxiliary_weight": 0.0,
-    "drop_path": 0.0,
-}
-"""What the networks of the benchmark have in the place of those of DARTS."""
-
-Weights = Callable[[str], Sequence[float | None]]
 
 _REFRESH_SECONDS = 30  # How often a page that is still open reloads while a run goes on.
-
-_EVALUATIONS: Mapping[str, tuple[str, str]] = {
-    "photos": ("eval_photos", "the photographs"),
-    "folder_maps": ("eval_seg_folder", "the folder with its label maps"),
-    "cifar10": ("eval_cifar10", "CIFAR-10"),
-    "cityscapes": ("eval_cityscapes", "Cityscapes"),
-    "imagenet2012": ("eval_in1k", "ImageNet-1K"),
-    "imagenet22k": ("eval_in1k", "ImageNet-1K"),
-}
-"""The recipe with which the cells found on a dataset are evaluated, and on what, in words."""
 
 
 def training_seconds(run: results.Run) -> float | None:
@@ -164,30 +140,6 @@ def _position(run: results.Run) -> tuple[int, float]:
     return int(step), float(epoch)
 
 
-def _state(state: int) -> str:
-    return ("cₖ₋₂", "cₖ₋₁")[state] if state < 2 else f"node {state - 2}"
-
-
-def _cells(genotype: Genotype, weights: Weights) -> list[tuple[bool, tuple[str, ...]]]:
-    """The rows of the two cells side by side, and whether one is the first of a node."""
-    columns = []
-    for kind in ("normal", "reduce"):
-        pairs, concat = getattr(genotype, kind), getattr(genotype, f"{kind}_concat")
-        column = [
-            (_state(source), operation, "" if weight is None else f"{weight:.3f}")
-            for (operation, source), weight in zip(pairs, weights(kind), strict=True)
-        ]
-        columns.append((column, ", ".join(_state(s).removeprefix("node ") for s in concat)))
-    (normal, normal_output), (reduce, reduce_output) = columns
-    blank = ("", "", "")
-    rows = [
-        (k % 2 == 0, (f"node {k // 2}" if k % 2 == 0 else "", *left, *right))
-        for k, (left, right) in enumerate(itertools.zip_longest(normal, reduce, fillvalue=blank))
-    ]
-    output = ("output", normal_output, "concat", "", reduce_output, "concat", "")
-    return [*rows, (True, output)]
-
-
 def _sizes(sizes: Sequence[Mapping[str, Any]]) -> list[tuple[bool, tuple[str, ...]]]:
     return [
         (
@@ -204,36 +156,6 @@ def _sizes(sizes: Sequence[Mapping[str, Any]]) -> list[tuple[bool, tuple[str, ..
         )
         for size in sizes
     ]
-
-
-def next_step(config: Mapping[str, Any], workdir: str) -> tuple[str, str]:
-    """The next step with the cells of a search: a title and a command.
-
-    Args:
-      config: the search's, as a dict.
-      workdir: its workdir.
-    """
-    dataset = config["dataset"]
-    name = dataset["name"].removeprefix("tfds:")
-    if name == "folder" and folder_maps.has_label_maps(dataset["path"]):
-        name = "folder_maps"  # A pretext task searched on it without them.
-    recipe, words = _EVALUATIONS.get(name, ("eval_folder", f"{name}, whose images need labels"))
-    flags = [f"--config=configs/{recipe}.py:{workdir}/genotype.json"]
-    if name == "folder":
-        words = "the folder, with a directory for each class"
-    if name in ("folder", "folder_maps"):
-        flags.append(f"--config.dataset.path={dataset['path']}")
-        if (ignored := dataset.get("ignore_label", 255)) != 255:
-            flags.append(f"--config.dataset.ignore_label={ignored}")
-    elif recipe == "eval_folder":
-        flags.append(f"--config.dataset.name={dataset['name']}")
-    if dataset.get("data_dir"):
-        flags.append(f"--config.dataset.data_dir={dataset['data_dir']}")
-    flags.append(f"--workdir={workdir}/{recipe}")
-    if config.get("network", {}).get("space", "darts") == "nasbench201":
-        flags += [f"--config.network.{key}={value}" for key, value in _NASBENCH201.items()]
-    title = f"Evaluate the discovered network on {words}"
-    return title, " ".join(map(markup.quoted, ["python", "main.py", *flags]))
 
 
 def _chooses(run: results.Run) -> bool:
@@ -261,7 +183,7 @@ def render(
     run: results.Run,
     pictures: Mapping[str, bytes],
     sizes: Sequence[Mapping[str, Any]],
-    weights: Weights,
+    drawn: Sequence[Graph],
 ) -> str:
     """The page.
 
@@ -270,7 +192,7 @@ def render(
       pictures: "cells.svg", "alphas.png", "collapse.png", "curves.png"; those that exist so far.
       sizes: the networks of these cells at the sizes of an evaluation, with the keys name, cells,
         width, input_size, parameters, parameters_with_auxiliary, multiply_adds.
-      weights: gives for "normal" and "reduce" the weight of every pair, None where unknown.
+      drawn: the graphs of the cells; none if they cannot be drawn.
     """
     if run.is_training:
         facts = _training_facts(run)
@@ -280,11 +202,17 @@ def render(
         )
     else:
         facts = _search_facts(run)
-        title, command = next_step(run.config, run.path)
+        title, command = next_step.of_search(run.config, run.path)
     cells: dict[str, Any] = {}
-    if run.genotype is not None:
-        svg = markupsafe.Markup(markup.inline_svg(pictures["cells.svg"]))
-        cells = {"cells": _cells(run.genotype, weights), "cells_svg": svg, "weighed": run.softmax}
+    if drawn:
+        head, rows = graphs.rows(drawn)
+        cells = {
+            "cells": rows,
+            "cells_head": head,
+            "cells_svg": markupsafe.Markup(markup.inline_svg(pictures["cells.svg"])),
+            "concatenates": any(graph.concat for graph in drawn),
+            "weighed": run.softmax,
+        }
     versions = run.document.get("versions", {})
     return TEMPLATES.get_template("report.html").render(
         title=f"{run.config['task']['name']} on {run.config['dataset']['name']}",
@@ -301,6 +229,7 @@ def render(
         validation="" if run.is_training else _validation(run),
         alphas_png=pictures.get("alphas.png"),
         collapse_png=pictures.get("collapse.png"),
+        first_cell="" if run.alphas is None else run.space.LABELS[min(run.space.LABELS)],
         collapse=() if run.is_training else collapse.words(run),
         curves_png=pictures["curves.png"],
         sizes=_sizes(sizes),

@@ -2,12 +2,13 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from unnas_jax.analysis.graphs import Drawable, Softmax
 from unnas_jax.core import extras, files
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts.candidates import Candidates
-from unnas_jax.spaces.darts.genotype import Genotype
+from unnas_jax.spaces.registry import Cells
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,41 +32,46 @@ def tell(later: str) -> None:
 
 
 def draw(
-    genotype: Genotype,
-    softmax: Mapping[str, Sequence[Sequence[float]]] | None = None,
-    operations: Candidates | None = None,
+    cells: Drawable, softmax: Softmax | None = None, operations: Candidates | None = None
 ) -> "Figure":
-    """Draws both cells of a genotype as graphs, those of `cells.svg`.
+    """Draws cells as graphs, those of `cells.svg`.
 
         un.draw(found.genotype, found.softmax, found.operations)
 
     Args:
-      genotype: of any number of nodes.
+      cells: of DARTS, with any number of nodes, or of NAS-Bench-201.
       softmax: by kind of cell, weights of shape (edges, operations) as in `genotype.json`; the
         thickness of an edge is that of its operation.
-      operations: by kind of cell, the operations of every edge; None: those of DARTS.
+      operations: by kind of cell, the operations of every edge; None: those of the space.
 
     Raises:
-      UserError: the extra `plots` is not installed, or the weights are of another cell.
+      UserError: the extra `plots` is not installed, these are no cells that can be drawn, or the
+        weights are of other ones.
     """
     extras.require("plots", "draw")
-    from unnas_jax.analysis import cells
+    from unnas_jax.analysis import cells as drawing
 
-    return cells.draw(genotype, softmax, operations)
+    if not isinstance(cells, Drawable):
+        raise UserError(
+            f"draw: {type(cells).__name__} is nothing that can be drawn; give the genotype of a "
+            "search that has found one, in the space of DARTS or NAS-Bench-201"
+        )
+    return drawing.draw(cells, softmax, operations)
 
 
 def write_cells(
     folder: str,
-    genotype: Genotype,
-    softmax: Mapping[str, Sequence[Sequence[float]]] | None,
+    cells: Cells,
+    softmax: Softmax | None,
     operations: Candidates | None,
 ) -> None:
     """Writes `cells.svg` and `cells.png`, if they can be drawn here."""
-    if not available():
+    if not available() or not isinstance(cells, Drawable):
         return
-    from unnas_jax.analysis import cells, style
+    from unnas_jax.analysis import cells as drawing
+    from unnas_jax.analysis import style
 
-    figure = cells.draw(genotype, softmax, operations)
+    figure = drawing.draw(cells, softmax, operations)
     for ending in ("svg", "png"):
         with files.replacing(os.path.join(folder, f"cells.{ending}"), "wb") as file:
             file.write(style.render(figure, ending))

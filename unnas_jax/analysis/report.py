@@ -2,10 +2,10 @@
 
 import os
 
-from unnas_jax.analysis import alphas, cells, collapse, curves, page, results, style
+from unnas_jax.analysis import alphas, cells, collapse, curves, graphs, page, results, style
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
-from unnas_jax.spaces.darts import candidates
+from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.darts.widths import evaluation_sizes
 
 
@@ -30,25 +30,20 @@ def write(path: str | os.PathLike[str]) -> list[str]:
 def written(run: results.Run) -> list[str]:
     """As `write`, of a run that has been read."""
     pictures = {"curves.png": style.render(curves.draw(run), "png")}
-    if run.alphas is not None and run.cells is not None:
-        figure = alphas.draw(run.alphas, run.cells, run.operations, run.space)
+    if run.alphas is not None and run.genotype is not None:
+        figure = alphas.draw(run.alphas, run.genotype, run.operations, run.space)
         pictures["alphas.png"] = style.render(figure, "png")
     if run.records["method"] and run.alphas is not None:
         pictures["collapse.png"] = style.render(collapse.draw(run), "png")
-    sizes = []
-    if run.genotype is not None:
+    drawn, sizes = [], []
+    if isinstance(run.genotype, graphs.Drawable):
+        drawn = graphs.of_cells(run.genotype, run.softmax, run.operations)
         figure = cells.draw(run.genotype, run.softmax, run.operations)
         pictures["cells.svg"] = style.render(figure, "svg")
         pictures["cells.png"] = style.render(figure, "png")
-        if not run.is_training:
-            sizes = evaluation_sizes(run.genotype)
-
-    def weights(kind: str) -> list[float | None]:
-        softmax = run.softmax[kind] if run.softmax else None
-        operations = run.operations[kind] if run.operations else None
-        return candidates.chosen_weights(getattr(run.genotype, kind), softmax, operations)
-
-    html = page.render(run, pictures, sizes, weights)
+    if isinstance(run.genotype, Genotype) and not run.is_training:
+        sizes = evaluation_sizes(run.genotype)
+    html = page.render(run, pictures, sizes, drawn)
     paths = []
     for name, content in {**pictures, "report.html": html.encode("utf-8")}.items():
         paths.append(os.path.join(run.path, name))

@@ -15,7 +15,7 @@ from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import rows as rows_lib
 from unnas_jax.spaces import mixed, registry
-from unnas_jax.spaces.darts import candidates, published
+from unnas_jax.spaces.darts import candidates
 from unnas_jax.spaces.darts import genotype as genotypes
 from unnas_jax.spaces.darts.candidates import Candidates
 from unnas_jax.spaces.mixed import Mixed
@@ -35,11 +35,11 @@ class Run:
     Attributes:
       path: the workdir.
       config: the content of `config.json`.
-      cells: those of `genotype.json`, or of the last alphas before it exists; of a training in the
-        space of DARTS those that it trains; None if they are not known.
+      genotype: the cells of `genotype.json`, or of the last alphas before it exists; of a training
+        those that it trains; None if they are not known.
       document: the content of `genotype.json` (an empty dict before it exists).
       result: the content of a training's `result.json` (an empty dict before it exists).
-      softmax: the weights of the cells' alphas, keys "normal" and "reduce"; None if unknown.
+      softmax: the weights of the cells' alphas by kind of cell; None if unknown.
       operations: of every edge in the search; None before there are alphas or cells.
       alphas: the content of `alphas.npz`.
       records: `metrics.jsonl` by kind ("start", "train", "validation", "method"), ordered by step.
@@ -48,7 +48,7 @@ class Run:
 
     path: str
     config: Mapping[str, Any]
-    cells: Cells | None
+    genotype: Cells | None
     document: Mapping[str, Any]
     softmax: Mapping[str, Any] | None
     operations: Candidates | None
@@ -56,11 +56,6 @@ class Run:
     records: Mapping[str, list[Record]]
     skipped: int
     result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def genotype(self) -> genotypes.Genotype | None:
-        """The cells, if they are of the space of DARTS."""
-        return self.cells if isinstance(self.cells, genotypes.Genotype) else None
 
     @property
     def space(self) -> Mixed:
@@ -91,10 +86,10 @@ class Run:
         if self.is_training:
             return list(self.result.get("warnings", ()))
         words = []
-        if self.alphas is not None and self.cells is not None:
+        if self.alphas is not None and self.genotype is not None:
             start = self.config["search"]["arch_start_epoch"]
             words = verdict.of_alphas(
-                self.alphas.mixing, self.cells, start, self.operations, self.space
+                self.alphas.mixing, self.genotype, start, self.operations, self.space
             )
         starts, validations = self.records["start"], self.records["validation"]
         if starts and validations:
@@ -196,17 +191,16 @@ def read_metrics(path: str | os.PathLike[str]) -> tuple[dict[str, list[Record]],
     return records, skipped
 
 
-def _trained(
-    workdir: str, config: Mapping[str, Any]
-) -> tuple[genotypes.Genotype | None, dict[str, Any]]:
-    """The cells that a training in the space of DARTS trains, and the document they came from."""
+def _trained(workdir: str, config: Mapping[str, Any]) -> tuple[Cells | None, dict[str, Any]]:
+    """The cells that a training trains, and the document they came from."""
     section, kept = config["network"], os.path.join(workdir, "genotype.json")
-    if section["space"] != "darts":
+    space = registry.SPACES.get(section["space"])
+    if space is None:  # Of one's own, not registered here.
         return None, {}
     if os.path.exists(kept):
-        return genotypes.load(kept)
+        return space.load(kept)
     try:
-        return published.resolve(section["genotype"]), {}
+        return space.resolve(section["genotype"]), {}
     except UserError:  # A file that the training has not copied yet.
         return None, {}
 
@@ -237,7 +231,7 @@ def read(path: str | os.PathLike[str]) -> Run:
         operations = _operations(config, mixing)
         _check_operations(alphas_path, mixing, operations)
         cells = space.cells(mixing, operations)
-        softmax = space.document(cells, mixing, {}, operations)["alphas_softmax"]
+        softmax = space.document(cells, mixing, {}, operations).get("alphas_softmax")
     if config["experiment"] == "search" and os.path.exists(genotype_path):
         space_name = config.get("network", {}).get("space", "darts")
         if space_name == "darts":

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from unnas_jax.core import cache, extras, logs, starting
+from unnas_jax.core import cache, extras, starting
 
 COMMANDS = {
     "run": "run the experiment of a config: a search, a training or a sample (the default)",
@@ -72,17 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         from unnas_jax.commands import command_line
 
-        if name.partition(":")[0].endswith((".py", ".yaml", ".yml")):
-            return command_line.fail(f"unknown command {name!r}; write --config={name}")
-        return command_line.fail(
-            f"unknown command {name!r}; use one of {', '.join(COMMANDS)}, or write --flag=value"
-        )
+        return command_line.unknown_command(name, COMMANDS)
     if line := name in EXTRAS and extras.needed(EXTRAS[name], f"the command {name}"):
         from unnas_jax.commands import command_line
 
         return command_line.fail(line)
+    from unnas_jax.core import logs  # Its imports take a while: `program` receives signals before.
+
     logs.start()
-    _cache_compiled_programs()
+    if name != "compile":  # Without a TPU XLA cannot read the programs for TPUs that it has kept.
+        _cache_compiled_programs()
     status: int = importlib.import_module(f"unnas_jax.commands.{name}").main(words)
     return status
 

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import ml_collections
@@ -31,6 +31,17 @@ def fail(message: str, status: int = 2) -> int:
     """Prints one line to standard error and returns the status, by default a user's mistake's."""
     print(f"unnas_jax: {message}", file=sys.stderr)
     return status
+
+
+def unknown_command(name: str, commands: Mapping[str, str]) -> int:
+    """Says what to write in the place of a word that is no command; returns the exit status."""
+    config = name.partition(":")[0]
+    if config.endswith((".py", ".yaml", ".yml")) or config in shipped.names():
+        return fail(f"unknown command {name!r}; write --config={name}")
+    return fail(
+        f"unknown command {name!r}; {nearest(name, commands)}use one of {', '.join(commands)}, or "
+        "write --flag=value"
+    )
 
 
 @contextlib.contextmanager
@@ -225,6 +236,17 @@ FLAG_ERRORS = (
 """Errors that mistakes in flags, in a config file and in its overrides raise."""
 
 
+# How Python and absl say that a value is of another type than the config's.
+_NO_NUMBER = re.compile(r"invalid literal for int\(\) with base 10: .*$")
+_NO_FLOAT = re.compile(r"could not convert string to float: .*$")
+
+
+def _in_words(error: BaseException) -> str:
+    """The message of one of `FLAG_ERRORS` in a line."""
+    line = _NO_NUMBER.sub("is no whole number", " ".join(str(error).split()))
+    return _NO_FLOAT.sub("is no number", line)
+
+
 def read_config(path: str) -> Any:
     """The config of a file, as a flag `--config` reads it.
 
@@ -236,7 +258,7 @@ def read_config(path: str) -> Any:
     try:
         known(argv)
     except FLAG_ERRORS as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(_in_words(error)) from error
     return holder.value
 
 
@@ -252,7 +274,7 @@ def override(config: Any, overrides: Sequence[str]) -> None:
         config_flags.DEFINE_config_dict("config", config, flag_values=known, sys_argv=argv)
         known(argv)
     except FLAG_ERRORS as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(_in_words(error)) from error
 
 
 def parse_config(
@@ -290,7 +312,7 @@ def parse_config(
             raise UserError(_NO_CONFIG) from None
         raise UserError(str(error)) from None
     except FLAG_ERRORS as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(_in_words(error)) from error
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}; write --flag=value")
     if holder.value is None:

@@ -9,28 +9,28 @@ counted in the compiled program.
 
 import contextlib
 import dataclasses
-import importlib.util
+import hashlib
 import json
+import logging
 import math
-import os
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import types
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
-from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from unnas_jax.commands import command_line, hlo
+from unnas_jax.commands import command_line, fitting, hlo, slices
 from unnas_jax.config import schema
 from unnas_jax.config.options import Config
-from unnas_jax.config.schema import SearchConfig
+from unnas_jax.config.schema import SearchConfig, TrainConfig
 from unnas_jax.config.sections import MethodConfig, Training
-from unnas_jax.core import extras, sharding
+from unnas_jax.core import logs, sharding
 from unnas_jax.core.errors import UserError
+from unnas_jax.data.registry import entry_of
 from unnas_jax.learning import trainer
 from unnas_jax.learning.feed import STEPS_AHEAD
 from unnas_jax.methods import registry as methods
@@ -40,46 +40,12 @@ from unnas_jax.sweep import validation
 from unnas_jax.tasks.base import Task, example_shapes
 from unnas_jax.tasks.base import batch_shapes as shapes_of
 
-HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
-"""Memory of a chip, by the name with which a topology begins."""
+_LOG = logging.getLogger("unnas_jax")
+
+_SILENCE_S = 10.0  # A compilation that takes longer is told.
 
 # XLA's effort, from -1: less time to compile, more of it to run.
 _QUICK: Any = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
-
-
-def slice_mesh(topology: str) -> Mesh:
-    """The mesh of a slice, which this machine need not have.
-
-    Args:
-      topology: such as v5e:4x4, as `jax.experimental.topologies` takes it.
-
-    Raises:
-      UserError: libtpu is not installed or knows no such topology.
-    """
-    name, _, layout = topology.partition(":")
-    if name not in HBM_GIB or not re.fullmatch(r"\d+(x\d+){1,2}", layout):
-        known = ", ".join(sorted(HBM_GIB))
-        raise UserError(f"--topology={topology}: write CHIP:AxB or CHIP:AxBxC, CHIP of {known}")
-    extras.require("tpu-aot", "compile")
-    libtpu = importlib.util.find_spec("libtpu")
-    assert libtpu is not None and libtpu.submodule_search_locations
-    # Without these libtpu looks for a TPU on this machine and asks a metadata server about it.
-    os.environ.setdefault(
-        "TPU_LIBRARY_PATH", os.path.join(libtpu.submodule_search_locations[0], "libtpu.so")
-    )
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # Several compilations at once.
-    sides = [int(side) for side in layout.split("x")]
-    # A host has 2x2 chips; the only smaller slice is one chip.
-    hosts = {"chips_per_host_bounds": [1] * 3} if math.prod(sides) == 1 else {}
-    try:
-        described = topologies.get_topology_desc(topology, platform="tpu", **hosts)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--topology={topology}: no such slice ({reason})") from error
-    return sharding.data_mesh(described.devices)
 
 
 def needs_of(program: jax.stages.Lowered, quick: bool) -> dict[str, Any]:
@@ -190,30 +156,10 @@ def setting_of(config: SearchConfig, task: Task, mesh: Mesh, stage: int) -> Sett
     return setting
 
 
-def report(
-    config: Mapping[str, Any], topology: str, *, quick: bool = False, stage: int = 1
-) -> dict[str, Any]:
-    """The needs of the steps of a config on each chip of a slice.
-
-    Args:
-      config: a validated one, as a dict.
-      topology: see `slice_mesh`.
-      quick: lets XLA try less hard, which compiles in a fraction of the time. It then leaves all
-        arrays in HBM, where a run keeps most in VMEM, and may need less memory than a run.
-      stage: of a search, see `setting_of`.
-
-    Returns:
-      {'topology', 'chips', 'stage', 'steps': {name: [what each of its programs needs]}, 'needed':
-      bytes, 'available': bytes, 'fits': bool}. A search has the steps `alphas` and `weights`, a
-      training `train`. `needed` is the largest program with what stays on the chip while it runs:
-      the states of all seeds, the batches of the steps that the host is ahead, the code of all
-      programs.
-
-    Raises:
-      UserError: there is no such slice, or the batch cannot be split over it.
-    """
-    mesh, c = slice_mesh(topology), schema.record(config)
-    sharding.check_batch_size("train.batch_size", c.train.batch_size, mesh)
+def programs_of(
+    c: SearchConfig | TrainConfig, mesh: Mesh, stage: int
+) -> tuple[dict[str, list[jax.stages.Lowered]], Resident]:
+    """The programs of the steps of a config, and what stays on a chip while they run."""
     task = complexity.task_of(c)
     if isinstance(c, SearchConfig):
         setting = setting_of(c, task, mesh, stage)
@@ -224,38 +170,141 @@ def report(
         if isinstance(c, SearchConfig):
             steps = methods.of_config(c)(setting)
             batch = batch_shapes(c, task, mesh)
-            # The alphas and the weights have each their half.
-            stays = resident(steps.shapes(), 1, batch, 2, mesh)
             programs = steps.lower(batch)
             if not programs:
                 raise UserError(
                     f"config.search.method={steps.name!r}: it does not tell the programs of its "
                     "steps; write its `lower`"
                 )
-        else:
-            inputs = example_shapes(c, task).inputs
-            network = networks.build_network(c, task)
-            training = trainer.build_steps(Training.of(c), network, task, mesh, 1, inputs)
-            size = c.train.seeds_together
-            seeds = c.seeds if size < 0 else min(size, c.seeds)
-            groups = -(-c.seeds // seeds)
-            shapes = trainer.batch_shapes(Training.of(c), task, seeds, mesh)
-            stays = resident(training.shapes(seeds), groups, shapes, groups, mesh)
-            programs = {"train": [trainer.lower(Training.of(c), task, training, seeds, mesh)]}
-    needs = {name: [needs_of(p, quick) for p in parts] for name, parts in programs.items()}
+            # The alphas and the weights have each their half.
+            return programs, resident(steps.shapes(), 1, batch, 2, mesh)
+        inputs = example_shapes(c, task).inputs
+        network = networks.build_network(c, task)
+        training = trainer.build_steps(Training.of(c), network, task, mesh, 1, inputs)
+        size = c.train.seeds_together
+        seeds = c.seeds if size < 0 else min(size, c.seeds)
+        groups = -(-c.seeds // seeds)
+        shapes = trainer.batch_shapes(Training.of(c), task, seeds, mesh)
+        stays = resident(training.shapes(seeds), groups, shapes, groups, mesh)
+        return {"train": [trainer.lower(Training.of(c), task, training, seeds, mesh)]}, stays
+
+
+def report(
+    config: Mapping[str, Any],
+    topology: str,
+    *,
+    quick: bool = False,
+    stage: int = 1,
+    known: MutableMapping[str, dict[str, Any]] | None = None,
+    taken: Mapping[str, list[dict[str, Any]]] = types.MappingProxyType({}),
+) -> dict[str, Any]:
+    """The needs of the steps of a config on each chip of a slice.
+
+    Args:
+      config: a validated one, as a dict.
+      topology: see `slices.mesh_of`.
+      quick: lets XLA try less hard, which compiles in a fraction of the time. It then leaves all
+        arrays in HBM, where a run keeps most in VMEM, and may need less memory than a run.
+      stage: of a search, see `setting_of`.
+      known: the needs of programs that were compiled before, to which those of this config come.
+      taken: the needs of steps that are not to be compiled, as the result's `steps` has them.
+
+    Returns:
+      {'topology', 'chips', 'stage', 'batch_size', 'steps': {name: [what each of its programs
+      needs]}, 'needed': bytes, 'available': bytes, 'fits': bool}. A search has the steps `alphas`
+      and `weights`, a training `train`. `needed` is the largest program with what stays on the chip
+      while it runs: the states of all seeds, the batches of the steps that the host is ahead, the
+      code of all programs. Where XLA refuses a program `needed` is None and `steps` ends with it.
+
+    Raises:
+      UserError: there is no such slice, or the batch cannot be split over it.
+    """
+    mesh, c = slices.mesh_of(topology), schema.record(config)
+    sharding.check_batch_size("train.batch_size", c.train.batch_size, mesh)
+    programs, stays = programs_of(c, mesh, stage)
+    known = {} if known is None else known
+    needs: dict[str, list[dict[str, Any]]] = dict(taken)
+    left = [(name, program) for name in programs if name not in taken for program in programs[name]]
+    for name, program in left:
+        parts = needs.setdefault(name, [])
+        text = hashlib.sha256(program.as_text().encode()).hexdigest()
+        if text not in known:
+            what = f"compiling {name} {len(parts) + 1}/{len(programs[name])}"
+            with logs.telling(what, after=_SILENCE_S):
+                known[text] = needs_of(program, quick)
+        parts.append(known[text])
+        if "refused" in known[text]:
+            break
     all_needs = [need for parts in needs.values() for need in parts]
-    available = HBM_GIB[topology.partition(":")[0]] * 2**30
-    result = {
+    refused = any("refused" in need for need in all_needs)
+    bytes_needed = None if refused else needed(all_needs, stays)
+    available = slices.available_bytes(topology)
+    return {
         "topology": topology,
         "chips": mesh.size,
         "stage": stage,
+        "batch_size": c.train.batch_size,
         "steps": needs,
         "available": available,
+        "needed": bytes_needed,
+        "fits": bytes_needed is not None and bytes_needed <= available,
     }
-    if any("refused" in need for need in all_needs):
-        return {**result, "needed": None, "fits": False}
-    bytes_needed = needed(all_needs, stays)
-    return {**result, "needed": bytes_needed, "fits": bytes_needed <= available}
+
+
+def fit(
+    config: Mapping[str, Any], topology: str, *, quick: bool = False, stage: int = 1
+) -> dict[str, Any]:
+    """The needs at the largest `train.batch_size` that fits; logs what it tries.
+
+    Batches are tried with the one step that needs the most, others being taken as they were at the
+    first batch that fitted; at the largest batch all are compiled.
+
+    Args:
+      config, topology, quick, stage: see `report`; the search begins at the config's batch.
+
+    Returns:
+      As `report`, and 'tried': [{'batch_size', 'needed'}], as they were compiled.
+
+    Raises:
+      UserError: see `report`; or one image a chip does not fit.
+    """
+    c, mesh = schema.record(config), slices.mesh_of(topology)
+    available, chips = slices.available_bytes(topology), mesh.size
+    images = entry_of(c.dataset.name).train_images or math.inf
+    most = images / (2 if isinstance(c, SearchConfig) else 1)
+    first = max(fitting.rounded(min(c.train.batch_size, most), chips), chips)
+    known: dict[str, dict[str, Any]] = {}
+    lighter: dict[str, list[dict[str, Any]]] = {}
+
+    def at(batch: int, taken: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+        changed = {**config, "train": {**config["train"], "batch_size": batch}}
+        return report(changed, topology, quick=quick, stage=stage, known=known, taken=taken)
+
+    def need_of(batch: int) -> int | None:
+        result = at(batch, lighter)
+        bytes_needed: int | None = result["needed"]
+        if result["fits"] and not lighter:
+            heaviest = max(result["steps"], key=lambda name: _working(result["steps"][name]))
+            lighter.update({n: parts for n, parts in result["steps"].items() if n != heaviest})
+        return bytes_needed
+
+    tried: dict[int, int | None] = {}
+    while largest := fitting.search(need_of, tried, first, available, chips, most):
+        _LOG.info("compiling what is left of train.batch_size=%d ...", largest)
+        result = at(largest, {})
+        tried[largest] = result["needed"]
+        if result["fits"]:
+            listed = [{"batch_size": batch, "needed": need} for batch, need in tried.items()]
+            return {**result, "tried": listed}
+    raise UserError(
+        f"--fit: one image a chip does not fit into the {available / 2**30:.2f} GiB of {topology}; "
+        "use a chip with more memory, or lower config.network.width or config.network.cells"
+    )
+
+
+def _working(parts: Sequence[Mapping[str, Any]]) -> int:
+    """The bytes of the largest of a step's programs while it runs."""
+    return max(need["arguments"] + need["outputs"] + need["temporaries"] for need in parts)
 
 
 def _lines(name: str, parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -282,15 +331,25 @@ def _lines(name: str, parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def table(name: str, result: Mapping[str, Any]) -> str:
     """A report as lines of text."""
     stage = f", stage {result['stage']}" if result["stage"] > 1 else ""
-    lines = [f"{name}{stage} on {result['topology']} ({result['chips']} chips), for one chip:"]
+    lines = [
+        f"{name}{stage} on {result['topology']} ({result['chips']} chips), "
+        f"train.batch_size={result['batch_size']}, for one chip:"
+    ]
     for step, parts in result["steps"].items():
         lines += _lines(step, parts)
-    available = f"{result['available'] / 2**30:.0f} GiB"
+    available = f"{result['available'] / 2**30:.2f} GiB"
     if result["needed"] is None:
         lines.append(f"does not fit into {available}")
     else:
         words = "fits into" if result["fits"] else "does not fit into"
         lines.append(f"{result['needed'] / 2**30:.2f} GiB: {words} {available}")
+    if tried := result.get("tried"):
+        others = ", ".join(
+            f"{one['batch_size']}: "
+            + ("refused" if one["needed"] is None else f"{one['needed'] / 2**30:.2f} GiB")
+            for one in tried
+        )
+        lines.append(f"the largest batch that fits is {result['batch_size']} (compiled: {others})")
     return "\n".join(lines)
 
 
@@ -301,6 +360,9 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("json", False, "Print one JSON object.", flag_values=values)
     flags.DEFINE_boolean(
         "quick", False, "Compile with XLA's least effort, sooner.", flag_values=values
+    )
+    flags.DEFINE_boolean(
+        "fit", False, "Find the largest train.batch_size that fits.", flag_values=values
     )
     flags.DEFINE_integer(
         "stage", 1, "Of a search with several, such as P-DARTS.", flag_values=values
@@ -316,6 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_platforms", "cpu")
             validation.validate(config)
-        result = report(config.to_dict(), values.topology, quick=values.quick, stage=values.stage)
+        need = fit if values.fit else report
+        result = need(config.to_dict(), values.topology, quick=values.quick, stage=values.stage)
         print(json.dumps(result) if values.json else table(config.experiment, result))
     return outcome.status

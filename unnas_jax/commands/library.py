@@ -21,6 +21,7 @@ from unnas_jax.learning.optim import Optimizer
 from unnas_jax.runs import search as search_lib
 from unnas_jax.runs import train as train_lib
 from unnas_jax.runs import workdir as workdir_lib
+from unnas_jax.spaces import names
 from unnas_jax.spaces.registry import Cells
 
 What: TypeAlias = Any
@@ -80,7 +81,7 @@ def search(
 def train(
     what: What,
     workdir: str | os.PathLike[str],
-    cells: Cells | str | None = None,
+    cells: Cells | str = "",
     *,
     weights_optimizer: Optimizer | None = None,
     progress: bool = True,
@@ -91,7 +92,9 @@ def train(
     Args:
       what: see `What`; images need labels, but for pretext tasks.
       workdir: as for `search`.
-      cells: a genotype, a published one's name, or the path of a genotype.json; None: the config's.
+      cells: of a search in any space, a published genotype's name, or the path of a genotype.json;
+        empty: the config's. Cells of a benchmark's space have the benchmark's network, unless the
+        config is of this space or `overrides` say otherwise.
       weights_optimizer: as for `search`.
       progress: as for `search`.
       overrides: as for `search`.
@@ -103,10 +106,9 @@ def train(
       UserError: bad input, or something became NaN or infinite.
       Interruption: what the run needs failed; the same call continues it.
     """
-    if cells is not None:
-        network = overrides.get("network", {})
-        overrides["network"] = {**network, "genotype": str(cells)}
-    config = _config(what, "train", overrides, _train_on)
+    if cells is None:
+        raise UserError("cells=None: the search has found none yet; call it again to its end")
+    config = _config(what, "train", overrides, _train_on, str(cells))
     with logs.shown(progress):
         optimizers = _given(weights=weights_optimizer)
         return train_lib.train(config, os.fspath(workdir), optimizers=optimizers)
@@ -117,7 +119,7 @@ def _given(**optimizers: Optimizer | None) -> dict[str, Optimizer]:
 
 
 def _config(
-    what: What, experiment: str, overrides: Mapping[str, Any], recipe_for: Any
+    what: What, experiment: str, overrides: Mapping[str, Any], recipe_for: Any, cells: str = ""
 ) -> ml_collections.ConfigDict:
     if isinstance(what, np.ndarray):
         what = arrays(what)
@@ -140,8 +142,19 @@ def _config(
         raise UserError(
             f"this is the config of {kinds.get(of_config, of_config)}, not of {kinds[experiment]}"
         )
+    if cells:
+        _take(config, cells)
     _override(config, overrides)
     return config
+
+
+def _take(config: ml_collections.ConfigDict, cells: str) -> None:
+    """Has a training's config train some cells, in their space if they are not of its own."""
+    config.network.genotype = cells
+    own = config.network.space
+    space = names.space_of(cells, own)
+    if space not in (None, own):
+        config.network.update(recipes.NETWORKS.get(space, {"space": space}))
 
 
 def _override(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -> None:

@@ -19,9 +19,9 @@ def _parser() -> command_line.Parser:
         prog="unnas-jax select",
         description="Selects cells from the supernet or the alphas of a search. By perturbation "
         "(DARTS-PT): an edge keeps the operation without which the supernet answers held-out "
-        "images worst, a node two inputs, and the supernet is trained on between decisions. The "
-        "same command continues a selection that was stopped. By magnitude: what the alphas of any "
-        "epoch stand for.",
+        "images worst, a node of DARTS two inputs, and the supernet is trained on between "
+        "decisions. The same command continues a selection that was stopped. By magnitude: what "
+        "the alphas of any epoch stand for.",
         epilog="It leaves genotype.json, choices.csv and pictures of the cells. Exit status: 0; 2 "
         "for a mistake; 75 if the same command continues.",
     )

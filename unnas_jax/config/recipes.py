@@ -284,6 +284,14 @@ CITYSCAPES_WIDTHS = {
 }  # fmt: skip
 
 
+_PLAIN = {"auxiliary_weight": 0.0, "drop_path": 0.0}
+NETWORKS = {
+    "nasbench101": {"space": "nasbench101", "width": "128", "stacks": 3, "modules": 3, **_PLAIN},
+    "nasbench201": {"space": "nasbench201", "width": "16", "cells": 15, "stem": "cifar", **_PLAIN},
+}
+"""The benchmarks' networks: the fields of the section `network` that are not those of DARTS."""
+
+
 def evaluation(
     genotype: str, widths: dict[str, int] = IMAGENET_WIDTHS
 ) -> ml_collections.ConfigDict:

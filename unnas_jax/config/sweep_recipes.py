@@ -2,6 +2,7 @@
 
 import ml_collections
 
+from unnas_jax.config import recipes
 from unnas_jax.config import schema as config_lib
 
 
@@ -41,11 +42,7 @@ def imagenet(space: str) -> ml_collections.ConfigDict:
 
 
 def _space(config: ml_collections.ConfigDict, space: str) -> None:
-    config.training.network.space = space
-    if space == "nasbench101":
-        config.training.network.update(width="128", stacks=3, modules=3)
-    if space == "nasbench201":
-        config.training.network.update(width="16", cells=15)
+    config.training.network.update(recipes.NETWORKS.get(space, {"space": space}))
 
 
 def photos(space: str) -> ml_collections.ConfigDict:

@@ -65,6 +65,10 @@ class Registry(Mapping[str, T], Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def is_from_outside(self, name: str) -> bool:
+        """Whether a name is none of those that are there from the start."""
+        return name not in self._items or name in self._origins
+
     def when_replaced(self, forget: Callable[[], object]) -> None:
         """Has a function called after every replacement, as of a cache of what items gave."""
         self._when_replaced.append(forget)

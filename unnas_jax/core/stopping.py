@@ -23,8 +23,9 @@ def _say(text: str) -> None:
 
 def _one_of_several() -> bool:
     """Whether this process is one of several of a run."""
-    jax = sys.modules.get("jax")  # jax takes seconds to import.
-    return jax is not None and bool(jax.distributed.is_initialized())
+    # jax takes seconds to import; until it is done it may lack this.
+    distributed: Any = getattr(sys.modules.get("jax"), "distributed", None)
+    return hasattr(distributed, "is_initialized") and bool(distributed.is_initialized())
 
 
 class _Watch:

@@ -1,6 +1,6 @@
 """Where images come from and how they reach the device: datasets, host crops, batches."""
 
-from unnas_jax.data.pipeline import halves
+from unnas_jax.data.order import halves
 from unnas_jax.data.records import Dataset
 from unnas_jax.data.registry import open_dataset
 

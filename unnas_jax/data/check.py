@@ -18,6 +18,7 @@ import PIL
 
 from unnas_jax.core import cache, files
 from unnas_jax.core.errors import UserError
+from unnas_jax.core.words import counted
 from unnas_jax.data import decoding, verify, workers
 from unnas_jax.data.verify import Finding
 
@@ -134,7 +135,7 @@ def check(root: str, paths: Sequence[str], max_pixels: int) -> dict[str, Finding
 
 def _read(root: str, paths: Sequence[str], max_pixels: int) -> Iterator[tuple[str, Finding]]:
     """Examines files in threads and says how far it is."""
-    _LOG.info("Checking %s images, once.", f"{len(paths):,}")
+    _LOG.info("Checking %s, once.", counted(len(paths), "image"))
     budget = _Budget(_PIXELS_AT_ONCE)
 
     def examine(path: str) -> Finding:

@@ -9,6 +9,7 @@ from typing import Any
 
 from unnas_jax.config.sections import DatasetSection
 from unnas_jax.core.errors import UserError
+from unnas_jax.core.words import counted
 from unnas_jax.data import check, decoding, layout, scan
 from unnas_jax.data.records import Dataset
 from unnas_jax.data.verify import Finding
@@ -84,12 +85,11 @@ def open_dataset(section: DatasetSection) -> Dataset:
     if skipped:
         _LOG.warning("Passed over files that are no images by their endings: %s.", skipped)
     for directories, words in (
-        (found.empty, "are empty"),
-        (found.again, "are links to directories whose images count already"),
+        (found.empty, "Empty directories"),
+        (found.again, "Links to directories whose images count already"),
     ):
         if directories:
-            names = layout.names(directories)
-            _LOG.warning("%d directories %s: %s.", len(directories), words, names)
+            _LOG.warning("%s: %s.", words, layout.names(directories))
     arranged = layout.arrange(root, found.images)
     for remark in arranged.remarks:
         _LOG.warning("In %s: %s.", root, remark)
@@ -147,7 +147,7 @@ def _warn_rejected_images(
     large = sum(" pixels, more than " in why for why in rejected.values())
     if large:
         _LOG.warning(
-            "%s of them have more pixels than config.dataset.max_pixels=%d; raise it to use them "
+            "Of these, %s for more pixels than config.dataset.max_pixels=%d; raise it to use them "
             "(a decoded image takes 3 bytes a pixel).",
             f"{large:,}",
             max_pixels,
@@ -176,9 +176,8 @@ def _warn_deep(findings: Sequence[Finding]) -> None:
     )
     if bits:
         _LOG.warning(
-            "%s images of 16 bits fill only %s of them: each is scaled by the bits that it fills.",
-            f"{bits.total():,}",
-            ", ".join(f"{number} ({count:,} images)" for number, count in sorted(bits.items())),
+            "Images of 16 bits that do not fill them are scaled by the bits that they fill: %s.",
+            ", ".join(f"{counted(n, 'image')} by {bit}" for bit, n in sorted(bits.items())),
         )
 
 
@@ -192,7 +191,7 @@ def _say_counts(
     counts = collections.Counter(records["train"].labels)
     per_class = [counts[k] for k in range(len(classes))]
     _LOG.info(
-        "Classes: %d, of %s to %s training images: %s.",
+        "Classes: %d, with %s to %s training images: %s.",
         len(classes),
         f"{min(per_class):,}",
         f"{max(per_class):,}",
@@ -204,4 +203,4 @@ def _say_counts(
     ):
         few = [name for name, count in zip(classes, per_class, strict=True) if count == number]
         if few:
-            _LOG.warning("%d classes have %s: %s.", len(few), words, layout.names(few))
+            _LOG.warning("Classes with %s: %s.", words, layout.names(few))

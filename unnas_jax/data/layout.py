@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from unnas_jax.core.errors import UserError
+from unnas_jax.core.words import counted
 
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -251,7 +252,7 @@ def _classes(root: str, directories: _Directories) -> tuple[Parts, str]:
     """The classes, or why there are none."""
     tops, loose = _tops(directories), directories.get((), ())
     if loose:
-        where = f"{len(loose):,} images lie in no class directory ({names(loose[:1])}, ...)"
+        where = f"{counted(len(loose), 'image')} in no class directory ({names(loose[:1])}, ...)"
         return (), f"{where}; move them away or into one" if tops else where
     if len(tops) == 1:
         return (), f"all images lie in the one directory {tops[0]!r}"

@@ -9,10 +9,10 @@ import numpy as np
 
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import pipeline
+from unnas_jax.data import order
 from unnas_jax.data.records import Dataset, Records, describe
 
-_SUBSET = 4  # The purpose of the draw; the pipeline lists the others.
+_SUBSET = 4  # The purpose of the draw; `order` lists the others.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def draw(dataset: Dataset, share: float, seed: int) -> list[str]:
     count = round(share * len(names))
     if not count:
         raise UserError(f"--subset={share}: is no image of {len(names)}; use a larger share")
-    chosen = pipeline.permutation(len(names), seed, _SUBSET)[:count]
+    chosen = order.permutation(len(names), seed, _SUBSET)[:count]
     return [names[k] for k in np.sort(chosen)]
 
 

@@ -1,22 +1,22 @@
 """Cells by perturbation (DARTS-PT, Wang et al., ICLR 2021).
 
-An edge keeps the operation without which the supernet answers worst, and a node keeps the two edges
-without which it does. Edges and nodes are decided one after the other, edges before nodes, each in
-random order; between two decisions the supernet is trained.
+An edge keeps the operation without which the supernet answers worst, and a node keeps the edges
+without which it does, two in DARTS. Edges and nodes are decided one after the other, edges before
+nodes, each in random order; between two decisions the supernet is trained.
 """
 
+import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from unnas_jax.methods.draws import Given
 from unnas_jax.spaces.darts import candidates
-from unnas_jax.spaces.darts.candidates import KINDS, Candidates
-from unnas_jax.spaces.darts.genotype import Genotype
-
-KEPT = 2  # Edges of a node.
+from unnas_jax.spaces.darts.candidates import Candidates
+from unnas_jax.spaces.mixed import Mixed
+from unnas_jax.spaces.registry import Cells
 
 
 class Omission(NamedTuple):
@@ -42,16 +42,17 @@ class Projection:
     """What is decided so far.
 
     Attributes:
+      space: of the cells.
       operations: of every edge, in the order of the mixing weights.
-      nodes: of a cell.
+      seed: of the order.
       left: those of the operations that are to choose from; None: all.
       chosen: by kind the operation of every edge, None where it is open.
       dropped: by kind the edges that are gone.
       decided: how many of the decisions are made; each is one of every kind of cell.
     """
 
+    space: Mixed
     operations: Candidates
-    nodes: int
     seed: int
     chosen: dict[str, list[str | None]] = dataclasses.field(default_factory=dict)
     dropped: dict[str, list[int]] = dataclasses.field(default_factory=dict)
@@ -59,19 +60,32 @@ class Projection:
     left: Candidates | None = None
 
     def __post_init__(self) -> None:
-        for kind in KINDS:
+        for kind in self.kinds:
             self.chosen.setdefault(kind, [None] * len(self.edges))
             self.dropped.setdefault(kind, [])
 
     @property
-    def edges(self) -> list[tuple[int, int]]:
-        """(source state, node) of every edge."""
-        return candidates.edges(self.nodes)
+    def kinds(self) -> list[str]:
+        """The kinds of cell."""
+        return sorted(self.operations)
+
+    @property
+    def edges(self) -> Sequence[tuple[int, int]]:
+        """(source, node) of every edge."""
+        return self.space.edges(self.operations)
+
+    @property
+    def crowded(self) -> list[int]:
+        """The nodes with more edges than they keep."""
+        if self.space.INPUTS is None:
+            return []
+        entering = collections.Counter(node for _, node in self.edges)
+        return sorted(node for node, count in entering.items() if count > self.space.INPUTS)
 
     @property
     def decisions(self) -> int:
-        """All: one an edge, then one for each node with more than two edges."""
-        return len(self.edges) + self.nodes - 1
+        """All: one an edge, then one for each node with more edges than it keeps."""
+        return len(self.edges) + len(self.crowded)
 
     def as_json(self) -> dict[str, Any]:
         """What is decided, for `resumed`."""
@@ -83,9 +97,9 @@ class Projection:
 
     def order(self, kind: str) -> tuple[list[int], list[int]]:
         """The edges and the nodes of a kind of cell, in the order of their decisions."""
-        rng = np.random.default_rng([self.seed, KINDS.index(kind)])
-        nodes = 1 + rng.permutation(self.nodes - 1)  # Node 0 has two edges.
-        return rng.permutation(len(self.edges)).tolist(), nodes.tolist()
+        rng = np.random.default_rng([self.seed, self.kinds.index(kind)])
+        nodes = [self.crowded[k] for k in rng.permutation(len(self.crowded))]
+        return rng.permutation(len(self.edges)).tolist(), nodes
 
     # What is asked.
 
@@ -99,7 +113,7 @@ class Projection:
         """How often a score is still to be measured."""
         return sum(
             self._passes(kind, number)
-            for kind in KINDS
+            for kind in self.kinds
             for number in range(self.decided, self.decisions)
         )
 
@@ -107,8 +121,13 @@ class Projection:
         edges, nodes = self.order(kind)
         if number < len(edges):
             return len(self._open(kind, edges[number]))
-        left = nodes[number - len(edges)] + 2
-        return sum(range(KEPT + 1, left + 1))
+        left = sum(to == nodes[number - len(edges)] for _, to in self.edges)
+        return sum(range(self._kept + 1, left + 1))
+
+    @property
+    def _kept(self) -> int:
+        assert self.space.INPUTS is not None, "every edge is kept"
+        return self.space.INPUTS
 
     def _open(self, kind: str, edge: int) -> list[str]:
         """The operations between which an edge is to choose; none if there is no choice."""
@@ -117,15 +136,16 @@ class Projection:
 
     def _candidates(self, kind: str, edge: int) -> list[str]:
         left = self.operations if self.left is None else self.left
-        return [name for name in left[kind][edge] if name != "none"]
+        # Where a node loses edges, none of those that it keeps is `none`.
+        return [name for name in left[kind][edge] if name != "none" or self.space.INPUTS is None]
 
     def decide(self, measure: Measure) -> Iterator[tuple[str, list[tuple[Omission, float]], str]]:
-        """Makes the next decision of both kinds of cell.
+        """Makes the next decision of every kind of cell.
 
         Yields:
           For each the kind, what was measured, and what is kept or dropped, in words.
         """
-        for kind in KINDS:
+        for kind in self.kinds:
             edges, nodes = self.order(kind)
             if self.decided < len(edges):
                 edge = edges[self.decided]
@@ -149,7 +169,7 @@ class Projection:
         self, kind: str, node: int, measure: Measure
     ) -> tuple[list[tuple[Omission, float]], str]:
         measured: list[tuple[Omission, float]] = []
-        while len(left := self.entering(kind, node)) > KEPT:
+        while len(left := self.entering(kind, node)) > self._kept:
             omissions = [Omission(kind, edge) for edge in left]
             scores = [measure(self.given(omitted), omitted) for omitted in omissions]
             # The one that is missed least; of equals the last.
@@ -165,7 +185,7 @@ class Projection:
         The others are those of the alphas, or 0 for what is left out; nothing is normalised anew.
         """
         where, shares = {}, {}
-        for kind in KINDS:
+        for kind in self.kinds:
             shape = candidates.mask(self.operations[kind]).shape
             where[kind], shares[kind] = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
             for edge, name in enumerate(self.chosen[kind]):
@@ -181,11 +201,6 @@ class Projection:
             shares[without.kind][without.edge, column] = 0
         return Given(where, shares, np.float32(1))
 
-    def genotype(self) -> Genotype:
-        """The cells, once everything is decided."""
-        cells = {}
-        for kind in KINDS:
-            kept = [edge for node in range(self.nodes) for edge in self.entering(kind, node)]
-            cells[kind] = tuple((str(self.chosen[kind][k]), self.edges[k][0]) for k in kept)
-        concat = tuple(range(2, self.nodes + 2))
-        return Genotype(cells["normal"], concat, cells["reduce"], concat)
+    def cells(self) -> Cells:
+        """The discrete cells, once everything is decided."""
+        return self.space.cells(self.given().shares, self.operations)

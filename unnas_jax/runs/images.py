@@ -12,7 +12,7 @@ from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import Batches
 from unnas_jax.data import Dataset, halves
 from unnas_jax.data.inspection import check_images
-from unnas_jax.data.pipeline import evaluation_sample
+from unnas_jax.data.order import evaluation_sample
 from unnas_jax.data.records import Records
 from unnas_jax.learning.feed import Feed
 from unnas_jax.tasks import registry

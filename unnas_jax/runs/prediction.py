@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unnas_jax.core.errors import UserError
+from unnas_jax.core.words import counted
 from unnas_jax.data import crops, decoding, verify
 from unnas_jax.data.workers import cores
 from unnas_jax.runs.trained import Trained
@@ -225,7 +226,7 @@ class _Progress:
     def end(self) -> None:
         """Says how many there were."""
         rate = self._rate(time.monotonic())
-        _LOG.info("%s images%s.", f"{self._done:,}", _words(rate))
+        _LOG.info("%s%s.", counted(self._done, "image"), _words(rate))
 
     def _rate(self, now: float) -> float:
         return (self._done - self._first) / max(now - self._start, 1e-9)

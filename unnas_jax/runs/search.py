@@ -17,6 +17,7 @@ from unnas_jax.config.sections import MethodConfig, Pace
 from unnas_jax.core import distributed, sharding
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.logs import telling
+from unnas_jax.core.words import counted
 from unnas_jax.data import Dataset, open_dataset
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
@@ -42,10 +43,17 @@ def _plan(config: SearchConfig, dataset: Dataset, images: int) -> Plan:
     """The plan of a search: an evaluation and a checkpoint end every epoch."""
     batch_size = config.train.batch_size
     per_epoch = images // batch_size
-    if per_epoch == 0:
+    if images == 0:
         raise UserError(
-            f"config.train.batch_size={batch_size}: half of the dataset {dataset.name!r} has only "
-            f"{images} images; use a smaller batch"
+            f"config.dataset.name={dataset.name!r}: has one image to train on, and a search learns "
+            "from two halves; give more images"
+        )
+    if per_epoch == 0:
+        few = f"half of the dataset {dataset.name!r} has only {counted(images, 'image')}"
+        if images == config.train.max_images:
+            few = f"config.train.max_images={images} is less"
+        raise UserError(
+            f"config.train.batch_size={batch_size}: {few}; use a smaller batch or more images"
         )
     stages = methods.of_config(config).stages(MethodConfig.of(config), per_epoch)
     steps = sum(stage.steps for stage in stages)
@@ -290,14 +298,14 @@ def _search(
             contextlib.closing(Outputs(workdir.path, given, plan, step, primary))
         )
         _LOG.info(
-            "Searching on %s with %s: %d + %d images, %d steps of %d an epoch, %d devices (%s)%s.",
+            "Searching on %s with %s: %d + %d images, %d steps of %d an epoch, %s (%s)%s.",
             dataset.name,
             task.name,
             len(images.half_a),
             len(images.half_b),
             total,
             plan.per_epoch,
-            mesh.size,
+            counted(mesh.size, "device"),
             jax.default_backend(),
             f", continuing at step {step}" if step else "",
         )

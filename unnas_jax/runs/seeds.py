@@ -14,7 +14,7 @@ from unnas_jax.config.options import Config
 from unnas_jax.config.schema import TrainConfig
 from unnas_jax.core import sharding
 from unnas_jax.data import Dataset, halves
-from unnas_jax.data.pipeline import evaluation_sample
+from unnas_jax.data.order import evaluation_sample
 from unnas_jax.data.records import Records
 from unnas_jax.learning import statistics, trainer
 from unnas_jax.learning.feed import DeviceBatch, Feed

@@ -18,10 +18,10 @@ from unnas_jax.methods import registry as methods
 from unnas_jax.methods.base import SearchMethod
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.runs.versions import versions
-from unnas_jax.spaces.darts import candidates
-from unnas_jax.spaces.darts import genotype as genotype_lib
+from unnas_jax.spaces import mixed
 from unnas_jax.spaces.darts.candidates import Candidates
-from unnas_jax.spaces.darts.genotype import Genotype
+from unnas_jax.spaces.mixed import Mixed
+from unnas_jax.spaces.registry import Cells
 
 GENOTYPE, TABLE = "genotype.json", "choices.csv"
 
@@ -32,12 +32,12 @@ class Selected:
 
     Attributes:
       folder: where its files are.
-      cells: the genotype.
+      cells: of the search's space.
       columns, rows: the table of what was chosen, and by what.
     """
 
     folder: str
-    cells: Genotype
+    cells: Cells
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
@@ -48,12 +48,6 @@ def config_of(folder: str, name: str) -> dict[str, Any]:
     if config["experiment"] != "search":
         kind = run_config.KINDS[config["experiment"]]
         raise UserError(f"{name}: is the workdir of {kind}; give that of a search")
-    space = config["network"].get("space", "darts")
-    if space != "darts":
-        raise UserError(
-            f"{name}: searched in {space}; cells are selected again in the space darts only, take "
-            "those of its genotype.json"
-        )
     return config
 
 
@@ -76,15 +70,18 @@ def provenance(config: SearchConfig, **how: Any) -> dict[str, Any]:
     }
 
 
-def write(found: Selected, document: Mapping[str, Any]) -> None:
-    """Writes the files of a selection; the genotype last."""
+def write(found: Selected, document: Mapping[str, Any], operations: Candidates) -> None:
+    """Writes the files of a selection; the genotype last.
+
+    Args:
+      found: what was selected.
+      document: the content of its genotype.json.
+      operations: of every edge in the search.
+    """
     with files.replacing(os.path.join(found.folder, TABLE)) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(found.columns)
         table.writerows(found.rows)
-    operations = candidates.parse(
-        document["operations"], genotype_lib.nodes_of(found.cells.normal), "operations"
-    )
     pictures.write_cells(found.folder, found.cells, document.get("alphas_softmax"), operations)
     files.write_json(os.path.join(found.folder, GENOTYPE), document)
 
@@ -121,11 +118,11 @@ def by_magnitude(workdir: str, out: str = "", epoch: float | None = None) -> Sel
                 "row at the end of each"
             )
     row = rows[-1]
-    operations = candidates.of_network(config.network)
+    space = mixed.of_config(config)
+    operations = space.operations(config.network)
     cells = method.cells_of(MethodConfig.of(config), row.mixing)
-    assert isinstance(cells, Genotype)
     how = {"by": "magnitude", "of_epoch": row.epoch}
-    document = genotype_lib.document_of(
+    document = space.document(
         cells,
         row.mixing,
         {**provenance(config, **how), "step": row.step, "epoch": row.epoch},
@@ -136,23 +133,25 @@ def by_magnitude(workdir: str, out: str = "", epoch: float | None = None) -> Sel
         folder,
         cells,
         ("cell", "node", "input", "operation", "weight"),
-        _weights(cells, row.mixing, operations),
+        _weights(space, cells, row.mixing, operations),
     )
     with workdir_lib.opened(folder) as place:
         workdir_lib.make(place)
-        write(dataclasses.replace(found, folder=place.path), document)
+        write(dataclasses.replace(found, folder=place.path), document, operations)
     return found
 
 
 def _weights(
-    cells: Genotype, mixing: Mapping[str, np.ndarray], operations: Candidates
+    space: Mixed, cells: Cells, mixing: Mapping[str, np.ndarray], operations: Candidates
 ) -> list[tuple[Any, ...]]:
-    """The rows of the table: what every node takes, and its weight on its edge."""
+    """The rows of the table: what enters every node, and its weight on its edge."""
+    numbers = {edge: number for number, edge in enumerate(space.edges(operations))}
     rows = []
-    for kind, pairs in (("normal", cells.normal), ("reduce", cells.reduce)):
-        weights = candidates.chosen_weights(pairs, mixing[kind].tolist(), operations[kind])
-        for k, ((operation, source), weight) in enumerate(zip(pairs, weights, strict=True)):
-            rows.append(
-                (kind, k // 2, source, operation, "" if weight is None else f"{weight:.6f}")
-            )
+    for kind, chosen in space.chosen(cells).items():
+        for name, source, node in chosen:
+            number = numbers[source, node]
+            names = operations[kind][number]
+            # The threshold of a search gives `none` also where it was no candidate.
+            weight = f"{mixing[kind][number][names.index(name)]:.6f}" if name in names else ""
+            rows.append((kind, node, source, name, weight))
     return rows

@@ -142,9 +142,9 @@ class Selecting:
         return {"weights": of_a, "alpha": of_b}
 
     def decide(self) -> None:
-        """Makes the next decision of both kinds of cell."""
+        """Makes the next decision of every kind of cell."""
         number, left = self.projection.decided + 1, self.projection.decisions
-        passes = self.projection.passes()
+        passes, labels = self.projection.passes(), self.projection.space.LABELS
 
         def measure(given: Given, without: Omission) -> float:
             nonlocal passes
@@ -153,10 +153,10 @@ class Selecting:
             source, node = self.projection.edges[without.edge]
             what = f"{without.operation or 'any operation'} from state {source} to node {node}"
             _LOG.info(
-                "Decision %d of %d, %s cell: without %s the %s is %.4f; %s.",
+                "Decision %d of %d, %s: without %s the %s is %.4f; %s.",
                 number,
                 left,
-                without.kind,
+                labels[without.kind],
                 what,
                 self.method.task.metric,
                 score,
@@ -165,7 +165,7 @@ class Selecting:
             return score
 
         for kind, measured, result in self.projection.decide(measure):
-            _LOG.info("Decision %d of %d, %s cell: %s.", number, left, kind, result)
+            _LOG.info("Decision %d of %d, %s: %s.", number, left, labels[kind], result)
             for omitted, score in measured:
                 source, node = self.projection.edges[omitted.edge]
                 row = (number, kind, node, source, omitted.operation or "all", score, result)

@@ -7,7 +7,6 @@ at a constant rate. It is a run of its own with its own checkpoints: stopped, it
 import contextlib
 import copy
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from unnas_jax.config.schema import SearchConfig
 from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core import distributed, files, sharding, stopping
 from unnas_jax.core.errors import UserError
+from unnas_jax.core.words import counted
 from unnas_jax.data import open_dataset
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.learning import metrics, optim
@@ -36,8 +36,7 @@ from unnas_jax.runs.selected import GENOTYPE, Selected
 from unnas_jax.runs.selecting import COLUMNS, Scores, Selecting
 from unnas_jax.runs.stages import Stages
 from unnas_jax.runs.workdir import Workdir
-from unnas_jax.spaces.darts import candidates
-from unnas_jax.spaces.darts import genotype as genotype_lib
+from unnas_jax.spaces import mixed, registry
 
 _LOG = logging.getLogger("unnas_jax")
 
@@ -110,7 +109,8 @@ def _check_search(name: str, place: Workdir, config: SearchConfig) -> None:
                 "cannot do; use --by=magnitude"
             )
     path = os.path.join(place.path, GENOTYPE)
-    document = genotype_lib.load(path)[1] if os.path.exists(path) else {}
+    space = registry.SPACES.find(config.network.space, "network.space")
+    document = space.load(path)[1] if os.path.exists(path) else {}
     if not document.get("finished"):
         done = f", at epoch {document['epoch']:g}" if "epoch" in document else ""
         raise UserError(
@@ -198,8 +198,8 @@ def _by_perturbation(
         per_epoch = len(images.half_a) // size
 
         # The supernet, and where it goes on.
-        nodes = c.network.nodes
-        projection = Projection(candidates.of_network(c.network), nodes, options.seed)
+        space = mixed.of_config(c)
+        projection = Projection(space, space.operations(c.network), options.seed)
         every = per_epoch * options.epochs
         total = every * (projection.decisions - 1)
         plan = Plan(
@@ -233,13 +233,13 @@ def _by_perturbation(
             projection = projection.resumed(position["projection"])
         projection = dataclasses.replace(projection, left=method.left)
         _LOG.info(
-            "Selecting cells of %s: %d decisions, %d passes of %d images, %d steps, %d devices%s.",
+            "Selecting cells of %s: %d decisions, %d passes of %d images, %d steps, %s%s.",
             source.name,
             projection.decisions,
             projection.passes(),
             len(judged),
             total,
-            mesh.size,
+            counted(mesh.size, "device"),
             f", continuing at step {step}" if step else "",
         )
         log = metrics.MetricsLog(place.path, step) if primary else None
@@ -293,16 +293,15 @@ def _finished(
     place: Workdir, config: SearchConfig, options: Options, learner: Selecting, write: bool
 ) -> Selected:
     projection = learner.projection
-    cells = projection.genotype()
+    cells, operations = projection.cells(), projection.operations
     found = Selected(place.path, cells, COLUMNS, [tuple(row) for row in learner.rows])
     how = {"by": "perturbation", **dataclasses.asdict(options)}
-    document = {
-        **genotype_lib.bare_document(cells),
-        "operations": candidates.as_json(projection.operations),
-        **selected.provenance(config, **how),
-    }
+    document = projection.space.document(
+        cells, projection.given().shares, selected.provenance(config, **how), operations
+    )
+    document.pop("alphas_softmax", None)  # They did not choose.
     if write:
-        selected.write(found, json.loads(json.dumps(document)))
+        selected.write(found, document, operations)
         place.publish()
     _LOG.info("Finished. See %s", os.path.join(place.name, GENOTYPE))
     return found

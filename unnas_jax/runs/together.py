@@ -11,7 +11,7 @@ from unnas_jax.config.options import Config
 from unnas_jax.config.schema import TrainConfig
 from unnas_jax.config.sections import Regularisation, Training
 from unnas_jax.core.errors import UserError
-from unnas_jax.data.pipeline import steps_per_epoch
+from unnas_jax.data.order import steps_per_epoch
 from unnas_jax.data.registry import entry_of
 from unnas_jax.learning import optim, trainer
 from unnas_jax.learning.trainer import TrainState, TrainSteps

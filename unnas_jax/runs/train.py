@@ -20,6 +20,7 @@ from unnas_jax.config.schema import TrainConfig
 from unnas_jax.config.sections import Batches, NetworkSection, Pace, Training
 from unnas_jax.core import distributed, files, sharding
 from unnas_jax.core.errors import UserError
+from unnas_jax.core.words import counted
 from unnas_jax.data import Dataset, open_dataset
 from unnas_jax.data import facts as facts_lib
 from unnas_jax.data.inspection import check_images
@@ -54,8 +55,8 @@ def _plan(config: TrainConfig, dataset: Dataset, images: int, save_seconds: floa
     per_epoch = images // batch_size
     if per_epoch == 0:
         raise UserError(
-            f"config.train.batch_size={batch_size}: the dataset {dataset.name!r} has only {images} "
-            "images to train on; use a smaller batch"
+            f"config.train.batch_size={batch_size}: the dataset {dataset.name!r} has only "
+            f"{counted(images, 'image')} to train on; use a smaller batch or more images"
         )
     steps, every = per_epoch * config.train.epochs, config.eval.every_epochs
     return Plan.of(Pace.of(config), per_epoch, steps, every_epochs=every, save_seconds=save_seconds)
@@ -353,7 +354,7 @@ def _train(
 
         _LOG.info(
             "Training %s (width %d, %d cells, %.3gM parameters, %.3gM multiply-adds)%s on %s: %d "
-            "images, %d steps, seeds %s, %d at once, %d devices (%s)%s.",
+            "images, %d steps, seeds %s, %d at once, %s (%s)%s.",
             c.network.genotype,
             network.width,
             network.cells,
@@ -365,7 +366,7 @@ def _train(
             plan.total,
             ", ".join(map(str, seeds)),
             size,
-            mesh.size,
+            counted(mesh.size, "device"),
             jax.default_backend(),
             f", continuing at step {step}" if step else "",
         )

@@ -12,6 +12,7 @@ from unnas_jax.config.options import Section
 from unnas_jax.config.schema import SearchConfig, TrainConfig
 from unnas_jax.config.sections import MethodConfig
 from unnas_jax.core.errors import UserError
+from unnas_jax.core.registry import nearest
 from unnas_jax.data import crops
 from unnas_jax.data import registry as datasets
 from unnas_jax.layers.blocks import STEMS
@@ -86,7 +87,8 @@ def check_shares(config: Section, keys: str) -> None:
 
 def check_choice(key: str, value: Any, choices: Iterable[str]) -> None:
     """Raises `UserError` for a value of a config that is none of some."""
-    check(value in choices, key, value, f"use one of {', '.join(sorted(choices))}")
+    known = sorted(choices)
+    check(value in known, key, value, f"{nearest(str(value), known)}use one of {', '.join(known)}")
 
 
 def validate(config: ml_collections.ConfigDict, objects: Collection[str] = ()) -> None:

@@ -38,13 +38,16 @@ def refuse_settings(section: NetworkSection, benchmark: str, width: int) -> None
       benchmark: its name.
       width: of the stem in the benchmark.
     """
+    wrong = {key: 0 for key in ("auxiliary_weight", "drop_path") if getattr(section, key)}
+    if wrong:
+        given = ", ".join(f"config.network.{key}={getattr(section, key)}" for key in wrong)
+        flags = " ".join(f"--config.network.{key}=0" for key in wrong)
+        raise UserError(
+            f"{given}: networks of {benchmark} have neither auxiliary head nor drop path; "
+            f"use {flags}"
+        )
     if section.width == "fit":
         raise UserError(
             f"config.network.width='fit': networks of {benchmark} have no window of sizes; give "
             f"the channels of the stem, {width} in the benchmark"
         )
-    for key, what in (("auxiliary_weight", "auxiliary head"), ("drop_path", "drop path")):
-        if value := getattr(section, key):
-            raise UserError(
-                f"config.network.{key}={value}: networks of {benchmark} have no {what}; use 0"
-            )

@@ -35,6 +35,9 @@ class Mixed(Protocol):
     LABELS: Mapping[str, str]
     """The kinds of cell, and what they are called in sentences."""
 
+    INPUTS: int | None
+    """How many edges enter a node of a discrete cell; None: all, of which some may be `none`."""
+
     def operations(self, section: Config) -> Candidates:
         """By kind of cell the operations of every edge, of a search's section `network`."""
 

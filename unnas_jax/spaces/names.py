@@ -13,11 +13,16 @@ def of_cell(space: str, cell: Any) -> str:
     return f"{space}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
-def space_of(text: str) -> str | None:
-    """The first space that reads a text as a cell; None if no one does."""
-    for name, space in registry.SPACES.items():
+def space_of(text: str, first: str = "darts") -> str | None:
+    """The first space that reads a text as a cell; None if no one does.
+
+    Args:
+      text: as a config's `network.genotype`.
+      first: the space that is asked before all others.
+    """
+    for name in sorted(registry.SPACES, key=lambda name: name != first):
         try:
-            space.resolve(text)
+            registry.SPACES[name].resolve(text)
         except UserError:
             continue
         return name

@@ -66,7 +66,10 @@ def _entries(path: str) -> list[Any]:
             raise UserError(f"architectures: {path} is not JSON ({error})") from error
         value = value.get("architectures") if isinstance(value, dict) else value
         if not isinstance(value, list):
-            raise UserError(f"architectures: {path} has no list under the key 'architectures'")
+            raise UserError(
+                f"architectures: {path} has no list under the key 'architectures'; to name a file "
+                "of a cell, write its path on a line of a text"
+            )
         return value
     entries = [""]
     for line in (line.strip() for line in content.splitlines()):

@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 
 from unnas_jax.config import schema
-from unnas_jax.data.pipeline import steps_per_epoch
+from unnas_jax.data.order import steps_per_epoch
 from unnas_jax.data.registry import entry_of
 from unnas_jax.spaces import complexity
 from unnas_jax.sweep.architectures import Architecture

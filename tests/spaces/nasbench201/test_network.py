@@ -111,7 +111,7 @@ def config(**network: Any) -> dict[str, Any]:
         ({"width": "fit"}, "give the channels of the stem, 16"),
         ({"cells": 14}, "use a multiple of 3"),
         ({"stem": "imagenet"}, "use 'cifar'"),
-        ({"drop_path": 0.2}, "no drop path"),
+        ({"drop_path": 0.2}, "nor drop path; use --config.network.drop_path=0"),
         ({"genotype": "|none~0|"}, "1 nodes instead of 3"),
         ({"genotype": "no_such_file.json"}, "cannot read"),
     ],

@@ -356,7 +356,13 @@ def load(path: str | os.PathLike[str]) -> tuple[Genotype, dict[str, Any]]:
         genotype = parse(content)
         return genotype, bare_document(genotype)
     value = reading.document(path, object, what="genotype", content=content)
-    schema = value.get("schema") if isinstance(value, dict) else None
+    document = value if isinstance(value, dict) else {}
+    if (space := document.get("space", "darts")) != "darts":
+        raise UserError(
+            f"genotype: {name} holds a cell of the space {reading.shown(space)}; set "
+            f"config.network.space={reading.shown(space)}"
+        )
+    schema = document.get("schema")
     if schema != SCHEMA:
         raise UserError(
             f"genotype: {name} has the schema {reading.shown(schema)}; this version reads "

@@ -13,6 +13,7 @@ from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.tasks.base import Examples, Task
 
 LABELS: Mapping[str, str] = {"normal": "normal cell", "reduce": "reduction cell"}
+INPUTS: int | None = 2
 
 operations = candidates.of_network
 document = genotype_lib.document_of

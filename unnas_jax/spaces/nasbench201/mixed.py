@@ -17,6 +17,7 @@ from unnas_jax.spaces.nasbench201.spec import EDGES, OPERATIONS, Spec
 from unnas_jax.tasks.base import Examples, Task
 
 LABELS: Mapping[str, str] = {KIND: "cell"}
+INPUTS: int | None = None
 
 _NODES = 4  # The default of config.network.nodes, which says nothing here.
 
