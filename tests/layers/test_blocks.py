@@ -52,7 +52,7 @@ def test_batch_norm_and_its_running_statistics(train: bool, affine: bool) -> Non
 
 @pytest.mark.parametrize(("axis", "devices"), [(-1, 1), (0, 1), (-1, 4)])
 def test_batch_norm_of_parts_keeps_its_digits_far_from_zero(axis: int, devices: int) -> None:
-    """In float32, against float64, where means are 30 deviations; the gradient too.
+    """In float32, against float64, where means are 30 deviations; the gradients too.
 
     E[x^2] - E[x]^2 would lose three digits of the variance.
     """
@@ -62,32 +62,38 @@ def test_batch_norm_of_parts_keeps_its_digits_far_from_zero(axis: int, devices: 
     x += 30
     module = layers.BatchNormOfParts(axis=axis)
     channels = shape[axis]
+    factor = rng.uniform(0.5, 2, channels).astype(np.float32)
     # As after some steps of a search: running means are near those of a batch.
     kept = {"mean": np.full(channels, 29.5, np.float32), "var": np.ones(channels, np.float32)}
 
     def function(x: Any, cotangent: Any) -> Any:
-        def normalised(x: Any) -> Any:
-            (y,), new = module.apply({"batch_stats": kept}, [x], True, mutable=["batch_stats"])
+        def normalised(x: Any, factor: Any) -> Any:
+            (y,), new = module.apply(
+                {"batch_stats": kept}, [x], True, [factor], mutable=["batch_stats"]
+            )
             return y, new["batch_stats"]
 
-        _, pullback, new = jax.vjp(normalised, x, has_aux=True)
-        return pullback(cotangent)[0], new
+        _, pullback, new = jax.vjp(normalised, x, jnp.asarray(factor), has_aux=True)
+        of_x, of_factor = pullback(cotangent)
+        return of_x, new, sharding.total(of_factor)
 
     mesh = sharding.data_mesh(jax.devices()[:devices])
     rows, same = jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()
     if devices > 1:
         function = jax.shard_map(
-            function, mesh=mesh, in_specs=rows, out_specs=(rows, same), check_vma=False
+            function, mesh=mesh, in_specs=rows, out_specs=(rows, same, same), check_vma=False
         )
-    gradient, new = jax.jit(function)(x, cotangent)
+    gradient, new, of_factor = jax.jit(function)(x, cotangent)
 
     others = tuple(k for k in range(4) if k != axis % 4)
     x64, w = x.astype(np.float64), cotangent.astype(np.float64)
     mean, variance = x64.mean(others, keepdims=True), x64.var(others, keepdims=True)
     y = (x64 - mean) / np.sqrt(variance + layers.BN_EPSILON)
     projected = w - w.mean(others, keepdims=True) - y * (w * y).mean(others, keepdims=True)
-    expected = projected / np.sqrt(variance + layers.BN_EPSILON)
+    along = np.expand_dims(factor, others)
+    expected = along * projected / np.sqrt(variance + layers.BN_EPSILON)
     np.testing.assert_allclose(gradient, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(of_factor, (w * y).sum(others), rtol=0, atol=2e-3)
     for name, batch in (("mean", mean), ("var", variance)):
         found = (np.asarray(new[name], np.float64) - 0.9 * kept[name]) / 0.1
         scale = np.abs(batch).max()

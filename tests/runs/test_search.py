@@ -168,7 +168,7 @@ class _Smooth:
     """
 
     def __init__(self, supernet):
-        self.lazy_init = supernet.lazy_init
+        self.init = supernet.init
 
     def clone(self, **changes):
         """Alphas, or the operations' weights made of them: both will do."""

@@ -82,7 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.start()
     if name != "compile":  # Without a TPU XLA cannot read the programs for TPUs that it has kept.
         _cache_compiled_programs()
-    status: int = importlib.import_module(f"unnas_jax.commands.{name}").main(words)
+    command = importlib.import_module(f"unnas_jax.commands.{name}")
+    if name != "run":  # Its own imports come later.
+        starting.imported()
+    status: int = command.main(words)
     return status
 
 

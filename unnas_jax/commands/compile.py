@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import time
 import types
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
@@ -28,7 +29,7 @@ from unnas_jax.config import schema
 from unnas_jax.config.options import Config
 from unnas_jax.config.schema import SearchConfig, TrainConfig
 from unnas_jax.config.sections import MethodConfig, Training
-from unnas_jax.core import logs, sharding
+from unnas_jax.core import logs, sharding, stopping
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.registry import entry_of
 from unnas_jax.learning import trainer
@@ -379,6 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             jax.config.update("jax_platforms", "cpu")
             validation.validate(config)
         need = fit if values.fit else report
+        stopping.nothing_to_save(os.EX_TEMPFAIL)  # XLA's compiler cannot be asked to stop.
         result = need(config.to_dict(), values.topology, quick=values.quick, stage=values.stage)
         print(json.dumps(result) if values.json else table(config.experiment, result))
     return outcome.status

@@ -37,12 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import jax
 
     from unnas_jax.config import schema, shipped
-    from unnas_jax.core import distributed, logs, stopping
+    from unnas_jax.core import distributed, logs, starting, stopping
     from unnas_jax.runs.search import search
     from unnas_jax.runs.train import train
     from unnas_jax.sweep import validation
     from unnas_jax.sweep.sample import sample
 
+    starting.imported()
     config = values.config
     experiments: dict[str, Callable[[Any, str], object]] = {
         "search": search,

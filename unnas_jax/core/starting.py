@@ -1,5 +1,6 @@
 """What a program does before its imports, which take seconds and much memory."""
 
+import gc
 import os
 import resource
 import sys
@@ -44,8 +45,22 @@ def _say(text: str) -> None:
     print(f"unnas_jax: {text}", file=sys.stderr, flush=True)
 
 
+def imported() -> None:
+    """To be called after the imports of a program that `begin` began; elsewhere it does nothing.
+
+    What they made stays until the end, so that no collection of garbage need look at it again.
+    """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
+
+
 def begin() -> None:
-    """Receives signals from now on; too little memory to import ends the program in one line."""
+    """Receives signals from now on; too little memory to import ends the program in one line.
+
+    Imports leave little garbage: none is collected until they are done, see `imported`.
+    """
+    gc.disable()
     stopping.watch()
     reason = why_too_small()
     if reason:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +13,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from unnas_jax.core import sharding
 from unnas_jax.layers import convolution, forms
-from unnas_jax.layers.normalization import BatchNorm
+from unnas_jax.layers.normalization import BatchNorm, Statistics, moments, normalised_along
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9
@@ -98,54 +98,46 @@ class BatchNormOfParts(nn.Module):
             pass over the part.
         """
         factors = [1.0] * len(parts) if factors is None else factors
-        sizes = [part.shape[self.axis] for part in parts]
+        channels = self.axis % parts[0].ndim
+        sizes = [part.shape[channels] for part in parts]
         running = {
             name: self.variable("batch_stats", name, init, (sum(sizes),), jnp.float32)
             for name, init in (("mean", jnp.zeros), ("var", jnp.ones))
         }
-        if train:
-            found = [self._moments(part) for part in parts]
-            if axis := sharding.batch_axis():
+        if self.is_initializing():  # Only shapes count.
+            return [part.astype(self.dtype) for part in parts]
+        axis = sharding.batch_axis()
+        if not train:
+            ends = np.cumsum(sizes)[:-1]
+            split = [jnp.split(kept.value, ends) for kept in running.values()]
+            found = list(zip(*split, strict=True))
+        elif sharding.platform() == "cpu" and axis is None:
+            pairs = [
+                normalised_along(part, jnp.broadcast_to(factor, (size,)), channels, BN_EPSILON)
+                for part, factor, size in zip(parts, factors, sizes, strict=True)
+            ]
+            self._keep(running, [statistics for _, statistics in pairs])
+            return [part.astype(self.dtype) for part, _ in pairs]
+        else:
+            found = [moments(part, channels) for part in parts]
+            if axis:
                 near = jnp.split(running["mean"].value, np.cumsum(sizes)[:-1])
                 found = _of_all_devices(found, near, axis)
             # Rounding must not make a variance negative.
             found = [(mean, jnp.maximum(variance, 0.0)) for mean, variance in found]
-            if not self.is_initializing():
-                for kept, values in zip(running.values(), zip(*found, strict=True), strict=True):
-                    new = jnp.concatenate(values)
-                    kept.value = BN_MOMENTUM * kept.value + (1 - BN_MOMENTUM) * new
-        else:
-            ends = np.cumsum(sizes)[:-1]
-            split = [jnp.split(kept.value, ends) for kept in running.values()]
-            found = list(zip(*split, strict=True))
-        return [
-            self._normalised(x, *both, factor)
-            for x, both, factor in zip(parts, found, factors, strict=True)
-        ]
+            self._keep(running, found)
+        others = [k for k in range(parts[0].ndim) if k != channels]
+        results = []
+        for x, (mean, variance), factor in zip(parts, found, factors, strict=True):
+            scale = factor * jax.lax.rsqrt(variance + BN_EPSILON)
+            mean, scale = (jnp.expand_dims(value, others) for value in (mean, scale))
+            results.append(((x - mean) * scale).astype(self.dtype))
+        return results
 
-    def _others(self, x: jax.Array) -> tuple[int, ...]:
-        return tuple(k for k in range(x.ndim) if k != self.axis % x.ndim)
-
-    def _moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The mean and the variance of every channel, on this device.
-
-        E[x^2] - E[x]^2 loses the digits in which both agree, and E[(x - E[x])^2] reads x twice. A
-        number near the mean, subtracted first, avoids both. The value of any pixel is near enough;
-        this takes the middle one.
-        """
-        x, others = x.astype(jnp.promote_types(x.dtype, jnp.float32)), self._others(x)
-        middle = tuple(size // 2 if k in others else slice(None) for k, size in enumerate(x.shape))
-        near = jax.lax.stop_gradient(x[middle])
-        moved = x - jnp.expand_dims(near, others)
-        mean = jnp.mean(moved, others)
-        return near + mean, jnp.mean(moved**2, others) - mean**2
-
-    def _normalised(
-        self, x: jax.Array, mean: jax.Array, variance: jax.Array, factor: jax.Array | float
-    ) -> jax.Array:
-        scale = factor * jax.lax.rsqrt(variance + BN_EPSILON)
-        mean, scale = (jnp.expand_dims(value, self._others(x)) for value in (mean, scale))
-        return ((x - mean) * scale).astype(self.dtype)
+    def _keep(self, running: Mapping[str, Any], found: Sequence[Statistics]) -> None:
+        """Moves the running statistics towards those of a batch."""
+        for kept, values in zip(running.values(), zip(*found, strict=True), strict=True):
+            kept.value = BN_MOMENTUM * kept.value + (1 - BN_MOMENTUM) * jnp.concatenate(values)
 
 
 def _of_all_devices(

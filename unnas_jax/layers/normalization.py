@@ -45,15 +45,16 @@ class BatchNorm(nn.Module):
         if self.affine:
             scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
             bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        if self.is_initializing():  # Only shapes count.
+            return x.astype(self.dtype)
         pixels = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(-1, *shape)
         if self.use_running_average:
             factor = scale * jax.lax.rsqrt(variance.value + self.epsilon)
             out = (pixels - mean.value[None]) * factor[None] + bias[None]
         else:
             out, found = _normalised(pixels, scale, bias, self.epsilon)
-            if not self.is_initializing():
-                for kept, new in zip((mean, variance), found, strict=True):
-                    kept.value = self.momentum * kept.value + (1 - self.momentum) * new
+            for kept, new in zip((mean, variance), found, strict=True):
+                kept.value = self.momentum * kept.value + (1 - self.momentum) * new
         return out.astype(self.dtype).reshape(x.shape)
 
 
@@ -92,3 +93,84 @@ def _normalised_bwd(
 
 
 _normalised.defvjp(_normalised_fwd, _normalised_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def normalised_along(
+    x: jax.Array, factor: jax.Array, axis: int, epsilon: float
+) -> tuple[jax.Array, Statistics]:
+    """An array normalised by its channels' statistics, times a factor of each channel.
+
+    Args:
+      x: of any shape.
+      factor: of the normalised channels, (C,).
+      axis: of the channels, from 0.
+      epsilon: added to the variance.
+
+    Returns:
+      The same shape in float32, or float64 for such x; and the statistics, which get no gradient.
+    """
+    return _along_fwd(x, factor, axis, epsilon)[0]
+
+
+# Compiled as one function each, so that arrays of equal shapes share what is traced.
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _along_fwd(
+    x: jax.Array, factor: jax.Array, axis: int, epsilon: float
+) -> tuple[tuple[jax.Array, Statistics], tuple[jax.Array, ...]]:
+    mean, variance = moments(x, axis)
+    # Rounding must not make a variance negative.
+    variance = jnp.maximum(variance, 0.0)
+    inverse = jax.lax.rsqrt(variance + epsilon)
+    others = _others(x, axis)
+    around, scale = (jnp.expand_dims(y, others) for y in (mean, factor * inverse))
+    return ((x - around) * scale, (mean, variance)), (x, factor, mean, inverse)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _along_bwd(
+    axis: int,
+    epsilon: float,
+    kept: tuple[jax.Array, ...],
+    gradients: tuple[jax.Array, Statistics],
+) -> tuple[jax.Array, jax.Array]:
+    del epsilon
+    (x, factor, mean, inverse), (gradient, _) = kept, gradients
+    others = _others(x, axis)
+    moved = x - jnp.expand_dims(mean, others)
+    of_factor = jnp.sum(gradient * moved, others) * inverse
+    # factor * inverse * (gradient - mean of it - normalised x * mean of its product with that).
+    scale, count = factor * inverse, x.size // x.shape[axis]
+    slope, rest = scale * inverse * of_factor / count, scale * jnp.sum(gradient, others) / count
+    scale, slope, rest = (jnp.expand_dims(y, others) for y in (scale, slope, rest))
+    of_x = gradient * scale - moved * slope - rest
+    return of_x.astype(x.dtype), of_factor.astype(factor.dtype)
+
+
+normalised_along.defvjp(_along_fwd, _along_bwd)
+
+
+def moments(x: jax.Array, axis: int) -> Statistics:
+    """The mean and the variance of every channel, on this device.
+
+    E[x^2] - E[x]^2 loses the digits in which both agree, and E[(x - E[x])^2] reads x twice. A
+    number near the mean, subtracted first, avoids both. The value of any pixel is near enough; this
+    takes the middle one.
+
+    Args:
+      x: of any shape.
+      axis: of the channels, from 0.
+
+    Returns:
+      In float32, or float64 for such x. Rounding may make a variance negative.
+    """
+    x, others = x.astype(jnp.promote_types(x.dtype, jnp.float32)), _others(x, axis)
+    middle = tuple(size // 2 if k in others else slice(None) for k, size in enumerate(x.shape))
+    near = jax.lax.stop_gradient(x[middle])
+    moved = x - jnp.expand_dims(near, others)
+    mean = jnp.mean(moved, others)
+    return near + mean, jnp.mean(moved**2, others) - mean**2
+
+
+def _others(x: jax.Array, axis: int) -> tuple[int, ...]:
+    return tuple(k for k in range(x.ndim) if k != axis)

@@ -175,7 +175,7 @@ def build_steps(
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), step)
 
     def fresh(seed: jax.Array | int, module: nn.Module) -> Any:
-        return module.lazy_init(key_for(seed, _INIT, 0), inputs, train=False)
+        return module.init(key_for(seed, _INIT, 0), jnp.zeros_like(inputs), train=False)
 
     @functools.cache
     def template() -> Any:

@@ -188,9 +188,9 @@ class Darts(SearchMethod):
         """Draws the weights and the alphas; the optimizers begin anew."""
         first = self.setting.first_step
         alphas = self.initial_alphas(self.key(draws.ALPHAS, first))
-        inputs = example_shapes(self.config, self.task).inputs
+        inputs = jnp.zeros_like(example_shapes(self.config, self.task).inputs)
         weights = self.mix_in_training(alphas, Moment(first, draws.WEIGHT_STEP))
-        variables = self.mixed.lazy_init(self.key(draws.INIT, first), inputs, weights, train=True)
+        variables = self.mixed.init(self.key(draws.INIT, first), inputs, weights, train=True)
         params = variables["params"]
         return SearchState(
             step=jnp.full((), first, jnp.int32),

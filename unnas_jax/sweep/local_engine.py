@@ -1,6 +1,7 @@
 """The units of a sweep on one machine: a process for every device, or for few cores of a CPU."""
 
 import contextlib
+import gc
 import json
 import logging
 import multiprocessing
@@ -114,6 +115,7 @@ def _run_worker(
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     logs.start()
+    gc.freeze()  # As `unnas_jax.core.starting.imported`.
     settle()
     stopping.watch()
     stopping.nothing_to_save(_STOPPED)

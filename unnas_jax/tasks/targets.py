@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import ndimage
+import scipy  # Loads its parts when they are first used.
 
 PHASES = 32
 """The waves of a frequency; even ones are sines, odd ones cosines."""
@@ -99,7 +99,7 @@ def dots(key: jax.Array, basis: Dots, channels: int, side: int) -> jax.Array:
     signs = jax.random.rademacher(sign_key, order.shape, jnp.float32)
     found = jnp.where(order < count, signs, 0.0).reshape(side, side, channels)
     if basis.blurred:
-        blur = ndimage.gaussian_filter1d(np.eye(side), 1.0, axis=0).astype(np.float32)
+        blur = scipy.ndimage.gaussian_filter1d(np.eye(side), 1.0, axis=0).astype(np.float32)
         exact = jax.lax.Precision.HIGHEST
         found = jnp.einsum("ai,bj,ijc->abc", blur, blur, found, precision=exact)
         most = jnp.abs(found).max((0, 1), keepdims=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import special
+import scipy  # Loads its parts when they are first used.
 
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
@@ -223,7 +223,7 @@ def softmax(alphas: np.ndarray, operations: Sequence[Sequence[str]] | None = Non
     alphas = np.asarray(alphas, np.float64)
     if operations is not None:
         alphas = np.where(mask(operations), alphas, -np.inf)
-    weights: np.ndarray = special.softmax(alphas, axis=-1)
+    weights: np.ndarray = scipy.special.softmax(alphas, axis=-1)
     return weights
 
 

@@ -130,7 +130,8 @@ class Paths:
     def init(self, key: jax.Array, inputs: jax.ShapeDtypeStruct) -> Mapping[str, Any]:
         """Fresh variables."""
         path = jax.tree.map(jnp.asarray, self.of(self.cells(1, 0)[0]))
-        variables: Mapping[str, Any] = self.network.lazy_init(key, inputs, path, train=True)
+        images = jnp.zeros_like(inputs)
+        variables: Mapping[str, Any] = self.network.init(key, images, path, train=True)
         return variables
 
     def apply(

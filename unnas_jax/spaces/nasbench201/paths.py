@@ -58,7 +58,7 @@ class Paths:
 
     def init(self, key: jax.Array, inputs: jax.ShapeDtypeStruct) -> Mapping[str, Any]:
         """Fresh variables."""
-        fresh = self.network.lazy_init(key, inputs, train=True)
+        fresh = self.network.init(key, jnp.zeros_like(inputs), train=True)
         return {name: fresh[name] for name in ("params", "batch_stats")}
 
     def apply(

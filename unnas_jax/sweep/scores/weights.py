@@ -15,7 +15,7 @@ from unnas_jax.spaces.programs import Flat, Path
 def shapes(network: nn.Module, size: Sequence[int]) -> dict[Path, jax.ShapeDtypeStruct]:
     """The variables of a network, called as network(inputs, train), for images (H, W, channels)."""
     x = jax.ShapeDtypeStruct((1, *size), jnp.float32)
-    tree = jax.eval_shape(lambda x: network.lazy_init(jax.random.key(0), x, train=False), x)
+    tree = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), x)
     flat: dict[Path, jax.ShapeDtypeStruct] = traverse_util.flatten_dict(tree)
     return flat
 
