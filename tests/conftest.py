@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import gc
-import importlib.util
 import logging
 import mmap
 import os
@@ -11,18 +10,11 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-
-def _known(flag: str) -> bool:
-    """Whether this version of XLA has a flag; one that it has not ends the process."""
-    spec = importlib.util.find_spec("jaxlib")
-    library = pathlib.Path(spec.origin).parent / "libjax_common.so"
-    with open(library, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return data.find(b"\0" + flag.encode() + b"\0") >= 0  # A string of C; others remain.
-
+from unnas_jax.core import xla_flags  # Without jax.
 
 # Tests compile more than they compute: the quickest code generation more than halves their time.
 QUICK = "--xla_backend_optimization_level=0"
-if _known("xla_cpu_use_fusion_emitters"):
+if xla_flags.known("xla_cpu_use_fusion_emitters"):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
 if _known("xla_cpu_parallel_codegen_split_count"):
     # In 32 parts, one for each core that it might have, a program takes a sixth longer.
@@ -31,7 +23,7 @@ if _known("xla_cpu_parallel_codegen_split_count"):
 # seconds and then ends the process.
 PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds"
 EIGHT = "--xla_force_host_platform_device_count=8"
-EIGHT += f" {PATIENT}=3600" if _known(PATIENT.removeprefix("--")) else ""
+EIGHT += f" {PATIENT}=3600" if xla_flags.known(PATIENT.removeprefix("--")) else ""
 # Before jax is imported. Subprocesses that tests start inherit these.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {EIGHT} {QUICK}"

@@ -1,11 +1,13 @@
 """Convolutions of a CPU against XLA's, in float64."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unnas_jax.layers import convolution
+from unnas_jax.layers import convolution, forms
 from unnas_jax.layers.blocks import Conv, depthwise_conv
 
 
@@ -61,6 +63,7 @@ def test_convolutions_and_their_gradients(
     sides, size, strides, padding, dilation, outs, groups, monkeypatch
 ):
     monkeypatch.setattr(convolution, "_CACHED_BYTES", 20_000)  # A part of the images.
+    monkeypatch.setattr(convolution, "_XLA_BYTES", 0)  # Few patches, too, by products.
     monkeypatch.setattr(convolution, "_MATRIX_PAIRS", 72 * 72)
     with jax.enable_x64(True):
         agree(
@@ -116,7 +119,7 @@ def test_several_kernels_at_once_and_images_of_several_devices(groups, monkeypat
 
     def ours(x, kernel):
         return convolution.convolve(
-            x, kernel, (1, 1), pad, rhs_dilation=(1, 1), feature_group_count=groups
+            x, kernel, (1, 1), pad, rhs_dilation=(1, 1), feature_group_count=groups, several=True
         )
 
     reference = gradients(lambda x, k: plain(x, k, (1, 1), pad, (1, 1), groups))
@@ -127,3 +130,18 @@ def test_several_kernels_at_once_and_images_of_several_devices(groups, monkeypat
     for k, both in enumerate(expected):
         for one, other in zip(found, both, strict=True):
             np.testing.assert_allclose(one[k], other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("images", "several", "products"), [(64, False, False), (64, True, True), (1024, False, True)]
+)
+def test_few_patches_of_one_network_are_left_to_xla(images, several, products):
+    def gradient(x, kernel):
+        with forms.form("grouped") if several else contextlib.nullcontext():
+            convolve = forms.how(1)
+        rest = {"padding": [(1, 1), (1, 1)], "rhs_dilation": (1, 1)}
+        return jax.grad(lambda kernel: jnp.sum(convolve(x, kernel, (2, 2), **rest)))(kernel)
+
+    shapes = (images, 24, 24, 8), (3, 3, 8, 16)
+    traced = str(jax.make_jaxpr(gradient)(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)))
+    assert ("dot_general" in traced) == products

@@ -216,6 +216,8 @@ def test_places_of_a_machine(monkeypatch):
     assert all("--xla_backend_optimization_level=0" in place["XLA_FLAGS"] for place in places)
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
     (place, *_) = local_engine.slots("cpu", 1, workers_per_device=1, cores_per_worker=1)
-    flags = "--xla_cpu_enable_fast_math=false --xla_backend_optimization_level=1"
-    assert place["XLA_FLAGS"] == flags
+    given, effort, *_, parts = place["XLA_FLAGS"].split()
+    assert given == "--xla_cpu_enable_fast_math=false"
+    assert effort == "--xla_backend_optimization_level=1"
+    assert parts == "--xla_cpu_parallel_codegen_split_count=1"
     assert len(cores) == 2 and cores[0].isdisjoint(cores[1]) and len(set.union(*cores)) == 8

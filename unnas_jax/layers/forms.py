@@ -48,7 +48,7 @@ def product_conv(
 FORMS = ("grouped", "products")
 """How the convolutions of several networks in one program are computed; see `form`."""
 
-_FORM: contextvars.ContextVar[str] = contextvars.ContextVar("form", default="grouped")
+_FORM: contextvars.ContextVar[str] = contextvars.ContextVar("form", default="")
 
 
 @contextlib.contextmanager
@@ -126,4 +126,6 @@ def how(groups: int) -> Any:
         return several
     if sharding.platform() != "cpu":
         return None
-    return product_conv if _IN_BRANCH.get() and groups == 1 else convolution.convolve
+    if _IN_BRANCH.get() and groups == 1:
+        return product_conv
+    return functools.partial(convolution.convolve, several=_FORM.get() != "")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import connection
 from typing import Any
 
-from unnas_jax.core import failures, logs, stopping
+from unnas_jax.core import failures, logs, stopping, xla_flags
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.workers import UNGUARDED, UNGUARDED_ADVICE, cores, start_worker
 from unnas_jax.sweep import units as sweep
@@ -30,9 +30,19 @@ Slot = dict[str, str]
 
 _CORES = "UNNAS_WORKER_CORES"
 
-# XLA compiles a small network for as long as it trains it. This effort saves a sixth of that and
-# makes no slower programs; one less, 0, makes them three to five times slower.
-_XLA_EFFORT = "--xla_backend_optimization_level"
+# XLA compiles a small network for as long as it trains it. Less effort and its older code generator
+# take about half as long. Their programs are as quick where convolutions take the time, and up to
+# a seventh slower where images are turned, which is less than is saved up to some 1,000 steps
+# (docs/scaling.md). One effort less, 0, makes programs three to five times slower.
+_XLA = {
+    "xla_backend_optimization_level": "1",
+    "xla_cpu_use_fusion_emitters": "false",
+    "xla_backend_extra_options": (
+        "xla_cpu_disable_loop_unrolling=true,xla_cpu_disable_slp_vectorizer=true"
+    ),
+}
+# Into how many parts, each compiled by a thread, it divides a program.
+_XLA_PARTS = "xla_cpu_parallel_codegen_split_count"
 
 
 def devices() -> tuple[str, int]:
@@ -61,9 +71,8 @@ def slots(
         affinity = getattr(os, "sched_getaffinity", None)
         numbers = sorted(affinity(0)) if affinity else list(range(cores()))
         parts = max(1, len(numbers) // cores_per_worker)
-        flags = os.environ.get("XLA_FLAGS", "")
-        if _XLA_EFFORT not in flags:
-            flags = f"{flags} {_XLA_EFFORT}=1".strip()
+        wanted = {**_XLA, _XLA_PARTS: str(cores_per_worker)}
+        flags = xla_flags.added(os.environ.get("XLA_FLAGS", ""), wanted)
         return [
             {_CORES: ",".join(map(str, numbers[k::parts])), "XLA_FLAGS": flags}
             for k in range(parts)
