@@ -16,7 +16,7 @@ from unnas_jax.core import xla_flags  # Without jax.
 QUICK = "--xla_backend_optimization_level=0"
 if xla_flags.known("xla_cpu_use_fusion_emitters"):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
-if _known("xla_cpu_parallel_codegen_split_count"):
+if xla_flags.known("xla_cpu_parallel_codegen_split_count"):
     # In 32 parts, one for each core that it might have, a program takes a sixth longer.
     QUICK += " --xla_cpu_parallel_codegen_split_count=1"
 # Where few cores are busy otherwise, one of eight devices can come late to a sum; XLA waits 40
