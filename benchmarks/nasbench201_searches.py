@@ -185,29 +185,19 @@ def against(task: str, found: list[dict[str, Any]]) -> None:
     known = {row["seed"]: row for row in found if row["method"] == "darts"}
     for method in dict.fromkeys(row["method"] for row in found):
         own = [row for row in found if row["method"] == method]
-        both = [row for row in own if row["seed"] in known and method != "darts"]
-        print(
-            f"| {task} | `{method}` | {' '.join(row['skips'] for row in own)} | "
-            + " | ".join(
-                f"{np.mean(values):.3f}" if (values := numbers(own, name)) else ""
-                for name in ("entropy", "eigenvalue", "loss", "accuracy")
-            )
-            + f" | {', '.join(row['percentile'] for row in own)} | "
-            + " | ".join(
-                compared(np.subtract(numbers(both, name), numbers(
-                    [known[row["seed"]] for row in both], name))) if both else ""
-                for name in ("skips", "loss", "percentile")
-            )
-            + " |"
-        )  # fmt: skip
+        words = [task, f"`{method}`", " ".join(row["skips"] for row in own)]
+        for name in ("entropy", "eigenvalue", "loss", "accuracy"):
+            values = [float(row[name]) for row in own if row.get(name)]
+            words.append(f"{np.mean(values):.3f}" if values else "")
+        words.append(", ".join(row["percentile"] for row in own))
+        for name, digits in (("skips", 2), ("eigenvalue", 3), ("loss", 3), ("percentile", 1)):
+            both = [(row.get(name), known.get(row["seed"], {}).get(name)) for row in own]
+            gains = [float(mine) - float(darts) for mine, darts in both if mine and darts]
+            words.append(compared(np.array(gains), digits) if gains and method != "darts" else "")
+        print(f"| {' | '.join(words)} |")
 
 
-def numbers(rows: list[dict[str, Any]], name: str) -> list[float]:
-    """The values of a column, without those that were not measured."""
-    return [float(row[name]) for row in rows if row.get(name)]
-
-
-def compared(gains: np.ndarray) -> str:
+def compared(gains: np.ndarray, digits: int = 2) -> str:
     """The mean of paired differences, its interval, a permutation test, and how many it takes.
 
     The interval is Student's, of 95%; the test changes signs, exactly, on both sides; the number of
@@ -215,13 +205,13 @@ def compared(gains: np.ndarray) -> str:
     """
     count, mean = len(gains), gains.mean()
     if count < 2 or not gains.std():
-        return f"{mean:+.2f}"
+        return f"{mean:+.{digits}f}"
     error = gains.std(ddof=1) / np.sqrt(count)
     reach = stats.t.ppf(0.975, count - 1) * error
     signs = np.array(list(itertools.product((-1, 1), repeat=count)))
     p = float(np.mean(np.abs((signs * gains).mean(1)) >= abs(mean) - 1e-12))
     return (
-        f"{mean:+.2f} [{mean - reach:+.2f}, {mean + reach:+.2f}], p {p:.3g}, "
+        f"{mean:+.{digits}f} [{mean - reach:+.{digits}f}, {mean + reach:+.{digits}f}], p {p:.3g}, "
         f"{pairs(abs(mean) / gains.std(ddof=1))} runs"
     )
 
