@@ -177,3 +177,7 @@ def test_weights_of_other_cells_are_refused() -> None:
     _, softmax = searched(2, 1)
     with pytest.raises(UserError, match="alphas_softmax"):
         cells.draw(genotype, softmax)
+    genotype, softmax = searched(4, 1)
+    fewer = {kind: [row[:3] for row in rows] for kind, rows in softmax.items()}
+    with pytest.raises(UserError, match="3 weights on an edge of 8 operations"):
+        cells.draw(genotype, fewer)

@@ -173,6 +173,11 @@ def chosen_weights(
     names = everywhere(nodes)["normal"] if operations is None else operations
     try:
         numbers = [index[source, k // 2] for k, (_, source) in enumerate(pairs)]
+        for number in numbers:
+            if len(softmax[number]) != len(names[number]):
+                raise ValueError(
+                    f"{len(softmax[number])} weights on an edge of {len(names[number])} operations"
+                )
         return [
             # The threshold of a search gives `none` also where it was no candidate.
             float(softmax[number][names[number].index(operation)])
