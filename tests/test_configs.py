@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from tests import conftest, tiny, tiny_training
-from unnas_jax.analysis import page
+from unnas_jax.analysis import next_step
 from unnas_jax.config import schema as config_lib
 from unnas_jax.config.sections import MethodConfig, Training
 from unnas_jax.core import files, sharding
@@ -494,4 +494,6 @@ def test_every_recipe_that_is_named_exists() -> None:
     missing = {n: f for n, f in named.items() if n not in (*STEMS, "common", "mine")}
     assert not missing
     assert len(named) > 10
-    assert {recipe for recipe, _ in page._EVALUATIONS.values()} | {"eval_folder"} == {*EVALUATIONS}
+    assert {recipe for recipe, _ in next_step.EVALUATIONS.values()} | {"eval_folder"} == {
+        *EVALUATIONS
+    }

@@ -7,7 +7,7 @@ from unnas_jax.analysis import markup
 from unnas_jax.config import recipes
 from unnas_jax.data import folder_maps, registry
 
-_EVALUATIONS: Mapping[str, tuple[str, str]] = {
+EVALUATIONS: Mapping[str, tuple[str, str]] = {
     "photos": ("eval_photos", "the photographs"),
     "folder": ("eval_folder", "the folder, with a directory for each class"),
     "folder_maps": ("eval_seg_folder", "the folder with its label maps"),
@@ -58,8 +58,8 @@ def of_search(config: Mapping[str, Any], workdir: str) -> tuple[str, str]:
 
 def _evaluation(name: str, config: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
     """The recipe, on what it evaluates, and the fields of it that change."""
-    if name in _EVALUATIONS:
-        return *_EVALUATIONS[name], {}
+    if name in EVALUATIONS:
+        return *EVALUATIONS[name], {}
     fields, words = {"dataset.name": config["dataset"]["name"]}, f"{name}, whose images need labels"
     section = config["input"]
     if section["crop"] > _SMALL:

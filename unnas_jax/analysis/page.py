@@ -224,6 +224,7 @@ def render(
         facts=facts,
         skipped=run.skipped,
         **cells,
+        cell=run.document.get("cell", ""),
         **_classes(run),
         no_cells="" if run.is_training else _no_cells(run),
         validation="" if run.is_training else _validation(run),

@@ -72,7 +72,8 @@ def color_classes(ab: jax.Array) -> jax.Array:
     the row, so 20 candidates decide, not 313. Of equally near centres the lowest class wins.
     """
     a, b = ab[..., 0], ab[..., 1]
-    nearest_b = jnp.ceil(b / 10.0 - 0.5) * 10.0
+    # Subtracted first, which is exact near a tie: XLA multiplies by 0.1 instead of dividing by 10.
+    nearest_b = jnp.ceil((b - 5.0) / 10.0) * 10.0
     best = jnp.full(a.shape, jnp.inf, jnp.float32)
     classes = jnp.zeros(a.shape, jnp.int32)
     for (row_a, first, last), start in zip(AB_ROWS.tolist(), _ROW_STARTS.tolist(), strict=True):

@@ -103,8 +103,11 @@ def test_a_run_keeps_the_cell_of_its_file(tmp_path: pathlib.Path) -> None:
         ({"width": "7"}, ["config.network.width='7'"]),
         ({"stacks": 0}, ["config.network.stacks=0"]),
         ({"modules": 0}, ["config.network.modules=0"]),
-        ({"auxiliary_weight": 0.4}, ["config.network.auxiliary_weight=0.4", "use 0"]),
-        ({"drop_path": 0.2}, ["config.network.drop_path=0.2", "use 0"]),
+        (
+            {"auxiliary_weight": 0.4},
+            ["config.network.auxiliary_weight=0.4", "use --config.network.auxiliary_weight=0"],
+        ),
+        ({"drop_path": 0.2}, ["config.network.drop_path=0.2", "use --config.network.drop_path=0"]),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, Any], words: list[str]) -> None:

@@ -197,10 +197,6 @@ class SourceEdges(nn.Module):
         def convolve(inputs: list[jax.Array], half: str, stride: int) -> jax.Array:
             # (operations * E * C, H / stride, W / stride, N), operation by operation.
             kernels, mixers = zip(*self._kernels(half), strict=True)
-            if self.is_initializing():  # Only shapes count.
-                _, height, width, images = inputs[0].shape
-                sides = -(-height // stride), -(-width // stride)
-                return jnp.zeros((len(kernels) * edges * channels, *sides, images), self.dtype)
             x = jnp.concatenate(
                 [
                     depthwise_conv(
