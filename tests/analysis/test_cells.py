@@ -93,6 +93,8 @@ def test_a_cell_of_nas_bench_201() -> None:
     assert "concat" not in svg
     with pytest.raises(UserError, match="alphas_softmax does not fit"):
         cells.draw(SPEC, {"cell": [[0.2] * 5] * 5})
+    with pytest.raises(UserError, match="4 weights on an edge"):
+        cells.draw(SPEC, {"cell": [[0.25] * 4] * 6})
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -91,6 +91,9 @@ def _of_spec(cell: Spec, softmax: Softmax | None) -> Graph:
     weights: list[float | None] = [None] * len(numbers)
     if softmax is not None:
         try:
+            for row in softmax[KIND]:
+                if len(row) != len(nasbench201.OPERATIONS):
+                    raise ValueError(f"{len(row)} weights on an edge")
             weights = [
                 float(row[number]) for row, number in zip(softmax[KIND], numbers, strict=True)
             ]

@@ -134,17 +134,20 @@ def alphas_until(path: str, step: int) -> Alphas:
         return Alphas(())
 
 
+def _space_name(config: Mapping[str, Any]) -> str:
+    """Configs of older versions do not name it."""
+    return str(config.get("network", {}).get("space", "darts"))
+
+
 def _space(config: Mapping[str, Any]) -> Mixed:
     """The space of a search with alphas; `UserError` for one that nobody registered."""
-    space = config.get("network", {}).get("space", "darts")
-    return mixed.SUPERNETS.find(space, "network.space")
+    return mixed.SUPERNETS.find(_space_name(config), "network.space")
 
 
 def _operations(config: Mapping[str, Any], mixing: Mapping[str, np.ndarray]) -> Candidates:
     """The operations of every edge; configs of older versions do not name them."""
     section = config.get("network", {})
-    space = section.get("space", "darts")
-    if space != "darts":
+    if _space_name(config) != "darts":
         return _space(config).operations(section)
     nodes = candidates.nodes_of(len(mixing["normal"])) if "normal" in mixing else section["nodes"]
     return candidates.parse(section.get("operations", ()), nodes)
@@ -233,13 +236,12 @@ def read(path: str | os.PathLike[str]) -> Run:
         cells = space.cells(mixing, operations)
         softmax = space.document(cells, mixing, {}, operations).get("alphas_softmax")
     if config["experiment"] == "search" and os.path.exists(genotype_path):
-        space_name = config.get("network", {}).get("space", "darts")
-        if space_name == "darts":
+        if _space_name(config) == "darts":
             cells, document = genotypes.load(genotype_path)
             named = config.get("network", {}).get("operations", ())
             operations = candidates.parse(named, genotypes.nodes_of(cells.normal))
         else:
-            space_of = registry.SPACES.find(space_name, "network.space")
+            space_of = registry.SPACES.find(_space_name(config), "network.space")
             cells, document = space_of.load(genotype_path)
         choice.check_document(genotype_path, document)
     softmax = document.get("alphas_softmax", softmax)
