@@ -115,6 +115,10 @@ def patch_conv(
     return product.reshape(len(x), *sides, outs)
 
 
+# One object, so that modules which have it are equal.
+_SEVERAL = functools.partial(convolution.convolve, several=True)
+
+
 def of_several() -> Any:
     """`patch_conv` in a block of that form; None, for XLA's own, everywhere else."""
     return patch_conv if _FORM.get() == "products" else None
@@ -128,4 +132,4 @@ def how(groups: int) -> Any:
         return None
     if _IN_BRANCH.get() and groups == 1:
         return product_conv
-    return functools.partial(convolution.convolve, several=_FORM.get() != "")
+    return _SEVERAL if _FORM.get() else convolution.convolve
