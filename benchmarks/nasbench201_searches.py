@@ -35,6 +35,8 @@ from unnas_jax.spaces.nasbench201 import spec  # noqa: E402
 
 TASKS = {"rotation": "rot", "colorization": "col", "jigsaw": "jig", "classification": "cls"}
 LABELS = {"classification"}
+METHODS = ("darts", "gdas", "single_path", "pc_darts", "dartsminus", "rdarts_l2", "sdarts_rs",
+           "fair_darts")  # fmt: skip
 COLUMNS = ("task", "method", "seed", "steps", "cell", "skips", "entropy", "loss", "accuracy",
            "seconds", "eigenvalue")  # fmt: skip
 BENCHMARKS = ("cifar10valid", "cifar100", "imagenet16")
@@ -269,6 +271,11 @@ def main() -> None:
     what = "so many epochs the largest eigenvalue in the alphas; 0: never"
     parser.add_argument("--curvature", type=int, default=0, metavar="EPOCHS", help=what)
     options = parser.parse_args()
+    for name, known in (("methods", METHODS), ("tasks", tuple(TASKS))):
+        for word in set(getattr(options, name)) - set(known):
+            parser.error(f"--{name}: {word!r} is none of {', '.join(known)}")
+    if options.what == "look_up" and options.table is None:
+        parser.error("look_up needs --table=nasbench201.csv")
     search(options) if options.what == "search" else look_up(options)
 
 
