@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from unnas_jax.sweep.sample import sample
 
     starting.imported()
+    memory.dispatch_at_once()
     config = values.config
     experiments: dict[str, Callable[[Any, str], object]] = {
         "search": search,

@@ -7,18 +7,19 @@ step frees is there for the next.
 """
 
 import ctypes
-import os
+
+import jax
 
 # Of glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
 def dispatch_at_once() -> None:
-    """Lets programs run in the thread that calls them; before jax is imported.
+    """Lets programs for CPUs run in the thread that calls them; before JAX has looked for devices.
 
-    Only the main thread's memory can grow to any size in one piece.
+    The memory of the main thread alone can grow to any size in one piece.
     """
-    os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def keep_freed() -> None:

@@ -6,7 +6,7 @@ import resource
 import sys
 from types import TracebackType
 
-from unnas_jax.core import failures, memory, stopping
+from unnas_jax.core import failures, stopping
 
 # What the imports alone need (measured with jax 0.10.2 on x86-64 Linux: 4.1 GB and 0.77 GB). With
 # less they crash, or the system kills the process silently.
@@ -62,7 +62,6 @@ def begin() -> None:
     """
     gc.disable()
     stopping.watch()
-    memory.dispatch_at_once()
     reason = why_too_small()
     if reason:
         _say(reason)

@@ -104,6 +104,7 @@ def settle() -> None:
     if own and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in own.split(",")})
     if own:
+        memory.dispatch_at_once()
         memory.keep_freed()
 
 
