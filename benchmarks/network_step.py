@@ -15,7 +15,9 @@ of its process in a step, median), peak_mb (the most memory that its process eve
 compilation included, compilers in processes of their own not; the processes of PyTorch import jax,
 too, some 0.2 GB) and compile_s (of PyTorch the first step); `here` also trace_s and temp_bytes (as
 XLA plans it). `ratio` is images_per_s here over that of each other one, from the median over turns
-of the quotient of times.
+of the quotient of times. Only an idle machine tells it: beside another busy process PyTorch's
+steps were seen to take many times as long, those here two to three times. That cpu_s is not above
+step_s, on more than one core, is a sign of it.
 """
 
 import argparse
