@@ -15,6 +15,7 @@ from tests import conftest
 from unnas_jax import commands
 from unnas_jax.core import extras
 from unnas_jax.core.errors import UserError
+from unnas_jax.layers import onednn
 
 
 def asked_for(lines: str) -> set[str]:
@@ -51,6 +52,8 @@ def test_an_extra_brings_what_is_said_to_be_missing(setup: dict[str, set[str]]) 
             names = asked_for("\n".join(packages.values()))
             assert names <= setup[extra], extra
             assert not names & setup[""], extra
+    assert asked_for(onednn.PACKAGE) == setup["cpu"] <= setup["test"]
+    assert not setup["cpu"] & setup["all"]
     for extra in {*commands.EXTRAS.values(), "digits"}:
         assert setup[extra] <= setup["all"] <= setup["test"]
 

@@ -28,7 +28,8 @@ from unnas_jax.core import foreign
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
 
-_PACKAGE = "onednn-cpu-gomp"
+PACKAGE = "onednn-cpu-gomp"
+"""Brings the library; of the extra `cpu`."""
 
 # Fewer multiply-adds are left to XLA: a call costs 0.05 ms, and a library's kernels are no quicker.
 _FEWEST = 2**20
@@ -213,7 +214,7 @@ def _sides(x: Shape, kernel: Shape, window: _Window) -> Pair:
 def _path() -> str:
     """Where the library lies; '' if it is not installed."""
     try:
-        installed = importlib.metadata.distribution(_PACKAGE)
+        installed = importlib.metadata.distribution(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
         return ""
     for file in installed.files or ():
