@@ -4,6 +4,7 @@ import configparser
 import json
 import os
 import pathlib
+import platform
 import re
 import subprocess
 import sys
@@ -83,6 +84,9 @@ def test_a_search_runs_to_its_end_and_says_once_that_it_draws_nothing(small: Any
         "Pictures and reports are left out: a picture needs the package matplotlib; pip install "
         f"'unnas_jax[plots]', then unnas-jax report {workdir} draws them."
     )
+    if sys.platform == "linux" and platform.machine() == "x86_64":
+        [line] = [line for line in said["search"] if "Convolutions" in line]
+        assert "pip install 'unnas_jax[cpu]'" in line
     assert any(line.endswith(f"Finished. See {workdir}/genotype.json") for line in said["search"])
     names = {path.name for path in workdir.iterdir()}
     assert {"genotype.json", "metrics.jsonl", "alphas.npz", "checkpoints", "tensorboard"} <= names
