@@ -392,6 +392,6 @@ def test_a_program_may_still_run_when_the_interpreter_ends(after: str) -> None:
         cwd=conftest.ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
