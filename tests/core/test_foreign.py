@@ -122,6 +122,29 @@ def test_several_threads_call_at_once() -> None:
         expect(found[k][n], MATRIX + k * n)
 
 
+def test_one_thread_runs_all_and_hands_back_what_is_raised() -> None:
+    run, found, raised = foreign.one_thread(), [], []
+
+    def fail() -> None:
+        raise ValueError(threading.get_ident())
+
+    def work() -> None:
+        run(lambda: found.append(threading.get_ident()))
+        try:
+            run(fail)
+        except ValueError as error:
+            raised.append(error.args[0])
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    [own] = set(found)
+    assert found == raised == [own] * 4
+    assert own not in {threading.get_ident(), *(thread.ident for thread in threads)}
+
+
 CACHED = """
 import jax
 from tests.core import test_foreign as t

@@ -7,6 +7,8 @@ own (0.1 here) before anything else.
 """
 
 import ctypes
+import queue
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -161,6 +163,40 @@ def register(name: str, function: Function) -> None:
     handler = _Handler(handle)
     _HANDLERS.append(handler)
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
+
+
+def one_thread() -> Callable[[Callable[[], None]], None]:
+    """Starts a thread; the function returned runs others in it and raises what they raise.
+
+    For libraries that keep a team of threads for each thread that calls them: XLA calls from any of
+    as many as there are cores.
+    """
+    waiting: queue.SimpleQueue[tuple[Callable[[], None], list[BaseException], threading.Event]]
+    waiting = queue.SimpleQueue()
+
+    def work() -> None:
+        while True:
+            function, raised, done = waiting.get()
+            try:
+                function()
+            except BaseException as error:
+                raised.append(error)
+            done.set()
+
+    def run(function: Callable[[], None]) -> None:
+        raised: list[BaseException] = []
+        done = threading.Event()
+        waiting.put((function, raised, done))
+        try:
+            done.wait()
+        except BaseException:  # Ctrl-C; the arrays are still in use.
+            done.wait()
+            raise
+        if raised:
+            raise raised[0]
+
+    threading.Thread(target=work, daemon=True).start()
+    return run
 
 
 def _arrays(buffers: _Buffers) -> list[Array]:
