@@ -375,7 +375,7 @@ def tell(backend: str, devices: int) -> None:
     if backend != "cpu" or devices > 1 or not made_for:
         return
     if available():
-        _LOG.info("Convolutions are oneDNN's.")
+        _LOG.info("Large convolutions in float32 are oneDNN's.")
     elif not _path():
         _LOG.info(
             "Convolutions are XLA's; pip install 'unnas_jax[cpu]' makes trainings on this CPU "
