@@ -7,16 +7,19 @@ own (0.1 here) before anything else.
 """
 
 import ctypes
+import queue
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 _EXECUTE = 3  # XLA_FFI_ExecutionStage_EXECUTE; earlier stages prepare, for which nothing is done.
+_METADATA = 1  # XLA_FFI_Extension_Metadata
 _INTERNAL = 13  # XLA_FFI_Error_Code_INTERNAL
 _MAJOR, _MINOR = 0, 1
 
-_HEAD = [("struct_size", ctypes.c_size_t), ("extension", ctypes.c_void_p)]
+_HEAD: list[tuple[str, Any]] = [("struct_size", ctypes.c_size_t), ("extension", ctypes.c_void_p)]
 
 
 class _Version(ctypes.Structure):
@@ -24,11 +27,15 @@ class _Version(ctypes.Structure):
 
 
 class _Metadata(ctypes.Structure):
-    _fields_ = [("struct_size", ctypes.c_size_t), ("version", _Version), ("traits", ctypes.c_uint32)]
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("version", _Version),
+        ("traits", ctypes.c_uint32),
+    ]
 
 
 class _Extension(ctypes.Structure):
-    """The only kind there is: the question for a handler's metadata."""
+    """Of the kind that asks for a handler's metadata."""
 
     _fields_ = [
         ("struct_size", ctypes.c_size_t),
@@ -134,7 +141,7 @@ def register(name: str, function: Function) -> None:
 
     def handle(frame: Any) -> int | None:
         call = frame.contents
-        if call.extension:
+        if call.extension and call.extension.contents.type == _METADATA:
             found = call.extension.contents.metadata.contents
             found.version.major, found.version.minor, found.traits = _MAJOR, _MINOR, 0
             return None
@@ -146,8 +153,8 @@ def register(name: str, function: Function) -> None:
                 array = call.attributes.arrays[0].contents
                 numbers = tuple(array.data[: array.count])
             function(_arrays(call.arguments), _arrays(call.results), numbers)
-        except Exception as error:  # Nothing may pass through XLA.
-            message = f"{name}: {error or type(error).__name__}".encode()
+        except BaseException as error:  # Not even Ctrl-C may pass through XLA, or go unnoticed.
+            message = f"{name}: {str(error) or type(error).__name__}".encode(errors="replace")
             complaint = _Complaint(ctypes.sizeof(_Complaint), None, message, _INTERNAL)
             created: int | None = call.api.contents.create_error(ctypes.byref(complaint))
             return created
@@ -156,6 +163,40 @@ def register(name: str, function: Function) -> None:
     handler = _Handler(handle)
     _HANDLERS.append(handler)
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
+
+
+def one_thread() -> Callable[[Callable[[], None]], None]:
+    """Starts a thread; the function returned runs others in it and raises what they raise.
+
+    For libraries that keep a team of threads for each thread that calls them: XLA calls from any of
+    as many as there are cores.
+    """
+    waiting: queue.SimpleQueue[tuple[Callable[[], None], list[BaseException], threading.Event]]
+    waiting = queue.SimpleQueue()
+
+    def work() -> None:
+        while True:
+            function, raised, done = waiting.get()
+            try:
+                function()
+            except BaseException as error:
+                raised.append(error)
+            done.set()
+
+    def run(function: Callable[[], None]) -> None:
+        raised: list[BaseException] = []
+        done = threading.Event()
+        waiting.put((function, raised, done))
+        try:
+            done.wait()
+        except BaseException:  # Ctrl-C; the arrays are still in use.
+            done.wait()
+            raise
+        if raised:
+            raise raised[0]
+
+    threading.Thread(target=work, daemon=True).start()
+    return run
 
 
 def _arrays(buffers: _Buffers) -> list[Array]:

@@ -2,8 +2,8 @@
 
 XLA asks for all the memory of a program whenever it runs, and gives it back at its end. The C
 library hands pieces of that size back to the system, which clears each page of them again at the
-next step: a quarter of the processor time of a small network's step (docs/scaling.md). Kept, what one
-step frees is there for the next.
+next step: a quarter of the processor time of a small network's step (docs/scaling.md). Kept, what
+one step frees is there for the next.
 """
 
 import ctypes

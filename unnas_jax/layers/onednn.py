@@ -9,13 +9,19 @@ any number of times.
 """
 
 import atexit
+import contextlib
 import ctypes
 import dataclasses
 import functools
 import importlib.metadata
+import itertools
+import logging
 import math
 import os
+import platform
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,13 +31,20 @@ import numpy as np
 
 from unnas_jax.core import foreign
 
+_LOG = logging.getLogger("unnas_jax")
+
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
 
-_PACKAGE = "onednn-cpu-gomp"
+PACKAGE = "onednn-cpu-gomp"
+"""Brings the library; of the extra `cpu`."""
 
 # Fewer multiply-adds are left to XLA: a call costs 0.05 ms, and a library's kernels are no quicker.
 _FEWEST = 2**20
+
+# Every thread of XLA that calls gets a team of as many threads as there are cores; with more cores
+# than this all calls are made by one thread, which costs 0.03 ms a call.
+_FEW_CORES = 8
 
 # Of oneDNN's C interface, version 3: oneapi/dnnl/dnnl_types.h.
 _CPU, _IN_ORDER, _F32, _ANY = 1, 1, 3, 1
@@ -41,6 +54,9 @@ _WEIGHTS_MD, _DIFF_WEIGHTS_MD = 131, 132
 _SRC, _DST, _WEIGHTS = 1, 17, 33
 _DIFF_SRC, _DIFF_WEIGHTS, _DIFF_DST = 129, 161, 145
 _Dims = ctypes.c_int64 * 12
+
+# Programs whose primitives are kept: a network has about a hundred, of up to some MB each.
+_KEPT = 1024
 
 
 class _Argument(ctypes.Structure):
@@ -72,16 +88,17 @@ class _Library:
     def __init__(self, path: str):
         self.lock = threading.Lock()
         # Its threads must not spin between calls, when the cores are XLA's. Read when it is loaded.
-        given = os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        given = "OMP_WAIT_POLICY" in os.environ
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         try:
             self._functions = ctypes.CDLL(path)
         finally:
-            if given == "passive":
+            if not given:
                 del os.environ["OMP_WAIT_POLICY"]
         query = self._functions.dnnl_primitive_desc_query_md
         query.restype = ctypes.c_void_p
-        self._engine = self._made("engine_create", _CPU, ctypes.c_size_t(0))
-        self._stream = self._made("stream_create", self._engine, _IN_ORDER)
+        self._engine = self._new("engine_create", _CPU, ctypes.c_size_t(0))
+        self._stream = self._new("stream_create", self._engine, _IN_ORDER)
 
     def call(self, name: str, *arguments: Any) -> None:
         """Raises `RuntimeError` if a function fails."""
@@ -89,38 +106,57 @@ class _Library:
         if status:
             raise RuntimeError(f"{name} of oneDNN failed with status {status}")
 
-    def _made(self, name: str, *arguments: Any) -> ctypes.c_void_p:
+    def _new(self, name: str, *arguments: Any) -> ctypes.c_void_p:
         """What a function puts into its first argument."""
         made = ctypes.c_void_p()
         self.call(name, ctypes.byref(made), *arguments)
         return made
 
-    def layout(self, sides: Shape, strides: Shape | None) -> ctypes.c_void_p:
+    def _made(
+        self, owner: contextlib.ExitStack, what: str, name: str, *arguments: Any
+    ) -> ctypes.c_void_p:
+        """The same, destroyed as one of `what` when its owner is closed."""
+        made = self._new(name, *arguments)
+        owner.callback(self.call, f"{what}_destroy", made)
+        return made
+
+    def layout(
+        self, owner: contextlib.ExitStack, sides: Shape, strides: Shape | None
+    ) -> ctypes.c_void_p:
         """Of an array; None leaves the strides to oneDNN."""
+        how = ("with_tag", _ANY) if strides is None else ("with_strides", _Dims(*strides))
+        function = f"memory_desc_create_{how[0]}"
         dims = (len(sides), _Dims(*sides), _F32)
-        if strides is None:
-            return self._made("memory_desc_create_with_tag", *dims, _ANY)
-        return self._made("memory_desc_create_with_strides", *dims, _Dims(*strides))
+        return self._made(owner, "memory_desc", function, *dims, how[1])
 
-    def memory(self, layout: ctypes.c_void_p, data: Any = None) -> ctypes.c_void_p:
+    def memory(
+        self, owner: contextlib.ExitStack, layout: ctypes.c_void_p, data: Any = None
+    ) -> ctypes.c_void_p:
         """An array whose place is given later, or `_ALLOCATE`."""
-        return self._made("memory_create", layout, self._engine, data)
+        return self._made(owner, "memory", "memory_create", layout, self._engine, data)
 
-    def primitive(self, name: str, *arguments: Any) -> tuple[ctypes.c_void_p, ctypes.c_void_p]:
-        """A computation, compiled, and its description."""
-        described = self._made(f"{name}_primitive_desc_create", *arguments)
-        return self._made("primitive_create", described), described
+    def convolution(
+        self, owner: contextlib.ExitStack, name: str, *arguments: Any
+    ) -> ctypes.c_void_p:
+        """The description of a computation."""
+        function = f"convolution_{name}_primitive_desc_create"
+        return self._made(owner, "primitive_desc", function, self._engine, *arguments)
 
-    def convolution(self, name: str, *arguments: Any) -> tuple[ctypes.c_void_p, ctypes.c_void_p]:
-        return self.primitive(f"convolution_{name}", self._engine, *arguments)
+    def primitive(self, owner: contextlib.ExitStack, described: ctypes.c_void_p) -> ctypes.c_void_p:
+        """A computation, compiled."""
+        return self._made(owner, "primitive", "primitive_create", described)
 
-    def reorder(self, source: ctypes.c_void_p, target: ctypes.c_void_p) -> ctypes.c_void_p:
+    def reorder(
+        self, owner: contextlib.ExitStack, source: ctypes.c_void_p, target: ctypes.c_void_p
+    ) -> ctypes.c_void_p:
         """A copy from one layout to another."""
-        both = (source, self._engine, target, self._engine, None)
-        return self.primitive("reorder", *both)[0]
+        function, both = "reorder_primitive_desc_create", (source, self._engine, target)
+        with contextlib.ExitStack() as passing:
+            made = self._made(passing, "primitive_desc", function, *both, self._engine, None)
+            return self.primitive(owner, made)
 
     def chosen(self, described: ctypes.c_void_p, what: int) -> ctypes.c_void_p:
-        """The layout that oneDNN chose for an array."""
+        """The layout that oneDNN chose for an array; it lives as long as the description."""
         found = self._functions.dnnl_primitive_desc_query_md(described, what, 0)
         return ctypes.c_void_p(found)
 
@@ -136,49 +172,78 @@ class _Convolution:
 
     def __init__(self, library: _Library, kind: str, x: Shape, kernel: Shape, window: _Window):
         self._library = library
+        # What is kept until this object goes, and what only its making needs.
+        with contextlib.ExitStack() as kept, contextlib.ExitStack() as passing:
+            self._make(kept, passing, kind, x, kernel, window)
+            weakref.finalize(self, kept.pop_all().close).atexit = False
+
+    def _make(
+        self,
+        kept: contextlib.ExitStack,
+        passing: contextlib.ExitStack,
+        kind: str,
+        x: Shape,
+        kernel: Shape,
+        window: _Window,
+    ) -> None:
+        library = self._library
         (count, height, width, ins), (rows, columns, each, outs) = x, kernel
         out_rows, out_columns = _sides(x, kernel, window)
         groups = window.groups
-        images = library.layout((count, ins, height, width), _nhwc(height, width, ins))
-        results = library.layout(
-            (count, outs, out_rows, out_columns), _nhwc(out_rows, out_columns, outs)
-        )
         sides: Shape = (outs, each, rows, columns)
         strides: Shape = (1, outs, columns * each * outs, each * outs)
         if groups > 1:
             sides, strides = (groups, outs // groups, *sides[1:]), (outs // groups, *strides)
-        ours, free = library.layout(sides, strides), library.layout(sides, None)
+        images, results, ours, free = (
+            library.layout(passing, *layout)
+            for layout in (
+                ((count, ins, height, width), _nhwc(height, width, ins)),
+                ((count, outs, out_rows, out_columns), _nhwc(out_rows, out_columns, outs)),
+                (sides, strides),
+                (sides, None),
+            )
+        )
         moves = tuple(
             _Dims(*pair) for pair in (window.strides, (0, 0), window.before, window.after)
         )
-        forward, described = library.convolution(
-            "forward", _FORWARD_TRAINING, _DIRECT, images, free, None, results, *moves, None
+        described = library.convolution(
+            passing,
+            "forward",
+            _FORWARD_TRAINING,
+            _DIRECT,
+            images,
+            free,
+            None,
+            results,
+            *moves,
+            None,
         )
-        self._memory = [library.memory(layout) for layout in (images, ours, results)]
+        self._memory = [library.memory(kept, layout) for layout in (images, ours, results)]
         image, weights, result = self._memory
         if kind == "of_kernel":
-            primitive, described = library.convolution(
-                "backward_weights", _DIRECT, images, free, None, results, *moves, described, None
+            arrays = (images, free, None, results)
+            described = library.convolution(
+                passing, "backward_weights", _DIRECT, *arrays, *moves, described, None
             )
             layout = library.chosen(described, _DIFF_WEIGHTS_MD)
-            theirs = library.memory(layout, _ALLOCATE)
+            theirs = library.memory(kept, layout, _ALLOCATE)
+            roles = {_SRC: image, _DIFF_DST: result, _DIFF_WEIGHTS: theirs}
             self._steps = [
-                _step(primitive, {_SRC: image, _DIFF_DST: result, _DIFF_WEIGHTS: theirs}),
-                _step(library.reorder(layout, ours), {_SRC: theirs, _DST: weights}),
+                _step(library.primitive(kept, described), roles),
+                _step(library.reorder(kept, layout, ours), {_SRC: theirs, _DST: weights}),
             ]
             return
         roles = {_SRC: image, _DST: result}
-        primitive = forward
         if kind == "of_images":
-            primitive, described = library.convolution(
-                "backward_data", _DIRECT, images, free, results, *moves, described, None
+            described = library.convolution(
+                passing, "backward_data", _DIRECT, images, free, results, *moves, described, None
             )
             roles = {_DIFF_SRC: image, _DIFF_DST: result}
         layout = library.chosen(described, _WEIGHTS_MD)
-        theirs = library.memory(layout, _ALLOCATE)
+        theirs = library.memory(kept, layout, _ALLOCATE)
         self._steps = [
-            _step(library.reorder(ours, layout), {_SRC: weights, _DST: theirs}),
-            _step(primitive, {**roles, _WEIGHTS: theirs}),
+            _step(library.reorder(kept, ours, layout), {_SRC: weights, _DST: theirs}),
+            _step(library.primitive(kept, described), {**roles, _WEIGHTS: theirs}),
         ]
 
     def __call__(self, x: int, kernel: int, result: int) -> None:
@@ -201,11 +266,11 @@ def _step(primitive: Any, roles: dict[int, ctypes.c_void_p]) -> tuple[Any, Any]:
 
 
 def _sides(x: Shape, kernel: Shape, window: _Window) -> Pair:
-    """Rows and columns of the result."""
+    """Rows and columns of the result, which may be none."""
 
     def along(axis: int) -> int:
         padded = x[1 + axis] + window.before[axis] + window.after[axis]
-        return (padded - kernel[axis]) // window.strides[axis] + 1
+        return max(0, (padded - kernel[axis]) // window.strides[axis] + 1)
 
     return along(0), along(1)
 
@@ -213,13 +278,17 @@ def _sides(x: Shape, kernel: Shape, window: _Window) -> Pair:
 def _path() -> str:
     """Where the library lies; '' if it is not installed."""
     try:
-        installed = importlib.metadata.distribution(_PACKAGE)
+        installed = importlib.metadata.distribution(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
         return ""
     for file in installed.files or ():
         if file.name == "libdnnl.so.3":
             return str(installed.locate_file(file))
     return ""
+
+
+def _many_cores() -> bool:
+    return len(os.sched_getaffinity(0)) > _FEW_CORES
 
 
 @functools.cache
@@ -230,9 +299,12 @@ def _library() -> _Library | None:
         return None
     try:
         library = _Library(path)
-    except (OSError, AttributeError, RuntimeError):  # For another machine, or another version.
+    except (OSError, AttributeError, RuntimeError) as error:
+        # For another machine, or another version; or libgomp is not there.
+        _LOG.warning("Convolutions are XLA's: %s does not load (%s).", PACKAGE, error)
         return None
-    make = functools.lru_cache(4096)(functools.partial(_Convolution, library))
+    run = foreign.one_thread() if _many_cores() else lambda function: function()
+    make = functools.lru_cache(_KEPT)(functools.partial(_Convolution, library))
 
     def known(kind: str, order: Sequence[int]) -> None:
         """`order`: where images, kernel and result are among the arguments and then the result."""
@@ -244,26 +316,39 @@ def _library() -> _Library | None:
         ) -> None:
             arrays = [*arguments, *results]
             x, kernel, result = (arrays[place] for place in order)
-            with library.lock:
-                compute = make(kind, x.shape, kernel.shape, _Window.of(numbers))
-                compute(x.address, kernel.address, result.address)
+            window = _Window.of(numbers)
+
+            def compute() -> None:
+                with library.lock:
+                    computation = make(kind, x.shape, kernel.shape, window)
+                    computation(x.address, kernel.address, result.address)
+
+            run(compute)
 
         foreign.register(_target(kind), function)
 
     known("forward", (0, 1, 2))
     known("of_images", (2, 1, 0))
     known("of_kernel", (0, 2, 1))
-    atexit.register(_settle)
     return library
 
 
-def _settle() -> None:
-    """Waits for programs that run: they must not call a Python that is gone."""
-    for array in jax.live_arrays():
-        try:
+@functools.cache
+def _settle_at_exit() -> None:
+    """Once a process, which is not that of its forks."""
+    atexit.register(_settle, os.getpid())
+
+
+def _settle(process: int) -> None:
+    """Waits for programs that run: they must not call a Python that is gone, or going."""
+    if os.getpid() != process:
+        return
+    # XLA begins it after all others of this thread; of some no array may be left to wait for.
+    last = jax.jit(lambda x: x + 1)(np.float32(0))
+    for array in (last, *jax.live_arrays()):
+        # Of a failed or deleted one there is nothing to wait for.
+        with contextlib.suppress(Exception):
             array.block_until_ready()
-        except Exception:  # Of a failed or deleted one there is nothing to wait for.
-            continue
 
 
 def _target(kind: str) -> str:
@@ -275,7 +360,31 @@ def available() -> bool:
     return _library() is not None
 
 
+@functools.cache
+def tell(backend: str, devices: int) -> None:
+    """Says in the log, once a process, by what a run's convolutions are computed, and the remedy.
+
+    Nothing where there is no choice: not on CPUs, on several devices, where the library is not
+    made for the platform. One that does not load says so itself.
+
+    Args:
+      backend: as jax names it.
+      devices: of the run.
+    """
+    made_for = sys.platform == "linux" and platform.machine() == "x86_64"
+    if backend != "cpu" or devices > 1 or not made_for:
+        return
+    if available():
+        _LOG.info("Large convolutions in float32 are oneDNN's.")
+    elif not _path():
+        _LOG.info(
+            "Convolutions are XLA's; pip install 'unnas_jax[cpu]' makes trainings on this CPU "
+            "about twice as fast."
+        )
+
+
 def _called(kind: str, shape: Shape, window: _Window) -> Callable[..., jax.Array]:
+    _settle_at_exit()
     result = jax.ShapeDtypeStruct(shape, jnp.float32)
     call = jax.ffi.ffi_call(_target(kind), result, vmap_method="sequential")
     return functools.partial(call, window=window.numbers())
@@ -324,7 +433,7 @@ _of_kernel.defvjp(
 
 
 def _phases(x: jax.Array, step: int) -> jax.Array:
-    """Every so many-th row and column as an image of its own: (N, H, W, C) to more, smaller ones."""
+    """Every so many-th row and column as an image: (N, H, W, C) to more, smaller ones."""
     _, height, width, channels = x.shape
     x = x.reshape(-1, height // step, step, width // step, step, channels)
     return x.transpose(2, 4, 0, 1, 3, 5).reshape(-1, height // step, width // step, channels)
@@ -408,6 +517,7 @@ def _planned(
     padding: Any,
     *,
     rhs_dilation: Sequence[int],
+    lhs_dilation: Sequence[int] | None = None,
     feature_group_count: int = 1,
     **same: Any,
 ) -> _Plan | None:
@@ -416,8 +526,11 @@ def _planned(
     if (
         isinstance(padding, str)
         or not (x.dtype == kernel.dtype == jnp.float32)
-        or groups > 1 and not groups == x.shape[-1] == outs
+        or groups > 1
+        and not groups == x.shape[-1] == outs
         or rhs_dilation[0] != rhs_dilation[1]
+        or set(lhs_dilation or ()) - {1}
+        or min(itertools.chain(*padding)) < 0
         or jax.device_count() > 1
         or not available()
     ):
