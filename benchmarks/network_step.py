@@ -76,7 +76,7 @@ FORMS = ("here", "torch", "torch_compiled")
 def _make(form: str, network: dict[str, Any], batch_size: int, first: Any = None) -> Any:
     """One of the forms, in its process; '': only the network, whose weights are the first."""
     if form == "here":
-        memory.dispatch_at_once()  # As trainings do, before jax is imported.
+        memory.dispatch_at_once()  # As trainings do.
     from benchmarks import network_sides
 
     if form == "here":

@@ -42,7 +42,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from unnas_jax.core import memory  # noqa: E402
 
 if __name__ == "__main__":
-    memory.dispatch_at_once()  # As searches do, before jax is imported.
+    memory.dispatch_at_once()  # As searches do.
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
