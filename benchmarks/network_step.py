@@ -1,7 +1,7 @@
 """Time of a training step of discrete networks, here and in PyTorch, with the same weights.
 
     python benchmarks/network_step.py
-    python benchmarks/network_step.py --sizes=darts-16,nasbench101-16 --only=here,torch --steps=9
+    python benchmarks/network_step.py --sizes=darts-16,nasbench101-16 --only=here,torch --turns=9
 
 A step is forward, backward and SGD on 32x32 images, as trainings take it. `here` is the step of
 `unnas_jax.learning.trainer`; `torch` an eager one (channels last) of the same network,
@@ -9,15 +9,15 @@ A step is forward, backward and SGD on 32x32 images, as trainings take it. `here
 programs of its kind do: in one process their threads and their use of the memory would disturb
 each other. First all must find the same loss and the same new parameters.
 
-A JSON line for each size: of each, images_per_s and step_s (median; they take turns, one works
-while the others wait, so that a machine whose speed drifts is fair to all), cpu_s (of all threads
-of its process in a step, median), peak_mb (the most memory that its process ever had: imports and
-compilation included, compilers in processes of their own not; the processes of PyTorch import jax,
-too, some 0.2 GB) and compile_s (of PyTorch the first step); `here` also trace_s and temp_bytes (as
-XLA plans it). `ratio` is images_per_s here over that of each other one, from the median over turns
-of the quotient of times. Only an idle machine tells it: beside another busy process PyTorch's
-steps were seen to take many times as long, those here two to three times. That cpu_s is not above
-step_s, on more than one core, is a sign of it.
+A JSON line for each size: of each, images_per_s and step_s (median; they take turns of some steps
+in a row, one works while the others wait, so that a machine whose speed drifts is fair to all),
+cpu_s (of all threads of its process in a step, median), peak_mb (the most memory that its process
+ever had: imports and compilation included, compilers in processes of their own not; the processes
+of PyTorch import jax, too, some 0.2 GB) and compile_s (of PyTorch the first step); `here` also
+trace_s and temp_bytes (as XLA plans it). `ratio` is images_per_s here over that of each other one,
+from the median over turns of the quotient of times. Only an idle machine tells it: beside another
+busy process PyTorch's steps were seen to take many times as long, those here two to three times.
+That cpu_s is not above step_s, on more than one core, is a sign of it.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import json
 import pathlib
 import statistics
 import sys
+import time
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -37,7 +38,6 @@ import numpy as np  # noqa: E402
 
 from benchmarks import turns  # noqa: E402
 from unnas_jax.commands import command_line  # noqa: E402
-from unnas_jax.core import memory  # noqa: E402
 
 # Three 3x3 and two 1x1 convolutions, each fed by the one before.
 _CHAIN = (
@@ -72,14 +72,18 @@ SIZES: dict[str, tuple[dict[str, Any], int]] = {
 
 FORMS = ("here", "torch", "torch_compiled")
 
+_IN_A_ROW = 3
+# PyTorch's threads spin for some time after a step.
+_REST_S = 0.1
+
 
 def _make(form: str, network: dict[str, Any], batch_size: int, first: Any = None) -> Any:
     """One of the forms, in its process; '': only the network, whose weights are the first."""
-    if form == "here":
-        memory.dispatch_at_once()  # As trainings do.
     from benchmarks import network_sides
+    from unnas_jax.core import memory
 
     if form == "here":
+        memory.dispatch_at_once()  # As trainings do.
         return network_sides.Here(network, batch_size)
     if form.startswith("torch"):
         compiled = form == "torch_compiled"
@@ -118,8 +122,15 @@ def check(first: dict[str, np.ndarray], sides: dict[str, turns.Process]) -> dict
     return seconds
 
 
+def _turn(side: turns.Process) -> list[turns.Turn]:
+    """Some steps in a row, as in a training; the first, which wakes all threads, is left out."""
+    taken = [side.turn("step") for _ in range(1 + _IN_A_ROW)]
+    time.sleep(_REST_S)
+    return taken[1:]
+
+
 def measure(size: str, forms: list[str], count: int) -> dict[str, Any]:
-    """Times `count` steps of some forms by turns, after a check that they compute the same."""
+    """Times some forms by `count` turns each, after a check that they compute the same."""
     network, batch_size = SIZES[size]
     with turns.started("first weights", _make, "", network, batch_size) as weights:
         first = weights.turn("tensors").result
@@ -130,17 +141,16 @@ def measure(size: str, forms: list[str], count: int) -> dict[str, Any]:
         }
         first_s = check(first, sides)
         steps: dict[str, list[turns.Turn]] = {name: [] for name in forms}
-        for _ in range(count + 1):
+        for _ in range(count):
             for name, side in sides.items():
-                steps[name].append(side.turn("step"))
+                steps[name] += _turn(side)
         facts = {name: side.turn("facts").result for name, side in sides.items()}
-    # The first one warms up.
-    wall = {name: [turn.wall_s for turn in taken[1:]] for name, taken in steps.items()}
+    wall = {name: [turn.wall_s for turn in taken] for name, taken in steps.items()}
     rows = {
         name: {
             "images_per_s": round(batch_size / statistics.median(wall[name]), 1),
             "step_s": round(statistics.median(wall[name]), 4),
-            "cpu_s": round(statistics.median(turn.cpu_s for turn in steps[name][1:]), 4),
+            "cpu_s": round(statistics.median(turn.cpu_s for turn in steps[name]), 4),
             "peak_mb": steps[name][-1].peak_mb,
             **({"compile_s": round(first_s[name], 2)} | facts[name]),
         }
@@ -160,7 +170,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--sizes", default=",".join(SIZES), help="some of " + ",".join(SIZES))
     parser.add_argument("--only", default=",".join(FORMS), help="some of " + ",".join(FORMS))
-    parser.add_argument("--steps", type=int, default=9, help="timed steps of each")
+    parser.add_argument("--turns", type=int, default=5, help="of each, of three timed steps")
     options = parser.parse_args()
     for key, known in (("sizes", SIZES), ("only", FORMS)):
         given = getattr(options, key).split(",")
@@ -178,7 +188,7 @@ def main() -> int:
     options = _options()
     with command_line.user_errors() as outcome:
         for size in options.sizes:
-            print(json.dumps(measure(size, options.only, options.steps)), flush=True)
+            print(json.dumps(measure(size, options.only, options.turns)), flush=True)
     return outcome.status
 
 

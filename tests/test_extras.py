@@ -14,9 +14,8 @@ import pytest
 
 from tests import conftest
 from unnas_jax import commands
-from unnas_jax.core import extras
+from unnas_jax.core import extras, onednn
 from unnas_jax.core.errors import UserError
-from unnas_jax.layers import onednn
 
 
 def asked_for(lines: str) -> set[str]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests import conftest
+from unnas_jax.core import onednn as library
 from unnas_jax.layers import onednn
 
 pytestmark = pytest.mark.skipif(not onednn.available(), reason="oneDNN is not installed")
@@ -274,7 +275,7 @@ def test_without_the_library(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(onednn, "_path", lambda: path)
+    monkeypatch.setattr(library, "path", lambda: path)
     monkeypatch.setattr(logging.getLogger("unnas_jax"), "propagate", True)
     caplog.set_level(logging.INFO, "unnas_jax")
     assert not onednn.available() and "OMP_WAIT_POLICY" not in os.environ
@@ -329,25 +330,25 @@ def test_maps_and_loops() -> None:
 
 
 def test_what_is_no_longer_kept_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = onednn._library()
+    loaded = onednn._library()
     counts = {"create": 0, "destroy": 0}
-    call = library.call
+    call = loaded.call
 
     def counting(name: str, *arguments: Any) -> None:
         call(name, *arguments)
         for word in counts:
             counts[word] += word in name
 
-    monkeypatch.setattr(library, "call", counting)
-    window = onednn._Window((1, 1), (1, 1), (1, 1), 1)
+    monkeypatch.setattr(loaded, "call", counting)
+    window = library.Window((1, 1), (1, 1), (1, 1), 1)
     for kind in ("forward", "of_images", "of_kernel"):
-        made = onednn._Convolution(library, kind, (2, 6, 6, 4), (3, 3, 4, 6), window)
+        made = library.Convolution(loaded, kind, (2, 6, 6, 4), (3, 3, 4, 6), window)
         assert counts["create"] > counts["destroy"] > 0
         del made
         gc.collect()
         assert counts["create"] == counts["destroy"]
     with pytest.raises(RuntimeError, match="status"):  # Sides that are not those of the result.
-        onednn._Convolution(library, "forward", (2, 6, 6, 4), (3, 3, 5, 6), window)
+        library.Convolution(loaded, "forward", (2, 6, 6, 4), (3, 3, 5, 6), window)
     assert counts["create"] == counts["destroy"]
 
 

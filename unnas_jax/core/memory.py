@@ -15,9 +15,10 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
 def dispatch_at_once() -> None:
-    """Lets programs for CPUs run in the thread that calls them; before JAX has looked for devices.
+    """Lets a program for CPUs begin in the thread that calls it; before JAX has looked for devices.
 
-    The memory of the main thread alone can grow to any size in one piece.
+    That thread asks for the program's memory, and of a process only the main thread's can grow to
+    any size in one piece.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
