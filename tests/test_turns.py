@@ -40,7 +40,7 @@ def test_each_has_a_process_and_its_times() -> None:
         # The clock of the processor stands still while another process has it, the other does not.
         assert 0.05 <= found.cpu_s < 0.2
         assert found.wall_s > 0.04
-        assert 5 < found.peak_mb < 1000
+        assert found.peak_mb > 5
         pids = {os.getpid(), one.turn("pid").result, two.turn("pid").result}
     assert len(pids) == 3
     for pid in pids - {os.getpid()}:
