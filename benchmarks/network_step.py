@@ -1,50 +1,43 @@
 """Time of a training step of discrete networks, here and in PyTorch, with the same weights.
 
     python benchmarks/network_step.py
-    python benchmarks/network_step.py --sizes=darts-16,nasbench101-16 --only=here,torch --steps=9
+    python benchmarks/network_step.py --sizes=darts-16,nasbench101-16 --only=here,torch --turns=9
 
 A step is forward, backward and SGD on 32x32 images, as trainings take it. `here` is the step of
 `unnas_jax.learning.trainer`; `torch` an eager one (channels last) of the same network,
-`torch_compiled` the same through `torch.compile`. First all must find the same loss and the same
-new parameters.
+`torch_compiled` the same through `torch.compile`. Each has a process of its own, which starts as
+programs of its kind do: in one process their threads and their use of the memory would disturb
+each other. First all must find the same loss and the same new parameters.
 
-A JSON line for each size: of each, images_per_s and step_s (median; they take turns, so that a
-machine whose speed drifts is fair to all), cpu_s (of all threads of the process, median) and
-compile_s; `here` also trace_s and temp_bytes (as XLA plans it). `ratio` is images_per_s here over
-that of each other one, from the median over turns of the quotient of times.
+A JSON line for each size: of each, images_per_s and step_s (median; they take turns of some steps
+in a row, one works while the others wait, so that a machine whose speed drifts is fair to all),
+cpu_s (of all threads of its process in a step, median), peak_mb (the most memory that its process
+ever had: imports and compilation included, compilers in processes of their own not; the processes
+of PyTorch import jax, too, some 0.2 GB) and compile_s (of PyTorch the first step); `here` also
+trace_s and temp_bytes (as XLA plans it). `ratio` is images_per_s here over that of each other one,
+from the median over turns of the quotient of times. Only an idle machine tells it: beside another
+busy process PyTorch's steps were seen to take many times as long, those here two to three times.
+That cpu_s is not above step_s, on more than one core, is a sign of it.
 """
 
 import argparse
-import dataclasses
+import contextlib
 import importlib.util
 import json
 import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import jax  # noqa: E402
+# Not jax, which the processes import when they have made ready for it; and what this one takes of
+# memory before it starts them counts as theirs.
 import numpy as np  # noqa: E402
 
-from unnas_jax import convert  # noqa: E402
+from benchmarks import turns  # noqa: E402
 from unnas_jax.commands import command_line  # noqa: E402
-from unnas_jax.config import schema as config  # noqa: E402
-from unnas_jax.config.sections import TaskConfig, Training
-from unnas_jax.core import sharding  # noqa: E402
-from unnas_jax.data import Dataset  # noqa: E402
-from unnas_jax.learning import trainer  # noqa: E402
-from unnas_jax.runs import validation  # noqa: E402
-from unnas_jax.spaces import networks  # noqa: E402
-from unnas_jax.spaces import registry as spaces  # noqa: E402
-from unnas_jax.tasks import base  # noqa: E402
-from unnas_jax.tasks.base import example_shapes  # noqa: E402
-from unnas_jax.tasks.classification import Classification  # noqa: E402
-
-CLASSES, CROP = 10, 32
 
 # Three 3x3 and two 1x1 convolutions, each fed by the one before.
 _CHAIN = (
@@ -79,121 +72,39 @@ SIZES: dict[str, tuple[dict[str, Any], int]] = {
 
 FORMS = ("here", "torch", "torch_compiled")
 
-
-class Plain(Classification):
-    """Classification of the images as they are."""
-
-    def examples(self, key: jax.Array, batch: base.Batch, *, train: bool) -> base.Examples:
-        """One example per image."""
-        return super().examples(key, batch, train=False)
+_IN_A_ROW = 3
+# PyTorch's threads spin for some time after a step.
+_REST_S = 0.1
 
 
-def _config(network: dict[str, Any], batch_size: int) -> dict[str, Any]:
-    c = config.training()
-    c.seeds = 1
-    c.dataset.name = "tfds:random"
-    c.task.label_smoothing = 0.0
-    c.input.update(crop=CROP, resize=CROP)
-    c.network.update(stem="cifar", auxiliary_weight=0.0)
-    c.network.update(network)
-    c.weights.update(learning_rate=0.05, warmup_epochs=0)
-    c.train.batch_size = batch_size
-    validation.validate(c)
-    plain: dict[str, Any] = c.to_dict()
-    return plain
+def _make(form: str, network: dict[str, Any], batch_size: int, first: Any = None) -> Any:
+    """One of the forms, in its process; '': only the network, whose weights are the first."""
+    from benchmarks import network_sides
+    from unnas_jax.core import memory
+
+    if form == "here":
+        memory.dispatch_at_once()  # As trainings do.
+        return network_sides.Here(network, batch_size)
+    if form.startswith("torch"):
+        compiled = form == "torch_compiled"
+        return network_sides.Torch(network, batch_size, first, compiled=compiled)
+    return network_sides.Network(network, batch_size)
 
 
-@dataclasses.dataclass
-class _Side:
-    """One of the forms.
+def check(first: dict[str, np.ndarray], sides: dict[str, turns.Process]) -> dict[str, float]:
+    """Takes a step of each.
 
-    Attributes:
-      step: takes a step; the loss before it.
-      tensors: the parameters and statistics now, by the names of PyTorch's.
-      facts: what is reported besides times.
+    Returns:
+      The seconds of each.
+
+    Raises:
+      AssertionError: losses or new parameters differ.
     """
-
-    step: Callable[[], float]
-    tensors: Callable[[], dict[str, np.ndarray]]
-    facts: dict[str, float]
-
-
-class _Setting:
-    """A network, its first state and a batch."""
-
-    def __init__(self, network: dict[str, Any], batch_size: int) -> None:
-        self.config = _config(network, batch_size)
-        dataset = Dataset("random", {}, CLASSES, ())
-        task = Plain.create(TaskConfig.of(self.config), dataset)
-        self.task, self.mean, self.std = task, dataset.mean, dataset.std
-        self.mesh = sharding.data_mesh(jax.devices()[:1])
-        inputs = example_shapes(self.config, task).inputs
-        module = networks.build_network(self.config, task)
-        self.steps = trainer.build_steps(
-            Training.of(self.config), module, task, self.mesh, 1000, inputs
-        )
-        self.state = self.steps.init([0])
-        rng = np.random.default_rng(0)
-        self.batch = {
-            "image": rng.integers(0, 256, (batch_size, CROP, CROP, 3), np.uint8),
-            "label": rng.integers(0, CLASSES, batch_size).astype(np.int32),
-        }
-        self.first = self._tensors(self.state)
-
-    def _tensors(self, state: trainer.TrainState) -> dict[str, np.ndarray]:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        one = jax.tree.map(lambda leaf: leaf[0], jax.device_get(variables))
-        return convert.params_to_torch(one, self.config)
-
-    def here(self) -> _Side:
-        """The step of trainings of one seed."""
-        start = time.perf_counter()
-        lowered = trainer.lower(Training.of(self.config), self.task, self.steps, 1, self.mesh)
-        traced = time.perf_counter()
-        program = lowered.compile()
-        facts = {
-            "trace_s": round(traced - start, 2),
-            "compile_s": round(time.perf_counter() - traced, 2),
-            "temp_bytes": program.memory_analysis().temp_size_in_bytes,
-        }
-        batch = trainer.stack_seeds([self.batch], self.mesh)
-
-        def step() -> float:
-            self.state, sums = program(self.state, batch)
-            return float(sums["loss"].sum() / sums["count"].sum())
-
-        return _Side(step, lambda: self._tensors(self.state), facts)
-
-    def torch(self, *, compiled: bool) -> _Side:
-        """The step in PyTorch."""
-        import torch
-
-        from benchmarks import torch_networks
-
-        section = self.config["network"]
-        cells = spaces.SPACES[section["space"]].resolve(section["genotype"])
-        model = torch_networks.of_config(self.config, cells, CLASSES, self.first)
-        run = torch_networks.training_step(
-            model, self.config, self.mean, self.std, compiled=compiled
-        )
-        images = torch.tensor(self.batch["image"])
-        labels = torch.tensor(self.batch["label"], dtype=torch.long)
-
-        def tensors() -> dict[str, np.ndarray]:
-            names = dict(zip(model.state_dict(), self.first, strict=True))
-            return {names[name]: x.numpy().copy() for name, x in model.state_dict().items()}
-
-        return _Side(lambda: run(images, labels), tensors, {})
-
-
-def check(first: dict[str, np.ndarray], sides: dict[str, _Side]) -> None:
-    """Takes a step of each; raises `AssertionError` if losses or new parameters differ."""
-    losses, changes = {}, {}
+    losses, changes, seconds = {}, {}, {}
     for name, side in sides.items():
-        start = time.perf_counter()
-        losses[name] = side.step()
-        side.facts.setdefault("compile_s", round(time.perf_counter() - start, 2))
-        found = side.tensors()
+        step = side.turn("step")
+        losses[name], seconds[name] = step.result, step.wall_s
+        found = side.turn("tensors").result
         # PyTorch's running variance is the unbiased one.
         changes[name] = {
             key: found[key] - value
@@ -208,36 +119,42 @@ def check(first: dict[str, np.ndarray], sides: dict[str, _Side]) -> None:
             # gradients in both forms are some percent away from those in float64.
             difference = np.linalg.norm(changes[name][key] - change) / np.linalg.norm(change)
             assert difference < 0.2, f"{name}: {key} changes by something else ({difference:.3f})"
+    return seconds
 
 
-def measure(size: str, forms: list[str], turns: int) -> dict[str, Any]:
-    """Times some forms by turns, after a check that they compute the same."""
+def _turn(side: turns.Process) -> list[turns.Turn]:
+    """Some steps in a row, as in a training; the first, which wakes all threads, is left out."""
+    taken = [side.turn("step") for _ in range(1 + _IN_A_ROW)]
+    time.sleep(_REST_S)
+    return taken[1:]
+
+
+def measure(size: str, forms: list[str], count: int) -> dict[str, Any]:
+    """Times some forms by `count` turns each, after a check that they compute the same."""
     network, batch_size = SIZES[size]
-    setting = _Setting(network, batch_size)
-    make: dict[str, Callable[[], _Side]] = {
-        "here": setting.here,
-        "torch": lambda: setting.torch(compiled=False),
-        "torch_compiled": lambda: setting.torch(compiled=True),
-    }
-    sides = {name: make[name]() for name in forms}
-    check(setting.first, sides)
-    wall: dict[str, list[float]] = {name: [] for name in forms}
-    cpu: dict[str, list[float]] = {name: [] for name in forms}
-    for turn in range(turns + 1):
-        for name, side in sides.items():
-            start = time.perf_counter(), time.process_time()
-            side.step()
-            if turn:  # The first one warms up.
-                wall[name].append(time.perf_counter() - start[0])
-                cpu[name].append(time.process_time() - start[1])
+    with turns.started("first weights", _make, "", network, batch_size) as weights:
+        first = weights.turn("tensors").result
+    with contextlib.ExitStack() as stack:
+        sides = {
+            name: stack.enter_context(turns.started(name, _make, name, network, batch_size, first))
+            for name in forms
+        }
+        first_s = check(first, sides)
+        steps: dict[str, list[turns.Turn]] = {name: [] for name in forms}
+        for _ in range(count):
+            for name, side in sides.items():
+                steps[name] += _turn(side)
+        facts = {name: side.turn("facts").result for name, side in sides.items()}
+    wall = {name: [turn.wall_s for turn in taken] for name, taken in steps.items()}
     rows = {
         name: {
             "images_per_s": round(batch_size / statistics.median(wall[name]), 1),
             "step_s": round(statistics.median(wall[name]), 4),
-            "cpu_s": round(statistics.median(cpu[name]), 4),
-            **side.facts,
+            "cpu_s": round(statistics.median(turn.cpu_s for turn in steps[name]), 4),
+            "peak_mb": steps[name][-1].peak_mb,
+            **({"compile_s": round(first_s[name], 2)} | facts[name]),
         }
-        for name, side in sides.items()
+        for name in forms
     }
     ratio = {
         name: round(
@@ -253,7 +170,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--sizes", default=",".join(SIZES), help="some of " + ",".join(SIZES))
     parser.add_argument("--only", default=",".join(FORMS), help="some of " + ",".join(FORMS))
-    parser.add_argument("--steps", type=int, default=9, help="timed steps of each")
+    parser.add_argument("--turns", type=int, default=5, help="of each, of three timed steps")
     options = parser.parse_args()
     for key, known in (("sizes", SIZES), ("only", FORMS)):
         given = getattr(options, key).split(",")
@@ -271,7 +188,7 @@ def main() -> int:
     options = _options()
     with command_line.user_errors() as outcome:
         for size in options.sizes:
-            print(json.dumps(measure(size, options.only, options.steps)), flush=True)
+            print(json.dumps(measure(size, options.only, options.turns)), flush=True)
     return outcome.status
 
 

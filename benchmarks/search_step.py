@@ -8,7 +8,8 @@
 
 `auto` is what the search runs on this machine; `dense` and `depthwise` its two forms by source
 state; `per_edge` is the plain definition in JAX; `torch` the same in eager PyTorch, with the same
-weights (for rotation, if torch is installed; its loss and alpha gradients are compared first);
+weights (for rotation, if torch is installed; its loss and alpha gradients are compared first), in
+a process of its own, because in one process both libraries' threads would disturb each other;
 `against` what another search runs on this machine, by its own method and of the same size.
 
 The last line is JSON. For each formulation compile_s (cold), cached_s (the same in a new process,
@@ -24,6 +25,7 @@ those of them in HBM (--quick, XLA's least effort, leaves everything there).
 
 import argparse
 import concurrent.futures
+import contextlib
 import importlib.util
 import json
 import multiprocessing
@@ -37,10 +39,15 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from unnas_jax.core import memory  # noqa: E402
+
+if __name__ == "__main__":
+    memory.dispatch_at_once()  # As searches do.
+
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from benchmarks import chips  # noqa: E402
+from benchmarks import chips, turns  # noqa: E402
 from unnas_jax.commands import command_line, hlo, slices
 from unnas_jax.commands import compile as aot  # noqa: E402
 from unnas_jax.config import schema as config
@@ -149,23 +156,45 @@ def _compilation(name: str, c: dict[str, Any], task: Task, cache: str) -> dict[s
     }
 
 
-def _step(steps: Any, state: Any, batch: Any) -> Callable[[], None]:
-    """A function that takes one alpha and one weight step."""
+def _step(steps: Any, state: Any, batch: Any) -> Callable[[], float]:
+    """A function that takes one alpha and one weight step; how long they took."""
     held = {"state": state}
 
-    def step() -> None:
+    def step() -> float:
+        start = time.perf_counter()
         held["state"], _ = steps.alpha_step(held["state"], batch, batch)
         held["state"], sums = steps.weight_step(held["state"], batch)
         jax.block_until_ready((held["state"], sums))
+        return time.perf_counter() - start
 
     return step
 
 
-def _torch_step(c: dict[str, Any], steps: Any, task: Task, batch: Any, mesh: Any) -> Any:
-    """The same step in PyTorch, once both sides agree on a loss and its alpha gradients."""
-    import torch
+class _Torch:
+    """The supernet and its steps in PyTorch, in a process of its own."""
 
-    from benchmarks import torch_supernet
+    def __init__(self, c: dict[str, Any], tensors: Any, classes: int, images: np.ndarray) -> None:
+        import torch
+
+        from benchmarks import torch_supernet
+
+        self._model = torch_supernet.of_variables(tensors, classes, c["network"])
+        self._run = torch_supernet.rotation_step(self._model, c)
+        self._images = torch.tensor(images).permute(0, 3, 1, 2)
+
+    def gradients(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, dict[str, Any]]:
+        from benchmarks import torch_supernet
+
+        return torch_supernet.loss_and_alpha_gradients(self._model, inputs, targets)
+
+    def step(self) -> float:
+        return float(self._run(self._images))
+
+
+def _torch_step(
+    stack: contextlib.ExitStack, c: dict[str, Any], steps: Any, task: Task, batch: Any, mesh: Any
+) -> Callable[[], float]:
+    """The same step in PyTorch, once both sides agree on a loss and its alpha gradients."""
     from unnas_jax import convert
 
     if c["task"]["name"] != "rotation":
@@ -175,33 +204,36 @@ def _torch_step(c: dict[str, Any], steps: Any, task: Task, batch: Any, mesh: Any
         {name: getattr(state, name) for name in ("params", "batch_stats", "alphas")}
     )
     tensors = convert.params_to_torch(variables, c)
-    model = torch_supernet.of_variables(tensors, task.num_classes, c["network"])
+    images = np.asarray(batch["image"])
+    side = stack.enter_context(turns.started("torch", _Torch, c, tensors, task.num_classes, images))
     purpose, zero = 0, jax.device_put(np.int32(0), sharding.replicated(mesh))
     _, alphas, _, sums = steps.programs.gradients(state, batch, zero, of="both")
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(c["seed"]), purpose), 0)
     examples = jax.device_get(task.examples(key, jax.device_get(batch), train=True))
-    loss, expected = torch_supernet.loss_and_alpha_gradients(
-        model, examples.inputs, examples.targets
-    )
+    loss, expected = side.turn("gradients", examples.inputs, examples.targets).result
     np.testing.assert_allclose(float(sums["loss"] / sums["count"]), loss, rtol=1e-4)
     for kind, gradient in expected.items():
         scale = np.abs(gradient).max()
         np.testing.assert_allclose(alphas[kind], gradient, rtol=0, atol=5e-3 * scale)
     print("torch computes the same loss and alpha gradients.")
-    images = torch.tensor(np.asarray(batch["image"])).permute(0, 3, 1, 2)
-    step = torch_supernet.rotation_step(model, c)
-    return lambda: step(images)
+    return lambda: side.turn("step").wall_s
 
 
 def run(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str, Any]:
     """Times the formulations, and what else is asked for, by turns; returns what is printed."""
-    with tempfile.TemporaryDirectory() as cache:
+    if jax.default_backend() == "cpu":
+        memory.keep_freed()  # As searches do.
+    with tempfile.TemporaryDirectory() as cache, contextlib.ExitStack() as stack:
         _use_cache(cache)
-        return _timed(options, c, task, cache)
+        return _timed(options, c, task, cache, stack)
 
 
 def _timed(
-    options: argparse.Namespace, c: dict[str, Any], task: Task, cache: str
+    options: argparse.Namespace,
+    c: dict[str, Any],
+    task: Task,
+    cache: str,
+    stack: contextlib.ExitStack,
 ) -> dict[str, Any]:
     mesh = sharding.data_mesh()
     size, crop = c["train"]["batch_size"], c["input"]["crop"]
@@ -216,22 +248,21 @@ def _timed(
         mesh,
     )
     rows: dict[str, dict[str, Any]] = {}
-    timed: dict[str, Callable[[], None]] = {}
+    timed: dict[str, Callable[[], float]] = {}
     for name in [*options.only, *(["against"] if options.against else [])]:
         own = _config(options, name)
         steps = _steps(own, task, mesh)
         if name == "torch":
-            rows[name], timed[name] = {}, _torch_step(own, steps, task, batch, mesh)
+            rows[name], timed[name] = {}, _torch_step(stack, own, steps, task, batch, mesh)
         else:
             rows[name] = _compilation(name, own, task, cache)
             timed[name] = _step(steps, steps.init(), batch)
     times: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(options.steps + 1):
         for name, step in timed.items():
-            start = time.perf_counter()
-            step()
+            seconds = step()
             if turn:  # The first one compiles the small functions.
-                times[name].append(time.perf_counter() - start)
+                times[name].append(seconds)
     if options.profile:
         with jax.profiler.trace(options.profile):
             timed[options.only[0]]()

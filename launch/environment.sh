@@ -20,15 +20,15 @@ find_python() {
   fail 'found no Python 3.11 or newer as python3.13, python3.12, python3.11, python3 or python; install one'
 }
 
-# The extra for this machine's accelerator: cuda, cuda12 for an older driver or GPU, or nothing.
-accelerator_extra() {
+# The extra for this machine's fastest device: cuda, cuda12 for an older driver or GPU, or cpu.
+device_extra() {
   local facts driver capability
-  command -v nvidia-smi >/dev/null || return 0
-  facts=$(nvidia-smi --query-gpu=driver_version,compute_cap --format=csv,noheader 2>/dev/null) || return 0
+  facts=$(nvidia-smi --query-gpu=driver_version,compute_cap --format=csv,noheader 2>/dev/null) || facts=''
   IFS=', ' read -r driver capability <<<"$facts"
-  [[ $driver =~ ^[0-9]+ ]] || return 0
   # CUDA 13 starts at the driver 580 and at the compute capability 7.5.
-  if ((${driver%%.*} >= 580)) && [[ ${capability//./} =~ ^[0-9]+$ ]] && ((${capability//./} >= 75)); then
+  if [[ ! $driver =~ ^[0-9]+ ]]; then
+    echo cpu
+  elif ((${driver%%.*} >= 580)) && [[ ${capability//./} =~ ^[0-9]+$ ]] && ((${capability//./} >= 75)); then
     echo cuda
   else
     echo cuda12

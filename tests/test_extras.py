@@ -4,6 +4,7 @@ import configparser
 import json
 import os
 import pathlib
+import platform
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from tests import conftest
 from unnas_jax import commands
-from unnas_jax.core import extras
+from unnas_jax.core import extras, onednn
 from unnas_jax.core.errors import UserError
 
 
@@ -51,6 +52,8 @@ def test_an_extra_brings_what_is_said_to_be_missing(setup: dict[str, set[str]]) 
             names = asked_for("\n".join(packages.values()))
             assert names <= setup[extra], extra
             assert not names & setup[""], extra
+    assert asked_for(onednn.PACKAGE) == setup["cpu"] <= setup["test"]
+    assert not setup["cpu"] & setup["all"]
     for extra in {*commands.EXTRAS.values(), "digits"}:
         assert setup[extra] <= setup["all"] <= setup["test"]
 
@@ -80,6 +83,9 @@ def test_a_search_runs_to_its_end_and_says_once_that_it_draws_nothing(small: Any
         "Pictures and reports are left out: a picture needs the package matplotlib; pip install "
         f"'unnas_jax[plots]', then unnas-jax report {workdir} draws them."
     )
+    if sys.platform == "linux" and platform.machine() == "x86_64":
+        [line] = [line for line in said["search"] if "Convolutions" in line]
+        assert "pip install 'unnas_jax[cpu]'" in line
     assert any(line.endswith(f"Finished. See {workdir}/genotype.json") for line in said["search"])
     names = {path.name for path in workdir.iterdir()}
     assert {"genotype.json", "metrics.jsonl", "alphas.npz", "checkpoints", "tensorboard"} <= names

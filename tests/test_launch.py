@@ -185,6 +185,28 @@ def test_a_mistake_that_one_host_sees_is_not_tried_again(tmp_path, statuses, run
     assert words in said.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    "facts, extra",
+    [
+        (None, "cpu"),  # No nvidia-smi.
+        ("", "cpu"),  # One that fails: a driver without a GPU.
+        ("No devices were found", "cpu"),
+        ("580.65.06, 7.5", "cuda"),
+        ("580.65.06, 7.0", "cuda12"),
+        ("535.104.05, 9.0", "cuda12"),
+    ],
+)
+def test_the_extra_of_this_machine(facts: str | None, extra: str, tmp_path: pathlib.Path) -> None:
+    if facts is not None:
+        end = "" if facts else "exit 9"
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{facts}'\n{end}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    script = "set -euo pipefail; source launch/environment.sh; device_extra"
+    bash = shutil.which("bash")
+    found = run(bash, "-c", script, PATH=str(tmp_path))
+    assert found == f"{extra}\n"
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_a_hosted_workflow_is_well_formed_and_runs_what_is_there(path: pathlib.Path) -> None:
     workflow = yaml.safe_load(path.read_text())

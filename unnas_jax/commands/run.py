@@ -37,13 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import jax
 
     from unnas_jax.config import schema, shipped
-    from unnas_jax.core import distributed, logs, starting, stopping
+    from unnas_jax.core import distributed, logs, memory, starting, stopping
     from unnas_jax.runs.search import search
     from unnas_jax.runs.train import train
     from unnas_jax.sweep import validation
     from unnas_jax.sweep.sample import sample
 
     starting.imported()
+    memory.dispatch_at_once()
     config = values.config
     experiments: dict[str, Callable[[Any, str], object]] = {
         "search": search,
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             distributed.start(values.coordinator, values.num_processes, values.process_id)
         if jax.distributed.is_initialized() and not distributed.is_primary():
             logs.only_errors()
+        if not is_sweep and jax.default_backend() == "cpu":  # A sweep leaves devices to workers.
+            memory.keep_freed()
         experiments[config.experiment](
             config, values.workdir or schema.workdir(shipped.resolve(path))
         )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from unnas_jax.core import sharding
-from unnas_jax.layers import convolution
+from unnas_jax.layers import convolution, onednn
 
 _IN_BRANCH: contextvars.ContextVar[bool] = contextvars.ContextVar("in_branch", default=False)
 
@@ -115,8 +115,10 @@ def patch_conv(
     return product.reshape(len(x), *sides, outs)
 
 
-# One object, so that modules which have it are equal.
+# One object each, so that modules which have it are equal.
 _SEVERAL = functools.partial(convolution.convolve, several=True)
+_ALONE = functools.partial(onednn.convolve, otherwise=convolution.convolve)
+_BRANCH = functools.partial(onednn.convolve, otherwise=product_conv)
 
 
 def of_several() -> Any:
@@ -131,5 +133,5 @@ def how(groups: int) -> Any:
     if sharding.platform() != "cpu":
         return None
     if _IN_BRANCH.get() and groups == 1:
-        return product_conv
-    return _SEVERAL if _FORM.get() else convolution.convolve
+        return _BRANCH
+    return _SEVERAL if _FORM.get() else _ALONE

@@ -21,6 +21,7 @@ from unnas_jax.core.words import counted
 from unnas_jax.data import Dataset, open_dataset
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
+from unnas_jax.layers import onednn
 from unnas_jax.learning import optim
 from unnas_jax.methods import adaptive, stop_rules
 from unnas_jax.methods import registry as methods
@@ -309,6 +310,7 @@ def _search(
             jax.default_backend(),
             f", continuing at step {step}" if step else "",
         )
+        onednn.tell(jax.default_backend(), jax.device_count())
         if primary:
             pictures.tell(f"unnas-jax report {workdir.name}")
         outputs.metrics(

@@ -26,6 +26,7 @@ from unnas_jax.data import facts as facts_lib
 from unnas_jax.data.inspection import check_images
 from unnas_jax.data.records import check_same, fingerprint
 from unnas_jax.data.workers import refuse_unguarded_main
+from unnas_jax.layers import onednn
 from unnas_jax.learning import metrics, optim, trackers, trainer
 from unnas_jax.learning.feed import DeviceBatch, Feed
 from unnas_jax.learning.trainer import TrainState, TrainSteps
@@ -370,6 +371,7 @@ def _train(
             jax.default_backend(),
             f", continuing at step {step}" if step else "",
         )
+        onednn.tell(jax.default_backend(), jax.device_count())
         log = None
         if primary:
             tracking = trackers.started(c.trackers, workdir.path, given, step)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import connection
 from typing import Any
 
-from unnas_jax.core import failures, logs, stopping, xla_flags
+from unnas_jax.core import failures, logs, memory, stopping, xla_flags
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.workers import UNGUARDED, UNGUARDED_ADVICE, cores, start_worker
 from unnas_jax.sweep import units as sweep
@@ -103,6 +103,9 @@ def settle() -> None:
     own = os.environ.get(_CORES)
     if own and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in own.split(",")})
+    if own:
+        memory.dispatch_at_once()
+        memory.keep_freed()
 
 
 def _run_worker(

@@ -26,6 +26,7 @@ from unnas_jax.core import logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.data import open_dataset
 from unnas_jax.data.workers import refuse_unguarded_main
+from unnas_jax.layers import onednn
 from unnas_jax.runs import together
 from unnas_jax.runs import workdir as workdir_lib
 from unnas_jax.spaces import registry as spaces
@@ -257,6 +258,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> Status:
                 config_lib.of_unit(config, task, "", task in scores.SCORES).dataset.to_dict()
             )
         platform, count = local_engine.devices()
+        onednn.tell(platform, count)
         places = local_engine.slots(
             platform,
             count,
