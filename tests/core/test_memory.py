@@ -58,7 +58,7 @@ def take(x, count):
 x = jnp.ones((8192, 4), jnp.float32)
 take(x, 3)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-take(x, 5)
+take(x, 12)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -71,7 +71,7 @@ def test_steps_do_not_fault_for_what_xla_asks_for() -> None:
         )
         return int(done.stdout)
 
-    asked = 5 * 2**28 // 4096  # Pages, at each of five calls all of them.
-    assert faults_of(STEPS) <= asked / 3  # The memory may grow once more.
+    asked = 12 * 2**28 // 4096  # Pages, at each of twelve calls all of them.
+    assert faults_of(STEPS) <= asked / 3  # The memory may grow a little more.
     for setting in ("memory.dispatch_at_once()", "memory.keep_freed()"):
         assert faults_of(STEPS.replace(setting, "")) > asked / 2
