@@ -172,6 +172,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(FORMS), help="some of " + ",".join(FORMS))
     parser.add_argument("--turns", type=int, default=5, help="of each, of three timed steps")
     options = parser.parse_args()
+    if options.turns < 1:
+        parser.error(f"--turns={options.turns}: at least 1")
     for key, known in (("sizes", SIZES), ("only", FORMS)):
         given = getattr(options, key).split(",")
         if unknown := [name for name in given if name not in known]:

@@ -80,6 +80,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="with XLA's least effort for it")
     parser.add_argument("--profile", metavar="DIR", help="write a profile of a step of the first")
     options = parser.parse_args()
+    if options.steps < 1:
+        parser.error(f"--steps={options.steps}: at least 1")
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(FORMULATIONS):
         parser.error(f"--only={unknown.pop()}: no such formulation; use some of {FORMULATIONS}")

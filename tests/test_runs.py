@@ -213,6 +213,20 @@ def test_a_workdir_that_is_removed_ends_the_run_in_one_line(images, tmp_path):
     assert "was removed while the run wrote to it" in error and "Traceback" not in error
 
 
+def test_a_platform_that_is_not_there_is_one_line(images, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "main.py", f"--config={CONFIG}", f"--workdir={tmp_path / 'w'}"]
+        + [f"--config.dataset.path={images}"],
+        cwd=ROOT,
+        env=dict(os.environ, JAX_PLATFORMS="nothing"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "JAX cannot start on this machine" in done.stderr and "'nothing'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_too_little_memory_to_import_is_one_line(images, tmp_path):
     done = subprocess.run(
         ["bash", "-c", f"ulimit -v 3000000; exec {sys.executable} main.py --config={CONFIG}"],

@@ -27,6 +27,19 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", flag_values=values)
 
 
+def _platform() -> str:
+    """Of the devices, as JAX names it; raises `UserError` if JAX cannot use them."""
+    import jax
+
+    from unnas_jax.core import errors, failures
+
+    try:
+        return jax.default_backend()
+    except RuntimeError as error:
+        line = failures.first_line(error)
+        raise errors.UserError(f"JAX cannot start on this machine: {line}") from None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Dispatches on config.experiment; returns the exit status."""
     with command_line.user_errors() as outcome:
@@ -62,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             distributed.start(values.coordinator, values.num_processes, values.process_id)
         if jax.distributed.is_initialized() and not distributed.is_primary():
             logs.only_errors()
-        if not is_sweep and jax.default_backend() == "cpu":  # A sweep leaves devices to workers.
+        if not is_sweep and _platform() == "cpu":  # A sweep leaves devices to workers.
             memory.keep_freed()
         experiments[config.experiment](
             config, values.workdir or schema.workdir(shipped.resolve(path))
