@@ -9,7 +9,7 @@ import numpy as np
 from unnas_jax import convert
 from unnas_jax.config import schema as config
 from unnas_jax.config.sections import TaskConfig, Training
-from unnas_jax.core import memory, sharding
+from unnas_jax.core import sharding
 from unnas_jax.data import Dataset
 from unnas_jax.learning import trainer
 from unnas_jax.runs import validation
@@ -85,8 +85,6 @@ class Here(Network):
     """The step of trainings of one seed."""
 
     def __init__(self, network: dict[str, Any], batch_size: int) -> None:
-        if jax.default_backend() == "cpu":
-            memory.keep_freed()  # As trainings do.
         super().__init__(network, batch_size)
         start = time.perf_counter()
         lowered = trainer.lower(Training.of(self.config), self.task, self.steps, 1, self.mesh)

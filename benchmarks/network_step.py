@@ -38,6 +38,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks import turns  # noqa: E402
 from unnas_jax.commands import command_line  # noqa: E402
+from unnas_jax.core import memory  # noqa: E402
 
 # Three 3x3 and two 1x1 convolutions, each fed by the one before.
 _CHAIN = (
@@ -80,7 +81,6 @@ _REST_S = 0.1
 def _make(form: str, network: dict[str, Any], batch_size: int, first: Any = None) -> Any:
     """One of the forms, in its process; '': only the network, whose weights are the first."""
     from benchmarks import network_sides
-    from unnas_jax.core import memory
 
     if form == "here":
         memory.dispatch_at_once()  # As trainings do.
@@ -89,6 +89,11 @@ def _make(form: str, network: dict[str, Any], batch_size: int, first: Any = None
         compiled = form == "torch_compiled"
         return network_sides.Torch(network, batch_size, first, compiled=compiled)
     return network_sides.Network(network, batch_size)
+
+
+def _variables(form: str) -> dict[str, str]:
+    """With which a form's process starts: `launch/local.sh`'s, or none for PyTorch."""
+    return {memory.VARIABLE: memory.keeping() if form == "here" else ""}
 
 
 def check(first: dict[str, np.ndarray], sides: dict[str, turns.Process]) -> dict[str, float]:
@@ -136,7 +141,11 @@ def measure(size: str, forms: list[str], count: int) -> dict[str, Any]:
         first = weights.turn("tensors").result
     with contextlib.ExitStack() as stack:
         sides = {
-            name: stack.enter_context(turns.started(name, _make, name, network, batch_size, first))
+            name: stack.enter_context(
+                turns.started(
+                    name, _make, name, network, batch_size, first, variables=_variables(name)
+                )
+            )
             for name in forms
         }
         first_s = check(first, sides)

@@ -9,7 +9,9 @@
 `auto` is what the search runs on this machine; `dense` and `depthwise` its two forms by source
 state; `per_edge` is the plain definition in JAX; `torch` the same in eager PyTorch, with the same
 weights (for rotation, if torch is installed; its loss and alpha gradients are compared first), in
-a process of its own, because in one process both libraries' threads would disturb each other;
+a process of its own, because in one process both libraries' threads would disturb each other, and
+as any PyTorch starts (for the others on a CPU, as `launch/local.sh` starts searches, first:
+export GLIBC_TUNABLES=$(python -m unnas_jax.core.memory));
 `against` what another search runs on this machine, by its own method and of the same size.
 
 The last line is JSON. For each formulation compile_s (cold), cached_s (the same in a new process,
@@ -207,7 +209,9 @@ def _torch_step(
     )
     tensors = convert.params_to_torch(variables, c)
     images = np.asarray(batch["image"])
-    side = stack.enter_context(turns.started("torch", _Torch, c, tensors, task.num_classes, images))
+    arguments = (c, tensors, task.num_classes, images)
+    as_usual = {memory.VARIABLE: ""}
+    side = stack.enter_context(turns.started("torch", _Torch, *arguments, variables=as_usual))
     purpose, zero = 0, jax.device_put(np.int32(0), sharding.replicated(mesh))
     _, alphas, _, sums = steps.programs.gradients(state, batch, zero, of="both")
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(c["seed"]), purpose), 0)
@@ -223,8 +227,6 @@ def _torch_step(
 
 def run(options: argparse.Namespace, c: dict[str, Any], task: Task) -> dict[str, Any]:
     """Times the formulations, and what else is asked for, by turns; returns what is printed."""
-    if jax.default_backend() == "cpu":
-        memory.keep_freed()  # As searches do.
     with tempfile.TemporaryDirectory() as cache, contextlib.ExitStack() as stack:
         _use_cache(cache)
         return _timed(options, c, task, cache, stack)

@@ -15,10 +15,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import connection
 from typing import Any
 
+from unnas_jax.core import environment
 from unnas_jax.core.errors import UserError
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -126,7 +128,12 @@ class Process:
 
 
 @contextlib.contextmanager
-def started(name: str, make: Callable[..., Any], *arguments: Any) -> Iterator[Process]:
+def started(
+    name: str,
+    make: Callable[..., Any],
+    *arguments: Any,
+    variables: Mapping[str, str] = types.MappingProxyType({}),
+) -> Iterator[Process]:
     """A process with an object of its own, which ends with the block.
 
     Args:
@@ -134,13 +141,15 @@ def started(name: str, make: Callable[..., Any], *arguments: Any) -> Iterator[Pr
       make: makes the object; a function of a module that imports little, because the process
         imports that module first.
       arguments: of `make`.
+      variables: of its environment, besides or instead of those here.
 
     Raises:
       UserError: the object cannot be made.
     """
     pipe, theirs = _SPAWN.Pipe()
     process = _SPAWN.Process(target=_serve, args=(theirs, make, arguments), name=name)
-    process.start()
+    with environment.changed(variables):
+        process.start()
     theirs.close()
     try:
         found = Process(name, process, pipe)

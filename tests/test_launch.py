@@ -6,11 +6,13 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
 
 from tests.conftest import ROOT
+from unnas_jax.core import memory
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 TPU = ["launch/tpu_pod.sh", "run", "--dry-run", "--name=n", "--zone=z", "--type=v5litepod-16"]
@@ -205,6 +207,28 @@ def test_the_extra_of_this_machine(facts: str | None, extra: str, tmp_path: path
     bash = shutil.which("bash")
     found = run(bash, "-c", script, PATH=str(tmp_path))
     assert found == f"{extra}\n"
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_runs_keep_freed_memory_where_the_cpu_computes(
+    gpu: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(memory.VARIABLE, raising=False)
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    python = venv / "bin" / "python"
+    tell = 'if [ "$1" = main.py ]; then echo "$2 $GLIBC_TUNABLES"; exit; fi'
+    python.write_text(f'#!/bin/sh\n{tell}\nexec {sys.executable} "$@"\n')
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "nvidia-smi").write_text("#!/bin/sh\n" + ("echo 580.65.06, 9.0" if gpu else "exit 9"))
+    for program in (python, tools / "nvidia-smi"):
+        program.chmod(0o755)
+    around = {"UNNAS_VENV": str(venv), "PATH": f"{tools}:/usr/bin:/bin"}
+    stamp = run("bash", "-c", "source launch/environment.sh; fingerprint", **around)
+    (venv / f"installed-all,{'cuda' if gpu else 'cpu'}").write_text(stamp)
+    flag, _, tunables = run("bash", "launch/local.sh", "--config=c", **around).partition(" ")
+    assert (flag, tunables.strip()) == ("--config=c", "" if gpu else memory.keeping())
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

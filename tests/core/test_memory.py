@@ -1,52 +1,42 @@
 """The memory of programs on CPUs, in processes of their own: what they ask for stays asked for."""
 
-import ctypes
+import os
+import platform
 import subprocess
 import sys
 
 import pytest
 
+from tests.conftest import ROOT
 from unnas_jax.core import memory
 
-FAULTS = """
-import resource, sys
-import numpy as np
-from unnas_jax.core import memory
-if sys.argv[1] == "keep":
-    memory.keep_freed()
-def touch():
-    return [np.ones(2**24, np.float32) for _ in range(2)]
-touch()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    touch()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
+needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
 
-def faults(word: str) -> int:
+def test_what_is_set_already_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(memory.VARIABLE, raising=False)
+    alone = memory.keeping()
+    monkeypatch.setenv(memory.VARIABLE, "glibc.malloc.top_pad=1:glibc.rtld.nns=2")
+    words = memory.keeping().split(":")
+    assert words[-2:] == ["glibc.malloc.top_pad=1", "glibc.rtld.nns=2"]
+    assert words[:-2] == [word for word in alone.split(":") if "top_pad" not in word]
+    monkeypatch.setenv(memory.VARIABLE, alone)
+    assert sorted(memory.keeping().split(":")) == sorted(alone.split(":"))
+
+
+def test_the_command_prints_it_without_heavy_imports() -> None:
+    program = [sys.executable, "-X", "importtime", "-m", "unnas_jax.core.memory"]
+    environment = {k: v for k, v in os.environ.items() if k != memory.VARIABLE}
     done = subprocess.run(
-        [sys.executable, "-c", FAULTS, word], capture_output=True, text=True, check=True
+        program, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    return int(done.stdout)
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
-def test_what_is_freed_is_not_cleared_again() -> None:
-    given = faults("give")
-    assert faults("keep") <= given / 10 and given > 20
-
-
-def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
-    memory.keep_freed()
+    assert done.stdout.startswith("glibc.malloc.") and " jax" not in done.stderr
 
 
 STEPS = """
 import resource
 from unnas_jax.core import memory
 memory.dispatch_at_once()
-memory.keep_freed()
 import jax, jax.numpy as jnp
 @jax.jit
 def step(x):  # What is between the products has 268 MB, for which XLA asks at each call.
@@ -63,15 +53,21 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
-def test_steps_do_not_fault_for_what_xla_asks_for() -> None:
-    def faults_of(program: str) -> int:
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True
-        )
-        return int(done.stdout)
+def faults(program: str, tunables: str) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, memory.VARIABLE: tunables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
 
-    asked = 12 * 2**28 // 4096  # Pages, at each of twelve calls all of them.
-    assert faults_of(STEPS) <= asked / 3  # The memory may grow a little more.
-    for setting in ("memory.dispatch_at_once()", "memory.keep_freed()"):
-        assert faults_of(STEPS.replace(setting, "")) > asked / 2
+
+@needs_glibc
+def test_steps_do_not_fault_for_what_xla_asks_for() -> None:
+    each_time = faults(STEPS, "")  # All the pages of twelve steps.
+    assert faults(STEPS, memory.keeping()) < each_time / 12  # Not even those of one.
+    in_a_thread = STEPS.replace("memory.dispatch_at_once()", "")
+    assert faults(in_a_thread, memory.keeping()) > each_time / 2

@@ -27,14 +27,14 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", flag_values=values)
 
 
-def _platform() -> str:
-    """Of the devices, as JAX names it; raises `UserError` if JAX cannot use them."""
+def _start_jax() -> None:
+    """Finds the devices; raises `UserError` if JAX cannot use them."""
     import jax
 
     from unnas_jax.core import errors, failures
 
     try:
-        return jax.default_backend()
+        jax.devices()
     except RuntimeError as error:
         line = failures.first_line(error)
         raise errors.UserError(f"JAX cannot start on this machine: {line}") from None
@@ -75,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             distributed.start(values.coordinator, values.num_processes, values.process_id)
         if jax.distributed.is_initialized() and not distributed.is_primary():
             logs.only_errors()
-        if not is_sweep and _platform() == "cpu":  # A sweep leaves devices to workers.
-            memory.keep_freed()
+        if not is_sweep:  # A sweep leaves devices to workers.
+            _start_jax()
         experiments[config.experiment](
             config, values.workdir or schema.workdir(shipped.resolve(path))
         )

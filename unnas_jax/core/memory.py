@@ -4,14 +4,34 @@ XLA asks for all the memory of a program whenever it runs, and gives it back at 
 library hands pieces of that size back to the system, which clears each page of them again at the
 next step: a quarter of the processor time of a small network's step (docs/scaling.md). Kept, what
 one step frees is there for the next.
+
+glibc reads how it is to do that from GLIBC_TUNABLES, as a process starts; other C libraries do not
+know the variable. `launch/local.sh` sets it; in a shell of one's own:
+
+    export GLIBC_TUNABLES=$(python -m unnas_jax.core.memory)
 """
 
-import ctypes
+import os
 
-import jax
+VARIABLE = "GLIBC_TUNABLES"
 
-# Of glibc's malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+# Large pieces come from the heap, which stays as it is and grows by 64 MB at least. Threads keep no
+# small pieces back: XLA asks for aligned memory, glibc cuts some bytes off both ends, and a thread
+# that kept these would leave a hole in which the same piece no longer fits, step by step.
+_TUNABLES = (
+    "glibc.malloc.mmap_max=0",
+    f"glibc.malloc.trim_threshold={1 << 40}",
+    f"glibc.malloc.top_pad={64 << 20}",
+    "glibc.malloc.tcache_count=0",
+)
+
+
+def keeping() -> str:
+    """The value of `VARIABLE` by which a process keeps what it frees; what is set already stays."""
+    given = os.environ.get(VARIABLE, "")
+    known = {word.partition("=")[0] for word in given.split(":")}
+    wanted = [word for word in _TUNABLES if word.partition("=")[0] not in known]
+    return ":".join(wanted + [given] * bool(given))
 
 
 def dispatch_at_once() -> None:
@@ -20,16 +40,10 @@ def dispatch_at_once() -> None:
     That thread asks for the program's memory, and of a process only the main thread's can grow to
     any size in one piece.
     """
+    import jax  # Here alone: `launch/local.sh` asks this module before anything else.
+
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
-def keep_freed() -> None:
-    """Keeps what is freed from now on for this process; nothing where the C library is not glibc.
-
-    What a process holds then stays at its peak.
-    """
-    change = getattr(ctypes.CDLL(None), "mallopt", None)
-    if change is not None:
-        change(_MMAP_MAX, 0)
-        change(_TRIM_THRESHOLD, 2**31 - 1)
-        change(_TOP_PAD, 64 << 20)
+if __name__ == "__main__":
+    print(keeping())

@@ -1,6 +1,5 @@
 """The units of a sweep on one machine: a process for every device, or for few cores of a CPU."""
 
-import contextlib
 import gc
 import json
 import logging
@@ -9,11 +8,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from typing import Any
 
-from unnas_jax.core import failures, logs, memory, stopping, xla_flags
+from unnas_jax.core import environment, failures, logs, memory, stopping, xla_flags
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.workers import UNGUARDED, UNGUARDED_ADVICE, cores, start_worker
 from unnas_jax.sweep import units as sweep
@@ -73,10 +72,8 @@ def slots(
         parts = max(1, len(numbers) // cores_per_worker)
         wanted = {**_XLA, _XLA_PARTS: str(cores_per_worker)}
         flags = xla_flags.added(os.environ.get("XLA_FLAGS", ""), wanted)
-        return [
-            {_CORES: ",".join(map(str, numbers[k::parts])), "XLA_FLAGS": flags}
-            for k in range(parts)
-        ]
+        common = {"XLA_FLAGS": flags, memory.VARIABLE: memory.keeping()}
+        return [{_CORES: ",".join(map(str, numbers[k::parts])), **common} for k in range(parts)]
     share = f"{0.9 / workers_per_device:.3f}"
     result = []
     for device in range(count):
@@ -105,7 +102,6 @@ def settle() -> None:
         os.sched_setaffinity(0, {int(core) for core in own.split(",")})
     if own:
         memory.dispatch_at_once()
-        memory.keep_freed()
 
 
 def _run_worker(
@@ -130,21 +126,6 @@ def _run_worker(
         sys.exit(_DISK_FULL)
     if not ended:
         sys.exit(_STOPPED)
-
-
-@contextlib.contextmanager
-def environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """A block in which processes start with some environment variables changed."""
-    before = {key: os.environ.get(key) for key in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
 
 
 class _Workers:
@@ -179,7 +160,7 @@ class _Workers:
             args=(self._store, self._units, self._work, self._jointly, self._log(place)),
             name=f"worker {place}",
         )
-        with environment(self._places[place]):
+        with environment.changed(self._places[place]):
             process.start()
         self.processes[place] = process
 

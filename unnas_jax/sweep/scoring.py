@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from unnas_jax.config import schema
-from unnas_jax.core import logs
+from unnas_jax.core import environment, logs
 from unnas_jax.core.errors import UserError
 from unnas_jax.data.workers import cores, start_worker
 from unnas_jax.sweep import local_engine
@@ -123,7 +123,7 @@ class _Pools:
         self._pools = []
         for place in places[:workers]:
             pool = concurrent.futures.ProcessPoolExecutor(1, context, _begin, (judging,))
-            with local_engine.environment(place):
+            with environment.changed(place):
                 pool.submit(os.getpid)  # Starts it, with what it is told here.
             self._pools.append(pool)
 
