@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 
 from tests.analysis import synthetic
-from unnas_jax.analysis import accuracies, curves, graphs, page, results, tables
+from unnas_jax.analysis import accuracies, curves, page, results, tables
 from unnas_jax.config import schema as config_lib
 from unnas_jax.convert import config as release
 from unnas_jax.core.errors import UserError
 from unnas_jax.learning import metrics
 from unnas_jax.runs import workdir
+from unnas_jax.spaces import graph
 from unnas_jax.spaces.darts import candidates, published
 from unnas_jax.spaces.nasbench101 import enumeration
 from unnas_jax.spaces.nasbench101 import space as nasbench101
@@ -79,8 +80,8 @@ def _report(folder: pathlib.Path) -> str:
     if len(run.records["train"]) % 8 == 0:
         curves.draw(run)
 
-    assert run.genotype is None or isinstance(run.genotype, graphs.Drawable)
-    drawn = graphs.of_cells(run.genotype, run.softmax, run.operations) if run.genotype else []
+    assert run.genotype is None or isinstance(run.genotype, graph.Drawable)
+    drawn = run.genotype.graphs(run.softmax, run.operations) if run.genotype else []
     text = page.render(run, pictures, [], drawn)
     text.encode()
     return text

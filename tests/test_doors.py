@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import pytest
 
 import unnas_jax as un
 from tests import conftest, tiny, tiny_training
+from unnas_jax.analysis import pictures
 from unnas_jax.data import decoding
 
 pytestmark = pytest.mark.usefixtures("on_one_device")
@@ -96,6 +98,19 @@ def test_a_space_from_outside_is_trained(tmp_path: pathlib.Path) -> None:
     assert variables["params"]["head"]
     with pytest.raises(un.UserError, match="config.network.genotype='7': give sizes"):
         un.train(config, tmp_path / "v", "7")
+
+
+def test_cells_from_outside_are_drawn(tmp_path: pathlib.Path) -> None:
+    from tests.toy_space import Kernels
+
+    un.draw(Kernels((3, 1, 5))).savefig(tmp_path / "chain.svg")
+    pictures.write_cells(str(tmp_path), Kernels((3, 1, 5)), None, None)
+    for path in (tmp_path / "chain.svg", tmp_path / "cells.svg"):
+        svg = path.read_text()
+        drawn = re.findall(r'id="chain-edge-(\d)-(\w+)-from-(\d)"', svg)
+        assert drawn == [("0", "conv_3x3", "0"), ("1", "conv_1x1", "1"), ("2", "conv_5x5", "2")]
+    with pytest.raises(un.UserError, match="draw: int is nothing that can be drawn"):
+        un.draw(3)
 
 
 def test_what_is_registered_is_in_every_registry_once() -> None:

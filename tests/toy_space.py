@@ -9,6 +9,7 @@ import flax.linen as nn
 
 import unnas_jax as un
 from unnas_jax.layers.blocks import ReluConvBN, Stem
+from unnas_jax.spaces.graph import Graph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +20,11 @@ class Kernels:
 
     def as_dict(self):
         return {"sizes": list(self.sizes)}
+
+    def graphs(self, softmax=None, operations=None):
+        names = ["stem", *(f"layer {k}" for k in range(len(self.sizes)))]
+        edges = [(f"conv_{size}x{size}", k, k + 1) for k, size in enumerate(self.sizes)]
+        return [Graph("Chain", names, names, 1, edges, [None] * len(edges), choices=3)]
 
 
 class Chain(nn.Module):

@@ -95,6 +95,8 @@ def test_a_cell_of_nas_bench_201() -> None:
         cells.draw(SPEC, {"cell": [[0.2] * 5] * 5})
     with pytest.raises(UserError, match="4 weights on an edge"):
         cells.draw(SPEC, {"cell": [[0.25] * 4] * 6})
+    with pytest.raises(UserError, match="alphas_softmax has no normal cell"):
+        cells.draw(NASNET, {"cell": [[0.2] * 5] * 6})
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -10,9 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path
 
-from unnas_jax.analysis import graphs, layout, style
-from unnas_jax.analysis.graphs import Drawable, Graph, Softmax
-from unnas_jax.spaces.darts.candidates import Candidates
+from unnas_jax.analysis import layout, style
+from unnas_jax.spaces.graph import Drawable, Graph, Operations, Softmax
 
 # Sizes in inches.
 _STATE = (0.5, 0.44)
@@ -266,7 +265,7 @@ def _legend(figure: Figure, drawn: Sequence[Graph], weighed: bool) -> None:
 
 
 def draw(
-    cells: Drawable, softmax: Softmax | None = None, operations: Candidates | None = None
+    cells: Drawable, softmax: Softmax | None = None, operations: Operations | None = None
 ) -> Figure:
     """All kinds of cell, of DARTS the normal one above the reduction cell.
 
@@ -276,7 +275,7 @@ def draw(
         show the weight of its operation; without it (published cells) all edges are equally thick.
       operations: of every edge in the search; None: those of the space.
     """
-    drawn, weighed = graphs.of_cells(cells, softmax, operations), softmax is not None
+    drawn, weighed = cells.graphs(softmax, operations), softmax is not None
     prepared = [_prepare(graph, weighed) for graph in drawn]
     width = 2 * _MARGIN + max(
         6.5, *(sum(c.widths) + _COLUMN_GAP[0] * (len(c.widths) - 1) for c in prepared)

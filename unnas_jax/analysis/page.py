@@ -8,10 +8,10 @@ from typing import Any
 import markupsafe
 
 from unnas_jax.analysis import choice, collapse, graphs, markup, next_step, results
-from unnas_jax.analysis.graphs import Graph
 from unnas_jax.analysis.markup import percent
 from unnas_jax.analysis.templates import TEMPLATES
 from unnas_jax.core.logs import duration
+from unnas_jax.spaces.graph import Graph
 
 _REFRESH_SECONDS = 30  # How often a page that is still open reloads while a run goes on.
 

@@ -4,10 +4,9 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from unnas_jax.analysis.graphs import Drawable, Softmax
 from unnas_jax.core import extras, files
 from unnas_jax.core.errors import UserError
-from unnas_jax.spaces.darts.candidates import Candidates
+from unnas_jax.spaces.graph import Drawable, Operations, Softmax
 from unnas_jax.spaces.registry import Cells
 
 if TYPE_CHECKING:
@@ -32,14 +31,14 @@ def tell(later: str) -> None:
 
 
 def draw(
-    cells: Drawable, softmax: Softmax | None = None, operations: Candidates | None = None
+    cells: Drawable, softmax: Softmax | None = None, operations: Operations | None = None
 ) -> "Figure":
     """Draws cells as graphs, those of `cells.svg`.
 
         un.draw(found.genotype, found.softmax, found.operations)
 
     Args:
-      cells: of DARTS, with any number of nodes, or of NAS-Bench-201.
+      cells: of DARTS, with any number of nodes, of NAS-Bench-201, or of any space that draws its.
       softmax: by kind of cell, weights of shape (edges, operations) as in `genotype.json`; the
         thickness of an edge is that of its operation.
       operations: by kind of cell, the operations of every edge; None: those of the space.
@@ -54,7 +53,7 @@ def draw(
     if not isinstance(cells, Drawable):
         raise UserError(
             f"draw: {type(cells).__name__} is nothing that can be drawn; give the genotype of a "
-            "search that has found one, in the space of DARTS or NAS-Bench-201"
+            "search in the space of DARTS or NAS-Bench-201, or cells with a method `graphs`"
         )
     return drawing.draw(cells, softmax, operations)
 
@@ -63,7 +62,7 @@ def write_cells(
     folder: str,
     cells: Cells,
     softmax: Softmax | None,
-    operations: Candidates | None,
+    operations: Operations | None,
 ) -> None:
     """Writes `cells.svg` and `cells.png`, if they can be drawn here."""
     if not available() or not isinstance(cells, Drawable):

@@ -2,11 +2,12 @@
 
 import os
 
-from unnas_jax.analysis import alphas, cells, collapse, curves, graphs, page, results, style
+from unnas_jax.analysis import alphas, cells, collapse, curves, page, results, style
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts.genotype import Genotype
 from unnas_jax.spaces.darts.widths import evaluation_sizes
+from unnas_jax.spaces.graph import Drawable
 
 
 def write(path: str | os.PathLike[str]) -> list[str]:
@@ -36,8 +37,8 @@ def written(run: results.Run) -> list[str]:
     if run.records["method"] and run.alphas is not None:
         pictures["collapse.png"] = style.render(collapse.draw(run), "png")
     drawn, sizes = [], []
-    if isinstance(run.genotype, graphs.Drawable):
-        drawn = graphs.of_cells(run.genotype, run.softmax, run.operations)
+    if isinstance(run.genotype, Drawable):
+        drawn = list(run.genotype.graphs(run.softmax, run.operations))
         figure = cells.draw(run.genotype, run.softmax, run.operations)
         pictures["cells.svg"] = style.render(figure, "svg")
         pictures["cells.png"] = style.render(figure, "png")

@@ -13,7 +13,7 @@ import scipy  # Loads its parts when they are first used.
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
 from unnas_jax.core.registry import nearest
-from unnas_jax.spaces.darts import candidates
+from unnas_jax.spaces.darts import candidates, graphs
 from unnas_jax.spaces.darts.candidates import (
     KINDS,
     MAX_NODES,
@@ -23,6 +23,7 @@ from unnas_jax.spaces.darts.candidates import (
     mask,
 )
 from unnas_jax.spaces.darts.operations import BUILDERS
+from unnas_jax.spaces.graph import Graph, Operations, Softmax
 
 SCHEMA = "unnas_jax.genotype/1"
 
@@ -98,6 +99,15 @@ class Genotype:
             "reduce": [list(pair) for pair in self.reduce],
             "reduce_concat": list(self.reduce_concat),
         }
+
+    def graphs(
+        self, softmax: Softmax | None = None, operations: Operations | None = None
+    ) -> list[Graph]:
+        """The graphs of both cells; see `graph.Drawable`."""
+        return [
+            graphs.of_kind(k, getattr(self, k), getattr(self, f"{k}_concat"), softmax, operations)
+            for k in KINDS
+        ]
 
     def __str__(self) -> str:
         """The normal cell, `+`, the reduction cell; see `parse`."""

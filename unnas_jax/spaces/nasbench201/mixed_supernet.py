@@ -20,9 +20,8 @@ from unnas_jax.spaces.darts.operations import by_image
 from unnas_jax.spaces.darts.per_edge import Skips
 from unnas_jax.spaces.nasbench201 import network, supernet
 from unnas_jax.spaces.nasbench201.network import KERNELS
-from unnas_jax.spaces.nasbench201.spec import EDGES, NODES, OPERATIONS
+from unnas_jax.spaces.nasbench201.spec import EDGES, KIND, NODES, OPERATIONS
 
-KIND = "cell"
 """The only kind of cell: the key of its alphas, float32 (6, 5), edges as in `spec.EDGES`."""
 
 FORMULATIONS = ("dense", "per_edge")

@@ -15,12 +15,16 @@ import numpy as np
 
 from unnas_jax.core import reading
 from unnas_jax.core.errors import UserError
+from unnas_jax.spaces.graph import Graph, Operations, Softmax
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """The benchmark's names in the benchmark's order."""
 
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 """From which node to which, in the order of a cell's text."""
+
+KIND = "cell"
+"""The one kind of cell, by which alphas and weights of a search are named."""
 
 COUNT = len(OPERATIONS) ** len(EDGES)
 SPACE = "nasbench201"
@@ -63,6 +67,34 @@ class Spec:
     def as_dict(self) -> dict[str, Any]:
         """The cell in the types of JSON."""
         return {"space": SPACE, "operations": list(self.operations)}
+
+    def graphs(
+        self, softmax: Softmax | None = None, operations: Operations | None = None
+    ) -> list[Graph]:
+        """The graph of the cell; see `graph.Drawable`."""
+        weights: list[float | None] = [None] * len(EDGES)
+        if softmax is not None:
+            try:
+                for row in softmax[KIND]:
+                    if len(row) != len(OPERATIONS):
+                        raise ValueError(f"{len(row)} weights on an edge")
+                own = zip(softmax[KIND], self.numbers(), strict=True)
+                weights = [float(row[number]) for row, number in own]
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"cell: alphas_softmax does not fit it ({error}); remove it or write it anew"
+                ) from error
+        return [
+            Graph(
+                title="Cell",
+                states=[f"node {node}" for node in range(NODES)],
+                labels=list(map(str, range(NODES))),
+                inputs=1,
+                edges=[(name, *edge) for name, edge in zip(self.operations, EDGES, strict=True)],
+                weights=weights,
+                choices=len(OPERATIONS),
+            )
+        ]
 
     def __str__(self) -> str:
         """The cell as the literature writes it; see `parse`."""
