@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from tests.analysis import synthetic
+from tests.toy_space import Kernels
 from unnas_jax.analysis import cells, style
 from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.darts import candidates
@@ -48,6 +49,7 @@ SPEC = Spec(
 CASES = {
     "nasnet": (NASNET, None),
     "nasbench201": (SPEC, {"cell": (np.arange(30).reshape(6, 5) / 30).tolist()}),
+    "from outside": (Kernels((3, 1, 5)), None),
     "one node": searched(1, 0),
     "four nodes": searched(4, 1),
     "four other nodes": searched(4, 2),
@@ -63,7 +65,10 @@ def edges(figure: Figure) -> dict[str, PathPatch]:
     return found
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != "nasbench201"])
+OF_DARTS = [name for name, (cell, _) in CASES.items() if isinstance(cell, genotypes.Genotype)]
+
+
+@pytest.mark.parametrize("case", OF_DARTS)
 def test_svg_has_every_label_and_every_edge(case: str) -> None:
     genotype, softmax = CASES[case]
     svg = style.render(cells.draw(genotype, softmax), "svg").decode()

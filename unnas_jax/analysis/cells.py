@@ -22,6 +22,7 @@ _TITLE = 0.4
 _LEGEND = 0.6
 _COLUMN_GAP = (0.42, 1.1)  # The least and the largest distance of two columns.
 _LETTER = 0.0875  # The width of a label's letter.
+_STATE_LETTER = 0.1  # The same of a state's label, which is larger.
 _HEAD = 0.13
 _PLAIN_WIDTH = 1.6  # Points: the edges of cells without alphas.
 _INPUT, _NODE, _OUTPUT = "#fff3cd", "#dbe7f3", "#ececec"
@@ -53,8 +54,11 @@ def _prepare(graph: Graph, weighed: bool) -> _Cell:
     def size(item: layout.Item) -> tuple[float, float]:
         if item[0] == "operation":
             return _LETTER * len(graph.edges[item[1]][0]) + 0.16, operation_height
-        output = (0.72, max(0.6, 0.2 * len(graph.concat)))
-        return {"state": _STATE, "output": output}.get(item[0], (0.0, _PASS))
+        if item[0] == "state":
+            label = graph.labels[item[1]]
+            letters = 0 if "$" in label else len(label)  # Formulas are those of two inputs.
+            return max(_STATE[0], _STATE_LETTER * letters + 0.16), _STATE[1]
+        return (0.72, max(0.6, 0.2 * len(graph.concat))) if item[0] == "output" else (0.0, _PASS)
 
     ends = [(source, target) for _, source, target in graph.edges]
     placed = layout.place(ends, graph.concat, lambda item: size(item)[1], _GAP)
