@@ -202,16 +202,18 @@ def against(task: str, found: list[dict[str, Any]]) -> None:
 def compared(gains: np.ndarray, digits: int = 2) -> str:
     """The mean of paired differences, its interval, a permutation test, and how many it takes.
 
-    The interval is Student's, of 95%; the test changes signs, exactly, on both sides; the number of
-    pairs is that with which a true difference of this size is shown with a power of 80%.
+    The interval is Student's, of 95%; the test changes signs, on both sides, exactly up to 16
+    pairs, of more 65,536 times at random; the number of pairs is that with which a true difference
+    of this size is shown with a power of 80%.
     """
     count, mean = len(gains), gains.mean()
     if count < 2 or not gains.std():
         return f"{mean:+.{digits}f}"
     error = gains.std(ddof=1) / np.sqrt(count)
     reach = stats.t.ppf(0.975, count - 1) * error
-    signs = np.array(list(itertools.product((-1, 1), repeat=count)))
-    p = float(np.mean(np.abs((signs * gains).mean(1)) >= abs(mean) - 1e-12))
+    p = stats.permutation_test(
+        (gains,), np.mean, permutation_type="samples", n_resamples=2**16, rng=0
+    ).pvalue
     return (
         f"{mean:+.{digits}f} [{mean - reach:+.{digits}f}, {mean + reach:+.{digits}f}], p {p:.3g}, "
         f"{pairs(abs(mean) / gains.std(ddof=1))} runs"
