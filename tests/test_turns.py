@@ -32,6 +32,9 @@ class _Count:
     def pid(self) -> int:
         return os.getpid()
 
+    def variable(self, name: str) -> str | None:
+        return os.environ.get(name)
+
 
 def test_each_has_a_process_and_its_times() -> None:
     with turns.started("one", _Count, 1) as one, turns.started("two", _Count, 5) as two:
@@ -73,3 +76,14 @@ def test_a_process_that_dies_is_told() -> None:
         for _ in range(2):  # Also when something is asked of it again.
             with pytest.raises(UserError, match="^side: its process ended with signal SIGKILL$"):
                 side.turn("die", signal.SIGKILL)
+
+
+def test_variables_of_one_process_are_those_of_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNNAS_SEEN", "here")
+    monkeypatch.delenv("UNNAS_NEW", raising=False)
+    with turns.started("side", _Count, 0, variables={"UNNAS_SEEN": "", "UNNAS_NEW": "x"}) as side:
+        assert [side.turn("variable", f"UNNAS_{key}").result for key in ("SEEN", "NEW")] == [
+            "",
+            "x",
+        ]
+        assert os.environ["UNNAS_SEEN"] == "here" and "UNNAS_NEW" not in os.environ

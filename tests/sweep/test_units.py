@@ -213,6 +213,7 @@ def test_places_of_a_machine(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     places = local_engine.slots("cpu", 1, workers_per_device=1, cores_per_worker=3)
     cores = [set(place["UNNAS_WORKER_CORES"].split(",")) for place in places]
+    assert all(place["GLIBC_TUNABLES"].startswith("glibc.malloc.") for place in places)
     assert all("--xla_backend_optimization_level=0" in place["XLA_FLAGS"] for place in places)
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
     (place, *_) = local_engine.slots("cpu", 1, workers_per_device=1, cores_per_worker=1)
