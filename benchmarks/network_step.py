@@ -92,8 +92,8 @@ def _make(form: str, network: dict[str, Any], batch_size: int, first: Any = None
 
 
 def _variables(form: str) -> dict[str, str]:
-    """With which a form's process starts: `launch/local.sh`'s, or none for PyTorch."""
-    return {memory.VARIABLE: memory.keeping() if form == "here" else ""}
+    """The variables with which a form's process starts: `launch/local.sh`'s, none for PyTorch."""
+    return {memory.VARIABLE: memory.TUNABLES if form == "here" else ""}
 
 
 def check(first: dict[str, np.ndarray], sides: dict[str, turns.Process]) -> dict[str, float]:
@@ -191,6 +191,8 @@ def _options() -> argparse.Namespace:
     if importlib.util.find_spec("torch") is None:
         print("torch is not installed: that side is left out (pip install '.[torch]')")
         options.only = [name for name in options.only if not name.startswith("torch")]
+    if not options.only:
+        parser.error("--only: nothing is left to time; add here")
     return options
 
 

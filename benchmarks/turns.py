@@ -138,8 +138,7 @@ def started(
 
     Args:
       name: how errors call it.
-      make: makes the object; a function of a module that imports little, because the process
-        imports that module first.
+      make: makes the object; the process imports its module first, and what that imports.
       arguments: of `make`.
       variables: of its environment, besides or instead of those here.
 

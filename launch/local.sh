@@ -16,7 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 extra=$(device_extra)
 prepare_environment "all,$extra"
-if [[ $extra == cpu ]]; then
+if [[ $extra == cpu && -z ${GLIBC_TUNABLES+set} ]]; then
   GLIBC_TUNABLES=$("$VENV/bin/python" -m unnas_jax.core.memory)
   export GLIBC_TUNABLES
 fi

@@ -1,5 +1,6 @@
 """A task, a dataset and a space from outside run like those of the package."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -109,6 +110,15 @@ def test_cells_from_outside_are_drawn(tmp_path: pathlib.Path) -> None:
         svg = path.read_text()
         drawn = re.findall(r'id="chain-edge-(\d)-(\w+)-from-(\d)"', svg)
         assert drawn == [("0", "conv_3x3", "0"), ("1", "conv_1x1", "1"), ("2", "conv_5x5", "2")]
+    for change, words in [
+        ({"labels": ["0"]}, "graph 'Chain': give one label a state"),
+        ({"weights": []}, "give one weight an edge"),
+        ({"edges": [("conv_3x3", 1, 1)]}, "give edges from states to later ones"),
+        ({"concat": [2]}, "give concat among the states"),
+    ]:
+        (chain,) = Kernels((3,)).graphs()
+        with pytest.raises(un.UserError, match=words):
+            dataclasses.replace(chain, **change)
     with pytest.raises(un.UserError, match="draw: int is nothing that can be drawn"):
         un.draw(3)
 

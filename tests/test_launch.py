@@ -210,10 +210,7 @@ def test_the_extra_of_this_machine(facts: str | None, extra: str, tmp_path: path
 
 
 @pytest.mark.parametrize("gpu", [False, True])
-def test_runs_keep_freed_memory_where_the_cpu_computes(
-    gpu: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv(memory.VARIABLE, raising=False)
+def test_runs_keep_freed_memory_where_the_cpu_computes(gpu: bool, tmp_path: pathlib.Path) -> None:
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
     python = venv / "bin" / "python"
@@ -228,7 +225,9 @@ def test_runs_keep_freed_memory_where_the_cpu_computes(
     stamp = run("bash", "-c", "source launch/environment.sh; fingerprint", **around)
     (venv / f"installed-all,{'cuda' if gpu else 'cpu'}").write_text(stamp)
     flag, _, tunables = run("bash", "launch/local.sh", "--config=c", **around).partition(" ")
-    assert (flag, tunables.strip()) == ("--config=c", "" if gpu else memory.keeping())
+    assert (flag, tunables.strip()) == ("--config=c", "" if gpu else memory.TUNABLES)
+    own = run("bash", "launch/local.sh", "--config=c", **around, GLIBC_TUNABLES="")
+    assert own == "--config=c \n"
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

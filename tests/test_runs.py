@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import ml_collections
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ import pytest
 from tests.configs import tiny
 from tests.conftest import QUICK, ROOT
 from unnas_jax import commands
-from unnas_jax.core.errors import UserError
+from unnas_jax.commands import run
+from unnas_jax.core.errors import Interruption, UserError
 from unnas_jax.runs.search import search
 
 CONFIG = "tests/configs/tiny.py"
@@ -225,6 +227,25 @@ def test_a_platform_that_is_not_there_is_one_line(images, tmp_path):
     assert done.returncode == 2
     assert "JAX cannot start on this machine" in done.stderr and "'nothing'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "reason, kind, remedy",
+    [
+        ("UNKNOWN: no such device", UserError, "set JAX_PLATFORMS=cpu"),
+        ("ABORTED: The TPU is already in use by process 7", Interruption, "free the device"),
+        ("INTERNAL: Too many open files", Interruption, "ulimit -n"),
+    ],
+)
+def test_why_jax_cannot_start_says_whether_to_try_again(
+    reason: str, kind: type[Exception], remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError(f"Unable to initialize backend 'tpu': {reason}")
+
+    monkeypatch.setattr(jax, "devices", fail)
+    with pytest.raises(kind, match=f"{reason}.*{remedy}"):
+        run._start_jax()
 
 
 def test_too_little_memory_to_import_is_one_line(images, tmp_path):

@@ -100,7 +100,7 @@ def test_a_cell_of_nas_bench_201() -> None:
         cells.draw(SPEC, {"cell": [[0.2] * 5] * 5})
     with pytest.raises(UserError, match="4 weights on an edge"):
         cells.draw(SPEC, {"cell": [[0.25] * 4] * 6})
-    with pytest.raises(UserError, match="alphas_softmax has no normal cell"):
+    with pytest.raises(UserError, match="alphas_softmax of a search without a normal cell"):
         cells.draw(NASNET, {"cell": [[0.2] * 5] * 6})
 
 

@@ -13,24 +13,20 @@ from unnas_jax.core import memory
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
 
-def test_what_is_set_already_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(memory.VARIABLE, raising=False)
-    alone = memory.keeping()
-    monkeypatch.setenv(memory.VARIABLE, "glibc.malloc.top_pad=1:glibc.rtld.nns=2")
-    words = memory.keeping().split(":")
-    assert words[-2:] == ["glibc.malloc.top_pad=1", "glibc.rtld.nns=2"]
-    assert words[:-2] == [word for word in alone.split(":") if "top_pad" not in word]
-    monkeypatch.setenv(memory.VARIABLE, alone)
-    assert sorted(memory.keeping().split(":")) == sorted(alone.split(":"))
+def test_only_this_process_keeps_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(memory.VARIABLE, memory.TUNABLES)
+    memory.not_inherited()
+    assert memory.VARIABLE not in os.environ
+    for own in ("", "glibc.malloc.mmap_max=3"):
+        monkeypatch.setenv(memory.VARIABLE, own)
+        memory.not_inherited()
+        assert os.environ[memory.VARIABLE] == own
 
 
 def test_the_command_prints_it_without_heavy_imports() -> None:
     program = [sys.executable, "-X", "importtime", "-m", "unnas_jax.core.memory"]
-    environment = {k: v for k, v in os.environ.items() if k != memory.VARIABLE}
-    done = subprocess.run(
-        program, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith("glibc.malloc.") and " jax" not in done.stderr
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == memory.TUNABLES + "\n" and " jax" not in done.stderr
 
 
 STEPS = """
@@ -67,7 +63,5 @@ def faults(program: str, tunables: str) -> int:
 
 @needs_glibc
 def test_steps_do_not_fault_for_what_xla_asks_for() -> None:
-    each_time = faults(STEPS, "")  # All the pages of twelve steps.
-    assert faults(STEPS, memory.keeping()) < each_time / 12  # Not even those of one.
-    in_a_thread = STEPS.replace("memory.dispatch_at_once()", "")
-    assert faults(in_a_thread, memory.keeping()) > each_time / 2
+    # Not even the pages of one step, of twelve.
+    assert faults(STEPS, memory.TUNABLES) < faults(STEPS, "") / 12

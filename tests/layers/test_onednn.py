@@ -295,7 +295,7 @@ def test_it_is_said_once_by_what(
     for backend, devices in (("gpu", 1), ("cpu", 2), ("cpu", 1), ("cpu", 1)):
         onednn.tell(backend, devices)
     [line] = [record.getMessage() for record in caplog.records]
-    assert line == "Large convolutions in float32 are oneDNN's."
+    assert line == "Large convolutions in float32 are oneDNN's in networks that train alone."
 
 
 def test_the_same_bits_twice_and_in_every_thread() -> None:
@@ -394,6 +394,6 @@ def test_a_program_may_still_run_when_the_interpreter_ends(after: str) -> None:
         cwd=conftest.ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")

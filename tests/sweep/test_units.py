@@ -10,6 +10,7 @@ import pytest
 
 from tests import sweep_work
 from tests.conftest import ROOT
+from unnas_jax.core import memory
 from unnas_jax.core.errors import UserError
 from unnas_jax.sweep import local_engine
 from unnas_jax.sweep import units as sweep
@@ -204,6 +205,7 @@ def test_shards_are_a_partition_and_keep_groups(tmp_path, count):
 
 
 def test_places_of_a_machine(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     places = local_engine.slots("gpu", 2, workers_per_device=2, cores_per_worker=1)
     assert [place["CUDA_VISIBLE_DEVICES"] for place in places] == ["4", "4", "7", "7"]
@@ -213,12 +215,13 @@ def test_places_of_a_machine(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     places = local_engine.slots("cpu", 1, workers_per_device=1, cores_per_worker=3)
     cores = [set(place["UNNAS_WORKER_CORES"].split(",")) for place in places]
-    assert all(place["GLIBC_TUNABLES"].startswith("glibc.malloc.") for place in places)
+    assert {place["GLIBC_TUNABLES"] for place in places} == {memory.TUNABLES}
     assert all("--xla_backend_optimization_level=0" in place["XLA_FLAGS"] for place in places)
+    monkeypatch.setenv("GLIBC_TUNABLES", "")
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
     (place, *_) = local_engine.slots("cpu", 1, workers_per_device=1, cores_per_worker=1)
     given, effort, *_, parts = place["XLA_FLAGS"].split()
-    assert given == "--xla_cpu_enable_fast_math=false"
+    assert given == "--xla_cpu_enable_fast_math=false" and place["GLIBC_TUNABLES"] == ""
     assert effort == "--xla_backend_optimization_level=1"
     assert parts == "--xla_cpu_parallel_codegen_split_count=1"
     assert len(cores) == 2 and cores[0].isdisjoint(cores[1]) and len(set.union(*cores)) == 8

@@ -11,6 +11,7 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path
 
 from unnas_jax.analysis import layout, style
+from unnas_jax.core.errors import UserError
 from unnas_jax.spaces.graph import Drawable, Graph, Operations, Softmax
 
 # Sizes in inches.
@@ -278,8 +279,13 @@ def draw(
       softmax: `alphas_softmax` of a `genotype.json`. With it the thickness of an edge and a number
         show the weight of its operation; without it (published cells) all edges are equally thick.
       operations: of every edge in the search; None: those of the space.
+
+    Raises:
+      UserError: there is nothing to draw, or the weights are of another cell.
     """
     drawn, weighed = cells.graphs(softmax, operations), softmax is not None
+    if not drawn:
+        raise UserError(f"draw: `graphs` of {type(cells).__name__} gives none; give one at least")
     prepared = [_prepare(graph, weighed) for graph in drawn]
     width = 2 * _MARGIN + max(
         6.5, *(sum(c.widths) + _COLUMN_GAP[0] * (len(c.widths) - 1) for c in prepared)

@@ -38,7 +38,8 @@ def draw(
         un.draw(found.genotype, found.softmax, found.operations)
 
     Args:
-      cells: of DARTS, with any number of nodes, of NAS-Bench-201, or of any space that draws its.
+      cells: of DARTS, with any number of nodes, of NAS-Bench-201, or any others
+        with a method `graphs` (docs/walks/space.md).
       softmax: by kind of cell, weights of shape (edges, operations) as in `genotype.json`; the
         thickness of an edge is that of its operation.
       operations: by kind of cell, the operations of every edge; None: those of the space.

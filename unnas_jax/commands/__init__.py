@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from unnas_jax.core import cache, extras, starting
+from unnas_jax.core import cache, extras, memory, starting
 
 COMMANDS = {
     "run": "run the experiment of a config: a search, a training or a sample (the default)",
@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = importlib.import_module(f"unnas_jax.commands.{name}")
     if name != "run":  # Its own imports come later.
         starting.imported()
+    memory.not_inherited()
     status: int = command.main(words)
     return status
 

@@ -28,7 +28,7 @@ def _define(values: flags.FlagValues) -> None:
 
 
 def _start_jax() -> None:
-    """Finds the devices; raises `UserError` if JAX cannot use them."""
+    """Finds the devices; raises `UserError` or `Interruption` if JAX cannot use them."""
     import jax
 
     from unnas_jax.core import errors, failures
@@ -36,8 +36,13 @@ def _start_jax() -> None:
     try:
         jax.devices()
     except RuntimeError as error:
-        line = failures.first_line(error)
-        raise errors.UserError(f"JAX cannot start on this machine: {line}") from None
+        if known := failures.explanation(error):
+            raise known from None
+        kind = errors.Interruption if failures.is_passing(error) else errors.UserError
+        raise kind(
+            f"JAX cannot start on this machine: {failures.first_line(error)}; free the device if "
+            "another program has it, or set JAX_PLATFORMS=cpu; then the same command will do"
+        ) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

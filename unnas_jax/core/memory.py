@@ -6,7 +6,8 @@ next step: a quarter of the processor time of a small network's step (docs/scali
 one step frees is there for the next.
 
 glibc reads how it is to do that from GLIBC_TUNABLES, as a process starts; other C libraries do not
-know the variable. `launch/local.sh` sets it; in a shell of one's own:
+know the variable. Sweeps on CPUs set it for their workers, `launch/local.sh` for a run without a
+GPU, both unless it is set already, be it to nothing. In a shell of one's own:
 
     export GLIBC_TUNABLES=$(python -m unnas_jax.core.memory)
 """
@@ -15,23 +16,28 @@ import os
 
 VARIABLE = "GLIBC_TUNABLES"
 
-# Large pieces come from the heap, which stays as it is and grows by 64 MB at least. Threads keep no
-# small pieces back: XLA asks for aligned memory, glibc cuts some bytes off both ends, and a thread
-# that kept these would leave a hole in which the same piece no longer fits, step by step.
-_TUNABLES = (
-    "glibc.malloc.mmap_max=0",
-    f"glibc.malloc.trim_threshold={1 << 40}",
-    f"glibc.malloc.top_pad={64 << 20}",
-    "glibc.malloc.tcache_count=0",
+TUNABLES = ":".join(
+    (
+        # Large pieces come from the heap, which stays as it is and grows by 64 MB at least.
+        "glibc.malloc.mmap_max=0",
+        f"glibc.malloc.trim_threshold={1 << 40}",
+        f"glibc.malloc.top_pad={64 << 20}",
+        # Threads keep no small pieces back: XLA asks for aligned memory, glibc cuts some bytes off
+        # both ends, and a thread that kept these would leave a hole in which the same piece no
+        # longer fits, step by step.
+        "glibc.malloc.tcache_count=0",
+    )
 )
+"""The value of `VARIABLE` with which a process keeps what it frees."""
 
 
-def keeping() -> str:
-    """The value of `VARIABLE` by which a process keeps what it frees; what is set already stays."""
-    given = os.environ.get(VARIABLE, "")
-    known = {word.partition("=")[0] for word in given.split(":")}
-    wanted = [word for word in _TUNABLES if word.partition("=")[0] not in known]
-    return ":".join(wanted + [given] * bool(given))
+def not_inherited() -> None:
+    """Takes `TUNABLES` from the environment: this process has read them.
+
+    Those that it starts, which decode images, then give back what they free.
+    """
+    if os.environ.get(VARIABLE) == TUNABLES:
+        del os.environ[VARIABLE]
 
 
 def dispatch_at_once() -> None:
@@ -46,4 +52,4 @@ def dispatch_at_once() -> None:
 
 
 if __name__ == "__main__":
-    print(keeping())
+    print(TUNABLES)

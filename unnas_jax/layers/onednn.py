@@ -128,7 +128,7 @@ def tell(backend: str, devices: int) -> None:
     if backend != "cpu" or devices > 1 or not made_for:
         return
     if available():
-        _LOG.info("Large convolutions in float32 are oneDNN's.")
+        _LOG.info("Large convolutions in float32 are oneDNN's in networks that train alone.")
     elif not onednn.path():
         _LOG.info(
             "Convolutions are XLA's; pip install 'unnas_jax[cpu]' makes trainings on this CPU "

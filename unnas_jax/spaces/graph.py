@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from unnas_jax.core.errors import UserError
+
 Softmax: TypeAlias = Mapping[str, Sequence[Sequence[float]]]
 """`alphas_softmax` of a `genotype.json`: by kind of cell, (edges, operations)."""
 
@@ -35,10 +37,24 @@ class Graph:
     choices: int
     concat: Sequence[int] = ()
 
+    def __post_init__(self) -> None:
+        """Raises `UserError` if the parts do not fit each other."""
+        states = range(len(self.states))
+        forward = (s in states and t in states[s + 1 :] for _, s, t in self.edges)
+        fits = {
+            "one label a state": len(self.labels) == len(states),
+            "one weight an edge": len(self.weights) == len(self.edges),
+            "edges from states to later ones": all(forward),
+            "concat among the states": set(self.concat) <= set(states),
+        }
+        for what, true in fits.items():
+            if not true:
+                raise UserError(f"graph {self.title!r}: give {what}, from the cells' `graphs`")
+
 
 @runtime_checkable
 class Drawable(Protocol):
-    """Cells that can be drawn, of any space: those that say their graphs."""
+    """Cells that can be drawn, of any space: those that give their graphs."""
 
     def graphs(
         self, softmax: Softmax | None = None, operations: Operations | None = None

@@ -50,7 +50,9 @@ def devices() -> tuple[str, int]:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if found.returncode:
         reason = (found.stderr.strip() or "it was killed").splitlines()[-1]
-        raise UserError(f"jax cannot start on this machine: {reason}")
+        raise UserError(
+            f"JAX cannot start on this machine: {reason}; set JAX_PLATFORMS=cpu to leave its device"
+        )
     platform, count = json.loads(found.stdout.splitlines()[-1])
     return platform, count
 
@@ -72,7 +74,8 @@ def slots(
         parts = max(1, len(numbers) // cores_per_worker)
         wanted = {**_XLA, _XLA_PARTS: str(cores_per_worker)}
         flags = xla_flags.added(os.environ.get("XLA_FLAGS", ""), wanted)
-        common = {"XLA_FLAGS": flags, memory.VARIABLE: memory.keeping()}
+        kept = os.environ.get(memory.VARIABLE, memory.TUNABLES)
+        common = {"XLA_FLAGS": flags, memory.VARIABLE: kept}
         return [{_CORES: ",".join(map(str, numbers[k::parts])), **common} for k in range(parts)]
     share = f"{0.9 / workers_per_device:.3f}"
     result = []
@@ -102,6 +105,7 @@ def settle() -> None:
         os.sched_setaffinity(0, {int(core) for core in own.split(",")})
     if own:
         memory.dispatch_at_once()
+        memory.not_inherited()
 
 
 def _run_worker(

@@ -25,8 +25,9 @@ def of_kind(
       UserError: the weights are of another cell.
     """
     nodes = len(pairs) // 2
-    if softmax is not None and kind not in softmax:
-        raise UserError(f"genotype: alphas_softmax has no {kind} cell; remove it or write it anew")
+    for given, name in ((softmax, "alphas_softmax"), (operations, "operations")):
+        if given and kind not in given:
+            raise UserError(f"genotype: {name} of a search without a {kind} cell; leave them out")
     names = (operations or candidates.everywhere(nodes))[kind]
     return Graph(
         title=_TITLES[kind],

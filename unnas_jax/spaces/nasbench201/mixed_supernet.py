@@ -22,8 +22,6 @@ from unnas_jax.spaces.nasbench201 import network, supernet
 from unnas_jax.spaces.nasbench201.network import KERNELS
 from unnas_jax.spaces.nasbench201.spec import EDGES, KIND, NODES, OPERATIONS
 
-"""The only kind of cell: the key of its alphas, float32 (6, 5), edges as in `spec.EDGES`."""
-
 FORMULATIONS = ("dense", "per_edge")
 
 
