@@ -8,7 +8,7 @@ import time
 import numpy as np
 import tensorflow_datasets as tfds
 
-from unnas_jax.data import shards
+from unnas_jax.data import listing, shards
 
 
 def features():
@@ -20,7 +20,7 @@ def features():
 def list_group(first, count):
     # Backwards, and one of them twice: the order of files must not matter.
     items = [(f"{k:04d}", k) for k in reversed(range(first, first + count))]
-    return shards.Listing([*items, items[0]], 100 * count, [{"name": "x", "reason": "is odd"}])
+    return listing.Listing([*items, items[0]], 100 * count, [{"name": "x", "reason": "is odd"}])
 
 
 def make(bad, held, said, name, value):
@@ -38,7 +38,7 @@ def make(bad, held, said, name, value):
 
 def recipe(source, groups=4, count=10, bad=(), held=1000, said=None):
     listed = [
-        shards.Group(f"{k}", functools.partial(list_group, k * count, count), (str(source),))
+        listing.Group(f"{k}", functools.partial(list_group, k * count, count), (str(source),))
         for k in range(groups)
     ]
     return shards.Recipe(

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import archives, download, shards
+from unnas_jax.data import archives, download, listing, shards
 
 _SIDE = 32
 _CLASSES_10 = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -106,7 +106,7 @@ def recipe(name: str, source: str) -> shards.Recipe:
         raise UserError(f"--source={source!r}: has neither {version.folder}/ nor {version.archive}")
     groups = {
         split: [
-            shards.Group(batch, functools.partial(_list_batch, name, path, batch), (path,))
+            listing.Group(batch, functools.partial(_list_batch, name, path, batch), (path,))
             for batch in batches
         ]
         for split, batches in version.batches.items()
@@ -195,10 +195,10 @@ def _load(name: str, path: str, batch: str) -> tuple[np.ndarray, tuple[int, ...]
         ) from error
 
 
-def _list_batch(name: str, path: str, batch: str) -> shards.Listing:
+def _list_batch(name: str, path: str, batch: str) -> listing.Listing:
     images, labels = _load(name, path, batch)
     items = [(f"{batch}_{k:05d}", [path, batch, k]) for k in range(len(labels))]
-    return shards.Listing(items, images.nbytes)
+    return listing.Listing(items, images.nbytes)
 
 
 def _make(name: str, key: str, payload: Any) -> shards.Example:

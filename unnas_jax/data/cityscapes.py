@@ -37,6 +37,7 @@ from unnas_jax.data import (
     crops,
     decoding,
     inspection,
+    listing,
     scan,
     shards,
     tfds_source,
@@ -147,7 +148,7 @@ def cityscapes(source: str) -> shards.Recipe:
         if of_split:
             maps = [file for file in labels if file.split == folder]
             lister = functools.partial(_list_split, folder, of_split, maps)
-            groups[split] = [shards.Group(split, lister, (*image_roots, *label_roots))]
+            groups[split] = [listing.Group(split, lister, (*image_roots, *label_roots))]
     if "train" not in groups:
         raise UserError(f"--source={source!r}: has no leftImg8bit/train/CITY/*{_IMAGE_END}")
     return shards.Recipe(
@@ -231,13 +232,13 @@ def _members(root: str) -> Iterator[tuple[str, archives.Place]]:
         yield name, archives.Place(root, member=name)
 
 
-def _list_split(folder: str, images: Sequence[_File], labels: Sequence[_File]) -> shards.Listing:
+def _list_split(folder: str, images: Sequence[_File], labels: Sequence[_File]) -> listing.Listing:
     """Pairs of image and label map; of two kinds of map, the one with all ids."""
     maps: dict[tuple[str, str], _File] = {}
     for end in reversed(_LABEL_ENDS):
         maps |= {(file.city, file.image): file for file in labels if file.end == end}
     items: list[tuple[str, Any]] = []
-    problems: list[shards.Problem] = []
+    problems: list[listing.Problem] = []
     for file in images:
         label = maps.get((file.city, file.image))
         if not file.image.startswith(f"{file.city}_"):
@@ -250,7 +251,7 @@ def _list_split(folder: str, images: Sequence[_File], labels: Sequence[_File]) -
             items.append((file.image, [file.place, *((label.place, label.end) if label else ())]))
     orphans = set(maps) - {(file.city, file.image) for file in images}
     problems += [{"name": image, "reason": "is a label map without image"} for _, image in orphans]
-    return shards.Listing(items, len(items) * _STORED_BYTES, problems)
+    return listing.Listing(items, len(items) * _STORED_BYTES, problems)
 
 
 def _make(name: str, payload: Any) -> shards.Example:

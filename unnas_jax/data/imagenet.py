@@ -26,7 +26,7 @@ import scipy.io
 import tensorflow_datasets as tfds
 
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import archives, shards, verify
+from unnas_jax.data import archives, listing, shards, verify
 from unnas_jax.data.scan import is_system_file
 
 _EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif")
@@ -211,9 +211,9 @@ def _outer_members(path: str) -> list[archives.Member]:
 
 def _class_groups(
     containers: Mapping[str, Sequence[_Container]], number: Mapping[str, int], files: str
-) -> list[shards.Group]:
+) -> list[listing.Group]:
     return [
-        shards.Group(
+        listing.Group(
             name,
             functools.partial(_list_class, name, number[name], tuple(places), files),
             (*(container.place.path for container in places), *([files] if files else [])),
@@ -224,10 +224,10 @@ def _class_groups(
 
 def _list_class(
     name: str, label: int, containers: Sequence[_Container], wanted_path: str
-) -> shards.Listing:
+) -> listing.Listing:
     """The images of a class."""
     items: list[tuple[str, Any]] = []
-    problems: list[shards.Problem] = []
+    problems: list[listing.Problem] = []
     size = 0
     wanted = _wanted(wanted_path) if wanted_path else None
     for place, path, bytes_ in _images(containers, problems):
@@ -243,11 +243,11 @@ def _list_class(
         unique = file if file.startswith(f"{name}_") else f"{name}/{file}"
         items.append((unique, [place, label]))
         size += bytes_
-    return shards.Listing(items, size, problems)
+    return listing.Listing(items, size, problems)
 
 
 def _images(
-    containers: Sequence[_Container], problems: list[shards.Problem]
+    containers: Sequence[_Container], problems: list[listing.Problem]
 ) -> list[tuple[archives.Place, str, int]]:
     """Place, name and size of the images; other files go to `problems`."""
     found = []
@@ -299,7 +299,7 @@ def _wanted(path: str) -> frozenset[str]:
 # Validation images and their labels.
 
 
-def _validation_groups(source: str, path: str, number: Mapping[str, int]) -> list[shards.Group]:
+def _validation_groups(source: str, path: str, number: Mapping[str, int]) -> list[listing.Group]:
     folder = os.path.isdir(path)
     if folder and any(os.path.isdir(os.path.join(path, name)) for name in os.listdir(path)):
         containers, _ = _class_containers(path)
@@ -322,14 +322,14 @@ def _validation_groups(source: str, path: str, number: Mapping[str, int]) -> lis
     labels = {name: number[synset] for name, synset in synsets.items()}
     container = _Container(os.path.basename(path), archives.Place(path), folder)
     lister = functools.partial(_list_validation, container, labels, label_file)
-    return [shards.Group("validation", lister, (path, label_file))]
+    return [listing.Group("validation", lister, (path, label_file))]
 
 
 def _list_validation(
     container: _Container, labels: Mapping[str, int], label_file: str
-) -> shards.Listing:
+) -> listing.Listing:
     """The images that have a label; those without, and labels without image, are problems."""
-    problems: list[shards.Problem] = []
+    problems: list[listing.Problem] = []
     items: list[tuple[str, Any]] = []
     size = 0
     for place, path, bytes_ in _images([container], problems):
@@ -345,7 +345,7 @@ def _list_validation(
         {"name": name, "reason": f"has a label, but is not in {container.place.path}"}
         for name in sorted(missing)
     ]
-    return shards.Listing(items, size, problems)
+    return listing.Listing(items, size, problems)
 
 
 def _truth(source: str) -> tuple[dict[str, str], str]:

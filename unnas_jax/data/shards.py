@@ -16,12 +16,11 @@ import hashlib
 import json
 import os
 import pathlib
-import pickle
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -37,8 +36,9 @@ from tensorflow_datasets.core import (
 
 from unnas_jax.core import files
 from unnas_jax.core.errors import UserError
-from unnas_jax.data import archives, jobs
+from unnas_jax.data import jobs, listing
 from unnas_jax.data import workers as workers_lib
+from unnas_jax.data.listing import Group, Listed, Problem
 
 SHARD_BYTES = 512 * 2**20
 MAX_SHARDS = 512
@@ -54,41 +54,6 @@ _OPTIONS = "group_size:1,uncompressed"
 
 class Rejected(Exception):
     """An example that cannot be used; the message says why."""
-
-
-Problem = dict[str, str]
-"""`name` and `reason`."""
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The examples of a group.
-
-    Attributes:
-      items: name and payload, which is JSON, of every example; in any order.
-      size: of the examples as they will be stored, about, in bytes.
-      problems: files that are no examples, and why.
-    """
-
-    items: list[tuple[str, Any]]
-    size: int
-    problems: list[Problem] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Examples that are listed together, as those of a class.
-
-    Attributes:
-      name: no other group's in the split; groups are sorted by it, and it begins the names of its
-        examples or else is unique in them.
-      list: finds the examples, in a process of its own.
-      sources: files or folders: a change of them is noticed.
-    """
-
-    name: str
-    list: Callable[[], Listing]
-    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -173,11 +138,12 @@ def prepare(
     with _locked(os.path.join(data_dir, recipe.name, ".lock")), warnings.catch_warnings():
         if is_prepared(final):  # Prepared by the process that had the lock before.
             return dict(files.read_json(os.path.join(final, REPORT)))
-        os.makedirs(os.path.join(staging, "index"), exist_ok=True)
+        index = os.path.join(staging, "index")
+        os.makedirs(index, exist_ok=True)
         warnings.simplefilter("ignore")  # Pillow's, in this process.
         _remove_leftovers(staging)
         started = time.monotonic()
-        listed = _list(recipe, staging, workers)
+        listed = listing.to_files(recipe.groups, recipe.source, index, workers)
         _same_plan(recipe, staging, listed)
         shards = [
             shard
@@ -227,83 +193,7 @@ def _remove_leftovers(staging: str) -> None:
                 os.unlink(entry.path)
 
 
-# Listing.
-
-
-@dataclass(frozen=True)
-class _Listed:
-    """A group whose listing is in a file."""
-
-    path: str
-    count: int
-    size: int
-
-
-def _index_path(staging: str, split: str, number: int) -> str:
-    return os.path.join(staging, "index", f"{split}-{number:05d}.json")
-
-
-def _signature(group: Group) -> list[Any]:
-    """What a listing depends on: how it is made, with all arguments, and from which files."""
-    how = hashlib.sha256(pickle.dumps(group.list)).hexdigest()
-    stats = [os.stat(path) for path in group.sources]
-    return [group.name, how, [[s.st_size, s.st_mtime_ns] for s in stats], list(group.sources)]
-
-
-def _list_group(group: Group, path: str) -> None:
-    """Writes a group's listing, sorted, unless it is there and its sources did not change."""
-    signature = _signature(group)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        if files.read_json(path)["signature"] == signature:
-            jobs.tick()
-            return
-    listing = group.list()
-    items: list[tuple[str, Any]] = []
-    duplicates = []
-    problems = list(listing.problems)
-    for name, payload in sorted(listing.items, key=lambda item: item[0]):
-        unusable = archives.unusable_name(name)
-        if unusable:  # The lists of names hold one a line.
-            problems.append({"name": name, "reason": unusable})
-        elif items and items[-1][0] == name:
-            reason = "is there more than once; the first is kept"
-            duplicates.append({"name": name, "reason": reason})
-        else:
-            items.append((name, payload))
-    content = {
-        "signature": signature,
-        "items": items,
-        "size": listing.size,
-        "rejected": sorted(problems, key=lambda problem: problem["name"]),
-        "duplicates": duplicates,
-    }
-    with files.replacing(path) as file:
-        json.dump(content, file)
-    jobs.tick()
-
-
-def _list(recipe: Recipe, staging: str, workers: int) -> dict[str, list[_Listed]]:
-    listing, paths = [], dict[str, list[str]]()
-    for split, groups in recipe.groups.items():
-        ordered = sorted(groups, key=lambda group: group.name)
-        paths[split] = [_index_path(staging, split, k) for k in range(len(ordered))]
-        listing += list(zip(ordered, paths[split], strict=True))
-    progress = jobs.Progress("listing", len(listing))
-    # Few groups are listed sooner than a process starts.
-    jobs.run(_list_group, listing, workers if len(listing) > 50 else 0, progress)
-    listed: dict[str, list[_Listed]] = {}
-    for split, members in paths.items():
-        listed[split] = []
-        for path in members:
-            content = files.read_json(path)
-            listed[split].append(_Listed(path, len(content["items"]), content["size"]))
-    for split, groups_listed in listed.items():
-        if not sum(group.count for group in groups_listed):
-            raise UserError(f"--source={recipe.source!r}: has no image for the split {split!r}")
-    return listed
-
-
-def _same_plan(recipe: Recipe, staging: str, listed: Mapping[str, Sequence[_Listed]]) -> None:
+def _same_plan(recipe: Recipe, staging: str, listed: Mapping[str, Sequence[Listed]]) -> None:
     """Refuses to continue with other files than those that the run began with."""
     digest = hashlib.sha256()
     for groups in listed.values():
@@ -321,7 +211,7 @@ def _same_plan(recipe: Recipe, staging: str, listed: Mapping[str, Sequence[_List
 
 
 def _plan(
-    recipe: Recipe, staging: str, split: str, groups: Sequence[_Listed], shard_bytes: int
+    recipe: Recipe, staging: str, split: str, groups: Sequence[Listed], shard_bytes: int
 ) -> Iterator[_Shard]:
     """Cuts a split in shards of equal numbers of examples."""
     total = sum(group.count for group in groups)
@@ -415,7 +305,7 @@ def names_path(path: str, split: str) -> str:
 def _finish(
     recipe: Recipe,
     staging: str,
-    listed: Mapping[str, Sequence[_Listed]],
+    listed: Mapping[str, Sequence[Listed]],
     shards: Sequence[_Shard],
 ) -> dict[str, Any]:
     """The report; writes the names."""
